@@ -1,0 +1,377 @@
+"""``transfer-eval`` and ``python -m eval``: parse, call one public function, print.
+
+argparse rather than typer: the contract has options that take several values
+(``--shots 1 5 20``), which typer cannot parse, and the standard library starts at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from eval.errors import UserError, did_you_mean, one_line
+from eval.files import default_cache
+
+COMMANDS = {
+    "run": "score models on tasks; what is done is not done again",
+    "plan": "what a run with the same arguments would cost",
+    "list": "tasks, suites, protocols or models that can be named",
+    "leaderboard": "boards of all results in a directory",
+    "compare": "two models on the same episodes and images, with paired tests",
+    "verify": "run one result again and say equal, or what differs",
+    "cache": "list or remove cached features",
+}
+
+EXAMPLES = """examples:
+  transfer-eval run random:resnet18 zoo:NAME --suite mini
+  transfer-eval run hf-hub:timm/resnet50.a1_in1k --data DATA --task eurosat dtd --protocol fewshot
+  transfer-eval run local-dir:my_model --task imagefolder:photos --shots 1 5
+  torchrun --nproc_per_node 2 -m eval run resnet50.a1_in1k --data DATA --suite subsets
+  transfer-eval compare random:resnet18 resnet50.a1_in1k
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """Mistakes are one sentence on stderr and exit code 2, like every other user error."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see {self.prog} --help")
+
+
+def build_parser() -> Parser:
+    parser = Parser(
+        prog="transfer-eval",
+        description="Score any vision backbone on real image data.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def command(name: str, epilog: str = "") -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name,
+            help=COMMANDS[name],
+            description=COMMANDS[name][0].upper() + COMMANDS[name][1:] + ".",
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    for name in ("run", "plan"):
+        _add_run_arguments(command(name, EXAMPLES))
+    listing = command("list")
+    listing.add_argument("what", choices=("tasks", "suites", "protocols", "models"))
+    listing.add_argument("--json", action="store_true", help="print JSON")
+    board = command("leaderboard")
+    _add_results(board)
+    board.add_argument("--protocol", nargs="+", action="extend", help="only these protocols")
+    compare = command("compare")
+    compare.add_argument("model_a", metavar="MODEL_A")
+    compare.add_argument("model_b", metavar="MODEL_B")
+    _add_results(compare)
+    verify = command("verify")
+    verify.add_argument("result", type=Path, metavar="RESULT.json")
+    verify.add_argument("--data", metavar="DIR", help="where the data lie now, if they moved")
+    _add_cache(verify)
+    verify.add_argument("--json", action="store_true", help="print JSON")
+    cache = command("cache")
+    actions = cache.add_subparsers(dest="action", metavar="ls|rm", required=True)
+    ls = actions.add_parser("ls", help="list cached features")
+    _add_cache(ls)
+    ls.add_argument("--json", action="store_true", help="print JSON")
+    rm = actions.add_parser("rm", help="remove cached features")
+    rm.add_argument("keys", nargs="*", metavar="KEY", help="as shown by ls (a prefix is enough)")
+    rm.add_argument("--model", help="all of this model's")
+    rm.add_argument("--task", help="all of this task's")
+    rm.add_argument("--all", action="store_true", help="all of them")
+    _add_cache(rm)
+    return parser
+
+
+def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "models", nargs="+", metavar="MODEL",
+        help="hf-hub:org/name[@rev], local-dir:PATH, zoo:NAME, random:ARCH or a timm name",
+    )  # fmt: skip
+    parser.add_argument("--suite", nargs="+", action="extend", metavar="S", help="mini, subsets")
+    parser.add_argument(
+        "--task", nargs="+", action="extend", metavar="T",
+        help="a declared task, parquet:DIR, imagefolder:DIR or hub:org/name?image=..&label=..",
+    )  # fmt: skip
+    parser.add_argument(
+        "--protocol", nargs="+", action="extend", metavar="P",
+        help="fewshot, knn, linear (default: all)",
+    )  # fmt: skip
+    parser.add_argument("--data", metavar="DIR", help="DIR/<task>/train-*.parquet, test-*.parquet")
+    _add_results(parser)
+    parser.add_argument("--shots", nargs="+", type=int, metavar="K", help="default: 1 5 20")
+    parser.add_argument("--n-way", type=int, metavar="N", help="classes an episode (default 5)")
+    parser.add_argument("--queries", type=int, metavar="Q", help="queries a class (default 15)")
+    parser.add_argument("--episodes", type=int, metavar="E", help="episodes (default 600)")
+    parser.add_argument("--seed", type=int, default=0, help="of episodes, splits and bootstrap")
+    parser.add_argument("--limit", type=int, metavar="N", help="at most N images of each split")
+    parser.add_argument("--img-size", type=int, metavar="PX", help="override the model's own")
+    parser.add_argument("--device", help="cpu, cuda or mps (default: the fastest there is)")
+    parser.add_argument(
+        "--precision", choices=("auto", "fp32", "bf16", "fp32-channels_last", "bf16-channels_last"),
+        default="auto", help="default: the fastest that agrees with fp32",
+    )  # fmt: skip
+    parser.add_argument("--batch-size", type=int, metavar="B", help="images a forward pass")
+    parser.add_argument("--debug", action="store_true", help="tracebacks of failed cells")
+    _add_cache(parser)
+
+
+def _add_results(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_cache(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--cache", type=Path, metavar="DIR", help="features and memos (TRANSFERZOO_CACHE)"
+    )
+
+
+def _request(args: argparse.Namespace) -> Any:
+    from eval.protocols import PROTOCOLS, Fewshot, protocol_named
+    from eval.run import Request, data_dir_from
+    from eval.tasks import suite_tasks
+
+    tasks = [t for suite in args.suite or [] for t in suite_tasks(suite)] + (args.task or [])
+    if not tasks:
+        tasks = list(suite_tasks("mini"))
+    names = list(dict.fromkeys(args.protocol or PROTOCOLS))
+    protocols = {name: protocol_named(name).settings() for name in names}
+    if "fewshot" in protocols:
+        chosen = {
+            "shots": tuple(sorted(set(args.shots))) if args.shots else None,
+            "n_way": args.n_way,
+            "queries": args.queries,
+            "episodes": args.episodes,
+        }
+        for flag, least in (("n_way", 2), ("queries", 1), ("episodes", 2)):
+            if chosen[flag] is not None and chosen[flag] < least:
+                name = flag.replace("_", "-")
+                raise UserError(f"--{name} must be at least {least}, got {chosen[flag]}")
+        for shot in args.shots or []:
+            if shot < 1:
+                raise UserError(f"--shots must be at least 1, got {shot}")
+        protocols["fewshot"] = Fewshot(**{k: v for k, v in chosen.items() if v is not None})
+    for flag, least in (("limit", 1), ("img_size", 8), ("batch_size", 1), ("seed", 0)):
+        value = getattr(args, flag)
+        if value is not None and value < least:
+            name = flag.replace("_", "-")
+            raise UserError(f"--{name} must be at least {least}, got {value}")
+    if args.seed > 2**32 - 1:
+        raise UserError(f"--seed must be below 2**32, got {args.seed}")
+    return Request(
+        models=args.models,
+        tasks=tasks,
+        protocols=protocols,
+        cache=args.cache or default_cache(),
+        results=args.results,
+        data_dir=data_dir_from(args.data),
+        seed=args.seed,
+        limit=args.limit,
+        img_size=args.img_size,
+        device=args.device,
+        precision=None if args.precision == "auto" else args.precision,
+        batch_size=args.batch_size,
+    )
+
+
+def run_command(args: argparse.Namespace) -> int:
+    from eval import board
+    from eval.results import read_result
+    from eval.run import execute, plan
+    from eval.workers import is_main_process
+
+    request = _request(args)
+    if not is_main_process():  # helps to encode; the main process plans, reports and fails for all
+        execute(request, [])
+        return 0
+    cells = plan(request)
+    report = execute(request, cells, debug=args.debug)
+    if report.exit_code == 2:
+        raise UserError("; ".join(dict.fromkeys(f.error for f in report.failures)))
+    found = [read_result(c.path) for c in cells if c.path.exists()]
+    tables = board.tables(found)
+    if args.json:
+        summary = {
+            "scored": report.scored,
+            "reused": report.reused,
+            "failures": [{"cell": f.title, "error": f.error} for f in report.failures],
+            "results": str(request.results.resolve()),
+            "files": [str(c.path) for c in cells if c.path.exists()],
+            "boards": [board.as_json(t) for t in tables],
+        }
+        print(json.dumps(summary, indent=1))
+    elif tables:
+        print(board.render(tables, markdown=not sys.stdout.isatty()))
+    if not args.json:
+        for note in _notes(found):
+            print(note)
+    for failure in report.failures:
+        print(f"failed: {failure.title}: {failure.error}", file=sys.stderr)
+    print(
+        f"{report.scored} scored, {report.reused} already there, {len(report.failures)} failed; "
+        f"{report.images:,} images encoded in {report.seconds:.0f} s. "
+        f"Results: {request.results.resolve()}",
+        file=sys.stderr if args.json else sys.stdout,
+    )
+    return report.exit_code
+
+
+def _notes(results: Sequence[Any]) -> list[str]:
+    """What a reader of the board must know, each once with the tasks it is about."""
+    about: dict[str, dict[str, None]] = {}
+    for result in results:
+        for note in result.notes:
+            about.setdefault(note, {})[result.task.name] = None
+    return [f"- {', '.join(tasks)}: {note}" for note, tasks in about.items()]
+
+
+def plan_command(args: argparse.Namespace) -> int:
+    from eval import cost
+    from eval.run import plan
+
+    request = _request(args)
+    costs = cost.estimate(request, plan(request))
+    if args.json:
+        print(json.dumps(cost.as_json(costs), indent=1))
+    else:
+        print(cost.render(costs, markdown=not sys.stdout.isatty()))
+    return 0
+
+
+def list_command(args: argparse.Namespace) -> int:
+    from eval import listing
+
+    rows = listing.rows(args.what)
+    if args.json:
+        print(json.dumps(rows, indent=1))
+    else:
+        print(listing.render(rows, markdown=not sys.stdout.isatty()))
+    return 0
+
+
+def leaderboard_command(args: argparse.Namespace) -> int:
+    from eval import board
+    from eval.protocols import protocol_named
+    from eval.results import read_shelf
+
+    wanted = [protocol_named(p).name for p in args.protocol or []]
+    shelf = read_shelf(args.results)
+    for path, why in shelf.foreign:
+        print(f"skipped {path}: {why}", file=sys.stderr)
+    results = [r for _, r in shelf.results if not wanted or r.protocol.name in wanted]
+    if not results:
+        raise UserError(f"no results in {str(args.results)!r}; make some with `transfer-eval run`")
+    tables = board.tables(results)
+    if args.json:
+        print(json.dumps([board.as_json(t) for t in tables], indent=1))
+    else:
+        print(board.render(tables, markdown=not sys.stdout.isatty()))
+    return 0
+
+
+def compare_command(args: argparse.Namespace) -> int:
+    from eval import compare
+    from eval.results import read_shelf
+
+    results = [r for _, r in read_shelf(args.results).results]
+    found = compare.compare(args.model_a, args.model_b, results)
+    if args.json:
+        print(json.dumps([compare.as_json(c) for c in found], indent=1))
+    else:
+        print(compare.render(found, markdown=not sys.stdout.isatty()))
+    return 0
+
+
+def verify_command(args: argparse.Namespace) -> int:
+    from eval.run import data_dir_from
+    from eval.verify import verify
+
+    cache = args.cache or default_cache()
+    verdict = verify(args.result, cache, data_dir_from(args.data))
+    if args.json:
+        report = {
+            "equal": verdict.equal,
+            "differences": list(verdict.differences),
+            "context": list(verdict.context),
+        }
+        print(json.dumps(report, indent=1))
+        return 0 if verdict.equal else 1
+    print("equal" if verdict.equal else "differs")
+    for line in verdict.differences:
+        print(f"  {line}")
+    if verdict.context:
+        print("computed elsewise: " + "; ".join(verdict.context))
+    return 0 if verdict.equal else 1
+
+
+def cache_command(args: argparse.Namespace) -> int:
+    from eval import cache
+
+    folder = args.cache or default_cache()
+    if args.action == "ls":
+        entries = cache.entries(folder)
+        if args.json:
+            print(json.dumps([cache.as_json(e) for e in entries], indent=1))
+        else:
+            print(cache.render(entries, folder, markdown=not sys.stdout.isatty()))
+        return 0
+    removed = cache.remove(folder, args.keys, args.model, args.task, everything=args.all)
+    print(f"removed {len(removed)} feature banks, {sum(e.megabytes for e in removed):.1f} MB")
+    return 0
+
+
+HANDLERS = {
+    "run": run_command,
+    "plan": plan_command,
+    "list": list_command,
+    "leaderboard": leaderboard_command,
+    "compare": compare_command,
+    "verify": verify_command,
+    "cache": cache_command,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code: 0 done, 1 some cells failed or a result differs, 2 the user's mistake."""
+    from eval.workers import is_main_process
+
+    argv = list(sys.argv[1:] if argv is None else argv)
+    speaks = is_main_process()
+    if not speaks:  # under torchrun one process prints for all
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
+    try:
+        if argv and not argv[0].startswith("-") and argv[0] not in COMMANDS:
+            raise UserError(f"unknown command {argv[0]!r}" + did_you_mean(
+                argv[0], COMMANDS, "commands are " + ", ".join(COMMANDS)))  # fmt: skip
+        args = build_parser().parse_args(argv)
+        return HANDLERS[args.command](args)
+    except UserError as error:
+        message = str(error)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of a pipe had enough
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
+        return 0
+    except OSError as error:
+        place = f" {error.filename!r}" if error.filename else ""
+        message = f"the system refused{place}: {error.strerror or one_line(error)}"
+    if not speaks:
+        # torchrun kills all processes once one fails: the main one must live to say why.
+        return 0
+    print(f"transfer-eval: {message}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,223 @@
+"""Results -> tables. Unlike numbers never share a column: a table is one protocol at one setting
+and one score, a column one task at one split hash."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from eval.protocols import PROTOCOLS
+from eval.results import Result, Score
+from eval.stats import ranks
+from eval.text import text_table
+
+
+@dataclass(frozen=True)
+class Table:
+    """One board. ``cells[row, column]`` is None where nothing was measured."""
+
+    protocol: str
+    setting: str  # what differs from the protocol's defaults, '' for nothing
+    score: str
+    models: tuple[str, ...]
+    revisions: tuple[str, ...]
+    tasks: tuple[str, ...]
+    subsets: tuple[bool, ...]
+    cells: dict[tuple[int, int], Score]
+
+    @property
+    def title(self) -> str:
+        shots = re.fullmatch(r"top1_(\d+)shot", self.score)
+        what = f"{shots[1]}-shot top-1" if shots else "top-1"
+        setting = f" ({self.setting})" if self.setting else ""
+        return f"{self.protocol}, {what}, %{setting}"
+
+    @property
+    def common(self) -> list[int]:
+        """Columns that every row has: means and ranks are over these alone."""
+        rows = range(len(self.models))
+        return [c for c in range(len(self.tasks)) if all((r, c) in self.cells for r in rows)]
+
+    def means(self) -> list[Score] | None:
+        """Each row's mean over the common columns; its interval treats tasks as independent."""
+        common = self.common
+        if not common:
+            return None
+        out = []
+        for row in range(len(self.models)):
+            scores = [self.cells[row, c] for c in common]
+            mean = float(np.mean([s.value for s in scores]))
+            below = float(np.sqrt(np.sum([(s.value - s.ci_low) ** 2 for s in scores])))
+            above = float(np.sqrt(np.sum([(s.ci_high - s.value) ** 2 for s in scores])))
+            n = len(scores)
+            out.append(
+                Score(
+                    name="mean",
+                    value=mean,
+                    ci_low=mean - below / n,
+                    ci_high=mean + above / n,
+                    n=n,
+                )
+            )
+        return out
+
+    def mean_ranks(self) -> list[float] | None:
+        """Each row's rank (1 is best) averaged over the common columns."""
+        common = self.common
+        if not common:
+            return None
+        rows = range(len(self.models))
+        places = [ranks(np.array([self.cells[r, c].value for r in rows])) for c in common]
+        return [float(v) for v in np.mean(places, axis=0)]
+
+
+def model_label(result: Result) -> str:
+    """The model's name on the board; another input size is another row."""
+    size = result.model.img_size
+    return result.model.id + (f" @{size}px" if size else "")
+
+
+def setting_label(result: Result) -> str:
+    """What differs from the protocol's defaults: part of a table's identity."""
+    known = PROTOCOLS.get(result.protocol.name)
+    default: dict[str, Any] = {}
+    if known:
+        default = {
+            k: list(v) if isinstance(v, tuple) else v for k, v in vars(known.settings()).items()
+        }
+    changed = {
+        k: v for k, v in result.protocol.config.items() if k != "shots" and default.get(k) != v
+    }
+    if result.seed:
+        changed["seed"] = result.seed
+    if result.limit:
+        changed["limit"] = result.limit
+    return ", ".join(f"{k}={v}" for k, v in changed.items())
+
+
+def main_scores(result: Result) -> list[Score]:
+    """The scores that make boards: top-1, or one a shot count."""
+    known = PROTOCOLS.get(result.protocol.name)
+    if known is None:
+        return []
+    pattern = re.escape(known.main).replace(r"\{shot\}", r"\d+")
+    return [s for s in result.scores if re.fullmatch(pattern, s.name)]
+
+
+def tables(results: Iterable[Result]) -> list[Table]:
+    """All boards of a set of results: protocols in their declared order, fewer shots first."""
+    groups: dict[tuple[str, str, str], list[tuple[Result, Score]]] = {}
+    for result in results:
+        for score in main_scores(result):
+            key = (result.protocol.name, setting_label(result), score.name)
+            groups.setdefault(key, []).append((result, score))
+    order = list(PROTOCOLS)
+
+    def place(key: tuple[str, str, str]) -> tuple[int, str, int]:
+        return order.index(key[0]), key[1], int(re.sub(r"\D", "", key[2][4:]) or 0)
+
+    return [_table(*key, groups[key]) for key in sorted(groups, key=place)]
+
+
+def _table(protocol: str, setting: str, score: str, found: Sequence[tuple[Result, Score]]) -> Table:
+    models = list(dict.fromkeys((model_label(r), r.model.revision) for r, _ in found))
+    tasks = list(dict.fromkeys((r.task.name, r.task.split_hash) for r, _ in found))
+    cells = {
+        (
+            models.index((model_label(r), r.model.revision)),
+            tasks.index((r.task.name, r.task.split_hash)),
+        ): s
+        for r, s in found
+    }
+    labels, names = [m for m, _ in models], [t for t, _ in tasks]
+    subset = {r.task.split_hash: r.task.subset for r, _ in found}
+    return Table(
+        protocol,
+        setting,
+        score,
+        # a revision or split hash is shown only where the name alone is not enough
+        tuple(m if labels.count(m) == 1 else f"{m}@{rev[:7]}" for m, rev in models),
+        tuple(rev for _, rev in models),
+        tuple(t if names.count(t) == 1 else f"{t}~{h[:8]}" for t, h in tasks),
+        tuple(subset[h] for _, h in tasks),
+        cells,
+    )
+
+
+def as_json(table: Table) -> dict[str, Any]:
+    """A board as plain data, fractions of one."""
+    means, places = table.means(), table.mean_ranks()
+
+    def numbers(score: Score) -> dict[str, Any]:
+        return score.model_dump(include={"value", "ci_low", "ci_high", "n"})
+
+    return {
+        "protocol": table.protocol,
+        "setting": table.setting,
+        "score": table.score,
+        "tasks": list(table.tasks),
+        "subset_tasks": [t for t, s in zip(table.tasks, table.subsets, strict=True) if s],
+        "common_tasks": [table.tasks[c] for c in table.common],
+        "rows": [
+            {
+                "model": model,
+                "revision": table.revisions[r],
+                "cells": {
+                    task: numbers(table.cells[r, c])
+                    for c, task in enumerate(table.tasks)
+                    if (r, c) in table.cells
+                },
+                "mean": numbers(means[r]) if means else None,
+                "mean_rank": places[r] if places else None,
+            }
+            for r, model in enumerate(table.models)
+        ],
+    }
+
+
+def _percent(score: Score | None) -> str:
+    if score is None:
+        return "-"
+    half = (score.ci_high - score.ci_low) / 2
+    return f"{100 * score.value:.1f} ±{100 * half:.1f}"
+
+
+def grid(table: Table) -> tuple[list[str], list[list[str]]]:
+    """(header, lines) of text cells: the longer of models and tasks runs down the page."""
+    means, places = table.means(), table.mean_ranks()
+    tasks = [t + ("*" if s else "") for t, s in zip(table.tasks, table.subsets, strict=True)]
+    count = len(table.common)
+    extra = ["mean" if count == len(tasks) else f"mean of {count} common", "mean rank"]
+    ranked = len(tasks) > 1 and len(table.models) > 1
+    lines = []
+    for r, model in enumerate(table.models):
+        cells = [_percent(table.cells.get((r, c))) for c in range(len(tasks))]
+        if len(tasks) > 1:
+            cells.append(_percent(means[r]) if means else "-")
+        if ranked:
+            cells.append(f"{places[r]:.2f}" if places else "-")
+        lines.append([model, *cells])
+    header = ["model", *tasks, *(extra[: 1 + ranked] if len(tasks) > 1 else [])]
+    if len(tasks) > len(table.models):
+        turned = [list(line) for line in zip(header, *lines, strict=True)]
+        turned[0][0] = "task"
+        return turned[0], turned[1:]
+    return header, lines
+
+
+def render(found: Sequence[Table], *, markdown: bool = False) -> str:
+    """All boards as text: Markdown when it goes to a file, ruled columns on a terminal."""
+    out = []
+    for table in found:
+        header, lines = grid(table)
+        out.append(table.title)
+        out.append(text_table(header, lines, markdown))
+        out.append("")
+    notes = ["Intervals are 95 %: 1.96 standard errors over episodes, bootstrap over test images."]
+    if any(any(t.subsets) for t in found):
+        notes.append("* a subset of the data set: not comparable to published numbers.")
+    return "\n".join([*out, *notes])

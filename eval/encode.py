@@ -1,0 +1,311 @@
+"""Backbone x task -> feature bank: each image once, whatever asks for it later.
+
+Images stream in the source's own order through shards of ``SHARD`` rows. A shard is one file,
+written whole; processes take shards in turn, so nothing is gathered and nothing depends on their
+number, and an interrupted encode goes on at the next missing shard. The main process then puts
+the rows in canonical order into one bank.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor
+from tqdm import tqdm
+
+from eval.bank import FeatureBank, Key, bank_path, open_bank, write_bank
+from eval.data import Split, TaskData
+from eval.errors import UserError, one_line
+from eval.files import atomic_file
+from eval.images import decode
+from eval.models import Backbone
+from eval.precision import Precision, agrees, choose, forward, prepared
+from eval.workers import Workers
+
+SHARD = 512  # rows a shard: a few seconds of work lost at most, few files
+PROBE_IMAGES = 16
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A bank and what it cost now: seconds are 0 when it came from the cache."""
+
+    bank: FeatureBank
+    seconds: float
+    images: int
+
+
+def encode(
+    backbone: Backbone,
+    task: TaskData,
+    cache: Path,
+    workers: Workers,
+    precision: Precision | None = None,
+    batch_size: int | None = None,
+) -> Encoded:
+    """The task's feature bank, from the cache or computed now by all processes together.
+
+    ``precision`` None chooses the fastest that agrees with fp32 on this task's images. Raises
+    UserError naming the row of an image that cannot be read, or when features are not finite
+    or all alike.
+    """
+    start = time.perf_counter()
+    if precision is None:
+        chosen = workers.together(lambda: auto_precision(backbone, task, cache, workers))
+        precision = workers.broadcast(chosen)
+        assert precision is not None
+    key = Key(
+        backbone.weights_sha256,
+        json.dumps(backbone.input_config, sort_keys=True),
+        task.split_hash,
+        str(precision),
+    )
+    path = bank_path(cache, key)
+    with _locked(cache / "locks" / f"{key.digest}.lock", workers):
+        have = workers.broadcast(open_bank(path, key) is not None if workers.main else False)
+        if not have:
+            job = _Job(backbone, task, cache, workers, precision, batch_size, key)
+            workers.together(job.encode_shards)
+            workers.together(job.merge)
+    bank = open_bank(path, key)
+    if bank is None:
+        raise UserError(f"feature bank {path} is damaged; remove it and run again")
+    images = 0 if have else len(task.train) + len(task.test)
+    return Encoded(bank, 0.0 if have else time.perf_counter() - start, images)
+
+
+@contextlib.contextmanager
+def _locked(path: Path, workers: Workers) -> Iterator[None]:
+    """The main process holds the lock for all: a second run waits, then finds the bank done."""
+    if not workers.main:
+        yield
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path):
+        yield
+
+
+def auto_precision(
+    backbone: Backbone, task: TaskData, cache: Path, workers: Workers
+) -> Precision | None:
+    if not workers.main:
+        return None
+    split = task.train
+    rows = np.sort(split.rows)[:PROBE_IMAGES]
+    read = [(split, row, data) for row, data in split.source.images(rows)]
+    images = normalised(np.stack([pixels_of(backbone, task, *r) for r in read]), backbone)
+    chosen = choose(backbone.net, images[:8], workers.device, backbone.weights_sha256, cache)
+    if agrees(backbone.net, images, workers.device, chosen):
+        return chosen
+    return Precision("fp32", chosen.channels_last)
+
+
+def pixels_of(
+    backbone: Backbone, task: TaskData, split: Split, row: int, data: bytes
+) -> NDArray[np.uint8]:
+    """One image as [3, H, W] uint8. Raises UserError naming the row and the task."""
+    try:
+        return np.asarray(backbone.transform(decode(data)))
+    except Exception as error:  # decoders raise whatever a broken file makes them raise
+        raise UserError(
+            f"task {task.name!r}: {split.source.describe(row)} ({split.name}) cannot be read as "
+            f"an image: {one_line(error, 120)}"
+        ) from None
+
+
+def normalised(pixels: NDArray[np.uint8], backbone: Backbone, device: str = "cpu") -> Tensor:
+    """[B, 3, H, W] uint8 -> float32 on the device, by the model's own mean and std."""
+    images = torch.from_numpy(pixels).to(device, non_blocking=True).float()
+    mean = torch.tensor(backbone.input_config["mean"], device=device).view(1, 3, 1, 1)
+    std = torch.tensor(backbone.input_config["std"], device=device).view(1, 3, 1, 1)
+    return images.sub_(mean * 255).div_(std * 255)
+
+
+def default_batch_size(device: torch.device, pixels: int) -> int:
+    """Images a batch: enough to keep the device busy, few enough to stay in memory."""
+    base = 32 if device.type == "cpu" else 256
+    return int(min(max(base * (224 * 224) // pixels, base // 4), base * 8))
+
+
+class _Job:
+    """One bank being made: which process encodes which rows, and where they belong."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        task: TaskData,
+        cache: Path,
+        workers: Workers,
+        precision: Precision,
+        batch_size: int | None,
+        key: Key,
+    ) -> None:
+        self.backbone, self.task, self.workers = backbone, task, workers
+        self.precision, self.key, self.cache = precision, key, cache
+        _, height, width = backbone.input_config["input_size"]
+        self.batch_size = batch_size or default_batch_size(workers.device, height * width)
+        self.shards = list(_plan_shards(task))
+        # Shards hold rows in source order: those of a mirror in another order are not these.
+        order = hashlib.sha256(task.train.rows.tobytes() + task.test.rows.tobytes()).hexdigest()
+        self.folder = cache / "partial" / f"{key.digest}-{order[:16]}"
+
+    def _file(self, shard: _Shard) -> Path:
+        return self.folder / f"shard-{shard.number:05d}.safetensors"
+
+    def encode_shards(self) -> None:
+        """Encode this process's share of the missing shards, each written whole."""
+        missing = [s for s in self.shards if not _is_whole(self._file(s))]
+        mine = missing[self.workers.rank :: self.workers.count]
+        done = sum(len(s.rows) for s in self.shards) - sum(len(s.rows) for s in missing)
+        bar = tqdm(
+            total=sum(len(s.rows) for s in self.shards),
+            initial=done,
+            desc=f"encode {self.task.name} with {self.backbone.resolved.id}",
+            unit="img",
+            # None: off when stderr is no terminal
+            disable=None if self.workers.main else True,
+            leave=False,
+        )
+        device = self.workers.device
+        with bar, prepared(self.backbone.net, device, self.precision) as net:
+            shards = iter(mine)
+            shard = next(shards, None)
+            parts: list[Tensor] = []
+            for batch in self._batches(mine):
+                assert shard is not None
+                images = normalised(batch, self.backbone, str(device))
+                parts.append(forward(net, images, self.precision).cpu())
+                bar.update(len(batch) * self.workers.count)
+                if sum(map(len, parts)) == len(shard.rows):
+                    self._write(shard, torch.cat(parts))
+                    parts = []
+                    shard = next(shards, None)
+
+    def _batches(self, shards: list[_Shard]) -> Iterator[NDArray[np.uint8]]:
+        """[B, 3, H, W] uint8 batches that never straddle two shards, decoded by threads.
+
+        On an accelerator the next batches decode while it computes. On a CPU both would fight
+        for the same cores, so decoding and computing take turns, each with all of them.
+        """
+        ahead = 0 if self.workers.device.type == "cpu" else 3
+        threads = max(torch.get_num_threads(), 1) if ahead == 0 else 8
+        waiting: deque[list[Future[NDArray[np.uint8]]]] = deque()
+        with ThreadPoolExecutor(threads) as pool:
+            for batch in self._read(shards):
+                waiting.append(
+                    [pool.submit(pixels_of, self.backbone, self.task, *item) for item in batch]
+                )
+                if len(waiting) > ahead:
+                    yield np.stack([f.result() for f in waiting.popleft()])
+            while waiting:
+                yield np.stack([f.result() for f in waiting.popleft()])
+
+    def _read(self, shards: list[_Shard]) -> Iterator[list[tuple[Split, int, bytes]]]:
+        for split in (self.task.train, self.task.test):
+            here = [s for s in shards if s.split is split]
+            if not here:
+                continue
+            stream = split.source.images(np.concatenate([s.rows for s in here]))
+            for shard in here:
+                left = len(shard.rows)
+                while left:
+                    size = min(left, self.batch_size)
+                    yield [(split, *next(stream)) for _ in range(size)]
+                    left -= size
+
+    def _write(self, shard: _Shard, features: Tensor) -> None:
+        bad = ~torch.isfinite(features).all(1)
+        if bad.any():
+            row = int(shard.rows[int(bad.nonzero()[0])])
+            raise UserError(
+                f"{self.backbone.resolved.id} gives features that are not finite (NaN or "
+                f"infinite) for {shard.split.source.describe(row)} of task {self.task.name!r}"
+            )
+        data = features.contiguous()
+        digest = hashlib.sha256(data.numpy().tobytes()).hexdigest()
+        with atomic_file(self._file(shard)) as file:
+            file.write(save({"features": data}, {"sha256": digest}))
+
+    def merge(self) -> None:
+        """Put all shards in canonical order into the bank, then remove them."""
+        if not self.workers.main:
+            return
+        low = high = None
+        for shard in self.shards:
+            features = _load_shard(self._file(shard))
+            bounds = features.amin(0), features.amax(0)
+            low = bounds[0] if low is None else torch.minimum(low, bounds[0])
+            high = bounds[1] if high is None else torch.maximum(high, bounds[1])
+        assert low is not None
+        assert high is not None
+        if bool((high - low <= 1e-6 * high.abs().clamp_min(1e-30)).all()):
+            raise UserError(
+                f"{self.backbone.resolved.id} gives the same features for all "
+                f"{len(self.task.train) + len(self.task.test)} images of task {self.task.name!r}"
+            )
+        labels = np.concatenate([self.task.train.labels, self.task.test.labels])
+        write_bank(
+            bank_path(self.cache, self.key),
+            self.key,
+            rows=len(labels),
+            dim=len(low),
+            train_rows=len(self.task.train),
+            labels=labels.astype("<i8").tobytes(),
+            pieces=(
+                (s.places.tolist(), _load_shard(self._file(s)).numpy().tobytes())
+                for s in self.shards
+            ),
+            facts={"model": self.backbone.resolved.id, "task": self.task.name},
+        )
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class _Shard:
+    number: int
+    split: Split
+    rows: NDArray[np.int64]  # ascending source rows
+    places: NDArray[np.int64]  # where each row stands in the bank
+
+
+def _plan_shards(task: TaskData) -> Iterator[_Shard]:
+    number = offset = 0
+    for split in (task.train, task.test):
+        order = np.argsort(split.rows)
+        for begin in range(0, len(split), SHARD):
+            places = order[begin : begin + SHARD]
+            yield _Shard(number, split, split.rows[places], places + offset)
+            number += 1
+        offset += len(split)
+
+
+def _load_shard(path: Path) -> Tensor:
+    with safe_open(path, framework="pt") as stored:
+        return stored.get_tensor("features").clone()
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a shard of an interrupted run can be used; a damaged one is encoded again."""
+    if not path.is_file():
+        return False
+    try:
+        with safe_open(path, framework="pt") as stored:
+            data = stored.get_tensor("features").numpy().tobytes()
+            return hashlib.sha256(data).hexdigest() == stored.metadata()["sha256"]
+    except Exception:
+        return False

@@ -1,0 +1,63 @@
+"""Files that are either whole or absent."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+# A list of bare numbers spread over lines by json; strings cannot match, they are quoted.
+_NUMBER_LIST = re.compile(r"(?<=[ \n])\[\n([-+.\deE,\s]+)\]")
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that takes the name ``path`` only once it is complete and on disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    temp = Path(name)
+    try:
+        with os.fdopen(handle, "w+b") as file:  # type: BinaryIO
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temp.chmod(0o666 & ~_umask())  # mkstemp gives 0600, which a shared cache cannot read
+        temp.replace(path)
+    except BaseException:
+        temp.unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically, keys in the given order, each list of numbers on one line."""
+    text = json.dumps(value, indent=1, ensure_ascii=False)
+    text = _NUMBER_LIST.sub(
+        lambda m: "[" + ", ".join(v.strip() for v in m[1].split(",")) + "]", text
+    )
+    with atomic_file(path) as file:
+        file.write((text + "\n").encode())
+
+
+def sha256_file(path: Path) -> str:
+    """Hex sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def default_cache() -> Path:
+    """``$TRANSFERZOO_CACHE``, else ``transferzoo`` in the user's cache folder."""
+    if named := os.environ.get("TRANSFERZOO_CACHE"):
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "transferzoo"

@@ -1,0 +1,61 @@
+"""What can be named on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from eval.models import zoo_names
+from eval.protocols import PROTOCOLS
+from eval.tasks import SUITE_NOTES, SUITES, TASKS
+from eval.text import text_table
+
+
+def rows(what: str) -> list[dict[str, Any]]:
+    """The entries of one table: 'tasks', 'suites', 'protocols' or 'models'."""
+    if what == "tasks":
+        return [
+            {
+                "task": t.name,
+                "domain": t.domain,
+                "classes": t.classes,
+                "train": t.train,
+                "test": t.test,
+                "kind": t.kind,
+                "of": "whole set" if t.full is None else f"subset of {t.full[1]:,}",
+                "data": "embedded" if t.embedded else "--data",
+                "licence": t.licence,
+                "about": t.title,
+                "note": t.note,
+            }
+            for t in TASKS.values()
+        ]
+    if what == "suites":
+        return [
+            {"suite": s, "tasks": ", ".join(names), "about": SUITE_NOTES[s]}
+            for s, names in SUITES.items()
+        ]
+    if what == "protocols":
+        return [
+            {
+                "protocol": p.name,
+                "settings": ", ".join(f"{k}={v}" for k, v in vars(p.settings()).items()),
+                "about": p.summary,
+            }
+            for p in PROTOCOLS.values()
+        ]
+    forms = [
+        ("random:ARCH[@SEED]", "any timm architecture, untrained: the floor of a board"),
+        ("hf-hub:org/name[@rev]", "any timm model on the Hub with safetensors weights"),
+        ("local-dir:PATH", "a folder with timm's config.json and model.safetensors"),
+        ("TIMM NAME", "a pretrained model of timm, e.g. resnet50.a1_in1k"),
+    ]
+    shipped = [(f"zoo:{name}", "ships with this repository") for name in zoo_names()]
+    return [{"model": m, "about": about} for m, about in shipped + forms]
+
+
+def render(entries: Sequence[dict[str, Any]], *, markdown: bool = False) -> str:
+    """A table; long columns that a terminal cannot hold are in --json only."""
+    header = [name for name in entries[0] if name not in ("licence", "note")]
+    lines = [[str(e[name]) for name in header] for e in entries]
+    return text_table(header, lines, markdown)

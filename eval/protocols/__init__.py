@@ -1,0 +1,103 @@
+"""The protocols by name: declared facts, importing no torch.
+
+A protocol is a frozen settings class and a function ``score(bank, task, settings, seed)`` that is
+imported when it is first needed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from eval.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from eval.protocols.outcome import Outcome
+
+
+@dataclass(frozen=True)
+class Fewshot:
+    """Few-shot recognition on frozen features, as the study (paper.md 3.3)."""
+
+    shots: tuple[int, ...] = (1, 5, 20)
+    n_way: int = 5
+    queries: int = 15
+    episodes: int = 600
+    c: float = 1.0  # scikit-learn's C of the logistic regression
+
+
+@dataclass(frozen=True)
+class Knn:
+    """Cosine nearest neighbours; k and weighting chosen on a held-out part of train."""
+
+    ks: tuple[int, ...] = (1, 5, 10, 20, 50, 100, 200)
+    temperature: float = 0.07  # of the weighted vote, exp(similarity / temperature)
+    validation: float = 0.2
+
+
+@dataclass(frozen=True)
+class Linear:
+    """L2-regularised logistic regression on standardised features; C chosen on held-out train."""
+
+    validation: float = 0.2
+
+
+Settings = Fewshot | Knn | Linear
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """``main`` are the scores shown on the board, {shot} standing for each shot count."""
+
+    name: str
+    settings: type[Any]
+    main: str
+    summary: str
+    inputs: Literal["bank"] = "bank"
+    extra: dict[str, str] = field(default_factory=dict)
+
+    def load(self) -> Callable[..., Outcome]:
+        return importlib.import_module(f"eval.protocols.{self.name}").score
+
+
+PROTOCOLS: dict[str, Protocol] = {
+    p.name: p
+    for p in (
+        Protocol(
+            "fewshot",
+            Fewshot,
+            "top1_{shot}shot",
+            "600 episodes, 5-way, 15 queries, logistic regression on L2-normalised features; "
+            "nearest centroid and cosine beside it",
+        ),
+        Protocol("knn", Knn, "top1", "cosine k nearest neighbours, k chosen on part of train"),
+        Protocol(
+            "linear", Linear, "top1", "logistic regression on features, C chosen on part of train"
+        ),
+    )
+}
+
+
+def protocol_named(name: str) -> Protocol:
+    """Raises UserError with near names for an unknown protocol."""
+    if name not in PROTOCOLS:
+        known = "protocols are " + ", ".join(PROTOCOLS)
+        raise UserError(f"unknown protocol {name!r}" + did_you_mean(name, PROTOCOLS, known))
+    return PROTOCOLS[name]
+
+
+def changed_settings(settings: Settings) -> dict[str, Any]:
+    """Settings that differ from the protocol's defaults and so make another board column.
+
+    Shots are left out: each shot count is a score of its own, whatever else was asked for.
+    """
+    default = type(settings)()
+    return {
+        f.name: getattr(settings, f.name)
+        for f in dataclasses.fields(settings)
+        if f.name != "shots" and getattr(settings, f.name) != getattr(default, f.name)
+    }

@@ -1,0 +1,59 @@
+"""Cosine k nearest neighbours on a feature bank."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import torch
+
+from eval import stats
+from eval.bank import FeatureBank
+from eval.data import TaskData, stratified_part
+from eval.protocols import Knn
+from eval.protocols.outcome import Outcome
+from eval.solvers.knn import nearest, predict, vote
+
+
+def score(bank: FeatureBank, task: TaskData, settings: Knn, seed: int) -> Outcome:
+    """Top-1 at the (k, weighting) that does best on held-out train, and at every other."""
+    out = Outcome()
+    start = time.perf_counter()
+    x, y = bank.train
+    x_test, y_test = bank.test
+    classes = len(task.classes)
+    held = torch.from_numpy(
+        stratified_part(task.train.labels, task.train.keys, settings.validation, seed)
+    )
+    fit, val = (~held).nonzero().squeeze(1), held.nonzero().squeeze(1)
+    ks = [k for k in settings.ks if k <= len(fit)] or [len(fit)]
+    if dropped := sorted(set(settings.ks) - set(ks)):
+        out.notes.append(f"k {dropped} left out: only {len(fit)} images to choose among")
+
+    def all_votes(
+        bank_x: torch.Tensor, bank_y: torch.Tensor, queries: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """{k and weighting: predicted labels [M]}, simplest first."""
+        similarity, index = nearest(bank_x, queries, max(ks))
+        votes: dict[str, torch.Tensor] = {}
+        for suffix, temperature in (("", None), ("_weighted", settings.temperature)):
+            answers = predict(vote(similarity, bank_y[index], ks, classes, temperature))
+            votes |= {f"k{k}{suffix}": a for k, a in zip(ks, answers, strict=True)}
+        return votes
+
+    on_val = {
+        name: float((a == y[val]).double().mean())
+        for name, a in all_votes(x[fit], y[fit], x[val]).items()
+    }
+    best = max(on_val, key=lambda name: on_val[name])  # the first of equals: small k, unweighted
+    answers = all_votes(x, y, x_test)
+    out.fit_seconds = time.perf_counter() - start
+    correct = {name: (a == y_test).numpy() for name, a in answers.items()}
+    labels = y_test.numpy().astype(np.int64)
+    out.add("top1", stats.accuracy(correct[best], seed), len(labels))
+    out.add_image_samples("top1", correct[best])
+    out.add("mean_per_class", stats.mean_per_class(correct[best], labels, seed), len(labels))
+    for name, hits in correct.items():
+        out.add(f"top1_{name}", stats.accuracy(hits, seed), len(labels))
+    out.details = {"chosen": best, "validation_top1": {k: round(v, 6) for k, v in on_val.items()}}
+    return out

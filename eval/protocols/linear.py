@@ -1,0 +1,52 @@
+"""Linear evaluation on cached features: L2-regularised logistic regression."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import torch
+
+from eval import stats
+from eval.bank import FeatureBank
+from eval.data import TaskData, stratified_part
+from eval.protocols import Linear
+from eval.protocols.outcome import Outcome
+from eval.solvers.logistic import fit, search_c, standardise
+
+
+def score(bank: FeatureBank, task: TaskData, settings: Linear, seed: int) -> Outcome:
+    """Choose C on a stratified part of train, refit on all of train, score once on test."""
+    start = time.perf_counter()
+    x, y = bank.train
+    classes = len(task.classes)
+    held = torch.from_numpy(
+        stratified_part(task.train.labels, task.train.keys, settings.validation, seed)
+    )
+    mean, scale = standardise(x[~held])
+    search = search_c(
+        (x[~held] - mean) / scale, y[~held], (x[held] - mean) / scale, y[held], classes
+    )
+    mean, scale = standardise(x)
+    model = fit((x - mean) / scale, y, classes, search.best_c, init=search.model)
+    x_test, y_test = bank.test
+    probability = model.logits((x_test - mean) / scale).double().softmax(1)
+    confidence, answer = probability.max(1)
+    seconds = time.perf_counter() - start
+
+    correct = (answer == y_test).numpy()
+    labels = y_test.numpy().astype(np.int64)
+    out = Outcome(fit_seconds=seconds)
+    out.add("top1", stats.accuracy(correct, seed), len(labels))
+    out.add_image_samples("top1", correct)
+    out.add("mean_per_class", stats.mean_per_class(correct, labels, seed), len(labels))
+    out.add("ece", stats.expected_calibration_error(confidence.numpy(), correct, seed), len(labels))
+    out.details = {
+        "c": search.best_c,
+        "validation_top1": [[c, round(v, 6)] for c, v in search.tried],
+        "converged": model.converged,
+        "iterations": model.iterations,
+    }
+    if not model.converged:
+        out.notes.append(f"the final fit stopped after {model.iterations} iterations, unconverged")
+    return out

@@ -1,0 +1,30 @@
+"""What a protocol hands back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eval.results import Samples, Score
+from eval.stats import Interval
+
+
+@dataclass
+class Outcome:
+    """Scores, the samples paired tests need, and what was found on the way."""
+
+    scores: list[Score] = field(default_factory=list)
+    samples: dict[str, Samples] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    fit_seconds: float = 0.0
+
+    def add(self, name: str, interval: Interval, n: int) -> None:
+        """A score over n units (episodes or test images)."""
+        self.scores.append(Score.of(name, interval, n))
+
+    def add_image_samples(self, name: str, correct: NDArray[np.bool_]) -> None:
+        self.samples[name] = Samples.of_images(correct)

@@ -1,0 +1,215 @@
+"""The result file: one (model, task, protocol), everything needed to trust or repeat it.
+
+``schema_version`` 1. Scores are fractions (0..1). Files lie at
+``RESULTS/<model>/<revision>/<task>.<protocol>[@changed settings].json``.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from eval.errors import UserError
+from eval.files import write_json
+from eval.stats import Interval
+
+SCHEMA_VERSION = 1
+
+
+class _Part(BaseModel):
+    # Unknown fields of a later version survive reading and writing back.
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class ModelInfo(_Part):
+    spec: str  # the model string that gives exactly these weights
+    id: str  # its name on the board
+    revision: str
+    weights_sha256: str
+    params: int  # of the backbone, without classifier
+    input: dict[str, Any] = Field(default_factory=dict)  # timm's data config
+    img_size: int | None = None  # as overridden by the user
+
+
+class TaskInfo(_Part):
+    name: str
+    source: str
+    revision: str
+    split_hash: str
+    counts: dict[str, int]  # classes, train, test
+    duplicates: int = 0  # test images that also stand in train
+    subset: bool = False  # less than the whole data set
+
+
+class ProtocolInfo(_Part):
+    name: str
+    config: dict[str, Any]
+
+
+class Score(_Part):
+    name: str
+    value: float
+    ci_low: float
+    ci_high: float
+    n: int
+
+    @classmethod
+    def of(cls, name: str, interval: Interval, n: int) -> Score:
+        """Rounded to six digits: the last bits of a float sum depend on the thread count."""
+        value, low, high = (
+            round(float(v), 6) for v in (interval.value, interval.low, interval.high)
+        )
+        return cls(name=name, value=value, ci_low=low, ci_high=high, n=n)
+
+
+class Samples(_Part):
+    """Right answers per unit, in the order of the episodes or of the split's canonical rows."""
+
+    unit: Literal["episode", "image"]
+    n: int
+    of: int  # answers a unit: queries of an episode, 1 for an image
+    correct: list[int] | str  # counts; for images a base64 string of bits
+
+    @classmethod
+    def of_episodes(cls, hits: NDArray[np.integer[Any]], queries: int) -> Samples:
+        return cls(unit="episode", n=len(hits), of=queries, correct=hits.tolist())
+
+    @classmethod
+    def of_images(cls, correct: NDArray[np.bool_]) -> Samples:
+        bits = base64.b64encode(np.packbits(correct).tobytes()).decode()
+        return cls(unit="image", n=len(correct), of=1, correct=bits)
+
+    @model_validator(mode="after")
+    def _complete(self) -> Samples:
+        if len(self.values()) != self.n:
+            raise ValueError(f"{len(self.values())} samples where n says {self.n}")
+        return self
+
+    def values(self) -> NDArray[np.float64]:
+        """[n] share of right answers of each unit."""
+        if isinstance(self.correct, str):
+            raw = np.frombuffer(base64.b64decode(self.correct, validate=True), np.uint8)
+            return np.unpackbits(raw)[: self.n].astype(np.float64)
+        return np.asarray(self.correct, np.float64) / self.of
+
+
+class Environment(_Part):
+    versions: dict[str, str]
+    device: str
+    dtype: str
+    threads: int
+    processes: int = 1
+
+
+class Result(_Part):
+    schema_version: Literal[1]
+    model: ModelInfo
+    task: TaskInfo
+    protocol: ProtocolInfo
+    scores: list[Score]
+    samples: dict[str, Samples]
+    environment: Environment
+    seed: int
+    seconds: dict[str, float]
+    created: str
+    details: dict[str, Any] = Field(default_factory=dict)
+    notes: list[str] = Field(default_factory=list)
+    limit: int | None = None
+
+    def score(self, name: str) -> Score | None:
+        return next((s for s in self.scores if s.name == name), None)
+
+
+class NotAResult(ValueError):
+    """The file is no result of this schema; the text says why."""
+
+
+def read_result(path: Path) -> Result:
+    """Read and validate one file. Raises NotAResult in one line."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise NotAResult(f"no readable JSON ({type(error).__name__})") from None
+    if not isinstance(value, dict) or "schema_version" not in value:
+        raise NotAResult("it has no schema_version")
+    if value["schema_version"] != SCHEMA_VERSION:
+        raise NotAResult(
+            f"schema_version is {value['schema_version']!r}, this version reads {SCHEMA_VERSION}"
+        )
+    try:
+        return Result.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(p) for p in first["loc"])
+        raise NotAResult(f"{where}: {first['msg']}") from None
+
+
+def write_result(path: Path, result: Result) -> None:
+    """Write atomically. Raises UserError when the place cannot be written."""
+    try:
+        write_json(path, result.model_dump(mode="json"))
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """All results under a directory, and the JSON files there that are none."""
+
+    results: tuple[tuple[Path, Result], ...]
+    foreign: tuple[tuple[Path, str], ...]  # (file, why)
+
+
+def read_shelf(directory: Path) -> Shelf:
+    """Read every JSON file below ``directory``. Raises UserError when it is missing, a file,
+    or holds JSON but no result at all."""
+    if not directory.exists():
+        raise UserError(f"results directory {str(directory)!r} does not exist")
+    if not directory.is_dir():
+        raise UserError(f"results directory {str(directory)!r} is a file")
+    results, foreign = [], []
+    for path in _json_files(directory):
+        try:
+            results.append((path, read_result(path)))
+        except NotAResult as why:
+            foreign.append((path, str(why)))
+    if foreign and not results:
+        raise UserError(
+            f"results directory {str(directory)!r} holds {len(foreign)} JSON files and none is a "
+            f"result (the first, {foreign[0][0].relative_to(directory)}: {foreign[0][1]})"
+        )
+    return Shelf(tuple(results), tuple(foreign))
+
+
+def _json_files(directory: Path) -> Iterator[Path]:
+    for folder, folders, files in os.walk(directory):
+        folders[:] = sorted(f for f in folders if not f.startswith("."))
+        for name in sorted(files):
+            if name.endswith(".json") and not name.startswith("."):
+                yield Path(folder, name)
+
+
+def check_writable(directory: Path) -> None:
+    """Raises UserError when results could not be written under ``directory``; writes nothing."""
+    if directory.exists() and not directory.is_dir():
+        raise UserError(f"results directory {str(directory)!r} is a file; name a directory")
+    place = directory
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir():
+        raise UserError(f"results directory {str(directory)!r} lies under the file {str(place)!r}")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise UserError(
+            f"results directory {str(directory)!r} cannot be written; choose another with --results"
+        )
+    if directory.exists():
+        read_shelf(directory)  # refuses a directory that is full of somebody else's JSON

@@ -1,0 +1,354 @@
+"""models x tasks x protocols, minus what is done.
+
+``plan`` finds out what every string means and which cells are missing, without importing torch.
+``execute`` scores the missing cells: a cell that fails is listed at the end, the others are saved.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eval.data import TaskData, load_task
+from eval.errors import UserError, one_line
+from eval.models import ResolvedModel, resolve
+from eval.protocols import PROTOCOLS, Fewshot, Settings, changed_settings
+from eval.results import (
+    Environment,
+    ModelInfo,
+    NotAResult,
+    ProtocolInfo,
+    Result,
+    TaskInfo,
+    check_writable,
+    read_result,
+    write_result,
+)
+from eval.workers import launched
+
+if TYPE_CHECKING:
+    from eval.encode import Encoded
+    from eval.models import Backbone
+    from eval.workers import Workers
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for."""
+
+    models: Sequence[str]
+    tasks: Sequence[str]
+    protocols: dict[str, Settings]
+    cache: Path
+    results: Path
+    data_dir: Path | None = None
+    seed: int = 0
+    limit: int | None = None
+    img_size: int | None = None
+    device: str | None = None
+    precision: str | None = None
+    batch_size: int | None = None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number to find: a model on a task under a protocol, and where it is written."""
+
+    model: ResolvedModel
+    task: TaskData
+    protocol: str
+    settings: Settings
+    path: Path
+    done: bool
+
+    @property
+    def title(self) -> str:
+        return f"{self.model.id} on {self.task.name}, {self.protocol}"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A cell that could not be scored, in one sentence."""
+
+    title: str
+    error: str
+    user_mistake: bool
+
+
+@dataclass
+class Report:
+    """What a run did."""
+
+    cells: list[Cell]
+    scored: int = 0
+    failures: list[Failure] = field(default_factory=list)
+    images: int = 0
+    seconds: float = 0.0
+
+    @property
+    def reused(self) -> int:
+        return sum(c.done for c in self.cells)
+
+    @property
+    def exit_code(self) -> int:
+        """0 all there; 2 nothing but the user's mistakes; else 1."""
+        if not self.failures:
+            return 0
+        nothing_saved = self.scored == 0 and self.reused == 0
+        return 2 if nothing_saved and all(f.user_mistake for f in self.failures) else 1
+
+
+def plan(request: Request) -> list[Cell]:
+    """Every cell asked for, in order, each marked done or not.
+
+    Raises UserError for whatever is wrong before a backbone is loaded: nothing is written then.
+    """
+    check_writable(request.results)
+    models = _unique(resolve(m, request.cache, request.img_size) for m in request.models)
+    names = list(dict.fromkeys(request.tasks))
+    tasks = [
+        load_task(t, request.cache, request.data_dir, request.limit, request.seed) for t in names
+    ]
+    _check_shots(request, tasks)
+    return [
+        _cell(request, model, task, protocol, settings)
+        for model in models
+        for task in tasks
+        for protocol, settings in request.protocols.items()
+    ]
+
+
+def _unique(models: Any) -> list[ResolvedModel]:
+    seen: dict[tuple[str, str], ResolvedModel] = {}
+    for model in models:
+        seen.setdefault((model.slug, model.revision), model)
+    return list(seen.values())
+
+
+def _check_shots(request: Request, tasks: list[TaskData]) -> None:
+    """A shot count that no task can serve is a mistake; one that some cannot is noted there."""
+    settings = request.protocols.get("fewshot")
+    if not isinstance(settings, Fewshot):
+        return
+    from eval.pool import Pool, refusals
+
+    refused = [refusals(Pool.of(task), settings) for task in tasks]
+    for shot in settings.shots:
+        if all(shot in r for r in refused) and (
+            settings.shots != Fewshot().shots or all(len(r) == len(settings.shots) for r in refused)
+        ):
+            raise UserError(f"task {tasks[0].name!r}: {refused[0][shot]}")
+
+
+def _cell(
+    request: Request, model: ResolvedModel, task: TaskData, protocol: str, settings: Settings
+) -> Cell:
+    changed = changed_settings(settings)
+    if request.seed:
+        changed["seed"] = request.seed
+    if request.limit is not None and task.limit is not None:
+        changed["limit"] = request.limit
+    variant = "@" + ",".join(f"{k}={v}" for k, v in changed.items()) if changed else ""
+    folder = request.results / model.slug / model.revision
+    path = folder / f"{task.name}.{protocol}{variant}.json"
+    if path.exists():
+        try:
+            held = read_result(path)
+        except NotAResult as why:
+            raise UserError(
+                f"{path} is no result file ({why}); move it away or choose another --results"
+            ) from None
+        if held.task.split_hash != task.split_hash:
+            # Other images under the same task name: both results are kept, side by side.
+            path = folder / f"{task.name}~{task.split_hash[:8]}.{protocol}{variant}.json"
+            if not path.exists():
+                return Cell(model, task, protocol, settings, path, False)
+            held = read_result(path)
+        settings, done = _merged(held, settings)
+        return Cell(model, task, protocol, settings, path, done)
+    return Cell(model, task, protocol, settings, path, False)
+
+
+def _merged(held: Result, settings: Settings) -> tuple[Settings, bool]:
+    """(settings to run, whether the file already answers them). Shot counts accumulate."""
+    if not isinstance(settings, Fewshot):
+        return settings, True
+    have = {int(k) for k in held.protocol.config.get("shots", [])}
+    if set(settings.shots) <= have:
+        return settings, True
+    return dataclasses.replace(settings, shots=tuple(sorted(have | set(settings.shots)))), False
+
+
+def execute(request: Request, cells: list[Cell], *, debug: bool = False) -> Report:
+    """Score the cells that are not done.
+
+    Under torchrun every process calls this, and the main process's cells count: two processes
+    that looked at the results at different moments would wait for each other for ever.
+    """
+    report = Report(cells)
+    missing = [c for c in cells if not c.done]
+    if not missing and launched() == 1:
+        return report
+    start = time.perf_counter()
+    from eval.workers import Workers
+
+    workers = Workers(request.device)
+    missing = workers.broadcast(missing)
+    for model in dict.fromkeys(c.model for c in missing):
+        mine = [c for c in missing if c.model == model]
+        _score_model(request, model, mine, workers, report, debug)
+    report.seconds = time.perf_counter() - start
+    return report
+
+
+def _score_model(
+    request: Request,
+    model: ResolvedModel,
+    cells: list[Cell],
+    workers: Workers,
+    report: Report,
+    debug: bool,
+) -> None:
+    from eval.encode import encode
+    from eval.models import load
+    from eval.precision import Precision
+
+    start = time.perf_counter()
+    precision = Precision.parse(request.precision) if request.precision else None
+    try:
+        backbone = workers.together(lambda: load(model))
+    except Exception as error:
+        report.failures += [_failure(c.title, error, debug) for c in cells]
+        return
+    loaded = time.perf_counter() - start
+    by_task: dict[str, list[Cell]] = {}
+    for cell in cells:
+        by_task.setdefault(cell.task.split_hash, []).append(cell)
+    for group in by_task.values():
+        try:
+            encoded = encode(
+                backbone, group[0].task, request.cache, workers, precision, request.batch_size
+            )
+        except Exception as error:
+            report.failures += [_failure(c.title, error, debug) for c in group]
+            continue
+        report.images += encoded.images
+        if not workers.main:
+            continue
+        for cell in group:
+            try:
+                result = score_cell(cell, backbone, encoded, workers, request, loaded)
+                write_result(cell.path, result)
+                report.scored += 1
+            except Exception as error:
+                report.failures.append(_failure(cell.title, error, debug))
+
+
+def _failure(title: str, error: Exception, debug: bool) -> Failure:
+    if debug:
+        traceback.print_exception(error)
+    mistake = isinstance(error, UserError)
+    text = str(error) if mistake else f"{type(error).__name__}: {one_line(error)}"
+    return Failure(title, text, mistake)
+
+
+def score_cell(
+    cell: Cell,
+    backbone: Backbone,
+    encoded: Encoded,
+    workers: Workers,
+    request: Request,
+    load_seconds: float,
+) -> Result:
+    """Run the cell's protocol on the bank and describe everything it depended on."""
+    import torch
+
+    task, model = cell.task, cell.model
+    start = time.perf_counter()
+    outcome = PROTOCOLS[cell.protocol].load()(encoded.bank, task, cell.settings, request.seed)
+    total = time.perf_counter() - start
+    notes = [*task.notes, *outcome.notes]
+    if task.duplicates:
+        notes.append(f"{task.duplicates} test images also stand in train, byte for byte")
+    return Result(
+        schema_version=1,
+        model=ModelInfo(
+            spec=model.spec,
+            id=model.id,
+            revision=model.revision,
+            weights_sha256=backbone.weights_sha256,
+            params=backbone.params,
+            input=backbone.input_config,
+            img_size=model.img_size,
+        ),
+        task=TaskInfo(
+            name=task.name,
+            source=task.where,
+            revision=task.revision,
+            split_hash=task.split_hash,
+            counts={
+                "classes": len(task.classes),
+                "train": len(task.train),
+                "test": len(task.test),
+            },
+            duplicates=task.duplicates,
+            subset=task.subset,
+        ),
+        protocol=ProtocolInfo(
+            name=cell.protocol,
+            config={
+                k: list(v) if isinstance(v, tuple) else v
+                for k, v in dataclasses.asdict(cell.settings).items()
+            },
+        ),
+        scores=outcome.scores,
+        samples=outcome.samples,
+        environment=Environment(
+            versions=versions(),
+            device=str(workers.device.type),
+            dtype=encoded.bank.precision,
+            threads=torch.get_num_threads(),
+            processes=workers.count,
+        ),
+        seed=request.seed,
+        seconds={
+            "load": round(load_seconds, 3),
+            "encode": round(encoded.seconds, 3),
+            "fit": round(outcome.fit_seconds, 3),
+            "score": round(total - outcome.fit_seconds, 3),
+        },
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        details=outcome.details,
+        notes=notes,
+        limit=task.limit,
+    )
+
+
+def versions() -> dict[str, str]:
+    """What the numbers were computed with."""
+    packages = (
+        "transferzoo", "torch", "torchvision", "timm", "numpy", "scipy", "pillow",
+        "datasets", "huggingface-hub", "safetensors", "accelerate",
+    )  # fmt: skip
+    found = {"python": platform.python_version()}
+    for name in packages:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # run from a checkout that was not installed
+            continue
+    return found
+
+
+def data_dir_from(flag: str | None) -> Path | None:
+    """``--data`` or the environment variable TRANSFERZOO_DATA."""
+    text = flag or os.environ.get("TRANSFERZOO_DATA")
+    return Path(text).expanduser() if text else None

@@ -1,0 +1,136 @@
+"""Confidence intervals, paired tests and ranks. Arrays in, numbers out; imports nothing of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+DRAWS = 1000
+ECE_BINS = 15
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with its 95 % confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def mean_interval(values: Floats) -> Interval:
+    """Mean of [n] independent draws and 1.96 standard errors (population std, as the study)."""
+    mean = float(np.mean(values))
+    half = 1.96 * float(np.std(values)) / len(values) ** 0.5
+    return Interval(mean, mean - half, mean + half)
+
+
+def bootstrap(statistic: Callable[[Floats], Floats], n: int, seed: int) -> Interval:
+    """Percentile bootstrap over n units, ``DRAWS`` resamples.
+
+    ``statistic`` maps weights [b, n] (how often each unit was drawn) to [b] values; the value
+    itself is the statistic at weights of one. Resamples that leave it undefined (NaN) are
+    dropped, as when a rare class was never drawn.
+    """
+    random = np.random.RandomState(seed)
+    value = float(statistic(np.ones((1, n)))[0])
+    step = max(1, (32 << 20) // (8 * n))  # bounded memory: at most 32 MiB of weights at a time
+    found = []
+    for begin in range(0, DRAWS, step):
+        size = min(step, DRAWS - begin)
+        drawn = random.randint(n, size=(size, n)) + n * np.arange(size)[:, None]
+        weights = np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n)
+        found.append(statistic(weights.astype(np.float64)))
+    low, high = np.nanquantile(np.concatenate(found), [0.025, 0.975])
+    return Interval(value, float(low), float(high))
+
+
+def accuracy(correct: NDArray[np.bool_], seed: int) -> Interval:
+    """Share of [n] correct answers."""
+    hits = correct.astype(np.float64)
+    return bootstrap(lambda w: w @ hits / w.sum(1), len(hits), seed)
+
+
+def mean_per_class(correct: NDArray[np.bool_], labels: NDArray[np.int64], seed: int) -> Interval:
+    """Unweighted mean over classes of each class's accuracy. Both arrays are [n]."""
+    one_hot = (labels[:, None] == np.unique(labels)).astype(np.float64)  # [n, classes]
+    hits = one_hot * correct[:, None]
+
+    def statistic(weights: Floats) -> Floats:
+        drawn = weights @ one_hot  # [b, classes]
+        with np.errstate(invalid="ignore"):
+            return np.nanmean(weights @ hits / drawn, axis=1)
+
+    return bootstrap(statistic, len(labels), seed)
+
+
+def expected_calibration_error(
+    confidence: Floats, correct: NDArray[np.bool_], seed: int
+) -> Interval:
+    """ECE with 15 equal-width bins (lo, hi] on the top probability (Guo et al. 2017).
+
+    ``confidence`` and ``correct`` are [n].
+    """
+    edges = np.linspace(0, 1, ECE_BINS + 1)
+    bins = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, ECE_BINS - 1)
+    member = (bins[:, None] == np.arange(ECE_BINS)).astype(np.float64)  # [n, bins]
+    gap = member * (confidence - correct.astype(np.float64))[:, None]
+    # share of a bin x |mean confidence - accuracy| = |sum of gaps in the bin| / n
+    return bootstrap(lambda w: np.abs(w @ gap).sum(1) / w.sum(1), len(confidence), seed)
+
+
+@dataclass(frozen=True)
+class Paired:
+    """A minus B on the same units: the mean difference, its interval, and a p-value."""
+
+    difference: Interval
+    p_value: float
+    wins: int  # units on which A is better
+    losses: int
+
+
+def paired(a: Floats, b: Floats, unit: str, seed: int = 0) -> Paired:
+    """Compare two models on the same [n] units.
+
+    The interval is a bootstrap over the units. The p-value is McNemar's exact test for images
+    (each right or wrong), a paired t-test for episodes (each a mean over queries).
+    """
+    from scipy import stats
+
+    if a.shape != b.shape:
+        raise ValueError(f"unpaired samples: {a.shape} and {b.shape}")
+    delta = a - b
+    wins, losses = int((delta > 0).sum()), int((delta < 0).sum())
+    interval = bootstrap(lambda w: w @ delta / w.sum(1), len(delta), seed)
+    if wins + losses == 0:
+        p = 1.0
+    elif unit == "image":
+        p = float(stats.binomtest(wins, wins + losses).pvalue)
+    elif np.ptp(delta) == 0:  # the same difference in every episode: no spread to test against
+        p = 0.0
+    else:
+        p = float(stats.ttest_rel(a, b).pvalue)
+    return Paired(interval, p, wins, losses)
+
+
+def holm(p_values: list[float]) -> list[float]:
+    """Holm's step-down correction, in the given order."""
+    order = np.argsort(p_values, kind="stable")
+    out = [0.0] * len(p_values)
+    worst = 0.0
+    for place, i in enumerate(order):
+        worst = max(worst, min(1.0, p_values[i] * (len(p_values) - place)))
+        out[i] = worst
+    return out
+
+
+def ranks(values: Floats) -> Floats:
+    """Ranks of [n] values, 1 for the largest; equal values share the mean of their places."""
+    above = (values[None, :] > values[:, None]).sum(1)
+    equal = (values[None, :] == values[:, None]).sum(1)
+    return above + (equal + 1) / 2

@@ -1,0 +1,116 @@
+"""Run one result again and say whether it comes out equal."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from eval.data import load_task
+from eval.errors import UserError
+from eval.models import load, resolve
+from eval.protocols import protocol_named
+from eval.results import NotAResult, Result, read_result
+from eval.run import Cell, Request, score_cell, versions
+from eval.tasks import TASKS
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came out. ``differences`` are about the numbers, ``context`` about their making."""
+
+    differences: tuple[str, ...]
+    context: tuple[str, ...]
+
+    @property
+    def equal(self) -> bool:
+        return not self.differences
+
+
+def verify(path: Path, cache: Path, data_dir: Path | None = None) -> Verdict:
+    """Encode and score again, in the recorded precision, without using any cached features.
+
+    Raises UserError when the file is no result, or its model or data cannot be found again.
+    """
+    try:
+        old = read_result(path)
+    except NotAResult as why:
+        raise UserError(f"{path} is no result file: {why}") from None
+    protocol = protocol_named(old.protocol.name)
+    config = {k: tuple(v) if isinstance(v, list) else v for k, v in old.protocol.config.items()}
+    try:
+        settings = protocol.settings(**config)
+    except TypeError:
+        raise UserError(
+            f"{path} has settings this version of {protocol.name} does not know"
+        ) from None
+    model = resolve(old.model.spec, cache, old.model.img_size)
+    name = old.task.name
+    if name in TASKS:
+        data_dir = data_dir or (None if TASKS[name].embedded else Path(old.task.source).parent)
+        task = load_task(name, cache, data_dir, old.limit, old.seed)
+    else:
+        task = load_task(old.task.source, cache, data_dir, old.limit, old.seed)
+    differences = []
+    if task.split_hash != old.task.split_hash:
+        differences.append(
+            f"the data: split hash {task.split_hash[:12]} where {old.task.split_hash[:12]} "
+            "was recorded"
+        )
+    backbone = load(model)
+    if backbone.weights_sha256 != old.model.weights_sha256:
+        differences.append(
+            f"the weights: sha256 {backbone.weights_sha256[:12]} where "
+            f"{old.model.weights_sha256[:12]} was recorded"
+        )
+    if differences:  # other inputs: other numbers would say nothing
+        return Verdict(tuple(differences), ())
+
+    from eval.encode import encode
+    from eval.precision import Precision
+    from eval.workers import Workers
+
+    workers = Workers(old.environment.device if old.environment.device == "cpu" else None)
+    request = Request([], [], {}, cache, path.parent, seed=old.seed)
+    cell = Cell(model, task, protocol.name, settings, path, done=False)
+    with tempfile.TemporaryDirectory(prefix="transferzoo-verify-") as fresh:
+        precision = Precision.parse(old.environment.dtype)
+        encoded = encode(backbone, task, Path(fresh), workers, precision)
+        new = score_cell(cell, backbone, encoded, workers, request, 0.0)
+    return Verdict(tuple(_score_differences(old, new)), tuple(_context(old, new)))
+
+
+def _score_differences(old: Result, new: Result) -> list[str]:
+    out = []
+    for score in old.scores:
+        again = new.score(score.name)
+        if again is None:
+            out.append(f"{score.name}: recorded, but not found now")
+        elif (again.value, again.ci_low, again.ci_high, again.n) != (
+            score.value,
+            score.ci_low,
+            score.ci_high,
+            score.n,
+        ):
+            out.append(
+                f"{score.name}: {again.value} [{again.ci_low}, {again.ci_high}] where "
+                f"{score.value} [{score.ci_low}, {score.ci_high}] was recorded"
+            )
+    for name, samples in old.samples.items():
+        if name not in new.samples or new.samples[name].correct != samples.correct:
+            out.append(f"{name}: other episodes or images are answered right")
+    return out
+
+
+def _context(old: Result, new: Result) -> list[str]:
+    now = versions()
+    out = [
+        f"{name} {now.get(name, 'absent')} here, {then} recorded"
+        for name, then in old.environment.versions.items()
+        if now.get(name) != then
+    ]
+    for what in ("device", "threads", "processes"):
+        then, here = getattr(old.environment, what), getattr(new.environment, what)
+        if then != here:
+            out.append(f"{what} {here} here, {then} recorded")
+    return out

@@ -1,0 +1,158 @@
+"""Fixtures shared by all tests: a loopback Hub, small made-up data sets, the real data.
+
+``huggingface_hub`` reads HF_ENDPOINT once, when it is imported, so the loopback Hub is started
+before any test module is.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from tests.hub import LoopbackHub
+
+_REQUIRED = os.environ.get("TRANSFERZOO_REQUIRE_ALL") == "1"  # set by .ci/run: nothing may skip
+_HUB = LoopbackHub()
+_HOME = tempfile.TemporaryDirectory(prefix="transferzoo-test-hf-")
+
+
+def pytest_configure() -> None:
+    _HUB.__enter__()
+    os.environ.update(_HUB.settings(Path(_HOME.name)))
+
+
+def pytest_unconfigure() -> None:
+    _HUB.__exit__(None, None, None)
+    _HOME.cleanup()
+
+
+@pytest.fixture
+def hub() -> LoopbackHub:
+    """The loopback Hub of this session; ``huggingface_hub`` in this process talks to it."""
+    _HUB.requests.clear()
+    return _HUB
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real image data. Absent: skip, or fail where everything is required."""
+    default = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("TRANSFERZOO_DATA", default))
+    if not (folder / "eurosat").is_dir():
+        reason = f"real image data are not at {folder} (set TRANSFERZOO_DATA)"
+        if _REQUIRED:
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return folder
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """[H, W] or [H, W, 3] uint8 as PNG bytes."""
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG")
+    return out.getvalue()
+
+
+def blobs(label: int, count: int, seed: int, size: int = 24) -> list[bytes]:
+    """``count`` different noisy pictures whose brightness and stripes tell their label."""
+    random = np.random.RandomState([seed, label])
+    stripes = np.sin(np.arange(size) * (label + 1) * 0.5)[:, None, None]
+    pictures = []
+    for _ in range(count):
+        noise = random.normal(0, 40, (size, size, 3))
+        pixels = 128 + 40 * stripes + 12 * (label - 2) + noise
+        pictures.append(png(np.clip(pixels, 0, 255).astype(np.uint8)))
+    return pictures
+
+
+def write_parquet(
+    path: Path, images: list[bytes], labels: list[int], names: list[str] | None = None
+) -> None:
+    """A Parquet file in the Hugging Face layout; ``names`` declare a ClassLabel."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = pa.table(
+        {
+            "image": pa.array(
+                [{"bytes": b, "path": None} for b in images],
+                pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
+            ),
+            "label": pa.array(labels),
+        }
+    )
+    if names is not None:
+        features = {
+            "image": {"_type": "Image"},
+            "label": {"names": names, "_type": "ClassLabel"},
+        }
+        info = json.dumps({"info": {"features": features}})
+        table = table.replace_schema_metadata({"huggingface": info})
+    pq.write_table(table, path)
+
+
+def make_task(
+    folder: Path, classes: int = 6, train: int = 16, test: int = 12, seed: int = 0
+) -> Path:
+    """A small learnable data set: folder/train-*.parquet and test-*.parquet."""
+    names = [f"kind {i}" for i in range(classes)]
+    for part, count, offset in (("train", train, 0), ("test", test, 1000)):
+        images = [b for c in range(classes) for b in blobs(c, count, seed + offset)]
+        labels = [c for c in range(classes) for _ in range(count)]
+        order = np.random.RandomState(seed).permutation(len(labels))
+        write_parquet(
+            folder / f"{part}-00000-of-00001.parquet",
+            [images[i] for i in order],
+            [labels[i] for i in order],
+            names,
+        )
+    return folder
+
+
+@pytest.fixture
+def task_dir(tmp_path: Path) -> Path:
+    """A made-up six-class data set in Parquet."""
+    return make_task(tmp_path / "photos")
+
+
+@pytest.fixture(scope="session")
+def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny timm checkpoint as it lies on the Hub: config.json and model.safetensors."""
+    import timm
+    import torch
+    from safetensors.torch import save_file
+
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    folder.mkdir()
+    torch.manual_seed(1)
+    net = timm.create_model("test_resnet", num_classes=7)
+    save_file(net.state_dict(), folder / "model.safetensors")
+    config = {
+        "architecture": "test_resnet",
+        "num_classes": 7,
+        "num_features": net.num_features,
+        "pretrained_cfg": {
+            "input_size": [3, 32, 32],
+            "mean": [0.5, 0.5, 0.5],
+            "std": [0.25, 0.25, 0.25],
+            "interpolation": "bilinear",
+            "crop_pct": 1.0,
+            "num_classes": 7,
+            "classifier": "fc",
+            "first_conv": "conv1.0",
+        },
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder

@@ -1,0 +1,171 @@
+"""The result schema: what is written is read back, what is foreign is named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from eval.errors import UserError
+from eval.results import (
+    NotAResult,
+    Result,
+    Samples,
+    Score,
+    check_writable,
+    read_result,
+    read_shelf,
+    write_result,
+)
+from eval.stats import Interval
+
+
+def make_result(
+    model: str = "random:resnet18",
+    task: str = "dtd",
+    protocol: str = "linear",
+    top1: float = 0.5,
+    split: str = "s",
+    revision: str = "seed0",
+    correct: np.ndarray | None = None,
+    created: str = "2026-01-01T00:00:00+00:00",
+    **changes: Any,
+) -> Result:
+    """A valid result with one top-1 score over 40 images."""
+    if correct is None:
+        correct = np.arange(40) < round(40 * top1)
+    value = float(correct.mean())
+    name, samples = "top1", Samples.of_images(correct)
+    if protocol == "fewshot":
+        name = "top1_5shot"
+        samples = Samples.of_episodes(np.round(75 * correct).astype(int), 75)
+    return Result.model_validate(
+        {
+            "schema_version": 1,
+            "model": {
+                "spec": model,
+                "id": model,
+                "revision": revision,
+                "weights_sha256": "ab" * 32,
+                "params": 10,
+            },
+            "task": {
+                "name": task,
+                "source": "here",
+                "revision": "",
+                "split_hash": split + task,
+                "counts": {"classes": 2, "train": 60, "test": 40},
+            },
+            "protocol": {"name": protocol, "config": changes.pop("config", {})},
+            "scores": [
+                {
+                    "name": name,
+                    "value": value,
+                    "ci_low": value - 0.1,
+                    "ci_high": value + 0.1,
+                    "n": 40,
+                }
+            ],
+            "samples": {name: samples.model_dump()},
+            "environment": {"versions": {}, "device": "cpu", "dtype": "fp32", "threads": 2},
+            "seed": 0,
+            "seconds": {"load": 0, "encode": 0, "fit": 0, "score": 0},
+            "created": created,
+            **changes,
+        }
+    )
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    result = make_result()
+    write_result(tmp_path / "a" / "x.json", result)
+    assert read_result(tmp_path / "a" / "x.json") == result
+    assert [p.name for p in (tmp_path / "a").iterdir()] == ["x.json"]
+
+
+def test_fields_of_a_later_version_survive(tmp_path: Path) -> None:
+    raw = make_result().model_dump(mode="json")
+    raw["task"]["lesions"] = 12
+    raw["review"] = "ok"
+    (tmp_path / "x.json").write_text(json.dumps(raw))
+    write_result(tmp_path / "y.json", read_result(tmp_path / "x.json"))
+    assert json.loads((tmp_path / "y.json").read_text()) == raw
+
+
+@given(hnp.arrays(bool, st.integers(1, 300)))
+def test_image_samples_round_trip(correct: np.ndarray) -> None:
+    samples = Samples.of_images(correct)
+    again = Samples.model_validate(json.loads(samples.model_dump_json()))
+    assert again.values().astype(bool).tolist() == correct.tolist()
+
+
+@given(hnp.arrays(np.int64, st.integers(1, 50), elements=st.integers(0, 75)))
+def test_episode_samples_round_trip(hits: np.ndarray) -> None:
+    samples = Samples.of_episodes(hits, 75)
+    again = Samples.model_validate(json.loads(samples.model_dump_json()))
+    assert again.values() == pytest.approx(hits / 75)
+
+
+def test_score_is_rounded_to_six_digits() -> None:
+    score = Score.of("top1", Interval(1 / 3, 0.1 + 1e-12, 0.5), 3)
+    assert (score.value, score.ci_low) == (0.333333, 0.1)
+
+
+BROKEN: dict[str, Any] = {
+    "no JSON": "{",
+    "a list": "[]",
+    "no version": "{}",
+    "a later version": json.dumps({"schema_version": 2}),
+    "missing fields": json.dumps({"schema_version": 1}),
+}
+
+
+@pytest.mark.parametrize("text", BROKEN.values(), ids=BROKEN.keys())
+def test_foreign_files_are_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(NotAResult) as caught:
+        read_result(tmp_path / "x.json")
+    assert "\n" not in str(caught.value)
+
+
+def test_samples_of_the_wrong_length_are_refused(tmp_path: Path) -> None:
+    raw = make_result().model_dump(mode="json")
+    raw["samples"]["top1"]["n"] = 4000
+    (tmp_path / "x.json").write_text(json.dumps(raw))
+    with pytest.raises(NotAResult, match="samples"):
+        read_result(tmp_path / "x.json")
+
+
+def test_shelf_skips_and_names_the_foreign(tmp_path: Path) -> None:
+    write_result(tmp_path / "m" / "dtd.linear.json", make_result())
+    (tmp_path / "m" / "other.json").write_text("{}")
+    (tmp_path / ".hidden.json").write_text("{}")
+    shelf = read_shelf(tmp_path)
+    assert [r.task.name for _, r in shelf.results] == ["dtd"]
+    assert [p.name for p, _ in shelf.foreign] == ["other.json"]
+
+
+def test_shelf_full_of_foreign_json_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "package.json").write_text('{"name": "web"}')
+    with pytest.raises(UserError, match=r"1 JSON files and none is a result.*package\.json"):
+        read_shelf(tmp_path)
+    with pytest.raises(UserError, match="none is a result"):
+        check_writable(tmp_path)
+
+
+def test_results_directory_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(UserError, match="file"):
+            check_writable(path)
+
+
+def test_check_writable_writes_nothing(tmp_path: Path) -> None:
+    check_writable(tmp_path / "new" / "results")
+    assert list(tmp_path.iterdir()) == []
