@@ -1,13 +1,13 @@
 """Few-shot episodes solved all at once on given features.
 
-Logistic regression here is scikit-learn's `LogisticRegression(C=c)`: minimise over weights w, bias b
+Logistic regression is scikit-learn's `LogisticRegression(C=c)`: minimise over weights w, bias b
     f = c * sum_i CE(w x_i + b, y_i) + ||w||^2 / 2          (bias free of penalty)
 and, for two ways, its binary sigmoid form, which is the softmax form with c / 2.
 
-With x [n, d] the support, w = A x and f_lin = w x^T + b 1^T [W, n] its logits, P their softmax and Y
-the one-hot labels, everything the optimiser needs lives in n dimensions:
+With x [n, d] the support, w = A x, F = w x^T + b 1^T [W, n] its logits, P their softmax and Y the
+one-hot labels, everything the optimiser needs lives in n dimensions:
 - gradient: R = A + c (P - Y), meaning the gradient of w is R x and that of b is R 1;
-- objective: c * CE(f_lin) + <A, f_lin> / 2, because A 1 = 0 along the whole path;
+- objective: c * CE(F) + <A, F> / 2, because A 1 = 0 along the whole path;
 - the fixed quadratic model with curvature kappa = 1/W (the softmax Hessian at its start, P = 1/W)
   has the minimiser A - RQ, with Q = H^-1 - u u^T / (1^T u), H = I + mu x x^T, u = H^-1 1,
   mu = kappa c, and moves the logits by -(R - RQ) / mu. So one product with Q gives the step *and*
@@ -64,8 +64,8 @@ def episode_predictions(
     c:        scikit-learn's C of "logreg".
     Returns   [E, W * Q] int64 each, values in 0..W-1.
 
-    Only the rows named by support and query are read, and only in chunks: beyond inputs and outputs
-    the peak is about solve_bytes + 3 * gather_bytes, or one episode's own need where that is larger.
+    Only the rows named by support and query are read, and only in chunks: the peak beyond inputs
+    and outputs is about solve_bytes + 3 * gather_bytes, or one episode's need where that is more.
     Arithmetic is float64 for float64 features or an extreme c, else float32.
     Raises ValueError on shapes, shots, classifiers or c that make no sense and on rows that are
     not finite.
@@ -88,8 +88,9 @@ def episode_predictions(
     mean = "centroid" in classifiers or "cosine" in classifiers
     heads_per_shot = ways * (fit + mean)
     gather = _Rows(features, dtype)
+    solve_floats = _solve_floats(ways, most, features.shape[1], len(shots) * heads_per_shot, fit)
     dim, item = features.shape[1], torch.empty((), dtype=dtype).element_size()
-    for lo, hi in _slices(episodes, solve_bytes, item * _solve_floats(ways, most, dim, fit)):
+    for lo, hi in _slices(episodes, solve_bytes, item * solve_floats):
         # Dual coefficients and biases of every head: for each shot logreg's, then the class means'.
         a = torch.zeros(
             hi - lo, len(shots), heads_per_shot, most, dtype=dtype, device=features.device
@@ -203,12 +204,12 @@ def _compute_dtype(x: Tensor, ways: int, n: int, c: float, scale: float = 1.0) -
     return torch.float32 if safe and x.dtype != torch.float64 else torch.float64
 
 
-def _solve_floats(ways: int, n: int, dim: int, fit: bool) -> int:
+def _solve_floats(ways: int, n: int, dim: int, heads: int, fit: bool) -> int:
     """Numbers held per episode while a chunk is solved."""
     if not fit:
-        return 2 * ways * n
-    # Gram, H and Q; or x, its scaled copy and the factor. Then the pairs and about ten work arrays.
-    return 3 * n * min(n, dim) + (3 * _MEMORY + 12) * ways * n
+        return heads * n
+    # Gram, H, its factor, its inverse and Q; then the pairs and about ten work arrays.
+    return heads * n + 5 * n * min(n, dim) + (3 * _MEMORY + 12) * ways * n
 
 
 def _slices(total: int, budget: int, each: int) -> Iterator[tuple[int, int]]:
@@ -219,7 +220,7 @@ def _slices(total: int, budget: int, each: int) -> Iterator[tuple[int, int]]:
 
 
 class _Rows:
-    """Gathers raw rows into one buffer used again and again: fresh pages cost more than the copy."""
+    """Gathers raw rows into one buffer, reused: fresh memory pages cost more than the copy."""
 
     def __init__(self, features: Tensor, dtype: torch.dtype) -> None:
         self.features = features
