@@ -73,10 +73,9 @@ class CSearch:
 def standardise(x_train: Tensor) -> tuple[Tensor, Tensor]:
     """Mean [D] and scale [D] (population standard deviation; 1 for features that never vary)."""
     variance, mean = torch.var_mean(x_train, dim=0, correction=0)
-    low, high = torch.aminmax(x_train, dim=0)
-    # Rounding leaves a constant column a tiny variance; dividing by it would make noise a feature.
-    constant = (low == high) | (variance <= 0)
-    return mean, torch.where(constant, torch.ones_like(mean), variance.sqrt())
+    # torch updates means (Welford), so a constant column has a variance of exactly 0 and its
+    # rounding noise is never blown up into a feature.
+    return mean, torch.where(variance > 0, variance.sqrt(), 1.0)
 
 
 def fit(

@@ -133,6 +133,7 @@ def test_scores_equal_a_plain_loop(temperature: float | None) -> None:
             got = scores[place, q]
             got = got.floor() if temperature is None else got
             np.testing.assert_allclose(got.numpy(), expected, rtol=1e-5, atol=0)
+            assert [v == 0 for v in scores[place, q].tolist()] == [v == 0 for v in expected]
 
 
 @settings(max_examples=60, deadline=None)
