@@ -98,8 +98,9 @@ def read_header(path: Path) -> dict[str, Any] | None:
             if length > 1 << 20:
                 return None
             header = json.loads(file.read(length))
-        return header if isinstance(header.get("__metadata__"), dict) else None
-    except (OSError, ValueError, AttributeError, RecursionError):
+        ours = "key" in header["__metadata__"] and len(header["features"]["shape"]) == 2
+        return header if ours else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

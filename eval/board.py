@@ -96,6 +96,8 @@ def setting_label(result: Result) -> str:
         changed["seed"] = result.seed
     if result.limit:
         changed["limit"] = result.limit
+    if result.precision:
+        changed["precision"] = result.precision
     return ", ".join(f"{k}={v}" for k, v in changed.items())
 
 

@@ -71,7 +71,8 @@ def remove(
     for entry in chosen:
         entry.path.unlink(missing_ok=True)
     if everything:
-        shutil.rmtree(folder / "partial", ignore_errors=True)
+        for name in ("banks", "partial"):  # with temporary files and banks that do not read
+            shutil.rmtree(folder / name, ignore_errors=True)
     return chosen
 
 

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlencode
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +30,7 @@ from eval.files import atomic_file
 from eval.tasks import TASKS, Task, TaskName, parse_task
 
 HASH_BYTES = 16  # of sha256: 128 bits tell images apart
+MOST_CLASSES = 1_000_000  # a larger label is an id or a time, not a class
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 
 
@@ -142,9 +145,12 @@ class ParquetSource:
         return ["parquet", facts, self.image, self.label]
 
     def describe(self, row: int) -> str:
-        return f"row {row} of {self.files[0].parent.name}/{self.files[0].name}" + (
-            f" and {len(self.files) - 1} more files" if len(self.files) > 1 else ""
-        )
+        for file in self.files:
+            here = _open_parquet(file).metadata.num_rows
+            if row < here:
+                break
+            row -= here
+        return f"row {row} of {file.parent.name}/{file.name}"
 
     def scan(self) -> Scan:
         labels: list[Any] = []
@@ -161,10 +167,14 @@ class ParquetSource:
                     )
             if parquet.metadata.num_rows == 0:
                 continue
-            names = names or _declared_names(parquet.schema_arrow.metadata, self.label)
-            for batch in parquet.iter_batches(256, columns=[self.image, self.label]):
-                labels += batch.column(1).to_pylist()
-                for data in self._bytes_of(batch.column(0), file, len(hashes)):
+            declared = _declared_names(parquet.schema_arrow.metadata, self.label)
+            if names and declared and declared != names:
+                raise UserError(f"{file} declares other class names than the files before it")
+            names = names or declared
+            begin = len(hashes)
+            for batch in _batches(parquet, file, columns=[self.image, self.label]):
+                labels += batch.column(self.label).to_pylist()
+                for data in self._bytes_of(batch.column(self.image), file, len(hashes) - begin):
                     hashes.append(_image_hash(data))
         return Scan(labels, _stack(hashes), names)
 
@@ -198,7 +208,7 @@ class ParquetSource:
                 begin = end
             start = begin
             for g, first in groups:
-                for batch in parquet.iter_batches(256, row_groups=[g], columns=[self.image]):
+                for batch in _batches(parquet, file, row_groups=[g], columns=[self.image]):
                     last = first + len(batch)
                     while row is not None and row < last:
                         piece = batch.column(0).slice(row - first, 1)
@@ -213,6 +223,14 @@ def _open_parquet(file: Path) -> Any:
     try:
         # Streamed pages, not whole column chunks: memory stays flat however long the file is.
         return pq.ParquetFile(file, pre_buffer=False, buffer_size=1 << 20)
+    except Exception as error:
+        raise UserError(f"{file} cannot be read as Parquet: {one_line(error)}") from None
+
+
+def _batches(parquet: Any, file: Path, **which: Any) -> Iterator[Any]:
+    """Record batches of a Parquet file. Raises UserError where its pages are damaged."""
+    try:
+        yield from parquet.iter_batches(256, **which)
     except Exception as error:
         raise UserError(f"{file} cannot be read as Parquet: {one_line(error)}") from None
 
@@ -299,6 +317,8 @@ class HubSource:
         for begin in range(0, len(rows), 256):
             chunk = rows[begin : begin + 256].tolist()
             for row, cell in zip(chunk, table[chunk][self.image], strict=True):
+                if cell is None or (cell["bytes"] is None and cell["path"] is None):
+                    raise UserError(f"{self.describe(row)} holds no image")
                 data = cell["bytes"]
                 yield row, data if data is not None else Path(cell["path"]).read_bytes()
 
@@ -326,7 +346,9 @@ def load_task(
     elif parsed.kind == "parquet":
         folder = _existing_folder(parsed.value, text)
         train, test = _parquet_pair(folder, parsed)
-        task = _assemble(folder.resolve().name, text, "", train, test, cache, text)
+        columns = urlencode({"image": parsed.image, "label": parsed.label})
+        where = f"parquet:{folder.resolve()}?{columns}"
+        task = _assemble(folder.resolve().name, where, "", train, test, cache, text)
         task = _renamed(task, "parquet")
     elif parsed.kind == "imagefolder":
         task = _renamed(_load_imagefolder(parsed, cache, text, seed), "imagefolder")
@@ -404,6 +426,7 @@ def _parquet_pair(folder: Path, names: TaskName) -> tuple[ParquetSource, Parquet
 
 def _load_imagefolder(parsed: TaskName, cache: Path, text: str, seed: int) -> TaskData:
     root = _existing_folder(parsed.value, text)
+    where = f"imagefolder:{root.resolve()}"
     parts = {p.name for p in root.iterdir() if p.is_dir()}
     test_name = next((n for n in ("test", "val", "validation") if n in parts), None)
     if "train" in parts and test_name:
@@ -412,7 +435,12 @@ def _load_imagefolder(parsed: TaskName, cache: Path, text: str, seed: int) -> Ta
         if missing := sorted(set(test.names) - set(train.names)):
             raise UserError(f"task {text!r}: test has classes that train has not: {missing[:5]}")
         test = FolderSource(test.root, test.files, train.names)
-        return _assemble(root.resolve().name, text, "", train, test, cache, text)
+        return _assemble(root.resolve().name, where, "", train, test, cache, text)
+    if "train" in parts and any(p.is_dir() for p in (root / "train").iterdir()):
+        raise UserError(
+            f"task {text!r}: {root} has train/ but neither test/, val/ nor validation/; "
+            f"to split one folder here, use imagefolder:{root / 'train'}"
+        )
     whole = _folder_source(root)
     everything = _canonical("all", whole, *_scan(whole, cache, text), text)
     in_train = stratified_part(everything.labels, everything.keys, 0.7, seed)
@@ -422,12 +450,12 @@ def _load_imagefolder(parsed: TaskName, cache: Path, text: str, seed: int) -> Ta
     _check_split(test_split, text)
     note = f"one folder, split here: 70 % of each class to train, seed {seed}"
     return TaskData(
-        root.resolve().name, text, "", whole.names, train_split, test_split, notes=(note,)
+        root.resolve().name, where, "", whole.names, train_split, test_split, notes=(note,)
     )
 
 
 def _folder_source(root: Path) -> FolderSource:
-    names = tuple(sorted(p.name for p in root.iterdir() if p.is_dir()))
+    names = tuple(sorted(p.name for p in root.iterdir() if p.is_dir() and _shown(p.name)))
     if not names:
         raise UserError(f"{root} has no class folders; expected {root}/CLASS/IMAGE")
     files = [
@@ -435,11 +463,16 @@ def _folder_source(root: Path) -> FolderSource:
         for name in names
         for folder, _, found in os.walk(root / name)
         for file in found
-        if Path(file).suffix.lower() in IMAGE_SUFFIXES
+        if Path(file).suffix.lower() in IMAGE_SUFFIXES and _shown(file)
     ]
     if not files:
         raise UserError(f"{root} holds no image files ({', '.join(sorted(IMAGE_SUFFIXES))})")
     return FolderSource(root, tuple(sorted(files)), names)
+
+
+def _shown(name: str) -> bool:
+    """Not hidden: notebooks leave .ipynb_checkpoints, macOS ._photo.jpg beside photo.jpg."""
+    return not name.startswith(".")
 
 
 def _load_hub(parsed: TaskName, cache: Path, text: str) -> TaskData:
@@ -448,9 +481,10 @@ def _load_hub(parsed: TaskName, cache: Path, text: str) -> TaskData:
         HubSource(parsed.value, sha, parsed.config, part, parsed.image, parsed.label)
         for part in (parsed.train, parsed.test)
     )
-    where = f"hub:{parsed.value}?revision={sha}&image={parsed.image}&label={parsed.label}"
-    where += f"&config={parsed.config}" if parsed.config else ""
-    where += f"&train={parsed.train}&test={parsed.test}"
+    options = {"revision": sha, "image": parsed.image, "label": parsed.label}
+    options |= {"config": parsed.config} if parsed.config else {}
+    options |= {"train": parsed.train, "test": parsed.test}
+    where = f"hub:{parsed.value}?{urlencode(options)}"
     return _assemble(parsed.value.replace("/", "--"), where, sha, train, test, cache, text)
 
 
@@ -472,41 +506,42 @@ def _assemble(
     name: str, where: str, revision: str, train: Source, test: Source, cache: Path, what: str
 ) -> TaskData:
     train_scan, test_scan = _scan(train, cache, what), _scan(test, cache, what)
-    names = _class_names(train_scan[0], test_scan[0], what)
+    names, numbered = _class_names(train_scan[0], test_scan[0], what)
     splits = []
     for part, source, (scan, order) in (
         ("train", train, train_scan),
         ("test", test, test_scan),
     ):
         if names != scan.names:
-            scan = Scan(_to_ints(scan.labels, names, part, what), scan.hashes, names)
+            scan = Scan(_to_ints(scan.labels, names, numbered, part, what), scan.hashes, names)
         split = _canonical(part, source, scan, order, what)
         _check_split(split, what)
         splits.append(split)
     return TaskData(name, where, revision, names, splits[0], splits[1])
 
 
-def _class_names(train: Scan, test: Scan, what: str) -> tuple[str, ...]:
-    if train.names is not None:
-        if test.names is not None and test.names != train.names:
-            raise UserError(f"{what}: train and test declare different class names")
-        return train.names
+def _class_names(train: Scan, test: Scan, what: str) -> tuple[tuple[str, ...], bool]:
+    """(class names, whether an integer label is a class's number rather than its name)."""
+    if train.names and test.names and test.names != train.names:
+        raise UserError(f"{what}: train and test declare different class names")
+    if declared := train.names or test.names:
+        return declared, True
     values = {v for v in train.labels if v is not None}
     if all(isinstance(v, int) for v in values):
-        return tuple(f"class {i}" for i in range(max(values, default=-1) + 1))
-    return tuple(sorted(str(v) for v in values))
+        return tuple(f"class {i}" for i in range(max(values, default=-1) + 1)), True
+    return tuple(sorted({str(v) for v in values})), False
 
 
-def _to_ints(labels: list[Any], names: tuple[str, ...], part: str, what: str) -> list[Any]:
+def _to_ints(
+    labels: list[Any], names: tuple[str, ...], numbered: bool, part: str, what: str
+) -> list[int]:
     index = {name: i for i, name in enumerate(names)}
     out = []
     for row, label in enumerate(labels):
-        if isinstance(label, int):
-            out.append(label)
-        elif str(label) in index:
-            out.append(index[str(label)])
-        else:
+        number = label if numbered and isinstance(label, int) else index.get(str(label))
+        if label is None or number is None:
             raise UserError(f"{what}: label {label!r} in row {row} of {part} is no class of train")
+        out.append(number)
     return out
 
 
@@ -558,9 +593,16 @@ def _scan(source: Source, cache: Path, what: str) -> tuple[Scan, NDArray[np.int6
                 names = None if meta["names"] is None else tuple(meta["names"])
                 labels = meta["labels"] if meta["labels"] is not None else saved["labels"].tolist()
                 return Scan(labels, saved["hashes"], names), saved["order"]
-        except (OSError, ValueError, KeyError, EOFError):
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile):
             memo.unlink(missing_ok=True)  # a damaged memo is made again
     scan = source.scan()
+    for row, label in enumerate(scan.labels):
+        number = isinstance(label, int) and label <= MOST_CLASSES
+        if not (number or label is None or isinstance(label, str)):
+            raise UserError(
+                f"{what}: label {repr(label)[:80]} of {source.describe(row)} is neither a class "
+                f"number (0 to {MOST_CLASSES}) nor a string"
+            )
     order = np.argsort(_as_keys(scan.hashes), kind="stable").astype(np.int64)
     if scan.labels and all(type(v) is int for v in scan.labels):
         array, listed = np.asarray(scan.labels, np.int64), None
@@ -582,20 +624,22 @@ def stratified_part(
     labels: NDArray[np.int64], keys: NDArray[np.void], share: float, seed: int
 ) -> NDArray[np.bool_]:
     """[N] True for ``share`` of each class, at least one image of every class on each side where
-    a class has two different ones. Copies of one image stay on one side. The draw depends on the
-    images and the seed alone, so rows in canonical order give the same part on every machine.
+    a class has two different ones that no other class has too. Copies of one image stay on one
+    side, whatever their labels. The draw depends on the images and the seed alone, so rows in
+    canonical order give the same part on every machine.
     """
-    chosen = np.zeros(len(labels), bool)
+    different, copy_of = np.unique(keys, return_inverse=True)
+    side = np.zeros(len(different), np.int8)  # 1 chosen, -1 not, 0 open
     random = np.random.RandomState(seed)
     for label in np.unique(labels):
-        rows = np.flatnonzero(labels == label)
-        different, copy_of = np.unique(keys[rows], return_inverse=True)
-        n = len(different)
+        images = np.unique(copy_of.reshape(-1)[labels == label])
+        n = len(images)
         wanted = min(max(round(share * n), 1), max(n - 1, 1))
-        picked = np.zeros(n, bool)
-        picked[random.permutation(n)[:wanted]] = True
-        chosen[rows] = picked[copy_of.reshape(-1)]
-    return chosen
+        missing = max(wanted - np.count_nonzero(side[images] == 1), 0)
+        undecided = (drawn := images[random.permutation(n)])[side[drawn] == 0]
+        side[undecided[:missing]] = 1
+        side[undecided[missing:]] = -1
+    return side[copy_of.reshape(-1)] == 1
 
 
 def _limited(task: TaskData, limit: int) -> TaskData:

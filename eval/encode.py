@@ -259,8 +259,11 @@ class _Job:
                 f"{len(self.task.train) + len(self.task.test)} images of task {self.task.name!r}"
             )
         labels = np.concatenate([self.task.train.labels, self.task.test.labels])
+        path = bank_path(self.cache, self.key)
+        for left in path.parent.glob(f".{path.name}.*.tmp"):  # as large as the bank, of a killed
+            left.unlink()  # run; the lock is ours, so nobody is writing it now
         write_bank(
-            bank_path(self.cache, self.key),
+            path,
             self.key,
             rows=len(labels),
             dim=len(low),

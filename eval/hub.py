@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from eval.errors import UserError, one_line
+from eval.files import atomic_file
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -54,15 +56,34 @@ def pin(
         ) from None
     except hub_errors.RevisionNotFoundError:
         raise UserError(f"{what}: {repo!r} has no revision {revision!r}") from None
+    except hub_errors.HFValidationError as error:
+        raise UserError(f"{what}: {one_line(error)}") from None
     except Exception as error:  # no network, a proxy's page, a 5xx: all mean "cannot ask now"
-        folder = Path(constants.HF_HUB_CACHE) / f"{kind}s--{repo.replace('/', '--')}"
-        ref = folder / "refs" / (revision or "main")
+        ref = _ref_file(repo, revision, kind)
         if ref.is_file() and _cached(repo, sha := ref.read_text().strip(), kind, needed):
             return Pin(sha, None)
         raise UserError(
             f"{what}: the Hub cannot be reached and {repo!r} is not in the local cache "
             f"({one_line(error, 160)})"
         ) from None
+
+
+def remember(repo: str, revision: str | None, sha: str) -> None:
+    """Note which commit a model's revision meant, for when the Hub is out of reach.
+
+    ``hf_hub_download`` does so only when it is asked for the revision by name, not by its commit.
+    """
+    if sha != revision:
+        with contextlib.suppress(OSError), atomic_file(_ref_file(repo, revision, "model")) as file:
+            file.write(sha.encode())
+
+
+def _ref_file(repo: str, revision: str | None, kind: str) -> Path:
+    """Where the Hub's cache keeps the commit of a branch or tag."""
+    from huggingface_hub import constants
+
+    folder = Path(constants.HF_HUB_CACHE) / f"{kind}s--{repo.replace('/', '--')}"
+    return folder / "refs" / (revision or "main")
 
 
 def gated(repo: str, what: str) -> str:

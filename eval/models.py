@@ -129,8 +129,11 @@ def parse_model(text: str) -> ModelName:
         raise UserError(f"model {text!r} names no Hub repository; use hf-hub:org/name[@rev]")
     if kind == "zoo" and not re.fullmatch(r"[\w.+-]+", name):
         raise UserError(f"model {text!r} names no zoo model; use zoo:NAME, see list models")
-    if kind == "random" and revision and not revision.isdecimal():
-        raise UserError(f"model {text!r}: the seed behind '@' must be a number, got {revision!r}")
+    if kind == "random" and revision and not re.fullmatch(r"\d{1,18}", revision):
+        raise UserError(
+            f"model {text!r}: the seed behind '@' must be a number of at most 18 digits, "
+            f"got {revision!r}"
+        )
     return ModelName(kind, name, revision or None)
 
 
@@ -179,9 +182,8 @@ def _resolve_zoo_on_hub(parsed: ModelName, img_size: int | None) -> ResolvedMode
         names = zoo_names()
         shipped = f"shipped are {', '.join(names)}" if names else "none ships with this version"
         raise UserError(
-            f"zoo model {parsed.name!r} is not in {ZOO_FOLDER} ({shipped})"
+            f"zoo model {parsed.name!r} is not in {ZOO_FOLDER} ({shipped}); {error}"
             + did_you_mean(parsed.name, names)
-            + f" On the Hub: {error}"
         ) from None
 
 
@@ -223,6 +225,8 @@ def _check_model_files(files: Set[str], where: str, config_path: Callable[[], Pa
         raise UserError(
             f"config.json of {where} is not timm's{seen}: it has no 'architecture' name"
         )
+    if not isinstance(config.get("pretrained_cfg", {}), dict):
+        raise UserError(f"config.json of {where} is not timm's: 'pretrained_cfg' is no object")
     return raw
 
 
@@ -231,12 +235,12 @@ def _resolve_repo(
 ) -> ResolvedModel:
     """Pin a Hub repository to a commit and check that timm can load it safely."""
     pinned = hub.pin(repo, revision, "model", what, _MODEL_FILES)
-    if pinned.files is not None:
-        _check_model_files(
-            pinned.files,
-            f"Hub repository {repo!r}",
-            lambda: hub.fetch(repo, pinned.sha, ("config.json",), what) / "config.json",
-        )
+    _check_model_files(
+        frozenset(_MODEL_FILES) if pinned.files is None else pinned.files,
+        f"Hub repository {repo!r}",
+        lambda: hub.fetch(repo, pinned.sha, ("config.json",), what) / "config.json",
+    )
+    hub.remember(repo, revision, pinned.sha)
     spec = f"hf-hub:{repo}@{pinned.sha}"
     return ResolvedModel(
         "hub", repo, spec, f"hf-hub:{repo}", pinned.sha, repo=repo, img_size=img_size
@@ -312,7 +316,11 @@ def load(model: ResolvedModel) -> Backbone:
             kwargs["img_size"] = model.img_size
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(model.revision.removeprefix("seed")))
-            net = timm.create_model(model.name, pretrained=False, **kwargs)
+            try:
+                net = timm.create_model(model.name, pretrained=False, **kwargs)
+            except Exception as error:
+                at = f" at {model.img_size} px" if model.img_size else ""
+                raise UserError(f"{model.id} cannot be built{at}: {one_line(error)}") from None
         drop_classifier(net)
         weights_sha256 = _state_sha256(net)
     else:
@@ -322,7 +330,8 @@ def load(model: ResolvedModel) -> Backbone:
         if model.img_size and _wants_img_size(folder):
             kwargs["img_size"] = model.img_size
         try:
-            net = timm.create_model(f"local-dir:{folder}", pretrained=True, **kwargs)
+            with torch.random.fork_rng(devices=[]):  # the weights are drawn, then overwritten
+                net = timm.create_model(f"local-dir:{folder}", pretrained=True, **kwargs)
         except Exception as error:
             raise UserError(
                 f"the weights of {model.id} do not load into its architecture: {one_line(error)}"

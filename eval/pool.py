@@ -93,7 +93,7 @@ def draw_episodes(
 def refusals(pool: Pool, settings: Fewshot) -> dict[int, str]:
     """Shot counts that the pool cannot serve, each with the sentence that says why."""
     out = {}
-    largest = int(np.unique(pool.labels, return_counts=True)[1].max())
+    largest = max(np.unique(pool.labels, return_counts=True)[1].tolist(), default=0)
     for shot in settings.shots:
         able = len(eligible_classes(pool, shot, settings.queries))
         if able < settings.n_way:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from filelock import FileLock
 from torch import Tensor, nn
 
 from eval.files import write_json
@@ -78,19 +79,28 @@ def choose(
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     facts = json.dumps([1, weights_sha256, list(images.shape[1:]), name, torch.__version__])
     memo = cache / "probes" / f"{hashlib.sha256(facts.encode()).hexdigest()[:32]}.json"
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        return Precision.parse(json.loads(memo.read_text())["choice"])
-    seconds = _measure(net, images, device)
-    choice = min(seconds, key=lambda p: seconds[p] * (1.0 if p.channels_last else LAYOUT_MARGIN))
-    write_json(
-        memo,
-        {
-            "choice": str(choice),
-            "device": name,
-            "images_per_second": {str(p): round(len(images) / s, 1) for p, s in seconds.items()},
-        },
-    )
+    if held := _remembered(memo):
+        return held
+    memo.parent.mkdir(parents=True, exist_ok=True)
+    # Two runs that start together would disturb each other's probe and could choose differently.
+    with FileLock(memo.with_suffix(".lock")):
+        if held := _remembered(memo):
+            return held
+        seconds = _measure(net, images, device)
+        choice = min(
+            seconds, key=lambda p: seconds[p] * (1.0 if p.channels_last else LAYOUT_MARGIN)
+        )
+        speed = {str(p): round(len(images) / s, 1) for p, s in seconds.items()}
+        write_json(memo, {"choice": str(choice), "device": name, "images_per_second": speed})
     return choice
+
+
+def _remembered(memo: Path) -> Precision | None:
+    """An earlier choice; None when there is none or its file is damaged."""
+    try:
+        return Precision.parse(str(json.loads(memo.read_text())["choice"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _measure(net: nn.Module, images: Tensor, device: torch.device) -> dict[Precision, float]:

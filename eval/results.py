@@ -123,7 +123,8 @@ class Result(_Part):
     created: str
     details: dict[str, Any] = Field(default_factory=dict)
     notes: list[str] = Field(default_factory=list)
-    limit: int | None = None
+    limit: int | None = None  # images of each split, where the user cut the task short
+    precision: str | None = None  # where the user chose it; environment.dtype is what was used
 
     def score(self, name: str) -> Score | None:
         return next((s for s in self.scores if s.name == name), None)
@@ -137,7 +138,7 @@ def read_result(path: Path) -> Result:
     """Read and validate one file. Raises NotAResult in one line."""
     try:
         value = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise NotAResult(f"no readable JSON ({type(error).__name__})") from None
     if not isinstance(value, dict) or "schema_version" not in value:
         raise NotAResult("it has no schema_version")

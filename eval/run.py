@@ -157,25 +157,32 @@ def _cell(
         changed["seed"] = request.seed
     if request.limit is not None and task.limit is not None:
         changed["limit"] = request.limit
+    if request.precision:
+        changed["precision"] = request.precision
     variant = "@" + ",".join(f"{k}={v}" for k, v in changed.items()) if changed else ""
     folder = request.results / model.slug / model.revision
     path = folder / f"{task.name}.{protocol}{variant}.json"
-    if path.exists():
-        try:
-            held = read_result(path)
-        except NotAResult as why:
-            raise UserError(
-                f"{path} is no result file ({why}); move it away or choose another --results"
-            ) from None
-        if held.task.split_hash != task.split_hash:
-            # Other images under the same task name: both results are kept, side by side.
-            path = folder / f"{task.name}~{task.split_hash[:8]}.{protocol}{variant}.json"
-            if not path.exists():
-                return Cell(model, task, protocol, settings, path, False)
-            held = read_result(path)
-        settings, done = _merged(held, settings)
-        return Cell(model, task, protocol, settings, path, done)
-    return Cell(model, task, protocol, settings, path, False)
+    held = _held(path)
+    if held is not None and held.task.split_hash != task.split_hash:
+        # Other images under the same task name: both results are kept, side by side.
+        path = folder / f"{task.name}~{task.split_hash[:8]}.{protocol}{variant}.json"
+        held = _held(path)
+    if held is None:
+        return Cell(model, task, protocol, settings, path, False)
+    settings, done = _merged(held, settings)
+    return Cell(model, task, protocol, settings, path, done)
+
+
+def _held(path: Path) -> Result | None:
+    """The result that is already there. Raises UserError where something else is."""
+    if not path.exists():
+        return None
+    try:
+        return read_result(path)
+    except NotAResult as why:
+        raise UserError(
+            f"{path} is no result file ({why}); move it away or choose another --results"
+        ) from None
 
 
 def _merged(held: Result, settings: Settings) -> tuple[Settings, bool]:
@@ -330,6 +337,7 @@ def score_cell(
         details=outcome.details,
         notes=notes,
         limit=task.limit,
+        precision=request.precision,
     )
 
 

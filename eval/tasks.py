@@ -308,14 +308,19 @@ def parse_task(text: str) -> TaskName:
     if prefix not in ("parquet", "imagefolder", "hub"):
         raise UserError(
             f"task {text!r} has an unknown prefix {prefix!r}"
-            + did_you_mean(prefix, ("parquet", "imagefolder", "hub"))
-            + " Forms: parquet:DIR, imagefolder:DIR, hub:org/name?image=..&label=.."
+            + did_you_mean(
+                prefix,
+                ("parquet", "imagefolder", "hub"),
+                "use parquet:DIR, imagefolder:DIR or hub:org/name?image=..&label=..",
+            )
         )
     if not rest:
         raise UserError(f"task {text!r} has nothing behind the prefix")
     if prefix == "imagefolder":
         return TaskName("imagefolder", rest)
     value, _, query = rest.partition("?")
+    if not value:
+        raise UserError(f"task {text!r} has nothing between the prefix and '?'")
     options = dict(parse_qsl(query, keep_blank_values=True))
     known = _HUB_KEYS if prefix == "hub" else ("image", "label")
     for key, given in options.items():
@@ -326,9 +331,11 @@ def parse_task(text: str) -> TaskName:
             raise UserError(f"task {text!r}: option {key!r} is empty")
     if prefix == "parquet":
         return TaskName("parquet", value, **options)
-    value, _, at = value.partition("@")
+    value, at, revision = value.partition("@")
+    if at and not revision:
+        raise UserError(f"task {text!r} has '@' without a revision")
     if at:
-        options.setdefault("revision", at)
+        options.setdefault("revision", revision)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", value):
         raise UserError(f"task {text!r} names no Hub data set; use hub:org/name?image=..&label=..")
     return TaskName("hub", value, **options)

@@ -70,11 +70,14 @@ def verify(path: Path, cache: Path, data_dir: Path | None = None) -> Verdict:
     from eval.precision import Precision
     from eval.workers import Workers
 
+    try:
+        precision = Precision.parse(old.environment.dtype)
+    except ValueError as why:
+        raise UserError(f"{path} names an {why}") from None
     workers = Workers(old.environment.device if old.environment.device == "cpu" else None)
     request = Request([], [], {}, cache, path.parent, seed=old.seed)
     cell = Cell(model, task, protocol.name, settings, path, done=False)
     with tempfile.TemporaryDirectory(prefix="transferzoo-verify-") as fresh:
-        precision = Precision.parse(old.environment.dtype)
         encoded = encode(backbone, task, Path(fresh), workers, precision)
         new = score_cell(cell, backbone, encoded, workers, request, 0.0)
     return Verdict(tuple(_score_differences(old, new)), tuple(_context(old, new)))
@@ -96,6 +99,9 @@ def _score_differences(old: Result, new: Result) -> list[str]:
                 f"{score.name}: {again.value} [{again.ci_low}, {again.ci_high}] where "
                 f"{score.value} [{score.ci_low}, {score.ci_high}] was recorded"
             )
+    missing = [s.name for s in new.scores if old.score(s.name) is None]
+    missing += [name for name in new.samples if name not in old.samples]
+    out += [f"{name}: found now, but not recorded" for name in dict.fromkeys(missing)]
     for name, samples in old.samples.items():
         if name not in new.samples or new.samples[name].correct != samples.correct:
             out.append(f"{name}: other episodes or images are answered right")
