@@ -228,6 +228,20 @@ def test_killed_between_any_two_files(reference: Reference, tmp_path: Path) -> N
     assert results_of(tmp_path / "results") == reference.files()
 
 
+def test_interrupted_by_the_user(reference: Reference, tmp_path: Path) -> None:
+    """Ctrl-C says that nothing is lost, in one line."""
+    run = arguments(reference.data, tmp_path)
+    child = start(run, tmp_path / "log")
+    assert Watch(tmp_path).until(10, child)
+    os.kill(child.process.pid or 0, signal.SIGINT)
+    assert child.wait() == 130
+    assert child.log.read_text() == "interrupted; the same command goes on from here\n"
+    assert not [p for p in tmp_path.rglob("*") if p.suffix == ".tmp"]
+    last = start(run, tmp_path / "log")
+    assert last.wait() == 0
+    assert results_of(tmp_path / "results") == reference.files()
+
+
 # ---- two at once
 
 
@@ -342,7 +356,7 @@ def test_processes_save_what_can_be_scored(reference: Reference, tmp_path: Path)
     from tests.conftest import make_task
 
     make_task(tmp_path / "data" / "eurosat")
-    spoil(tmp_path / "data" / "eurosat", "test", 41)
+    spoil(tmp_path / "data" / "eurosat", "test", 20)  # in a shard of the second process
     make_task(tmp_path / "data" / "dtd", seed=1)
     ranks = start_ranks(arguments(tmp_path / "data", tmp_path), tmp_path, 2)
     assert [r.wait() for r in ranks] == [1, 0], [r.log.read_text() for r in ranks]
@@ -353,7 +367,7 @@ def test_processes_save_what_can_be_scored(reference: Reference, tmp_path: Path)
     assert found.keys() == dtd.keys()
     for name, result in found.items():
         assert result.scores == read_result(reference.results / name).scores
-    assert "row 41 of eurosat/test-00000-of-00001.parquet" in ranks[0].log.read_text()
+    assert "row 20 of eurosat/test-00000-of-00001.parquet" in ranks[0].log.read_text()
     assert ranks[1].log.read_text() == ""
 
 

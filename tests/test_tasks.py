@@ -150,7 +150,7 @@ def test_a_real_set_is_as_declared(name: str, real_data: Path, cache: Path) -> N
     assert task.notes == ()
     assert task.subset
     assert task.declared is declared
-    assert task.where == str(real_data / name)
+    assert task.where == str((real_data / name).resolve())
 
     train = {h.tobytes() for h in task.train.hashes}
     assert task.duplicates == sum(h.tobytes() in train for h in task.test.hashes)
