@@ -82,6 +82,9 @@ def encode(
             job = _Job(backbone, task, cache, workers, precision, batch_size, key)
             workers.together(job.encode_shards)
             workers.together(job.merge)
+        if workers.main:  # also the shards of a run that was killed when the bank was just there
+            for shards in (cache / "partial").glob(f"{key.digest}-*"):
+                shutil.rmtree(shards, ignore_errors=True)
     bank = open_bank(path, key)
     if bank is None:
         raise UserError(f"feature bank {path} is damaged; remove it and run again")
@@ -242,7 +245,7 @@ class _Job:
             file.write(save({"features": data}, {"sha256": digest}))
 
     def merge(self) -> None:
-        """Put all shards in canonical order into the bank, then remove them."""
+        """Put all shards in canonical order into the bank."""
         if not self.workers.main:
             return
         low = high = None
@@ -275,7 +278,6 @@ class _Job:
             ),
             facts={"model": self.backbone.resolved.id, "task": self.task.name},
         )
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 @dataclass(frozen=True)

@@ -302,10 +302,26 @@ def test_a_damaged_shard_is_encoded_again(
     torch.testing.assert_close(bank.features, whole.features, atol=1e-5, rtol=1e-5)
 
 
-def test_what_a_kill_leaves_is_cleared_away(
+def test_shards_of_a_finished_bank_are_cleared_away(
     backbone: Backbone, task: TaskData, cache: Path, workers: Workers
 ) -> None:
-    """Half a shard and half a bank: no code of ours runs after kill -9, so the next run cleans."""
+    """A kill may come between the bank and the removal of its shards."""
+    encode(backbone, task, cache, workers, FP32)
+    (path,) = banks(cache)
+    for order in ("0123", "4567"):  # begun on two mirrors
+        shard = cache / "partial" / f"{path.stem}-{order}" / "shard-00000.safetensors"
+        shard.parent.mkdir(parents=True)
+        shard.write_bytes(b"features")
+    other = cache / "partial" / f"{'ab' * 20}-0123"
+    other.mkdir()
+    assert encode(backbone, task, cache, workers, FP32).images == 0
+    assert list((cache / "partial").iterdir()) == [other]
+
+
+def test_half_a_bank_is_cleared_away(
+    backbone: Backbone, task: TaskData, cache: Path, workers: Workers
+) -> None:
+    """No code of ours runs after kill -9, so the next run cleans."""
     encode(backbone, task, cache, workers, FP32)
     (path,) = banks(cache)
     path.rename(path.with_name(f".{path.name}.abc123.tmp"))

@@ -134,7 +134,7 @@ def rivals(episodes: int, repeats: int, skip_slow: bool) -> list[Rival]:
     field = [
         Rival("ours, 1 thread", "logreg", ours_pinned, episodes, repeats),
         Rival("scikit-learn, 1 thread", "logreg", sklearn_pinned, episodes, repeats),
-        Rival("scikit-learn, default threads", "logreg", sklearn_loop, few, once),
+        Rival("scikit-learn, default threads", "logreg", sklearn_loop, min(episodes, 100), repeats),
         # Logistic loss too, on cosines, 200 Adam steps: the nearest in kind, not the same problem.
         Rival("easyfsl Finetune", "logreg", easyfsl_loop(Finetune()), few, once),
         Rival(
