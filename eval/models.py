@@ -21,7 +21,6 @@ from eval.errors import UserError, did_you_mean, one_line
 from eval.files import sha256_file, write_json
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
     from PIL import Image
 
@@ -83,7 +82,7 @@ class Backbone:
 
     resolved: ResolvedModel
     net: torch.nn.Module
-    transform: Callable[[Image.Image], np.ndarray]  # RGB image -> [3, H, W] uint8
+    transform: Callable[[Image.Image], Any]  # RGB image -> [3, H, W] uint8, array or tensor
     input_config: dict[str, Any]  # timm's data config: input_size, mean, std, crop, interpolation
     dim: int
     params: int
