@@ -38,10 +38,10 @@ def pin(
     from huggingface_hub import HfApi, constants
     from huggingface_hub import errors as hub_errors
 
-    if revision and _COMMIT.fullmatch(revision):
-        # A data set's rows may all be remembered; if they are not, loading it asks the Hub.
-        if kind == "dataset" or _cached(repo, revision, kind, needed):
-            return Pin(revision, None)
+    exact = revision is not None and _COMMIT.fullmatch(revision) is not None
+    # A data set's rows may all be remembered; if they are not, loading it asks the Hub.
+    if revision and exact and (kind == "dataset" or _cached(repo, revision, kind, needed)):
+        return Pin(revision, None)
     try:
         if constants.HF_HUB_OFFLINE:
             raise hub_errors.OfflineModeIsEnabled("HF_HUB_OFFLINE is set")
