@@ -213,6 +213,7 @@ def execute(request: Request, cells: list[Cell], *, debug: bool = False) -> Repo
     for model in dict.fromkeys(c.model for c in missing):
         mine = [c for c in missing if c.model == model]
         _score_model(request, model, mine, workers, report, debug)
+    workers.close()
     report.seconds = time.perf_counter() - start
     return report
 

@@ -63,6 +63,18 @@ class Workers:
     def main(self) -> bool:
         return self.rank == 0
 
+    def close(self) -> None:
+        """Wait for all, then leave the process group together.
+
+        A process that exits while another still holds its connection takes that one down with a
+        C++ abort, after all the work is done.
+        """
+        if self.count > 1:
+            import torch
+
+            self._accelerator.wait_for_everyone()
+            torch.distributed.destroy_process_group()
+
     def broadcast(self, value: T) -> T:
         """The main process's value, everywhere."""
         if self.count == 1:
