@@ -52,7 +52,6 @@ def estimate(request: Request, cells: Sequence[Cell]) -> list[Cost]:
                 if request.precision
                 else auto_precision(backbone, task, request.cache, workers)
             )
-            assert precision is not None
             if not speed:
                 read = task.train.source.images(task.train.rows[:1])
                 pixels = pixels_of(backbone, task, task.train, *next(iter(read)))
@@ -84,6 +83,7 @@ def estimate(request: Request, cells: Sequence[Cell]) -> list[Cost]:
                     todo / speed / workers.count,
                 )
             )
+    workers.close()
     return out
 
 

@@ -66,9 +66,7 @@ def encode(
     """
     start = time.perf_counter()
     if precision is None:
-        chosen = workers.together(lambda: auto_precision(backbone, task, cache, workers))
-        precision = workers.broadcast(chosen)
-        assert precision is not None
+        precision = auto_precision(backbone, task, cache, workers)
     key = Key(
         backbone.weights_sha256,
         json.dumps(backbone.input_config, sort_keys=True),
@@ -103,11 +101,17 @@ def _locked(path: Path, workers: Workers) -> Iterator[None]:
         yield
 
 
-def auto_precision(
-    backbone: Backbone, task: TaskData, cache: Path, workers: Workers
-) -> Precision | None:
-    if not workers.main:
-        return None
+def auto_precision(backbone: Backbone, task: TaskData, cache: Path, workers: Workers) -> Precision:
+    """The main process's choice on this task's images, the same on every process."""
+    chosen = workers.together(
+        lambda: _probe(backbone, task, cache, workers) if workers.main else None
+    )
+    precision = workers.broadcast(chosen)
+    assert precision is not None
+    return precision
+
+
+def _probe(backbone: Backbone, task: TaskData, cache: Path, workers: Workers) -> Precision:
     split = task.train
     rows = np.sort(split.rows)[:PROBE_IMAGES]
     read = [(split, row, data) for row, data in split.source.images(rows)]

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from eval.errors import UserError, did_you_mean
 
@@ -57,8 +57,6 @@ class Protocol:
     settings: type[Any]
     main: str
     summary: str
-    inputs: Literal["bank"] = "bank"
-    extra: dict[str, str] = field(default_factory=dict)
 
     def load(self) -> Callable[..., Outcome]:
         return importlib.import_module(f"eval.protocols.{self.name}").score
