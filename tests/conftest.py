@@ -10,6 +10,7 @@ import io
 import json
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from eval.errors import UserError
 from tests.hub import LoopbackHub
 
 _REQUIRED = os.environ.get("TRANSFERZOO_REQUIRE_ALL") == "1"  # set by .ci/run: nothing may skip
@@ -58,6 +60,16 @@ def real_data() -> Path:
             pytest.fail(reason)
         pytest.skip(reason)
     return folder
+
+
+def refusal(call: Callable[..., object], *args: object) -> str:
+    """The one sentence a call fails with."""
+    with pytest.raises(UserError) as error:
+        call(*args)
+    text = str(error.value)
+    assert text
+    assert "\n" not in text
+    return text
 
 
 def png(pixels: np.ndarray) -> bytes:

@@ -30,24 +30,13 @@ from eval.data import (
     load_task,
     stratified_part,
 )
-from eval.errors import UserError
-from tests.conftest import blobs, make_task, write_parquet
+from tests.conftest import blobs, make_task, refusal, write_parquet
 from tests.hub import LoopbackHub
 
 Rows = Sequence[tuple[bytes, int]]
 
 IMAGES = [b for c in range(2) for b in blobs(c, 4, 0, size=6)]
 LABELS = [0] * 4 + [1] * 4
-
-
-def refusal(call: Callable[..., object], *args: object) -> str:
-    """The one sentence a call fails with."""
-    with pytest.raises(UserError) as error:
-        call(*args)
-    text = str(error.value)
-    assert text
-    assert "\n" not in text
-    return text
 
 
 def write_shards(folder: Path, part: str, rows: Rows, cuts: Sequence[int] = ()) -> None:

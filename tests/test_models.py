@@ -20,9 +20,9 @@ from timm.data import create_transform, resolve_data_config
 from torch import Tensor, nn
 
 from eval import models
-from eval.errors import UserError
 from eval.models import Backbone, ModelName, load, parse_model, resolve
 from eval.pooling import PooledFeatures
+from tests.conftest import refusal
 
 # --------------------------------------------------------------------------- strings
 
@@ -104,16 +104,6 @@ def test_parse_refuses(text: str, why: str) -> None:
     message = refusal(lambda: parse_model(text))
     assert why in message
     assert repr(text) in message
-
-
-def refusal(call: Callable[..., object], *args: object) -> str:
-    """The one sentence a call fails with."""
-    with pytest.raises(UserError) as error:
-        call(*args)
-    text = str(error.value)
-    assert text
-    assert "\n" not in text
-    return text
 
 
 # --------------------------------------------------------------------------- checkpoints to try

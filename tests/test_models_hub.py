@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,8 +12,8 @@ import timm
 import torch
 from safetensors.torch import save
 
-from eval.errors import UserError
 from eval.models import load, resolve
+from tests.conftest import refusal
 from tests.hub import LoopbackHub
 
 Files = dict[str, bytes | str | Path | None]
@@ -31,16 +30,6 @@ def repo(request: pytest.FixtureRequest) -> str:
 def files(model_dir: Path) -> Files:
     """What a timm checkpoint's repository holds."""
     return {p.name: p.read_bytes() for p in model_dir.iterdir()}
-
-
-def refusal(call: Callable[..., object], *args: object) -> str:
-    """The one sentence a call fails with."""
-    with pytest.raises(UserError) as error:
-        call(*args)
-    text = str(error.value)
-    assert text
-    assert "\n" not in text
-    return text
 
 
 def other_weights(files: Files) -> Files:
