@@ -95,7 +95,7 @@ def build_parser() -> Parser:
 def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "models", nargs="+", metavar="MODEL",
-        help="hf-hub:org/name[@rev], local-dir:PATH, zoo:NAME, random:ARCH or a timm name",
+        help="hf-hub:org/name[@rev], local-dir:PATH, zoo:NAME, zoo:all, random:ARCH or a timm name",
     )  # fmt: skip
     parser.add_argument("--suite", nargs="+", action="extend", metavar="S", help="mini, subsets")
     parser.add_argument(
@@ -137,6 +137,7 @@ def _add_cache(parser: argparse.ArgumentParser) -> None:
 
 
 def _request(args: argparse.Namespace) -> Any:
+    from eval.models import expand
     from eval.protocols import PROTOCOLS, Fewshot, protocol_named
     from eval.run import Request, data_dir_from
     from eval.tasks import suite_tasks
@@ -169,7 +170,7 @@ def _request(args: argparse.Namespace) -> Any:
     if args.seed > 2**32 - 1:
         raise UserError(f"--seed must be below 2**32, got {args.seed}")
     return Request(
-        models=args.models,
+        models=[name for text in args.models for name in expand(text)],
         tasks=tasks,
         protocols=protocols,
         cache=args.cache or default_cache(),

@@ -45,6 +45,7 @@ def rows(what: str) -> list[dict[str, Any]]:
             for p in PROTOCOLS.values()
         ]
     forms = [
+        ("zoo:all", "every checkpoint that ships, each a row of the board"),
         ("random:ARCH[@SEED]", "any timm architecture, untrained: the floor of a board"),
         ("hf-hub:org/name[@rev]", "any timm model on the Hub with safetensors weights"),
         ("local-dir:PATH", "a folder with timm's config.json and model.safetensors"),

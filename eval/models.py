@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from eval import hub
 from eval.errors import UserError, did_you_mean, one_line
 from eval.files import sha256_file, write_json
+from zoo.names import STUDY
 
 if TYPE_CHECKING:
     import torch
@@ -137,8 +138,20 @@ def parse_model(text: str) -> ModelName:
 
 
 def zoo_names() -> list[str]:
-    """Checkpoints that ship with this repository, sorted."""
-    return sorted(p.parent.name for p in ZOO_FOLDER.glob("*/config.json"))
+    """Checkpoints that ship with this repository, in the order of the study's objectives."""
+    return sorted((p.parent.name for p in ZOO_FOLDER.glob("*/config.json")), key=_study_order)
+
+
+def _study_order(name: str) -> tuple[str, int, str]:
+    backbone, _, tag = name.partition(".")
+    slugs = [text.replace("+", "_") for text in STUDY]
+    fits = [i for i, slug in enumerate(slugs) if tag.startswith(f"{slug}_")]
+    return backbone, max(fits, key=lambda i: len(slugs[i]), default=len(slugs)), tag
+
+
+def expand(text: str) -> list[str]:
+    """``zoo:all`` as the strings of all shipped checkpoints; anything else as it is."""
+    return [f"zoo:{name}" for name in zoo_names()] if text == "zoo:all" else [text]
 
 
 def resolve(text: str, cache: Path, img_size: int | None = None) -> ResolvedModel:

@@ -25,6 +25,19 @@ def launched() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def check_device(device: str) -> None:
+    """Raise UserError for a device that torch does not know or that is not there."""
+    import torch
+
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        raise UserError(f"unknown --device {device!r}; use cpu, cuda or mps") from None
+    backend = getattr(torch, kind, None)
+    if kind != "cpu" and not (backend and backend.is_available()):
+        raise UserError(f"--device {device} is not available here; use --device cpu")
+
+
 class Workers:
     """Rank, device and the few collective calls that encoding needs."""
 
@@ -33,13 +46,7 @@ class Workers:
         from accelerate import Accelerator, InitProcessGroupKwargs
 
         if device is not None:
-            try:
-                kind = torch.device(device).type
-            except RuntimeError:
-                raise UserError(f"unknown --device {device!r}; use cpu, cuda or mps") from None
-            backend = getattr(torch, kind, None)
-            if kind != "cpu" and not (backend and backend.is_available()):
-                raise UserError(f"--device {device} is not available here; use --device cpu")
+            check_device(device)
         # Protocols run on the main process while the others wait: a long fit must not time out.
         wait = InitProcessGroupKwargs(timeout=timedelta(hours=12))
         # Unless told to use the CPU, accelerate joins processes only where they have GPUs: each

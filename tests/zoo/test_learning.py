@@ -1,0 +1,80 @@
+"""Ten seconds on real images: every objective learns what it asks for, and features get better."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from zoo.learner import build_learner
+from zoo.names import STUDY, parse_objective
+from zoo.pixels import PixelStore, PretrainingData, open_data
+from zoo.pretrain import augmentation, pretrain
+from zoo.probe import knn_top1
+from zoo.recipe import load_recipe
+
+CLASSES = 10
+RECIPE = load_recipe(
+    "tiny",
+    [
+        "backbone.model_args={channels=[16,32,64,128]}",
+        "image.px=32",
+        "image.store_px=32",
+        "train.epochs=6",
+        "train.warmup_epochs=0.5",
+        "train.batch_size=64",
+        "train.precision=fp32",
+        "contrastive.queue=512",
+        "probe.every_epochs=6",
+    ],
+)
+
+
+def some_classes(store: PixelStore) -> PixelStore:
+    assert store.labels is not None
+    rows = np.flatnonzero(store.labels < CLASSES)
+    return replace(
+        store, pixels=store.pixels[rows], aspect=store.aspect[rows], labels=store.labels[rows],
+        classes=store.classes[:CLASSES], fingerprint="ten classes",
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> PretrainingData:
+    """The first ten classes of Tiny-ImageNet: 3,000 images to train on, 500 to probe."""
+    found = open_data(
+        str(real_data / "tiny_imagenet"), 32, tmp_path_factory.mktemp("cache"), need_labels=True
+    )
+    assert found.validation is not None
+    return PretrainingData(some_classes(found.train), some_classes(found.validation))
+
+
+@pytest.fixture(scope="module")
+def untrained(data: PretrainingData) -> float:
+    assert data.validation is not None
+    backbone = build_learner(RECIPE, parse_objective("ce"), CLASSES).backbone
+    return knn_top1(
+        backbone, data.train, data.validation, augmentation(RECIPE.image), torch.device("cpu"),
+        False, RECIPE.probe.k, RECIPE.probe.bank,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("objective", STUDY)
+def test_loss_falls_and_features_beat_the_untrained(
+    objective: str, data: PretrainingData, untrained: float, tmp_path: Path
+) -> None:
+    done = pretrain(RECIPE, parse_objective(objective), data, tmp_path / "run", device="cpu")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    losses = [line for line in lines if "total" in line]
+    # Against a queue of random vectors the contrastive task is another one: count from a full one.
+    full = [line for line in losses if line.get("queue_fill", 1.0) == 1.0]
+    for term in objective.split("+"):
+        name = "ce" if term == "ce-strong" else term
+        assert full[-1][name] < 0.97 * full[0][name], (name, full[0][name], full[-1][name])
+    assert done.knn_top1 is not None
+    assert done.knn_top1 > untrained + 5, (objective, done.knn_top1, untrained)
+    assert lines[-1]["knn_top1"] == pytest.approx(done.knn_top1, abs=1e-3)

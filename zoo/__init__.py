@@ -1,0 +1,1 @@
+"""Small models pretrained here, one for each objective."""

@@ -1,0 +1,110 @@
+"""Names of objectives: what the command line, file names and boards call them. Imports no torch."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+from eval.errors import UserError, did_you_mean
+
+
+@dataclass(frozen=True)
+class TermFacts:
+    """What is known of a single objective before it is built."""
+
+    shown: str  # as in the paper
+    needs_labels: bool
+    contrastive: bool
+    family: str  # learning rates are tuned by family
+
+
+# In the order in which a sum names them.
+TERMS = {
+    "ce": TermFacts("CE", True, False, "classification"),
+    "ce-strong": TermFacts("CE (strong aug)", True, False, "classification"),
+    "supcon": TermFacts("SupCon", True, True, "contrastive"),
+    "selfsupcon": TermFacts("SelfSupCon", False, True, "contrastive"),
+}
+
+# The study's five objectives and its augmentation control, in the order of its tables.
+STUDY = ("ce", "ce-strong", "selfsupcon", "supcon", "ce+selfsupcon", "supcon+selfsupcon")
+
+# What joining a self-supervised term changes: the comparisons the study is about.
+PAIRS = (("ce+selfsupcon", "ce"), ("supcon+selfsupcon", "supcon"))
+
+
+@dataclass(frozen=True)
+class ObjectiveName:
+    """A parsed objective: its terms, and the weights that were written out (None: the recipe's)."""
+
+    terms: tuple[tuple[str, float | None], ...]
+
+    @property
+    def name(self) -> str:
+        """Without weights: ``ce+selfsupcon``."""
+        return "+".join(term for term, _ in self.terms)
+
+    @property
+    def shown(self) -> str:
+        """As in the paper: ``CE+SelfSupCon``."""
+        return "+".join(TERMS[term].shown for term, _ in self.terms)
+
+    @property
+    def slug(self) -> str:
+        """For file and Hub names, which take no plus sign: ``ce_selfsupcon``."""
+        return self.name.replace("+", "_")
+
+    @property
+    def needs_labels(self) -> bool:
+        return any(TERMS[term].needs_labels for term, _ in self.terms)
+
+    @property
+    def contrastive(self) -> bool:
+        """Whether a second view, a key encoder and a queue are needed."""
+        return any(TERMS[term].contrastive for term, _ in self.terms)
+
+    @property
+    def family(self) -> str:
+        return TERMS[self.terms[0][0]].family if len(self.terms) == 1 else "joint"
+
+
+def parse_objective(text: str) -> ObjectiveName:
+    """``ce``, ``ce+selfsupcon``, ``ce+0.5*selfsupcon``: terms, some with weights.
+
+    Raises UserError for an unknown or repeated term, or a weight that is no positive number.
+    """
+    terms: list[tuple[str, float | None]] = []
+    for part in text.lower().split("+"):
+        weight, star, name = part.rpartition("*")
+        name = name.strip()
+        if name not in TERMS:
+            raise UserError(
+                f"unknown objective {name!r}"
+                + (f" in {text!r}" if name != text else "")
+                + did_you_mean(
+                    name, dict.fromkeys((*TERMS, *STUDY)), f"objectives are {', '.join(STUDY)}"
+                )
+            )
+        if any(name == known for known, _ in terms):
+            raise UserError(f"objective {text!r} names {name!r} twice")
+        terms.append((name, _weight(weight.strip(), text) if star else None))
+    if len(terms) > 1 and any(name == "ce-strong" for name, _ in terms):
+        raise UserError(
+            f"objective {text!r}: 'ce-strong' is the control of 'ce' alone; a joint objective "
+            "takes 'ce', which sees strong views there anyway"
+        )
+    # One name for one objective, however it was written.
+    terms.sort(key=lambda term: list(TERMS).index(term[0]))
+    return ObjectiveName(tuple(terms))
+
+
+def _weight(text: str, objective: str) -> float:
+    # An exponent's sign would have been cut at the plus.
+    value = float(text) if re.fullmatch(r"\d*\.?\d+(e-?\d+)?", text) else math.nan
+    if not (0 < value < math.inf):
+        raise UserError(
+            f"objective {objective!r}: weight {text!r} is no positive number; "
+            "write ce+0.5*selfsupcon"
+        )
+    return value

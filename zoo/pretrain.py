@@ -1,0 +1,511 @@
+"""Pretrain one backbone with one objective: an accelerate loop that can be stopped at any time.
+
+    transfer-zoo pretrain tiny --objective ce+selfsupcon --data DIR --out DIR [--resume]
+
+A run's folder holds what its Hub repository will (model.safetensors, config.json, recipe.toml,
+log.jsonl) and, under ``state/``, the last two training states. Batches, augmentations and
+dropout are drawn from (seed, step, process), so on one process a resumed run gives the weights of
+an uninterrupted one, bit for bit. With several processes each keeps batch norm statistics of its
+own and the first one's are saved.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from eval.errors import UserError
+from eval.files import atomic_file
+from eval.workers import check_device, launched
+from zoo.augment import Augmentation, strong, weak
+from zoo.export import Exported, export
+from zoo.feed import Batch, Feed, Schedule, draw_seed
+from zoo.learner import Learner, build_learner
+from zoo.momentum import processes, rank
+from zoo.names import ObjectiveName
+from zoo.pixels import PixelStore, PretrainingData
+from zoo.probe import knn_top1
+from zoo.recipe import ImageRecipe, Recipe, differences
+from zoo.state import last_state, load_state, save_state, states
+
+LOG_EVERY = 20  # steps
+
+
+class Interrupted(Exception):
+    """Ctrl-C or SIGTERM: the state was saved first."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that reached its last epoch."""
+
+    exported: Exported
+    knn_top1: float | None  # percent, on the validation split
+    seconds: float
+    images_per_s: float  # of training alone, of this process's session
+
+
+def augmentation(image: ImageRecipe) -> Augmentation:
+    return Augmentation(
+        px=image.px,
+        mean=image.mean,
+        std=image.std,
+        scale=image.scale,
+        jitter=image.jitter,
+        jitter_p=image.jitter_p,
+        grey_p=image.grey_p,
+        blur_p=image.blur_p,
+        blur_sigma=image.blur_sigma,
+        crop_pct=image.crop_pct,
+    )
+
+
+def rate_at(step: int, steps: int, warmup: int) -> float:
+    """The share of the peak learning rate: linear from 1 % over the warm-up, then cosine to 0."""
+    if step < warmup:
+        return 0.01 + 0.99 * step / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def views_of(batch: Batch, kind: str, view: Augmentation, generator: torch.Generator,
+             device: torch.device) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+    """The query view and, for two-crop objectives, an independent second one."""
+    images = batch.images.to(device, non_blocking=True)
+    aspect = batch.aspect.to(device, non_blocking=True)
+    if kind == "weak":
+        return weak(images, aspect, view, generator), None
+    first = strong(images, aspect, view, generator)
+    second = strong(images, aspect, view, generator) if kind == "two strong" else None
+    return first, second
+
+
+def use_bf16(precision: str, device: torch.device) -> bool:
+    """Whether to train in bfloat16: ``auto`` does where the hardware multiplies it fast."""
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    if device.type == "cpu":
+        from torch.backends.cpu import get_cpu_capability
+
+        flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
+        return get_cpu_capability() == "AVX512" and "avx512_bf16" in flags
+    return False
+
+
+def check(recipe: Recipe, objective: ObjectiveName, train: PixelStore, count: int) -> None:
+    """Raise UserError for a recipe that cannot train on these images with ``count`` processes."""
+    batch, parts = recipe.train.batch_size, count * recipe.train.accumulate
+    if batch > len(train):
+        raise UserError(
+            f"train.batch_size = {batch} is larger than the data, {len(train)} images; "
+            f"use --set train.batch_size={max(2, len(train) // 2)} or less"
+        )
+    if batch % parts or batch // parts < 2:
+        raise UserError(
+            f"train.batch_size = {batch} does not split into {count} processes x "
+            f"{recipe.train.accumulate} accumulated steps of at least 2 images each"
+        )
+    if objective.contrastive and recipe.contrastive.queue < batch // recipe.train.accumulate:
+        raise UserError(
+            f"contrastive.queue = {recipe.contrastive.queue} is shorter than the "
+            f"{batch // recipe.train.accumulate} keys of one step"
+        )
+
+
+class Trainer:
+    """One run: its learner, where it stands, and what it writes."""
+
+    def __init__(
+        self, recipe: Recipe, objective: ObjectiveName, data: PretrainingData, out: Path,
+        device: str | None,
+    ) -> None:  # fmt: skip
+        self.accelerator = _accelerator(recipe, device)
+        self.device = self.accelerator.device
+        check(recipe, objective, data.train, processes())
+        self.recipe, self.objective, self.data, self.out = recipe, objective, data, out
+        self.bf16 = self.accelerator.mixed_precision == "bf16"
+        self.view = augmentation(recipe.image)
+        train = recipe.train
+        self.schedule = Schedule(
+            len(data.train), train.batch_size, train.seed, train.accumulate, processes(), rank()
+        )
+        self.steps = train.epochs * self.schedule.steps_per_epoch
+        self.warmup = round(train.warmup_epochs * self.schedule.steps_per_epoch)
+        self.peak = recipe.learning_rate(objective)
+
+        learner = build_learner(recipe, objective, len(data.train.classes))
+        learner.to(self.device)
+        learner.to(memory_format=torch.channels_last)
+        self.learner: Learner = learner
+        trained = [p for p in learner.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.SGD(
+            trained, self.peak, momentum=train.momentum, weight_decay=train.weight_decay
+        )
+        self.model = self.accelerator.prepare_model(learner)
+        self.step = 0
+        self.seconds = 0.0
+        self.asked = {
+            "recipe": json.loads(recipe.model_dump_json()),
+            "objective": objective.name,
+            "weights": dict(objective.terms),
+            "data": data.train.fingerprint,
+        }
+
+    # ------------------------------------------------------------------ the state
+
+    @property
+    def states(self) -> Path:
+        return self.out / "state"
+
+    def resume(self) -> None:
+        """Go on from the last saved state, if there is one. Raises UserError for another recipe."""
+        if (saved := last_state(self.states)) is None:
+            return
+        if changed := differences(saved.asked, self.asked):
+            raise UserError(
+                f"{self.out} holds a run of another recipe: {'; '.join(changed[:6])}"
+                + (f" and {len(changed) - 6} more" if len(changed) > 6 else "")
+                + "; resume with the same values or choose another --out"
+            )
+        load_state(saved, self.learner, self.optimiser)
+        self.step, self.seconds = saved.step, saved.seconds
+        if rank() == 0:
+            _cut_log(self.out / "log.jsonl", self.step)
+
+    def save(self) -> None:
+        if rank() == 0:
+            save_state(
+                self.states, self.learner, self.optimiser, self.step, self.asked, self.seconds
+            )
+
+    # ------------------------------------------------------------------ training
+
+    def train(self) -> Finished:
+        """Train to the last epoch, then export. Raises Interrupted, or UserError on a NaN loss."""
+        per_epoch = self.schedule.steps_per_epoch
+        feed = Feed(
+            self.data.train, self.schedule, self.step, self.steps, self.device.type == "cuda"
+        )
+        bar = tqdm(
+            total=self.steps * self.recipe.train.batch_size,
+            initial=self.step * self.recipe.train.batch_size,
+            unit="img",
+            unit_scale=True,
+            desc=self.objective.shown,
+            disable=not sys.stderr.isatty() or rank() > 0,
+        )
+        knn: float | None = None
+        meter = Meter(self.recipe.train.batch_size)
+        first, begin = self.step, time.perf_counter()
+        try:
+            with _signals() as stop:
+                while self.step < self.steps:
+                    terms = self.take_step(feed)
+                    meter.add(terms)
+                    self.step += 1
+                    self.seconds += time.perf_counter() - begin
+                    begin = time.perf_counter()
+                    bar.update(self.recipe.train.batch_size)
+                    ended = self.step % per_epoch == 0
+                    epoch = self.step // per_epoch
+                    stopped = self.agree(stop)
+                    if self.step % LOG_EVERY == 0 or ended or stopped:
+                        self.log(meter, feed, bar)
+                    if ended and self.due(epoch, self.recipe.probe.every_epochs):
+                        knn = self.probe(epoch, bar)
+                        meter.skip()
+                    if stopped or (ended and self.due(epoch, self.recipe.save.every_epochs)):
+                        self.save()
+                        meter.skip()
+                    if stopped:
+                        raise Interrupted(f"{self.step:,} of {self.steps:,} steps are saved")
+        finally:
+            bar.close()
+            feed.close()
+        images = (self.steps - first) * self.recipe.train.batch_size
+        rate = images / max(meter.total_seconds, 1e-9)
+        return self.finish(knn, rate)
+
+    def due(self, epoch: int, every: int) -> bool:
+        return every > 0 and (epoch % every == 0 or epoch == self.recipe.train.epochs)
+
+    def take_step(self, feed: Feed) -> dict[str, Tensor]:
+        """One optimiser step; returns the mean terms of its micro-batches, detached."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.peak * rate_at(self.step, self.steps, self.warmup)
+        self.learner.train()
+        self.learner.follow()
+        seed = draw_seed(self.recipe.train.seed, self.step, rank())
+        torch.manual_seed(seed)  # dropout, ShuffleBN
+        generator = torch.Generator(self.device).manual_seed(seed)
+        parts = self.recipe.train.accumulate
+        sums: dict[str, Tensor] = {}
+        for part in range(parts):
+            batch = next(feed)
+            view, key_view = views_of(
+                batch, self.learner.objective.views, self.view, generator, self.device
+            )
+            labels = None if batch.labels is None else batch.labels.to(self.device)
+            # Gradients travel between processes once a step, with the last micro-batch.
+            with _quiet(self.model, part + 1 < parts):
+                terms = self.model(view, key_view, labels)
+                self.accelerator.backward(terms["total"] / parts)
+            for name, value in terms.items():
+                sums[name] = sums.get(name, 0) + value.detach() / parts
+        trained = self.optimiser.param_groups[0]["params"]
+        limit = self.recipe.train.clip_norm or math.inf
+        sums["grad_norm"] = torch.nn.utils.clip_grad_norm_(trained, limit).detach()
+        # A step on a NaN would destroy what a later save must keep; no device sync is needed.
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        return sums
+
+    def agree(self, stop: list[int]) -> bool:
+        """Whether any process was asked to stop: all must leave at the same step."""
+        if processes() == 1:
+            return bool(stop)
+        flag = torch.tensor(float(bool(stop)), device=self.device)
+        return bool(self.accelerator.reduce(flag, "sum").item())
+
+    def log(self, meter: Meter, feed: Feed, bar: tqdm[Any]) -> None:
+        """One line of log.jsonl, means since the last one. Raises UserError on a NaN."""
+        line = meter.read(feed)
+        if not all(math.isfinite(v) for v in line.values()):
+            kept = states(self.states)
+            raise UserError(
+                f"the loss is no number at step {self.step} (learning rate {self.peak:g}); "
+                + (f"the last good state is {kept[-1]}; " if kept else "nothing was saved yet; ")
+                + "try a lower rate, --set rate."
+                + self.objective.family
+                + f"={getattr(self.recipe.rate, self.objective.family) / 3:.2g}"
+            )
+        fill = self.learner.objective.queue_fill
+        facts = {
+            "step": self.step,
+            "epoch": round(self.step / self.schedule.steps_per_epoch, 4),
+            "images": self.step * self.recipe.train.batch_size,
+            "lr": self.optimiser.param_groups[0]["lr"],
+            **line,
+            **({} if fill is None else {"queue_fill": round(fill, 4)}),
+        }
+        bar.set_postfix_str(f"loss {line['total']:.3f}", refresh=False)
+        self.write(facts)
+
+    def probe(self, epoch: int, bar: tqdm[Any]) -> float | None:
+        """The online kNN on the validation split; None where there are no labels to ask for."""
+        train, validation = self.data.train, self.data.validation
+        if validation is None or train.labels is None or validation.labels is None:
+            return None
+        settings = self.recipe.probe
+        top1 = knn_top1(
+            self.learner.backbone, train, validation, self.view, self.device, self.bf16,
+            settings.k, settings.bank,
+        )  # fmt: skip
+        self.write({"step": self.step, "epoch": epoch, "knn_top1": round(top1, 3)})
+        bar.set_description_str(f"{self.objective.shown} kNN {top1:.1f} %")
+        return top1
+
+    def write(self, facts: dict[str, Any]) -> None:
+        if rank() == 0:
+            with (self.out / "log.jsonl").open("a") as file:
+                file.write(json.dumps(facts) + "\n")
+
+    # ------------------------------------------------------------------ the end
+
+    def finish(self, knn: float | None, rate: float) -> Finished:
+        """Export the query backbone. All processes wait until the folder is whole."""
+        if knn is None:  # a run that was resumed after its last step
+            knn = _last_probe(self.out / "log.jsonl")
+        exported = Exported(self.out, 0, 0.0)
+        if rank() == 0:
+            exported = export(
+                self.out,
+                self.recipe,
+                self.learner.backbone,
+                self.learner.objective.classifier,
+                self.data.train.classes,
+                self.receipt(knn),
+            )
+        self.accelerator.wait_for_everyone()
+        return Finished(exported, knn, self.seconds, rate)
+
+    def receipt(self, knn: float | None) -> dict[str, Any]:
+        """What happened, for recipe.toml."""
+        train = self.data.train
+        weights = {t: w for t, w in self.asked["weights"].items() if w is not None}
+        return {
+            "objective": self.objective.name,
+            **({"weights": weights} if weights else {}),
+            "learning_rate": self.peak,
+            "data": train.where,
+            "data_fingerprint": train.fingerprint,
+            "images": len(train),
+            "classes": len(train.classes),
+            "images_seen": self.steps * self.recipe.train.batch_size,
+            "seconds": round(self.seconds),
+            **({} if knn is None else {"validation_knn_top1": round(knn, 3)}),
+            "processes": processes(),
+            "precision": "bf16" if self.bf16 else "fp32",
+            "device": (
+                torch.cuda.get_device_name(self.device)
+                if self.device.type == "cuda"
+                else f"{self.device.type} ({platform.machine()}, {torch.get_num_threads()} threads)"
+            ),
+            "versions": {p: version(p) for p in ("transferzoo", "torch", "timm", "accelerate")},
+        }
+
+
+class Meter:
+    """Means of the terms, and where the time went, since the last reading."""
+
+    def __init__(self, batch_size: int) -> None:
+        self.batch_size = batch_size
+        self.total_seconds = 0.0
+        self._sums: dict[str, Tensor] = {}
+        self._steps = 0
+        self._waited = 0.0
+        self._begin = time.perf_counter()
+
+    def add(self, terms: dict[str, Tensor]) -> None:
+        for name, value in terms.items():
+            self._sums[name] = self._sums.get(name, 0) + value
+        self._steps += 1
+
+    def read(self, feed: Feed) -> dict[str, float]:
+        steps = max(self._steps, 1)
+        line = {name: float(total) / steps for name, total in self._sums.items()}
+        now = time.perf_counter()
+        seconds = max(now - self._begin, 1e-9)
+        self.total_seconds += seconds
+        line["images_per_s"] = round(steps * self.batch_size / seconds, 1)
+        line["waiting"] = round((feed.waited - self._waited) / seconds, 4)
+        self._sums, self._steps, self._waited, self._begin = {}, 0, feed.waited, now
+        return line
+
+    def skip(self) -> None:
+        """Leave the time since the last reading out (a probe, a save)."""
+        self._begin = time.perf_counter()
+
+
+def pretrain(
+    recipe: Recipe,
+    objective: ObjectiveName,
+    data: PretrainingData,
+    out: Path,
+    *,
+    resume: bool = False,
+    device: str | None = None,
+) -> Finished:
+    """Train and export one checkpoint into ``out``.
+
+    Raises UserError for what cannot work (`check`), for a folder that holds another run, and when
+    the loss is no number; Interrupted after Ctrl-C, the state saved.
+    """
+    if not resume and (states(out / "state") or (out / "model.safetensors").is_file()):
+        raise UserError(
+            f"{out} already holds a run; add --resume to go on with it or choose another --out"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(recipe, objective, data, out, device)
+    try:
+        if resume:
+            trainer.resume()
+        elif rank() == 0:
+            (out / "log.jsonl").unlink(missing_ok=True)
+        return trainer.train()
+    finally:
+        if processes() > 1:
+            trainer.accelerator.wait_for_everyone()
+            torch.distributed.destroy_process_group()
+
+
+def _accelerator(recipe: Recipe, device: str | None) -> Any:
+    from accelerate import Accelerator, DistributedDataParallelKwargs
+    from accelerate.state import AcceleratorState
+
+    if launched() == 1:  # a second run in one process may use another precision
+        AcceleratorState._reset_state(reset_partial_state=True)
+    if device is not None:
+        check_device(device)
+    several = torch.cuda.is_available()
+    cpu = device == "cpu" or (device is None and launched() > 1 and not several)
+    place = torch.device(device or ("cuda" if several and not cpu else "cpu"))
+    half = use_bf16(recipe.train.precision, place)
+    # Buffers (batch norm, queues) are not sent from the first process at every step: queues are
+    # equal everywhere already, and batch norm's running statistics are not used in training.
+    handler = DistributedDataParallelKwargs(broadcast_buffers=False)
+    return Accelerator(cpu=cpu, mixed_precision="bf16" if half else "no", kwargs_handlers=[handler])
+
+
+@contextmanager
+def _quiet(model: Any, quiet: bool) -> Iterator[None]:
+    """No exchange of gradients in here, if ``quiet``."""
+    if quiet and hasattr(model, "no_sync"):
+        with model.no_sync():
+            yield
+    else:
+        yield
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """A list that Ctrl-C or SIGTERM fills once; the second time they act as usual."""
+    seen: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        seen.append(number)
+        for kind, action in old.items():
+            signal.signal(kind, action)
+
+    old: dict[signal.Signals, Any] = {}
+    try:
+        for kind in (signal.SIGINT, signal.SIGTERM):
+            old[kind] = signal.getsignal(kind)
+            signal.signal(kind, note)
+    except ValueError:  # not in the main thread: the caller handles signals
+        pass
+    try:
+        yield seen
+    finally:
+        if not seen:
+            for kind, action in old.items():
+                signal.signal(kind, action)
+
+
+def _cut_log(path: Path, step: int) -> None:
+    """Drop the lines written after the state that is resumed from."""
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except (ValueError, KeyError):  # a line cut short by a crash
+            continue
+    with atomic_file(path) as file:
+        file.write("".join(line + os.linesep for line in kept).encode())
+
+
+def _last_probe(path: Path) -> float | None:
+    if not path.is_file():
+        return None
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return next((x["knn_top1"] for x in reversed(lines) if "knn_top1" in x), None)
