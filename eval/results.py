@@ -195,7 +195,8 @@ def _json_files(directory: Path) -> Iterator[Path]:
     for folder, folders, files in os.walk(directory):
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         for name in sorted(files):
-            if name.endswith(".json") and not name.startswith("."):
+            # config.json is timm's: a folder of checkpoints with their results is a shelf too
+            if name.endswith(".json") and not name.startswith(".") and name != "config.json":
                 yield Path(folder, name)
 
 

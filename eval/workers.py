@@ -93,24 +93,29 @@ class Workers:
         return box[0]
 
     def together(self, work: Callable[[], T]) -> T:
-        """Run ``work`` on every process; if it fails on one, raise that error on all.
+        """Run ``work`` on every process; if it fails on one, raise that error on all."""
+        return together(work, self.count)
 
-        Without this a corrupt image seen by one process leaves the others waiting for ever.
-        """
-        failure: tuple[type[Exception], str] | None = None
-        original: Exception | None = None
-        result: Any = None
-        try:
-            result = work()
-        except Exception as error:
-            failure, original = (type(error), str(error)), error
-        if self.count > 1:
-            from accelerate.utils import gather_object
 
-            failures = [f for f in gather_object([failure]) if f is not None]
-            if failures and original is None:
-                kind, text = failures[0]
-                original = UserError(text) if issubclass(kind, UserError) else RuntimeError(text)
-        if original is not None:
-            raise original
-        return result
+def together(work: Callable[[], T], count: int) -> T:
+    """Run ``work`` on each of ``count`` processes; if it fails on one, raise that error on all.
+
+    Without this a corrupt image seen by one process leaves the others waiting for ever.
+    """
+    failure: tuple[type[Exception], str] | None = None
+    original: Exception | None = None
+    result: Any = None
+    try:
+        result = work()
+    except Exception as error:
+        failure, original = (type(error), str(error)), error
+    if count > 1:
+        from accelerate.utils import gather_object
+
+        failures = [f for f in gather_object([failure]) if f is not None]
+        if failures and original is None:
+            kind, text = failures[0]
+            original = UserError(text) if issubclass(kind, UserError) else RuntimeError(text)
+    if original is not None:
+        raise original
+    return result

@@ -18,13 +18,13 @@ import platform
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -32,7 +32,7 @@ from tqdm import tqdm
 
 from eval.errors import UserError
 from eval.files import atomic_file
-from eval.workers import check_device, launched
+from eval.workers import check_device, launched, together
 from zoo.augment import Augmentation, strong, weak
 from zoo.export import Exported, export
 from zoo.feed import Batch, Feed, Schedule, draw_seed
@@ -43,6 +43,8 @@ from zoo.pixels import PixelStore, PretrainingData
 from zoo.probe import knn_top1
 from zoo.recipe import ImageRecipe, Recipe, differences
 from zoo.state import last_state, load_state, save_state, states
+
+T = TypeVar("T")
 
 LOG_EVERY = 20  # steps
 
@@ -190,10 +192,16 @@ class Trainer:
             _cut_log(self.out / "log.jsonl", self.step)
 
     def save(self) -> None:
-        if rank() == 0:
-            save_state(
+        """Write the state. Raises UserError, on all processes, where the disk is full."""
+        self.main_process(
+            lambda: save_state(
                 self.states, self.learner, self.optimiser, self.step, self.asked, self.seconds
             )
+        )
+
+    def main_process(self, work: Callable[[], T]) -> T | None:
+        """Run ``work`` on the first process; all wait for it and fail if it does."""
+        return together(lambda: work() if rank() == 0 else None, processes())
 
     # ------------------------------------------------------------------ training
 
@@ -279,15 +287,19 @@ class Trainer:
 
     def agree(self, stop: list[int]) -> bool:
         """Whether any process was asked to stop: all must leave at the same step."""
+        return not self.all_agree(not stop)
+
+    def all_agree(self, good: bool) -> bool:
+        """Whether it is true on every process."""
         if processes() == 1:
-            return bool(stop)
-        flag = torch.tensor(float(bool(stop)), device=self.device)
-        return bool(self.accelerator.reduce(flag, "sum").item())
+            return good
+        flag = torch.tensor(float(good), device=self.device)
+        return bool(self.accelerator.reduce(flag, "sum").item() == processes())
 
     def log(self, meter: Meter, feed: Feed, bar: tqdm[Any]) -> None:
         """One line of log.jsonl, means since the last one. Raises UserError on a NaN."""
         line = meter.read(feed)
-        if not all(math.isfinite(v) for v in line.values()):
+        if not self.all_agree(all(math.isfinite(v) for v in line.values())):
             kept = states(self.states)
             raise UserError(
                 f"the loss is no number at step {self.step} (learning rate {self.peak:g}); "
@@ -333,9 +345,8 @@ class Trainer:
         """Export the query backbone. All processes wait until the folder is whole."""
         if knn is None:  # a run that was resumed after its last step
             knn = _last_probe(self.out / "log.jsonl")
-        exported = Exported(self.out, 0, 0.0)
-        if rank() == 0:
-            exported = export(
+        exported = self.main_process(
+            lambda: export(
                 self.out,
                 self.recipe,
                 self.learner.backbone,
@@ -343,8 +354,8 @@ class Trainer:
                 self.data.train.classes,
                 self.receipt(knn),
             )
-        self.accelerator.wait_for_everyone()
-        return Finished(exported, knn, self.seconds, rate)
+        )
+        return Finished(exported or Exported(self.out, 0, 0.0), knn, self.seconds, rate)
 
     def receipt(self, knn: float | None) -> dict[str, Any]:
         """What happened, for recipe.toml."""
@@ -429,11 +440,19 @@ def pretrain(
             trainer.resume()
         elif rank() == 0:
             (out / "log.jsonl").unlink(missing_ok=True)
-        return trainer.train()
-    finally:
-        if processes() > 1:
-            trainer.accelerator.wait_for_everyone()
-            torch.distributed.destroy_process_group()
+        done = trainer.train()
+    except (UserError, Interrupted):  # which all processes raise
+        _leave(trainer)
+        raise
+    _leave(trainer)
+    return done
+
+
+def _leave(trainer: Trainer) -> None:
+    """Leave the process group together: who leaves early takes the others down."""
+    if processes() > 1:
+        trainer.accelerator.wait_for_everyone()
+        torch.distributed.destroy_process_group()
 
 
 def _accelerator(recipe: Recipe, device: str | None) -> Any:
