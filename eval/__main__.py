@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from eval.errors import UserError, did_you_mean, one_line
+from eval.cli import Parser, dispatch
+from eval.errors import UserError
 from eval.files import default_cache
 
 COMMANDS = {
@@ -34,13 +34,6 @@ EXAMPLES = """examples:
   torchrun --nproc_per_node 2 -m eval run resnet50.a1_in1k --data DATA --suite subsets
   transfer-eval compare random:resnet18 resnet50.a1_in1k
 """
-
-
-class Parser(argparse.ArgumentParser):
-    """Mistakes are one sentence on stderr and exit code 2, like every other user error."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see {self.prog} --help")
 
 
 def build_parser() -> Parser:
@@ -344,34 +337,7 @@ HANDLERS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code: 0 done, 1 some cells failed or a result differs, 2 the user's mistake."""
-    from eval.workers import is_main_process
-
-    argv = list(sys.argv[1:] if argv is None else argv)
-    speaks = is_main_process()
-    if not speaks:  # under torchrun one process prints for all
-        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
-    try:
-        if argv and not argv[0].startswith("-") and argv[0] not in COMMANDS:
-            raise UserError(f"unknown command {argv[0]!r}" + did_you_mean(
-                argv[0], COMMANDS, "commands are " + ", ".join(COMMANDS)))  # fmt: skip
-        args = build_parser().parse_args(argv)
-        return HANDLERS[args.command](args)
-    except UserError as error:
-        message = str(error)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader of a pipe had enough
-        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
-        return 0
-    except OSError as error:
-        place = f" {error.filename!r}" if error.filename else ""
-        message = f"the system refused{place}: {error.strerror or one_line(error)}"
-    if not speaks:
-        # torchrun kills all processes once one fails: the main one must live to say why.
-        return 0
-    print(f"transfer-eval: {message}", file=sys.stderr)
-    return 2
+    return dispatch(build_parser, HANDLERS, argv, "interrupted; the same command goes on from here")
 
 
 if __name__ == "__main__":

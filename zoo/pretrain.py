@@ -15,7 +15,6 @@ import json
 import math
 import os
 import platform
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +22,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
 from typing import Any, TypeVar
 
 import torch
@@ -36,7 +34,9 @@ from eval.workers import check_device, launched, together
 from zoo.augment import Augmentation, strong, weak
 from zoo.export import Exported, export
 from zoo.feed import Batch, Feed, Schedule, draw_seed
+from zoo.interrupts import noted_signals
 from zoo.learner import Learner, build_learner
+from zoo.meter import Meter
 from zoo.momentum import processes, rank
 from zoo.names import ObjectiveName
 from zoo.pixels import PixelStore, PretrainingData
@@ -223,7 +223,7 @@ class Trainer:
         meter = Meter(self.recipe.train.batch_size)
         first, begin = self.step, time.perf_counter()
         try:
-            with _signals() as stop:
+            with noted_signals() as stop:
                 while self.step < self.steps:
                     terms = self.take_step(feed)
                     meter.add(terms)
@@ -383,38 +383,6 @@ class Trainer:
         }
 
 
-class Meter:
-    """Means of the terms, and where the time went, since the last reading."""
-
-    def __init__(self, batch_size: int) -> None:
-        self.batch_size = batch_size
-        self.total_seconds = 0.0
-        self._sums: dict[str, Tensor] = {}
-        self._steps = 0
-        self._waited = 0.0
-        self._begin = time.perf_counter()
-
-    def add(self, terms: dict[str, Tensor]) -> None:
-        for name, value in terms.items():
-            self._sums[name] = self._sums.get(name, 0) + value
-        self._steps += 1
-
-    def read(self, feed: Feed) -> dict[str, float]:
-        steps = max(self._steps, 1)
-        line = {name: float(total) / steps for name, total in self._sums.items()}
-        now = time.perf_counter()
-        seconds = max(now - self._begin, 1e-9)
-        self.total_seconds += seconds
-        line["images_per_s"] = round(steps * self.batch_size / seconds, 1)
-        line["waiting"] = round((feed.waited - self._waited) / seconds, 4)
-        self._sums, self._steps, self._waited, self._begin = {}, 0, feed.waited, now
-        return line
-
-    def skip(self) -> None:
-        """Leave the time since the last reading out (a probe, a save)."""
-        self._begin = time.perf_counter()
-
-
 def pretrain(
     recipe: Recipe,
     objective: ObjectiveName,
@@ -481,31 +449,6 @@ def _quiet(model: Any, quiet: bool) -> Iterator[None]:
             yield
     else:
         yield
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """A list that Ctrl-C or SIGTERM fills once; the second time they act as usual."""
-    seen: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        seen.append(number)
-        for kind, action in old.items():
-            signal.signal(kind, action)
-
-    old: dict[signal.Signals, Any] = {}
-    try:
-        for kind in (signal.SIGINT, signal.SIGTERM):
-            old[kind] = signal.getsignal(kind)
-            signal.signal(kind, note)
-    except ValueError:  # not in the main thread: the caller handles signals
-        pass
-    try:
-        yield seen
-    finally:
-        if not seen:
-            for kind, action in old.items():
-                signal.signal(kind, action)
 
 
 def _cut_log(path: Path, step: int) -> None:
