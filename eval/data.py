@@ -75,7 +75,7 @@ class Split:
     @cached_property
     def keys(self) -> NDArray[np.void]:
         """[N] the image hashes as one comparable value each."""
-        return _as_keys(self.hashes)
+        return as_keys(self.hashes)
 
     @cached_property
     def hash(self) -> str:
@@ -120,12 +120,12 @@ class TaskData:
         return full is not None and (len(self.classes), n) != full
 
 
-def _as_keys(hashes: NDArray[np.uint8]) -> NDArray[np.void]:
+def as_keys(hashes: NDArray[np.uint8]) -> NDArray[np.void]:
     flat = np.ascontiguousarray(hashes)
     return flat.view(np.dtype((np.void, HASH_BYTES))).reshape(-1)
 
 
-def _image_hash(data: bytes) -> bytes:
+def image_hash(data: bytes) -> bytes:
     return hashlib.sha256(data).digest()[:HASH_BYTES]
 
 
@@ -146,7 +146,7 @@ class ParquetSource:
 
     def describe(self, row: int) -> str:
         for file in self.files:
-            here = _open_parquet(file).metadata.num_rows
+            here = open_parquet(file).metadata.num_rows
             if row < here:
                 break
             row -= here
@@ -157,7 +157,7 @@ class ParquetSource:
         hashes: list[bytes] = []
         names: tuple[str, ...] | None = None
         for file in self.files:
-            parquet = _open_parquet(file)
+            parquet = open_parquet(file)
             columns = parquet.schema_arrow.names
             for role, column in (("image", self.image), ("label", self.label)):
                 if column not in columns:
@@ -167,15 +167,15 @@ class ParquetSource:
                     )
             if parquet.metadata.num_rows == 0:
                 continue
-            declared = _declared_names(parquet.schema_arrow.metadata, self.label)
+            declared = declared_names(parquet.schema_arrow.metadata, self.label)
             if names and declared and declared != names:
                 raise UserError(f"{file} declares other class names than the files before it")
             names = names or declared
             begin = len(hashes)
-            for batch in _batches(parquet, file, columns=[self.image, self.label]):
+            for batch in parquet_batches(parquet, file, columns=[self.image, self.label]):
                 labels += batch.column(self.label).to_pylist()
                 for data in self._bytes_of(batch.column(self.image), file, len(hashes) - begin):
-                    hashes.append(_image_hash(data))
+                    hashes.append(image_hash(data))
         return Scan(labels, _stack(hashes), names)
 
     def _bytes_of(self, column: Any, file: Path, first: int) -> Iterator[bytes]:
@@ -198,7 +198,7 @@ class ParquetSource:
         row = next(wanted, None)
         start = 0
         for file in self.files:
-            parquet = _open_parquet(file)
+            parquet = open_parquet(file)
             groups = []  # row groups that hold a wanted row; others are never read
             begin = start
             for g in range(parquet.metadata.num_row_groups):
@@ -208,7 +208,7 @@ class ParquetSource:
                 begin = end
             start = begin
             for g, first in groups:
-                for batch in _batches(parquet, file, row_groups=[g], columns=[self.image]):
+                for batch in parquet_batches(parquet, file, row_groups=[g], columns=[self.image]):
                     last = first + len(batch)
                     while row is not None and row < last:
                         piece = batch.column(0).slice(row - first, 1)
@@ -217,7 +217,7 @@ class ParquetSource:
                     first = last
 
 
-def _open_parquet(file: Path) -> Any:
+def open_parquet(file: Path) -> Any:
     import pyarrow.parquet as pq
 
     try:
@@ -227,7 +227,7 @@ def _open_parquet(file: Path) -> Any:
         raise UserError(f"{file} cannot be read as Parquet: {one_line(error)}") from None
 
 
-def _batches(parquet: Any, file: Path, **which: Any) -> Iterator[Any]:
+def parquet_batches(parquet: Any, file: Path, **which: Any) -> Iterator[Any]:
     """Record batches of a Parquet file. Raises UserError where its pages are damaged."""
     try:
         yield from parquet.iter_batches(256, **which)
@@ -235,7 +235,7 @@ def _batches(parquet: Any, file: Path, **which: Any) -> Iterator[Any]:
         raise UserError(f"{file} cannot be read as Parquet: {one_line(error)}") from None
 
 
-def _declared_names(metadata: dict[bytes, bytes] | None, label: str) -> tuple[str, ...] | None:
+def declared_names(metadata: dict[bytes, bytes] | None, label: str) -> tuple[str, ...] | None:
     try:
         info = json.loads((metadata or {})[b"huggingface"])["info"]["features"][label]
     except (KeyError, ValueError, TypeError):
@@ -260,7 +260,7 @@ class FolderSource:
 
     def scan(self) -> Scan:
         labels = [self.names.index(Path(f).parts[0]) for f in self.files]
-        hashes = [_image_hash((self.root / f).read_bytes()) for f in self.files]
+        hashes = [image_hash((self.root / f).read_bytes()) for f in self.files]
         return Scan(labels, _stack(hashes), self.names)
 
     def images(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, bytes]]:
@@ -309,7 +309,7 @@ class HubSource:
         table = self._table
         feature = table.features[self.label]
         names = tuple(feature.names) if hasattr(feature, "names") else None
-        hashes = [_image_hash(data) for _, data in self.images(np.arange(len(table)))]
+        hashes = [image_hash(data) for _, data in self.images(np.arange(len(table)))]
         return Scan(list(table[self.label]), _stack(hashes), names)
 
     def images(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, bytes]]:
@@ -430,8 +430,8 @@ def _load_imagefolder(parsed: TaskName, cache: Path, text: str, seed: int) -> Ta
     parts = {p.name for p in root.iterdir() if p.is_dir()}
     test_name = next((n for n in ("test", "val", "validation") if n in parts), None)
     if "train" in parts and test_name:
-        train = _folder_source(root / "train")
-        test = _folder_source(root / test_name)
+        train = folder_source(root / "train")
+        test = folder_source(root / test_name)
         if missing := sorted(set(test.names) - set(train.names)):
             raise UserError(f"task {text!r}: test has classes that train has not: {missing[:5]}")
         test = FolderSource(test.root, test.files, train.names)
@@ -441,8 +441,8 @@ def _load_imagefolder(parsed: TaskName, cache: Path, text: str, seed: int) -> Ta
             f"task {text!r}: {root} has train/ but neither test/, val/ nor validation/; "
             f"to split one folder here, use imagefolder:{root / 'train'}"
         )
-    whole = _folder_source(root)
-    everything = _canonical("all", whole, *_scan(whole, cache, text), text)
+    whole = folder_source(root)
+    everything = _canonical("all", whole, *remembered_scan(whole, cache, text), text)
     in_train = stratified_part(everything.labels, everything.keys, 0.7, seed)
     train_split = _take(everything, np.flatnonzero(in_train), "train")
     test_split = _take(everything, np.flatnonzero(~in_train), "test")
@@ -454,8 +454,8 @@ def _load_imagefolder(parsed: TaskName, cache: Path, text: str, seed: int) -> Ta
     )
 
 
-def _folder_source(root: Path) -> FolderSource:
-    names = tuple(sorted(p.name for p in root.iterdir() if p.is_dir() and _shown(p.name)))
+def folder_source(root: Path) -> FolderSource:
+    names = tuple(sorted(p.name for p in root.iterdir() if p.is_dir() and is_shown(p.name)))
     if not names:
         raise UserError(f"{root} has no class folders; expected {root}/CLASS/IMAGE")
     files = [
@@ -463,14 +463,14 @@ def _folder_source(root: Path) -> FolderSource:
         for name in names
         for folder, _, found in os.walk(root / name)
         for file in found
-        if Path(file).suffix.lower() in IMAGE_SUFFIXES and _shown(file)
+        if Path(file).suffix.lower() in IMAGE_SUFFIXES and is_shown(file)
     ]
     if not files:
         raise UserError(f"{root} holds no image files ({', '.join(sorted(IMAGE_SUFFIXES))})")
     return FolderSource(root, tuple(sorted(files)), names)
 
 
-def _shown(name: str) -> bool:
+def is_shown(name: str) -> bool:
     """Not hidden: notebooks leave .ipynb_checkpoints, macOS ._photo.jpg beside photo.jpg."""
     return not name.startswith(".")
 
@@ -505,7 +505,7 @@ def _replace(task: TaskData, **changes: Any) -> TaskData:
 def _assemble(
     name: str, where: str, revision: str, train: Source, test: Source, cache: Path, what: str
 ) -> TaskData:
-    train_scan, test_scan = _scan(train, cache, what), _scan(test, cache, what)
+    train_scan, test_scan = remembered_scan(train, cache, what), remembered_scan(test, cache, what)
     names, numbered = _class_names(train_scan[0], test_scan[0], what)
     splits = []
     for part, source, (scan, order) in (
@@ -559,7 +559,7 @@ def _canonical(part: str, source: Source, scan: Scan, order: NDArray[np.int64], 
 
 
 def _ranks(hashes: NDArray[np.uint8]) -> NDArray[np.int64]:
-    return np.unique(_as_keys(hashes), return_inverse=True)[1].reshape(-1)
+    return np.unique(as_keys(hashes), return_inverse=True)[1].reshape(-1)
 
 
 def _check_split(split: Split, what: str) -> None:
@@ -582,7 +582,7 @@ def _take(split: Split, index: NDArray[np.int64], name: str | None = None) -> Sp
     )
 
 
-def _scan(source: Source, cache: Path, what: str) -> tuple[Scan, NDArray[np.int64]]:
+def remembered_scan(source: Source, cache: Path, what: str) -> tuple[Scan, NDArray[np.int64]]:
     """(scan, source rows sorted by image hash), remembered in the cache."""
     facts = json.dumps([1, HASH_BYTES, source.fingerprint()], default=str)
     memo = cache / "splits" / f"{hashlib.sha256(facts.encode()).hexdigest()[:32]}.npz"
@@ -603,7 +603,7 @@ def _scan(source: Source, cache: Path, what: str) -> tuple[Scan, NDArray[np.int6
                 f"{what}: label {repr(label)[:80]} of {source.describe(row)} is neither a class "
                 f"number (0 to {MOST_CLASSES}) nor a string"
             )
-    order = np.argsort(_as_keys(scan.hashes), kind="stable").astype(np.int64)
+    order = np.argsort(as_keys(scan.hashes), kind="stable").astype(np.int64)
     if scan.labels and all(type(v) is int for v in scan.labels):
         array, listed = np.asarray(scan.labels, np.int64), None
     else:

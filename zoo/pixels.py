@@ -25,8 +25,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlencode
 
 import numpy as np
 from filelock import FileLock
@@ -34,33 +32,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from eval import hub
-from eval.data import (
-    HASH_BYTES,
-    IMAGE_SUFFIXES,
-    MOST_CLASSES,
-    FolderSource,
-    HubSource,
-    ParquetSource,
-    Source,
-    _as_keys,
-    _batches,
-    _declared_names,
-    _folder_source,
-    _image_hash,
-    _open_parquet,
-    _scan,
-    _shown,
-    stratified_part,
-)
-from eval.errors import UserError, did_you_mean, one_line
+from eval.data import HASH_BYTES, Source, as_keys, image_hash, remembered_scan, stratified_part
+from eval.errors import UserError, one_line
 from eval.images import decode
-from eval.tasks import parse_task
+from zoo.sources import Part, check_classes, class_names, find, numbers
 
 VERSION = 1  # of the stored pixels: raise it when decoding or resizing changes
 HELD_OUT_SHARE = 0.1  # of each class, where the data bring no validation split
 HELD_OUT_MOST = 5000  # images: enough to tell 1 % of accuracy, few enough to score each epoch
-VALIDATION_NAMES = ("validation", "val", "valid")
 CHUNK_IMAGES, CHUNK_BYTES = 32, 4 << 20  # a thread's piece of work; bounds the memory in flight
 
 
@@ -113,14 +92,14 @@ def open_data(
         raise UserError(f"images need a size of at least 1 pixel, got {store_px}")
     if limit is not None and limit < 1:
         raise UserError(f"the limit of images must be at least 1, got {limit}")
-    found = _find(text, image, label, need_labels)
+    found = find(text, image, label, need_labels)
     train, validation = found.train, found.validation
     for part in (train, validation):
         if part is not None and part.count == 0:
             raise UserError(f"{text!r} has an empty {part.name} split; it needs at least one image")
-    classes = _class_names(train, validation, text)
-    labels = _numbers(train, classes, text)
-    other = None if validation is None or labels is None else _numbers(validation, classes, text)
+    classes = class_names(train, validation, text)
+    labels = numbers(train, classes, text)
+    other = None if validation is None or labels is None else numbers(validation, classes, text)
     rows = np.arange(train.count)
     held_out = rows[:0]
     if validation is None and labels is not None:
@@ -129,9 +108,9 @@ def open_data(
     if limit is not None:
         rows = rows[_balanced(None if labels is None else labels[rows], len(rows), limit)]
     if need_labels and labels is not None:
-        _check_classes(labels[rows], text)
+        check_classes(labels[rows], text)
 
-    def store(part: _Part, rows: NDArray[np.int64], labels: NDArray[np.int64] | None) -> PixelStore:
+    def store(part: Part, rows: NDArray[np.int64], labels: NDArray[np.int64] | None) -> PixelStore:
         built = _open_or_build(part, rows, store_px, cache, progress)
         labels = None if labels is None else labels[rows]
         fingerprint = _fingerprint(built.hashes, labels)
@@ -144,259 +123,17 @@ def open_data(
     return PretrainingData(train_store, store(train, held_out, labels) if len(held_out) else None)
 
 
-# --------------------------------------------------------------------------- finding the data
-
-
-@dataclass(frozen=True)
-class _Part:
-    """One split as it was found. ``labels`` are raw: ints, or strings still to be numbered."""
-
-    name: str
-    source: Source
-    count: int
-    labels: list[Any] | None  # None: no label column
-    names: tuple[str, ...] | None  # class names where the source declares them
-
-
-@dataclass(frozen=True)
-class _Found:
-    train: _Part
-    validation: _Part | None
-    where: str
-
-
-def _find(text: str, image: str, label: str, need_labels: bool) -> _Found:
-    if text.startswith("hub:"):
-        return _find_hub(text, image, label, need_labels)
-    root = Path(text).expanduser()
-    if not root.is_dir():
-        raise UserError(
-            f"{text!r} does not exist or is no folder; give a folder of images or of Parquet "
-            "files, or hub:org/name"
-        )
-    root = root.resolve()
-    try:
-        if any(root.glob("*.parquet")):
-            train, validation = _find_parquet(root, image, label, need_labels)
-        else:
-            train, validation = _find_folders(root, need_labels)
-    except OSError as error:
-        raise UserError(f"{text!r} cannot be read: {one_line(error)}") from None
-    return _Found(train, validation, root.name)
-
-
-def _find_parquet(
-    root: Path, image: str, label: str, need_labels: bool
-) -> tuple[_Part, _Part | None]:
-    def of(part: str) -> _Part | None:
-        files = sorted(root.glob(f"{part}-*.parquet")) or sorted(root.glob(f"{part}.parquet"))
-        return _parquet_part(part, tuple(files), image, label, need_labels) if files else None
-
-    if (train := of("train")) is None:
-        have = ", ".join(sorted(p.name for p in root.glob("*.parquet"))[:5])
-        raise UserError(f"{root} has no train-*.parquet or train.parquet; it holds {have}")
-    return train, next((p for name in VALIDATION_NAMES if (p := of(name))), None)
-
-
-def _parquet_part(
-    name: str, files: tuple[Path, ...], image: str, label: str, need_labels: bool
-) -> _Part:
-    tables = [_open_parquet(file) for file in files]
-    labelled = True
-    for file, table in zip(files, tables, strict=True):
-        columns = table.schema_arrow.names
-        _check_columns(str(file), columns, image, label, need_labels)
-        labelled = labelled and label in columns
-    count = sum(table.metadata.num_rows for table in tables)
-    source = ParquetSource(files, image, label)
-    if not labelled:
-        return _Part(name, source, count, None, None)
-    labels: list[Any] = []
-    names: tuple[str, ...] | None = None
-    for file, table in zip(files, tables, strict=True):
-        declared = _declared_names(table.schema_arrow.metadata, label)
-        if names and declared and declared != names:
-            raise UserError(f"{file} declares other class names than the files before it")
-        names = names or declared
-        for batch in _batches(table, file, columns=[label]):
-            labels += batch.column(0).to_pylist()
-    return _Part(name, source, count, labels, names)
-
-
-def _check_columns(
-    what: str, columns: list[str], image: str, label: str, need_labels: bool
-) -> None:
-    known = "its columns are " + ", ".join(columns)
-    if image not in columns:
-        raise UserError(
-            f"{what} has no image column {image!r}" + did_you_mean(image, columns, known)
-        )
-    if need_labels and label not in columns:
-        if near := did_you_mean(label, columns):
-            raise UserError(f"{what} has no label column {label!r}{near}")
-        raise UserError(_no_labels(f"{what} has no label column {label!r} ({known})"))
-
-
-def _no_labels(what: str) -> str:
-    return f"{what}, but this objective needs labels; the objective selfsupcon trains without"
-
-
-def _find_folders(root: Path, need_labels: bool) -> tuple[_Part, _Part | None]:
-    parts = {p.name for p in root.iterdir() if p.is_dir() and _shown(p.name)}
-    train = root / "train"
-    # A class may be called train too, but then it lies among others and holds no folders.
-    split = "train" in parts and (
-        any(p.is_dir() for p in train.iterdir()) or parts <= {"train", "test", *VALIDATION_NAMES}
-    )
-    if not split:
-        return _folder_part("train", root, need_labels), None
-    name = next((n for n in VALIDATION_NAMES if n in parts), None)
-    whole = _folder_part("train", train, need_labels)
-    return whole, _folder_part(name, root / name, need_labels) if name else None
-
-
-def _folder_part(name: str, root: Path, need_labels: bool) -> _Part:
-    entries = [p for p in root.iterdir() if _shown(p.name)]
-    folders = any(p.is_dir() for p in entries)
-    images = sorted(
-        p.name for p in entries if p.suffix.lower() in IMAGE_SUFFIXES and not p.is_dir()
-    )
-    if images and folders:
-        raise UserError(
-            f"{root} holds both images ({images[0]}) and folders; put every image into a class "
-            "folder, or give a folder of images alone"
-        )
-    if folders:
-        source = _folder_source(root)
-        index = {n: i for i, n in enumerate(source.names)}
-        labels = [index[file.partition(os.sep)[0]] for file in source.files]
-        return _Part(name, source, len(labels), labels, source.names)
-    if not images:
-        raise UserError(
-            f"{root} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}), no class folders and "
-            "no Parquet files"
-        )
-    if need_labels:
-        raise UserError(_no_labels(f"{root} holds images without class folders"))
-    return _Part(name, FolderSource(root, tuple(images), ()), len(images), None, None)
-
-
-def _find_hub(text: str, image: str, label: str, need_labels: bool) -> _Found:
-    from datasets import load_dataset
-
-    parsed = parse_task(text)
-    if parsed.test != "test":
-        raise UserError(f"{text!r}: option 'test' is of no use here, nothing is tested")
-    image = parsed.image if parsed.image != "image" else image
-    label = parsed.label if parsed.label != "label" else label
-    repo = parsed.value
-    sha = hub.pin(repo, parsed.revision, "dataset", f"data {text!r}").sha
-    try:
-        tables = load_dataset(repo, parsed.config, revision=sha)
-    except Exception as error:
-        if "is a gated dataset" in str(error):  # its cause is not handed on
-            raise UserError(hub.gated(repo, f"data {text!r}")) from None
-        raise UserError(f"data set {repo!r} does not load: {one_line(error)}") from None
-
-    def of(split: str) -> _Part | None:
-        if split not in tables:
-            return None
-        table = tables[split]
-        columns = list(table.column_names)
-        _check_columns(f"split {split!r} of {repo!r}", columns, image, label, need_labels)
-        labelled = label in columns
-        # HubSource wants a label column; it reads none of it for the images alone.
-        source = HubSource(repo, sha, parsed.config, split, image, label if labelled else image)
-        if not labelled:
-            return _Part(split, source, len(table), None, None)
-        names = getattr(table.features[label], "names", None)
-        return _Part(split, source, len(table), list(table[label]), tuple(names) if names else None)
-
-    if (train := of(parsed.train)) is None:
-        have = ", ".join(map(str, tables))
-        raise UserError(f"data set {repo!r} has no split {parsed.train!r}; it has {have}")
-    validation = next((p for n in VALIDATION_NAMES if (p := of(n)) is not None), None)
-    options = {"image": image} if image != "image" else {}
-    options |= {"label": label} if label != "label" else {}
-    options |= {"config": parsed.config} if parsed.config else {}
-    options |= {"train": parsed.train} if parsed.train != "train" else {}
-    query = f"?{urlencode(options)}" if options else ""
-    return _Found(train, validation, f"hub:{repo}@{sha}{query}")
-
-
-# --------------------------------------------------------------------------- labels
-
-
-def _class_names(train: _Part, validation: _Part | None, text: str) -> tuple[str, ...]:
-    """Declared names, else ``class 0..`` for numbers, else the strings of train, sorted."""
-    if train.labels is None:
-        return ()
-    other = validation.names if validation is not None else None
-    if train.names is not None:
-        if unknown := sorted(set(other or ()) - set(train.names)):
-            raise UserError(f"{text!r}: validation has classes that train has not: {unknown[:5]}")
-        return train.names
-    if other is not None:
-        return other
-    for row, value in enumerate(train.labels):
-        number = isinstance(value, int) and value <= MOST_CLASSES
-        if not (number or value is None or isinstance(value, str)):
-            raise UserError(
-                f"{text!r}: label {repr(value)[:80]} of {train.source.describe(row)} is neither a "
-                f"class number (0 to {MOST_CLASSES}) nor a string"
-            )
-    values = {v for v in train.labels if v is not None}
-    if all(isinstance(v, int) for v in values):
-        return tuple(f"class {i}" for i in range(max(values, default=-1) + 1))
-    return tuple(sorted(values))
-
-
-def _numbers(part: _Part, classes: tuple[str, ...], text: str) -> NDArray[np.int64] | None:
-    """[N] class numbers, -1 for an image without; None where there is no label column."""
-    if part.labels is None:
-        return None
-    names = part.names if part.names is not None else classes
-    index = {name: i for i, name in enumerate(classes)}
-    places = [index[name] for name in names]  # folders of validation may be fewer than of train
-    out = np.full(part.count, -1, np.int64)
-    for row, value in enumerate(part.labels):
-        if value is None or value == -1:
-            continue
-        if isinstance(value, int) and value < -1:
-            raise UserError(
-                f"{text!r}: label {value} of {part.source.describe(row)} is negative; classes "
-                "count from 0, and -1 means no label"
-            )
-        if isinstance(value, str) and value in index:
-            out[row] = index[value]
-        elif isinstance(value, int) and value < len(places):
-            out[row] = places[value]
-        else:
-            raise UserError(
-                f"{text!r}: label {repr(value)[:80]} of {part.source.describe(row)} is none of "
-                f"the {len(classes)} classes of train"
-            )
-    return out
-
-
-def _check_classes(labels: NDArray[np.int64], text: str) -> None:
-    have = np.unique(labels[labels >= 0])
-    if len(have) < 2:
-        few = f"only the class {have[0]}" if len(have) else "no label"
-        raise UserError(
-            f"{text!r} has {few} among its {len(labels)} training images; at least two classes "
-            "are needed, or the objective selfsupcon, which trains without labels"
-        )
+# --------------------------------------------------------------------------- which rows
 
 
 def _hold_out(
-    train: _Part, labels: NDArray[np.int64], cache: Path, text: str
+    train: Part, labels: NDArray[np.int64], cache: Path, text: str
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rows that stay in train and rows held out, both ascending."""
     labelled = np.flatnonzero(labels >= 0)
     if len(labelled) == 0:
         return np.arange(len(labels)), labelled
-    keys = _as_keys(_scan(train.source, cache, repr(text))[0].hashes)
+    keys = as_keys(remembered_scan(train.source, cache, repr(text))[0].hashes)
     share = min(HELD_OUT_SHARE, HELD_OUT_MOST / len(labelled))
     # Asked for what stays, so that a class with a single image stays in train.
     held = labelled[~stratified_part(labels[labelled], keys[labelled], 1 - share, seed=0)]
@@ -437,7 +174,7 @@ class _Built:
 
 
 def _open_or_build(
-    part: _Part, rows: NDArray[np.int64], px: int, cache: Path, progress: bool
+    part: Part, rows: NDArray[np.int64], px: int, cache: Path, progress: bool
 ) -> _Built:
     try:
         facts = part.source.fingerprint()
@@ -478,7 +215,7 @@ def _open(folder: Path, shape: tuple[int, ...]) -> _Built | None:
 
 
 def _build(
-    part: _Part, rows: NDArray[np.int64], px: int, folder: Path, cache: Path, progress: bool
+    part: Part, rows: NDArray[np.int64], px: int, folder: Path, cache: Path, progress: bool
 ) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     for left in folder.parent.glob(f".{folder.name}.*.tmp"):  # of a killed run; the lock is ours
@@ -591,7 +328,7 @@ def _decode_chunk(source: Source, chunk: list[tuple[int, bytes]], px: int) -> _B
             raise UserError(
                 f"{source.describe(row)} cannot be read as an image: {one_line(error, 120)}"
             ) from None
-        hashes[i] = np.frombuffer(_image_hash(data), np.uint8)
+        hashes[i] = np.frombuffer(image_hash(data), np.uint8)
     return _Built(pixels, aspect, hashes)
 
 
