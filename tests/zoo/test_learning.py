@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from zoo.feed import Feed
 from zoo.learner import build_learner
 from zoo.names import STUDY, parse_objective
-from zoo.pixels import PixelStore, PretrainingData, open_data
+from zoo.pixels import PretrainingData, open_data
 from zoo.pretrain import Trainer, augmentation, pretrain
 from zoo.probe import knn_top1
 from zoo.recipe import load_recipe
 
-CLASSES = 10
-STEPS = 512 // 64  # that fill the queue
+QUEUE, BATCH = 512, 32
+STEPS = QUEUE // BATCH  # that fill the queue
 RECIPE = load_recipe(
     "tiny",
     [
@@ -27,38 +25,28 @@ RECIPE = load_recipe(
         "image.px=32",
         "image.store_px=32",
         "train.epochs=6",
-        "train.warmup_epochs=0.5",
-        "train.batch_size=64",
+        "train.warmup_epochs=1",
+        f"train.batch_size={BATCH}",
         "train.precision=fp32",
-        "contrastive.queue=512",
+        f"contrastive.queue={QUEUE}",
+        "rate.contrastive=0.9",
         "probe.every_epochs=6",
     ],
 )
 
 
-def some_classes(store: PixelStore) -> PixelStore:
-    assert store.labels is not None
-    rows = np.flatnonzero(store.labels < CLASSES)
-    return replace(
-        store, pixels=store.pixels[rows], aspect=store.aspect[rows], labels=store.labels[rows],
-        classes=store.classes[:CLASSES], fingerprint="ten classes",
-    )  # fmt: skip
-
-
 @pytest.fixture(scope="module")
 def data(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> PretrainingData:
-    """The first ten classes of Tiny-ImageNet: 3,000 images to train on, 500 to probe."""
-    found = open_data(
-        str(real_data / "tiny_imagenet"), 32, tmp_path_factory.mktemp("cache"), need_labels=True
+    """EuroSAT: 2,250 satellite images of ten classes to train on, 250 held out to probe."""
+    return open_data(
+        str(real_data / "eurosat"), 32, tmp_path_factory.mktemp("cache"), need_labels=True
     )
-    assert found.validation is not None
-    return PretrainingData(some_classes(found.train), some_classes(found.validation))
 
 
 @pytest.fixture(scope="module")
 def untrained(data: PretrainingData) -> float:
     assert data.validation is not None
-    backbone = build_learner(RECIPE, parse_objective("ce"), CLASSES).backbone
+    backbone = build_learner(RECIPE, parse_objective("ce"), len(data.train.classes)).backbone
     return knn_top1(
         backbone, data.train, data.validation, augmentation(RECIPE.image), torch.device("cpu"),
         False, RECIPE.probe.k, RECIPE.probe.bank,
@@ -93,5 +81,5 @@ def test_loss_falls_and_features_beat_the_untrained(
         name = "ce" if term == "ce-strong" else term
         assert after[name] < before[name] - 0.1, (name, before[name], after[name])
     assert done.knn_top1 is not None
-    assert done.knn_top1 > untrained + 5, (objective, done.knn_top1, untrained)
+    assert done.knn_top1 > untrained + 1, (objective, done.knn_top1, untrained)
     assert lines[-1]["knn_top1"] == pytest.approx(done.knn_top1, abs=1e-3)
