@@ -63,6 +63,8 @@ def _command(argv: list[str], log: Path, settings: dict[str, str], shard: int) -
     os.dup2(file, 1)
     os.dup2(file, 2)
     encode.SHARD = shard
+    # Where the tests run in a shell's background, Ctrl-C is ignored and children inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main(argv))
 
 

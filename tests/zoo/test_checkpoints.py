@@ -76,7 +76,7 @@ def test_log_ends_at_the_last_step_with_finite_terms(name: str) -> None:
     assert lines[-1]["knn_top1"] == run["validation_knn_top1"]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NAMES[::5])  # the first and the last: half a minute each
 def test_the_probe_of_the_receipt_can_be_measured_again(
     name: str, real_data: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -192,7 +192,7 @@ def test_nan_stops_with_the_last_good_state_kept(
     monkeypatch.setattr(Trainer, "take_step", spoilt)
     text = refusal(train, tmp_path / "run")
     assert "the loss is no number" in text
-    assert "rate.classification=0.1" in text
+    assert "rate.classification=0.3" in text
     assert "step-00000004.safetensors" in text
     saved = last_state(tmp_path / "run" / "state")
     assert saved is not None
