@@ -582,6 +582,17 @@ def _take(split: Split, index: NDArray[np.int64], name: str | None = None) -> Sp
     )
 
 
+def check_labels(labels: Sequence[Any], source: Source, what: str) -> None:
+    """Raise UserError for a label that is neither missing, a class number nor a string."""
+    for row, label in enumerate(labels):
+        number = isinstance(label, int) and label <= MOST_CLASSES
+        if not (number or label is None or isinstance(label, str)):
+            raise UserError(
+                f"{what}: label {repr(label)[:80]} of {source.describe(row)} is neither a class "
+                f"number (0 to {MOST_CLASSES}) nor a string"
+            )
+
+
 def remembered_scan(source: Source, cache: Path, what: str) -> tuple[Scan, NDArray[np.int64]]:
     """(scan, source rows sorted by image hash), remembered in the cache."""
     facts = json.dumps([1, HASH_BYTES, source.fingerprint()], default=str)
@@ -596,13 +607,7 @@ def remembered_scan(source: Source, cache: Path, what: str) -> tuple[Scan, NDArr
         except (OSError, ValueError, KeyError, EOFError, BadZipFile):
             memo.unlink(missing_ok=True)  # a damaged memo is made again
     scan = source.scan()
-    for row, label in enumerate(scan.labels):
-        number = isinstance(label, int) and label <= MOST_CLASSES
-        if not (number or label is None or isinstance(label, str)):
-            raise UserError(
-                f"{what}: label {repr(label)[:80]} of {source.describe(row)} is neither a class "
-                f"number (0 to {MOST_CLASSES}) nor a string"
-            )
+    check_labels(scan.labels, source, what)
     order = np.argsort(as_keys(scan.hashes), kind="stable").astype(np.int64)
     if scan.labels and all(type(v) is int for v in scan.labels):
         array, listed = np.asarray(scan.labels, np.int64), None

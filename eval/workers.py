@@ -38,6 +38,18 @@ def check_device(device: str) -> None:
         raise UserError(f"--device {device} is not available here; use --device cpu")
 
 
+def stays_on_cpu(device: str | None) -> bool:
+    """Whether accelerate must be told to use the CPU.
+
+    Else it joins processes only where they have GPUs: each would take itself for the only one.
+    Apple's one GPU is not shared either.
+    """
+    import torch
+
+    several = any(b.is_available() for b in (torch.cuda, torch.xpu))
+    return device == "cpu" or (device is None and launched() > 1 and not several)
+
+
 class Workers:
     """Rank, device and the few collective calls that encoding needs."""
 
@@ -49,11 +61,7 @@ class Workers:
             check_device(device)
         # Protocols run on the main process while the others wait: a long fit must not time out.
         wait = InitProcessGroupKwargs(timeout=timedelta(hours=12))
-        # Unless told to use the CPU, accelerate joins processes only where they have GPUs: each
-        # would take itself for the only one. Apple's one GPU is not shared either.
-        several = any(b.is_available() for b in (torch.cuda, torch.xpu))
-        cpu = device == "cpu" or (device is None and launched() > 1 and not several)
-        self._accelerator = Accelerator(cpu=cpu, kwargs_handlers=[wait])
+        self._accelerator = Accelerator(cpu=stays_on_cpu(device), kwargs_handlers=[wait])
         single = self._accelerator.num_processes == 1
         if self._accelerator.num_processes != launched():
             raise UserError(

@@ -124,7 +124,7 @@ def list_command(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(rows, indent=1, ensure_ascii=False))
     else:
-        print(listing.render(rows))
+        print(listing.render(rows, markdown=not sys.stdout.isatty()))
     return 0
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from eval.errors import UserError
 from eval.files import atomic_file, write_json
+from zoo.learner import create_backbone
 from zoo.recipe import Recipe
 
 
@@ -27,22 +28,12 @@ class Exported:
     difference: float  # largest absolute difference, relative to the largest feature
 
 
-def timm_model(recipe: Recipe, classes: int) -> nn.Module:
-    """The recipe's architecture with a classifier of that many classes (0: none)."""
-    return timm.create_model(
-        recipe.backbone.architecture,
-        pretrained=False,
-        num_classes=classes,
-        **recipe.backbone.model_args,
-    )
-
-
 def assemble(recipe: Recipe, backbone: nn.Module, classifier: nn.Linear | None) -> nn.Module:
     """The timm model that holds the backbone's weights and, where one was trained, the classifier.
 
     Raises UserError when the architecture's own classifier is not one linear layer.
     """
-    net = timm_model(recipe, classifier.out_features if classifier else 0)
+    net = create_backbone(recipe.backbone, classifier.out_features if classifier else 0)
     state: dict[str, Tensor] = {k: v.detach().cpu() for k, v in backbone.state_dict().items()}
     if classifier is not None:
         head = net.get_classifier()  # type: ignore[operator]

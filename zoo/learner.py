@@ -61,8 +61,8 @@ def build_learner(recipe: Recipe, objective: ObjectiveName, classes: int) -> Lea
         return Learner(backbone, loss, settings.momentum)
 
 
-def create_backbone(recipe: BackboneRecipe) -> nn.Module:
-    """The untrained timm model without classifier. Raises UserError."""
+def create_backbone(recipe: BackboneRecipe, classes: int = 0) -> nn.Module:
+    """The untrained timm model, with a classifier of that many classes. Raises UserError."""
     if not timm.is_model(recipe.architecture):
         raise UserError(
             f"backbone.architecture: timm has no model {recipe.architecture!r}"
@@ -70,7 +70,7 @@ def create_backbone(recipe: BackboneRecipe) -> nn.Module:
         )
     try:
         return timm.create_model(
-            recipe.architecture, pretrained=False, num_classes=0, **recipe.model_args
+            recipe.architecture, pretrained=False, num_classes=classes, **recipe.model_args
         )
     except Exception as error:  # whatever an architecture raises for arguments it does not take
         raise UserError(

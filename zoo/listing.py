@@ -7,6 +7,7 @@ import tomllib
 from typing import Any
 
 from eval.models import ZOO_FOLDER, zoo_names
+from eval.text import text_table
 from zoo.names import STUDY, parse_objective
 from zoo.recipe import load_recipe, recipe_names
 
@@ -14,7 +15,7 @@ Row = dict[str, Any]
 
 
 def checkpoints() -> list[Row]:
-    """The shipped checkpoints, by their files."""
+    """The shipped checkpoints, by their files, in the order of the study."""
     rows = []
     for name in zoo_names():
         folder = ZOO_FOLDER / name
@@ -34,8 +35,7 @@ def checkpoints() -> list[Row]:
                 "MB": round((folder / "model.safetensors").stat().st_size / 1e6, 2),
             }
         )
-    order = {name: i for i, name in enumerate(STUDY)}
-    return sorted(rows, key=lambda row: order.get(row["objective"], len(order)))
+    return rows
 
 
 def objectives() -> list[Row]:
@@ -73,18 +73,12 @@ def recipes() -> list[Row]:
     return rows
 
 
-def render(rows: list[Row]) -> str:
-    """Rows as a Markdown table, aligned: plain text reads as well as a rendered page."""
+def render(rows: list[Row], *, markdown: bool = False) -> str:
+    """The rows as a table."""
     if not rows:
         return "none"
-    cells = [list(rows[0])] + [
-        [f"{v:,}" if isinstance(v, int) else "" if v is None else str(v) for v in row.values()]
+    cells = [
+        [f"{v:,}" if isinstance(v, int) else "-" if v is None else str(v) for v in row.values()]
         for row in rows
     ]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
-    lines = [
-        "| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |"
-        for row in cells
-    ]
-    lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
-    return "\n".join(lines)
+    return text_table(list(rows[0]), cells, markdown)

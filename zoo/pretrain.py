@@ -30,9 +30,9 @@ from tqdm import tqdm
 
 from eval.errors import UserError
 from eval.files import atomic_file
-from eval.workers import check_device, launched, together
+from eval.workers import check_device, launched, stays_on_cpu, together
 from zoo.augment import Augmentation, strong, weak
-from zoo.export import Exported, export
+from zoo.export import Exported, assemble, export
 from zoo.feed import Batch, Feed, Schedule, draw_seed
 from zoo.interrupts import noted_signals
 from zoo.learner import Learner, build_learner
@@ -139,7 +139,8 @@ class Trainer:
         device: str | None,
     ) -> None:  # fmt: skip
         self.accelerator = _accelerator(recipe, device)
-        self.device = self.accelerator.device
+        named = device if processes() == 1 else None  # several processes have a device each
+        self.device = torch.device(named or self.accelerator.device)
         check(recipe, objective, data.train, processes())
         self.recipe, self.objective, self.data, self.out = recipe, objective, data, out
         self.bf16 = self.accelerator.mixed_precision == "bf16"
@@ -153,6 +154,8 @@ class Trainer:
         self.peak = recipe.learning_rate(objective)
 
         learner = build_learner(recipe, objective, len(data.train.classes))
+        # What cannot be exported is refused now, not after the last epoch.
+        assemble(recipe, learner.backbone, learner.objective.classifier)
         learner.to(self.device)
         learner.to(memory_format=torch.channels_last)
         self.learner: Learner = learner
@@ -160,7 +163,7 @@ class Trainer:
         self.optimiser = torch.optim.SGD(
             trained, self.peak, momentum=train.momentum, weight_decay=train.weight_decay
         )
-        self.model = self.accelerator.prepare_model(learner)
+        self.model = self.accelerator.prepare_model(learner, device_placement=False)
         self.step = 0
         self.seconds = 0.0
         self.asked = {
@@ -280,7 +283,7 @@ class Trainer:
         trained = self.optimiser.param_groups[0]["params"]
         limit = self.recipe.train.clip_norm or math.inf
         sums["grad_norm"] = torch.nn.utils.clip_grad_norm_(trained, limit).detach()
-        # A step on a NaN would destroy what a later save must keep; no device sync is needed.
+        # A NaN is found when the log is read, before every save: no device sync at each step.
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         return sums
@@ -431,9 +434,8 @@ def _accelerator(recipe: Recipe, device: str | None) -> Any:
         AcceleratorState._reset_state(reset_partial_state=True)
     if device is not None:
         check_device(device)
-    several = torch.cuda.is_available()
-    cpu = device == "cpu" or (device is None and launched() > 1 and not several)
-    place = torch.device(device or ("cuda" if several and not cpu else "cpu"))
+    cpu = stays_on_cpu(device)
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() and not cpu else "cpu"))
     half = use_bf16(recipe.train.precision, place)
     # Buffers (batch norm, queues) are not sent from the first process at every step: queues are
     # equal everywhere already, and batch norm's running statistics are not used in training.

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from eval import hub
 from eval.data import (
     IMAGE_SUFFIXES,
-    MOST_CLASSES,
     FolderSource,
     HubSource,
     ParquetSource,
     Source,
+    check_labels,
     declared_names,
     folder_source,
     is_shown,
@@ -225,13 +225,7 @@ def class_names(train: Part, validation: Part | None, text: str) -> tuple[str, .
         return train.names
     if other is not None:
         return other
-    for row, value in enumerate(train.labels):
-        number = isinstance(value, int) and value <= MOST_CLASSES
-        if not (number or value is None or isinstance(value, str)):
-            raise UserError(
-                f"{text!r}: label {repr(value)[:80]} of {train.source.describe(row)} is neither a "
-                f"class number (0 to {MOST_CLASSES}) nor a string"
-            )
+    check_labels(train.labels, train.source, repr(text))
     values = {v for v in train.labels if v is not None}
     if all(isinstance(v, int) for v in values):
         return tuple(f"class {i}" for i in range(max(values, default=-1) + 1))

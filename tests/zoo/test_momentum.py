@@ -297,7 +297,9 @@ def test_no_gradient_flows_through_a_copy() -> None:
 
 
 def test_a_copy_of_a_module_without_parameters_follows() -> None:
-    MomentumCopy(nn.ReLU()).follow(nn.ReLU(), 0.9)
+    slow = MomentumCopy(nn.ReLU())
+    slow.follow(nn.ReLU(), 0.9)
+    assert slow(torch.tensor([-1.0, 2.0])).tolist() == [0.0, 2.0]
 
 
 # ---------------------------------------------------------------- one process
