@@ -51,7 +51,11 @@ def whoami(store: Store, request: Request) -> Reply:
     access = {"displayName": "loopback", "role": role}
     auth = {"type": "access_token", "accessToken": access}
     user = {"type": "user", "id": name, "name": name, "fullname": name, "email": None}
-    return Reply.json({**user, "isPro": False, "orgs": [], "auth": auth})
+    orgs = [
+        {"type": "org", "id": org, "name": org, "fullname": org, "roleInOrg": "write"}
+        for org in sorted(store.orgs.get(name, ()))
+    ]
+    return Reply.json({**user, "isPro": False, "orgs": orgs, "auth": auth})
 
 
 @route("GET", "/api/{kind}/{repo}")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from . import reads, writes  # noqa: F401  (each registers its routes)
+from . import collect, discuss, reads, writes  # noqa: F401  (each registers its routes)
 from .store import Blob, Gate, HubError, Kind, Store
 from .wire import Exchange, Fault, HubServer, Reply
 
@@ -38,9 +38,11 @@ class LoopbackHub(Store):
     See `Store` for tokens and the other settings.
     """
 
-    def __init__(self, *, strict_auth: bool = False) -> None:
-        super().__init__(strict_auth=strict_auth)
-        self._server = HubServer(self)
+    def __init__(
+        self, *, strict_auth: bool = False, strict_namespaces: bool = False, port: int = 0
+    ) -> None:
+        super().__init__(strict_auth=strict_auth, strict_namespaces=strict_namespaces)
+        self._server = HubServer(self, port)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self.requests: list[tuple[str, str]] = self._server.requests
         self.exchanges: list[Exchange] = self._server.exchanges
@@ -117,7 +119,7 @@ class LoopbackHub(Store):
                 repo.private = private
             if gated is not None:
                 repo.gated = "manual" if gated is True else gated
-            base = repo.branches.get(ref) or repo.branches.get("main")
+            base = repo.branches.get(ref) or repo.pulls.get(ref) or repo.branches.get("main")
             if base is None and ref != "main":
                 raise ValueError(f"the first commit of {repo_id} goes to main, not {ref}")
             before = repo.commits[base].files if base else {}
@@ -133,6 +135,12 @@ class LoopbackHub(Store):
         if len(found) != 1:
             raise ValueError(f"{len(found)} repositories are called {repo_id}: give kind=")
         found[0].tags[name] = found[0].at(revision).sha
+
+    def rename(self, old_id: str, new_id: str, kind: Kind = "model") -> None:
+        """Rename a repository: requests for the old id are answered by 307 to the new one."""
+        if (kind, old_id) not in self.repos or (kind, new_id) in self.repos:
+            raise ValueError(f"there is no {kind} {old_id}, or there is a {new_id} already")
+        self.move(kind, old_id, new_id)
 
     def grant(self, token: str, repo_id: str) -> None:
         """Let a token's owner read the files of a gated repository."""
@@ -181,3 +189,27 @@ class LoopbackHub(Store):
     def cut_next(self, n: int, after: int, match: str = "") -> None:
         """Drop the connection after `after` body bytes of the next `n` matching requests."""
         self._server.faults.append(Fault(n, match, cut=after))
+
+    def slow_next(self, n: int, seconds: float, match: str = "") -> None:
+        """Answer the next `n` matching requests late (they take effect at once)."""
+        self._server.faults.append(Fault(n, match, delay=seconds))
+
+    def drop_next(self, n: int, match: str = "") -> None:
+        """Close the connection of the next `n` matching requests: no effect, no answer."""
+        self._server.faults.append(Fault(n, match, drop=True))
+
+    def land_then_fail(self, n: int, status: int | None = 503, match: str = "") -> None:
+        """Do what the next `n` matching requests ask, but answer `status`; None: no answer."""
+        fault = Fault(n, match, drop=status is None, landed=True)
+        if status is not None:
+            fault.reply = Reply.error(HubError(status, "Fault injected by the test"))
+        self._server.faults.append(fault)
+
+    def on_next(self, match: str, callback: Callable[[], object]) -> None:
+        """Call `callback` once, just before the next matching request is handled."""
+        self._server.hooks.append(Fault(1, match, call=callback))
+
+    def clear_faults(self) -> None:
+        """Forget every planned fault and callback."""
+        self._server.faults.clear()
+        self._server.hooks.clear()

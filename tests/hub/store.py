@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import secrets
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 Kind = Literal["model", "dataset", "space"]
 Gate = Literal["auto", "manual", False]
@@ -23,6 +24,7 @@ CHUNK = 1 << 20
 LARGE_SIZE = 10 << 20  # the Hub refuses larger files as plain git blobs
 LARGE_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".onnx"}
 LARGE_SUFFIXES |= {".parquet", ".arrow", ".npy", ".npz", ".msgpack", ".zip", ".tar", ".gz"}
+REPO_NAME = re.compile(r"(?!.*(--|\.\.))(?!.*\.git$)\w([\w.-]{0,94}\w)?", re.ASCII)
 EPOCH = datetime(2025, 1, 1, tzinfo=UTC)  # commits are one minute apart from here
 
 
@@ -164,6 +166,53 @@ def iso(date: datetime) -> str:
 
 
 @dataclass
+class Discussion:
+    """A discussion or a pull request: they share their numbers and their thread of events."""
+
+    num: int
+    title: str
+    author: str
+    created: datetime
+    pull: bool
+    status: str = "open"  # or draft, closed, merged
+    base: str = "main"  # the branch a pull request is for
+    merged: str | None = None  # the merge commit
+    events: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, kind: str, author: str, date: datetime, data: dict[str, Any]) -> dict[str, Any]:
+        """Put an event on the thread, in the form that answers have."""
+        text = f"{self.num} {len(self.events)} {kind} {date.timestamp():.0f}"
+        event = {"id": git_id("event", text.encode())[:24], "type": kind, "createdAt": iso(date)}
+        self.events.append({**event, "author": {"name": author}, "data": data})
+        return self.events[-1]
+
+    def comment(self, author: str, date: datetime, text: str) -> dict[str, Any]:
+        """Put a comment on the thread."""
+        data = {"edited": False, "hidden": False, "latest": {"raw": text, "html": text}}
+        return self.add("comment", author, date, data)
+
+
+@dataclass
+class Collection:
+    """A titled list of repositories and papers."""
+
+    slug: str  # "owner/words-of-the-title-ID"; the ID stays when the title changes
+    title: str
+    owner: str
+    updated: datetime
+    position: int
+    private: bool = False
+    description: str | None = None
+    theme: str = "orange"
+    items: list[dict[str, Any]] = field(default_factory=list)  # _id, id, type, note?
+
+    @property
+    def id(self) -> str:
+        """The part of the slug that never changes."""
+        return self.slug[-24:]
+
+
+@dataclass
 class Repo:
     """A repository: commits, the refs into them and its access settings."""
 
@@ -177,11 +226,17 @@ class Repo:
     branches: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     pulls: dict[str, str] = field(default_factory=dict)  # "refs/pr/1" -> sha
+    discussions: dict[int, Discussion] = field(default_factory=dict)  # pull requests too
 
     @property
     def prefix(self) -> str:
         """What stands before the id in page and resolve URLs."""
         return "" if self.kind == "model" else f"{self.kind}s/"
+
+    @property
+    def owner(self) -> str:
+        """The namespace; "" for the few repositories without one."""
+        return self.id.rpartition("/")[0]
 
     @property
     def head(self) -> Commit:
@@ -205,6 +260,30 @@ class Repo:
             commit = self.commits[commit.parent]
             yield commit
 
+    def merge_base(self, pull: Discussion) -> Commit:
+        """The last commit that a pull request shares with its target."""
+        ours = {commit.sha for commit in self.history(self.at(pull.base))}
+        return next(c for c in self.history(self.at(f"refs/pr/{pull.num}")) if c.sha in ours)
+
+    def merge(self, pull: Discussion) -> tuple[dict[str, Blob], list[str]]:
+        """What merging a pull request gives: the files, and the paths both sides changed."""
+        theirs, ours = self.at(f"refs/pr/{pull.num}").files, self.at(pull.base).files
+        start = self.merge_base(pull).files
+        files, conflicts = dict(ours), []
+        for path in sorted({*start, *theirs}):
+            old, new, now = (
+                side[path].oid if path in side else None for side in (start, theirs, ours)
+            )
+            if new in (old, now):
+                continue
+            if now != old:
+                conflicts.append(path)
+            elif new is None:
+                del files[path]
+            else:
+                files[path] = theirs[path]
+        return files, conflicts
+
     def last_commit(self, commit: Commit, path: str) -> Commit:
         """The newest commit at or before `commit` that changed a file or folder."""
 
@@ -227,6 +306,9 @@ class Store:
         tokens: The valid tokens. Any of them reads every private repository.
         users: User name of a token; "tester" for a token that is not named here.
         read_only: Tokens that may not write (403).
+        orgs: The organisations a user may write to.
+        strict_namespaces: On, a user writes only to repositories and collections of their own or
+            of their `orgs` (else 403), but may open pull requests on every visible repository.
         strict_auth: Off, a hidden repository is always 404 and a gate always 403. On, as on
             huggingface.co, these are 401 (same error code) for a request with no token, and a
             token not in `tokens` gets 401 "Invalid credentials" on every request.
@@ -237,10 +319,14 @@ class Store:
     tokens: set[str] = field(default_factory=set)
     users: dict[str, str] = field(default_factory=dict)
     read_only: set[str] = field(default_factory=set)
+    orgs: dict[str, set[str]] = field(default_factory=dict)
     strict_auth: bool = False
+    strict_namespaces: bool = False
     page_size: int = 1000
     multipart_size: int = 64 << 20
     repos: dict[tuple[Kind, str], Repo] = field(default_factory=dict)
+    moved: dict[tuple[Kind, str], str] = field(default_factory=dict)  # old id -> new id
+    collections: dict[str, Collection] = field(default_factory=dict)  # by Collection.id
     blobs: dict[str, Blob] = field(default_factory=dict)  # LFS content by sha256
     parts: dict[tuple[str, int], bytes] = field(default_factory=dict)  # multipart uploads under way
     grants: set[tuple[str, str]] = field(default_factory=set)  # (token, repository id)
@@ -261,7 +347,20 @@ class Store:
         with self.lock:
             repo = Repo(kind, repo_id, created=self.tick())
             self.repos[kind, repo_id] = repo
+            self.moved.pop((kind, repo_id), None)
             return repo
+
+    def move(self, kind: Kind, old: str, new: str) -> None:
+        """Rename a repository; requests for the old id are redirected from now on."""
+        with self.lock:
+            repo = self.repos[kind, new] = self.repos.pop((kind, old))
+            repo.id = new
+            self.moved.pop((kind, new), None)
+            self.moved[kind, old] = new
+            self.grants |= {(token, new) for token, name in self.grants if name == old}
+            for item in (item for c in self.collections.values() for item in c.items):
+                if (item["type"], item["id"]) == (kind, old):
+                    item["id"] = new
 
     def commit(
         self,
@@ -287,10 +386,22 @@ class Store:
             made = Commit(sha, parent, dict(files), title, message, author, date)
             repo.commits[sha] = made
             refs[ref] = sha
+            if refs is repo.pulls:
+                num = int(ref.rpartition("/")[2])
+                pull = repo.discussions.get(num) or self.discuss(repo, title, author, date, num)
+                pull.add("commit", author, date, {"subject": title, "oid": sha})
             for blob in files.values():
                 if blob.lfs:
                     self.blobs[blob.sha256] = blob
             return made
+
+    def discuss(
+        self, repo: Repo, title: str, author: str, date: datetime, num: int = 0, pull: bool = True
+    ) -> Discussion:
+        """A new pull request or discussion, under the next number unless one is given."""
+        num = num or max(repo.discussions, default=0) + 1
+        made = repo.discussions[num] = Discussion(num, title, author, date, pull)
+        return made
 
     # ---- access
 
@@ -329,6 +440,16 @@ class Store:
         if token in self.read_only:
             raise HubError(403, "Forbidden: you must use a write token to write to a repository.")
         return self.user(token)
+
+    def may_write(self, owner: str, token: str | None) -> bool:
+        """Whether a writer's token is good for a namespace."""
+        user = self.user(token)
+        return not self.strict_namespaces or owner in {user, *self.orgs.get(user, ())}
+
+    def check_owner(self, owner: str, token: str | None, message: str) -> None:
+        """Refuse with `message` to write in a namespace of somebody else."""
+        if not self.may_write(owner, token):
+            raise HubError(403, message)
 
     def sign(self, text: str) -> str:
         """Signature that lets a storage URL work without a token."""

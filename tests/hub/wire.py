@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import re
 import socket
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.client import responses
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from .store import Blob, HubError, Store
+from .store import Blob, HubError, Kind, Store
 
 
 @dataclass
@@ -108,6 +109,9 @@ _PARTS = {
     "repo": r"(?P<repo>[\w.-]+(?:/[\w.-]+)?)",
     "rev": r"(?P<rev>[^/]+)",
     "path": r"(?P<path>.+)",
+    "num": r"(?P<num>[1-9]\d*)",
+    "slug": r"(?P<slug>[\w.-]+/[\w.-]+)",
+    "id": r"(?P<id>[0-9a-f]{24})",
     "sha256": r"(?P<sha256>[0-9a-f]{64})",
 }
 
@@ -131,21 +135,39 @@ def dispatch(store: Store, request: Request) -> Reply:
                 groups = match.groupdict(default="")
                 request.args = {name: unquote(text) for name, text in groups.items()}
                 store.check_token(request.token)
-                return function(store, request)
+                return renamed(store, request, match) or function(store, request)
         what = f"{request.method} {request.path}"
         raise HubError(501, f"The loopback Hub does not implement {what} (see tests/hub/)")
     except HubError as error:
         return Reply.error(error)
 
 
+def renamed(store: Store, request: Request, match: re.Match[str]) -> Reply | None:
+    """The way to a repository's new name, where the route names a repository by its old one."""
+    kind = cast("Kind", (request.args.get("kind") or "models").removesuffix("s"))
+    new = store.moved.get((kind, request.args.get("repo", "")))
+    if new is None:
+        return None
+    if (kind, new) not in store.moved:
+        store.visible(kind, new, request.token)  # or the redirect would give away a hidden name
+    start, stop = match.span("repo")
+    where = request.target[:start] + new + request.target[stop:]
+    text = f"Temporary Redirect. Redirecting to {where}".encode()
+    return Reply(text, 307, {"Location": where})
+
+
 @dataclass
 class Fault:
-    """A planned failure of the next `left` requests whose "METHOD target" contains `match`."""
+    """A plan for the next `left` requests whose "METHOD target" contains `match`."""
 
     left: int
     match: str
     reply: Reply | None = None  # answer this instead
     cut: int | None = None  # or drop the connection after so many body bytes
+    drop: bool = False  # or drop it without an answer
+    landed: bool = False  # handle the request all the same, before `reply` or `drop`
+    delay: float = 0.0  # seconds to wait before the answer
+    call: Callable[[], object] | None = None  # run this first: for `HubServer.hooks`
 
 
 @dataclass(frozen=True)
@@ -165,18 +187,19 @@ class HubServer(ThreadingHTTPServer):
     block_on_close = False
     request_queue_size = 64
 
-    def __init__(self, store: Store) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(self, store: Store, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), Handler)
         self.store = store
         self.requests: list[tuple[str, str]] = []
         self.exchanges: list[Exchange] = []
         self.crashes: list[str] = []
         self.faults: list[Fault] = []
+        self.hooks: list[Fault] = []
 
-    def take_fault(self, request: Request) -> Fault | None:
-        """The first planned fault that fits this request, used up by one."""
+    def take(self, plans: list[Fault], request: Request) -> Fault | None:
+        """The first plan that fits this request, used up by one."""
         with self.store.lock:
-            for fault in self.faults:
+            for fault in plans:
                 if fault.left > 0 and fault.match in f"{request.method} {request.target}":
                     fault.left -= 1
                     return fault
@@ -199,15 +222,23 @@ class Handler(BaseHTTPRequestHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         request = Request(self.command, self.path, headers, b"".join(self.read_body()))
         self.server.requests.append((request.method, request.target))
-        fault = self.server.take_fault(request)
-        reply = fault.reply if fault else None
-        if reply is None:
-            try:
-                reply = dispatch(self.server.store, request)
-            except Exception as error:  # a bug of the hub itself must not look like a dead network
-                self.server.crashes.append(f"{request.method} {request.target}: {error!r}")
-                reply = Reply.error(HubError(500, f"The loopback Hub crashed: {error!r}"))
-        self.send(request, reply, fault.cut if fault else None)
+        fault = self.server.take(self.server.faults, request) or Fault(0, "")
+        reply = fault.reply
+        try:
+            while hook := self.server.take(self.server.hooks, request):
+                if hook.call is not None:
+                    hook.call()
+            if fault.landed or not (reply or fault.drop):
+                done = dispatch(self.server.store, request)
+                reply = reply or done
+        except Exception as error:  # a bug of the hub itself must not look like a dead network
+            self.server.crashes.append(f"{request.method} {request.target}: {error!r}")
+            reply = Reply.error(HubError(500, f"The loopback Hub crashed: {error!r}"))
+        time.sleep(fault.delay)
+        if fault.drop or reply is None:
+            self.close_connection = True
+            return
+        self.send(request, reply, fault.cut)
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = answer
 

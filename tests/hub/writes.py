@@ -10,7 +10,7 @@ from typing import Any
 
 from .metadata import parse_card
 from .reads import KINDS, check_storage, repo_of
-from .store import CHUNK, Blob, HubError, Kind, Repo, Store, is_large
+from .store import CHUNK, REPO_NAME, Blob, HubError, Kind, Repo, Store, is_large
 from .wire import Reply, Request, route
 
 GITATTRIBUTES = b"".join(
@@ -38,6 +38,20 @@ def named_repo(store: Store, request: Request) -> tuple[Kind, str]:
     return kind, f"{owner}/{asked(request, 'name', str)}"
 
 
+def check_new_id(store: Store, kind: Kind, repo_id: str, token: str | None) -> None:
+    """Refuse an id that no repository can have, or that this user may not take."""
+    owner, _, name = repo_id.partition("/")
+    for part in (owner, name):
+        if not REPO_NAME.fullmatch(part):
+            rules = (
+                "Only regular characters and '-', '_', '.' accepted. '--' and '..' are forbidden. "
+                "'-' and '.' cannot start or end the name. Max length is 96."
+            )
+            raise HubError(400, f'Invalid repo name: "{part}". {rules}')
+    why = f'You don\'t have the rights to create a {kind} under the namespace "{owner}"'
+    store.check_owner(owner, token, why)
+
+
 @route("POST", "/api/repos/create")
 def create_repo(store: Store, request: Request) -> Reply:
     """Make a repository with its first commit; 409 with the url where it exists."""
@@ -46,6 +60,7 @@ def create_repo(store: Store, request: Request) -> Reply:
     body = request.json()
     if unknown := sorted(body.keys() - CREATE_FIELDS):
         raise HubError(501, f"The loopback Hub does not implement {unknown} on create")
+    check_new_id(store, kind, repo_id, request.token)
     with store.lock:
         known = store.repos.get((kind, repo_id))
         repo = known or store.create(kind, repo_id)
@@ -66,8 +81,25 @@ def delete_repo(store: Store, request: Request) -> Reply:
     """Remove a repository."""
     store.writer(request.token)
     kind, repo_id = named_repo(store, request)
-    store.visible(kind, repo_id, request.token)
+    check_rights(store, store.visible(kind, repo_id, request.token), request.token)
     del store.repos[kind, repo_id]
+    return Reply.json({})
+
+
+@route("POST", "/api/repos/move")
+def move_repo(store: Store, request: Request) -> Reply:
+    """Give a repository another name; the old one redirects."""
+    store.writer(request.token)
+    body = {"type": "model", **request.json()}
+    kind = KINDS.get(f"{body['type']}s")
+    if kind is None:
+        raise HubError(501, f"The loopback Hub has no repositories of type {body['type']!r}")
+    old, new = asked(request, "fromRepo", str), asked(request, "toRepo", str)
+    check_rights(store, store.visible(kind, old, request.token), request.token)
+    check_new_id(store, kind, new, request.token)
+    if (kind, new) in store.repos:
+        raise HubError(409, f"There is already a {kind} called {new}")
+    store.move(kind, old, new)
     return Reply.json({})
 
 
@@ -107,11 +139,30 @@ def grant(store: Store, request: Request) -> Reply:
     return Reply.json({})
 
 
-def writable(store: Store, request: Request) -> Repo:
-    """The repository the route names, if the caller may write to it."""
-    store.visible(KINDS[request.args["kind"]], request.args["repo"], request.token)
+def writable(store: Store, request: Request, proposal: bool = False) -> Repo:
+    """The repository the route names, if the caller may write to it (or open a pull request)."""
+    repo = repo_of(store, request)
     store.writer(request.token)
-    return repo_of(store, request)
+    if not proposal:
+        check_rights(store, repo, request.token)
+    return repo
+
+
+def check_rights(store: Store, repo: Repo, token: str | None) -> None:
+    """Refuse to change a repository in a namespace of somebody else."""
+    why = f"Forbidden: you have no write access to the {repo.kind} {repo.id}"
+    store.check_owner(repo.owner, token, why)
+
+
+def committable(store: Store, request: Request) -> Repo:
+    """Like `writable`, for commits: anyone may open a pull request and go on with their own."""
+    repo = writable(store, request, proposal=True)
+    ref = request.args["rev"]
+    pull = repo.discussions.get(int(ref.rpartition("/")[2])) if ref in repo.pulls else None
+    if not (request.flag("create_pr") or (pull and pull.author == store.user(request.token))):
+        hint = "pass `create_pr=1` as a query parameter to create a Pull Request"
+        store.check_owner(repo.owner, request.token, f"Forbidden: {hint}")
+    return repo
 
 
 @route("POST", "/api/{kind}/{repo}/branch/{rev}")
@@ -168,7 +219,7 @@ def validate_yaml(store: Store, request: Request) -> Reply:
 @route("POST", "/api/{kind}/{repo}/preupload/{rev}")
 def preupload(store: Store, request: Request) -> Reply:
     """How each file is to be uploaded, and the id of what is there already."""
-    repo = writable(store, request)
+    repo = committable(store, request)
     files = repo.at(request.args["rev"]).files
     if request.json().get("gitIgnore") or ".gitignore" in files:
         raise HubError(501, "The loopback Hub does not implement .gitignore on upload")
@@ -190,7 +241,7 @@ def preupload(store: Store, request: Request) -> Reply:
 @route("POST", "/{prefix}{repo}\\.git/info/lfs/objects/batch")
 def lfs_batch(store: Store, request: Request) -> Reply:
     """Where to put each LFS object; nothing to do for the ones we have."""
-    writable(store, request)
+    writable(store, request, proposal=True)
     body = request.json()
     if body.get("operation") != "upload" or body.get("hash_algo", "sha256") != "sha256":
         raise HubError(501, "The loopback Hub's LFS batch only does sha256 uploads")
@@ -266,7 +317,7 @@ def keep(store: Store, sha256: str, data: bytes) -> Reply:
 @route("POST", "/{prefix}{repo}\\.git/info/lfs/verify")
 def verify(store: Store, request: Request) -> Reply:
     """Whether an object arrived whole."""
-    writable(store, request)
+    writable(store, request, proposal=True)
     blob = store.blobs.get(asked(request, "oid", str))
     if blob is None or blob.size != request.json().get("size"):
         raise HubError(404, "The object was not uploaded")
@@ -275,31 +326,42 @@ def verify(store: Store, request: Request) -> Reply:
 
 @route("POST", "/api/{kind}/{repo}/commit/{rev}")
 def commit(store: Store, request: Request) -> Reply:
-    """Apply additions and deletions on a branch, or open a pull request; 412 on a stale parent."""
-    repo = writable(store, request)
+    """Apply additions and deletions on a branch, or open a pull request; 412 on a stale parent.
+
+    A pull request starts from the parent it names, which need not be the branch's last commit.
+    """
+    repo = committable(store, request)
     lines = [json.loads(line) for line in request.body.splitlines() if line.strip()]
     if not lines or lines[0]["key"] != "header":
         raise HubError(400, "A commit starts with its header line")
     header, ref = lines[0]["value"], request.args["rev"]
     create_pr = request.flag("create_pr")
+    author, parent = store.user(request.token), header.get("parentCommit")
     with store.lock:
+        if create_pr and ref not in repo.branches:
+            raise HubError(404, f"Invalid rev id: {ref}", "RevisionNotFound")
         if ref not in repo.branches and ref not in repo.pulls:
             repo.at(ref)  # an unknown revision is 404
             raise HubError(400, f"{ref} is not a branch: cannot commit to it")
         head = repo.at(ref)
-        if header.get("parentCommit") not in (None, head.sha):
+        if parent is not None and create_pr:
+            head = repo.at(next((sha for sha in repo.commits if sha.startswith(parent)), parent))
+        elif parent is not None and not head.sha.startswith(parent):
             raise HubError(412, "A commit has happened since. Please refresh and try again.")
         files = dict(head.files)
         for line in lines[1:]:
             apply(store, files, line["key"], line["value"])
         if create_pr:
-            ref = f"refs/pr/{len(repo.pulls) + 1}"
+            pull = store.discuss(repo, header["summary"], author, store.tick())
+            pull.base, ref = ref, f"refs/pr/{pull.num}"
+            if header.get("description"):
+                pull.comment(author, pull.created, header["description"])
         made = store.commit(
             repo,
             files,
             header["summary"],
             header.get("description", ""),
-            author=store.user(request.token),
+            author=author,
             ref=ref,
             parent=head.sha,
         )
