@@ -11,19 +11,26 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eval.cli import Parser, dispatch
 from eval.errors import UserError
 from eval.files import default_cache
 
+if TYPE_CHECKING:
+    from eval.remote import Pushed
+    from eval.results import Shelf
+
 COMMANDS = {
     "run": "score models on tasks; what is done is not done again",
     "plan": "what a run with the same arguments would cost",
     "list": "tasks, suites, protocols or models that can be named",
-    "leaderboard": "boards of all results in a directory",
+    "leaderboard": "boards of all results in a directory or a data set repository of the Hub",
     "compare": "two models on the same episodes and images, with paired tests",
     "verify": "run one result again and say equal, or what differs",
+    "push": "offer results to a data set repository of the Hub, as a pull request",
+    "merge": "check and merge such a pull request (for those who keep the repository)",
+    "export": "results in the every_eval_ever format",
     "cache": "list or remove cached features",
 }
 
@@ -32,7 +39,10 @@ EXAMPLES = """examples:
   transfer-eval run hf-hub:timm/resnet50.a1_in1k --data DATA --task eurosat dtd --protocol fewshot
   transfer-eval run local-dir:my_model --task imagefolder:photos --shots 1 5
   torchrun --nproc_per_node 2 -m eval run resnet50.a1_in1k --data DATA --suite subsets
+  transfer-eval run --author ORG --filter objective:supcon --suite mini
   transfer-eval compare random:resnet18 resnet50.a1_in1k
+  transfer-eval push results ORG/results
+  transfer-eval leaderboard --results hub:ORG/results
 """
 
 
@@ -60,17 +70,32 @@ def build_parser() -> Parser:
     listing.add_argument("what", choices=("tasks", "suites", "protocols", "models"))
     listing.add_argument("--json", action="store_true", help="print JSON")
     board = command("leaderboard")
-    _add_results(board)
+    _add_shelf(board)
     board.add_argument("--protocol", nargs="+", action="extend", help="only these protocols")
     compare = command("compare")
     compare.add_argument("model_a", metavar="MODEL_A")
     compare.add_argument("model_b", metavar="MODEL_B")
-    _add_results(compare)
+    _add_shelf(compare)
     verify = command("verify")
     verify.add_argument("result", type=Path, metavar="RESULT.json")
     verify.add_argument("--data", metavar="DIR", help="where the data lie now, if they moved")
     _add_cache(verify)
     verify.add_argument("--json", action="store_true", help="print JSON")
+    push = command("push", EXAMPLES)
+    push.add_argument("directory", type=Path, metavar="RESULTS_DIR")
+    push.add_argument("repo", metavar="ORG/NAME", help="the data set repository")
+    push.add_argument("--direct", action="store_true", help="commit, with the table, not a request")
+    push.add_argument(
+        "--replace", action="store_true", help="also results whose scores differ from those there"
+    )
+    push.add_argument("--private", action="store_true", help="if the repository is made now")
+    push.add_argument("--dry-run", action="store_true", help="say what would be added")
+    merge = command("merge")
+    merge.add_argument("repo", metavar="ORG/NAME")
+    merge.add_argument("number", type=int, metavar="NUMBER", help="of the pull request")
+    export = command("export")
+    export.add_argument("out", type=Path, metavar="DIR", help="where the files go")
+    _add_shelf(export)
     cache = command("cache")
     actions = cache.add_subparsers(dest="action", metavar="ls|rm", required=True)
     ls = actions.add_parser("ls", help="list cached features")
@@ -87,8 +112,14 @@ def build_parser() -> Parser:
 
 def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "models", nargs="+", metavar="MODEL",
+        "models", nargs="*", metavar="MODEL",
         help="hf-hub:org/name[@rev], local-dir:PATH, zoo:NAME, zoo:all, random:ARCH or a timm name",
+    )  # fmt: skip
+    parser.add_argument("--author", metavar="ORG", help="all models of an author of the Hub")
+    parser.add_argument("--collection", metavar="C", help="all models of a collection of the Hub")
+    parser.add_argument(
+        "--filter", nargs="+", action="extend", metavar="TAG",
+        help="models of the Hub with all these tags, for example objective:supcon",
     )  # fmt: skip
     parser.add_argument("--suite", nargs="+", action="extend", metavar="S", help="mini, subsets")
     parser.add_argument(
@@ -121,6 +152,28 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_results(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
     parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_shelf(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--results", default="results", metavar="DIR", help="a directory, or hub:ORG/NAME[@rev]"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _shelf(text: str) -> Shelf:
+    """The results of a directory or a data set repository; files that are none are told."""
+    from eval.results import read_shelf
+
+    if text.startswith("hub:"):
+        from eval.remoteread import fetch
+
+        shelf = read_shelf(fetch(text))
+    else:
+        shelf = read_shelf(Path(text))
+    for path, why in shelf.foreign:
+        print(f"skipped {path}: {why}", file=sys.stderr)
+    return shelf
 
 
 def _add_cache(parser: argparse.ArgumentParser) -> None:
@@ -162,8 +215,21 @@ def _request(args: argparse.Namespace) -> Any:
             raise UserError(f"--{name} must be at least {least}, got {value}")
     if args.seed > 2**32 - 1:
         raise UserError(f"--seed must be below 2**32, got {args.seed}")
+    models = [name for text in args.models for name in expand(text)]
+    if args.author or args.collection or args.filter:
+        from eval.search import find_models
+
+        found = find_models(
+            args.cache or default_cache(),
+            author=args.author, collection=args.collection, tags=args.filter or (),
+        )  # fmt: skip
+        for why in found.skipped:
+            print(f"skipped: {why}", file=sys.stderr)
+        models += found.models
+    if not models:
+        raise UserError("no MODEL given; name one, or use --author, --collection or --filter")
     return Request(
-        models=[name for text in args.models for name in expand(text)],
+        models=models,
         tasks=tasks,
         protocols=protocols,
         cache=args.cache or default_cache(),
@@ -256,15 +322,13 @@ def list_command(args: argparse.Namespace) -> int:
 def leaderboard_command(args: argparse.Namespace) -> int:
     from eval import board
     from eval.protocols import protocol_named
-    from eval.results import read_shelf
 
     wanted = [protocol_named(p).name for p in args.protocol or []]
-    shelf = read_shelf(args.results)
-    for path, why in shelf.foreign:
-        print(f"skipped {path}: {why}", file=sys.stderr)
-    results = [r for _, r in shelf.results if not wanted or r.protocol.name in wanted]
+    results = [
+        r for _, r in _shelf(args.results).results if not wanted or r.protocol.name in wanted
+    ]
     if not results:
-        raise UserError(f"no results in {str(args.results)!r}; make some with `transfer-eval run`")
+        raise UserError(f"no results in {args.results!r}; make some with `transfer-eval run`")
     tables = board.tables(results)
     if args.json:
         print(json.dumps([board.as_json(t) for t in tables], indent=1))
@@ -275,9 +339,8 @@ def leaderboard_command(args: argparse.Namespace) -> int:
 
 def compare_command(args: argparse.Namespace) -> int:
     from eval import compare
-    from eval.results import read_shelf
 
-    results = [r for _, r in read_shelf(args.results).results]
+    results = [r for _, r in _shelf(args.results).results]
     found = compare.compare(args.model_a, args.model_b, results)
     if args.json:
         print(json.dumps([compare.as_json(c) for c in found], indent=1))
@@ -308,6 +371,53 @@ def verify_command(args: argparse.Namespace) -> int:
     return 0 if verdict.equal else 1
 
 
+def push_command(args: argparse.Namespace) -> int:
+    from eval.remote import push
+
+    done = push(
+        args.directory, args.repo, direct=args.direct, replace=args.replace,
+        private=args.private, dry_run=args.dry_run,
+    )  # fmt: skip
+    for file, why in done.skipped:
+        print(f"skipped {file}: {why}", file=sys.stderr)
+    if args.dry_run:
+        print(f"{done.url}: would add {len(done.added)} results, {done.held} are there already")
+        for path in done.added:
+            print(f"  {path}")
+        return 0
+    print(_pushed(done))
+    return 0
+
+
+def _pushed(done: Pushed) -> str:
+    if done.pull_request:
+        return f"{len(done.added)} results offered: {done.pull_request}"
+    if not done.added:
+        return f"{done.url}: nothing to add, all {done.held} results are there (commit {done.sha})"
+    return (
+        f"{done.url}: {len(done.added)} results added (commit {done.sha})\n"
+        f"  transfer-eval leaderboard --results hub:{'/'.join(done.url.split('/')[-2:])}"
+    )
+
+
+def merge_command(args: argparse.Namespace) -> int:
+    from eval.remote import merge
+
+    print(_pushed(merge(args.repo, args.number)))
+    return 0
+
+
+def export_command(args: argparse.Namespace) -> int:
+    from eval.interchange import EVERY_EVAL_EVER, write_every_eval_ever
+
+    files = write_every_eval_ever([r for _, r in _shelf(args.results).results], args.out)
+    if args.json:
+        print(json.dumps([str(f) for f in files], indent=1))
+    else:
+        print(f"{len(files)} files of every_eval_ever {EVERY_EVAL_EVER} under {args.out}")
+    return 0
+
+
 def cache_command(args: argparse.Namespace) -> int:
     from eval import cache
 
@@ -331,6 +441,9 @@ HANDLERS = {
     "leaderboard": leaderboard_command,
     "compare": compare_command,
     "verify": verify_command,
+    "push": push_command,
+    "merge": merge_command,
+    "export": export_command,
     "cache": cache_command,
 }
 

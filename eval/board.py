@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from eval.protocols import PROTOCOLS
-from eval.results import Result, Score
+from eval.results import Result, Score, changes
 from eval.stats import ranks
 from eval.text import text_table
 
@@ -83,22 +83,7 @@ def model_label(result: Result) -> str:
 
 def setting_label(result: Result) -> str:
     """What differs from the protocol's defaults: part of a table's identity."""
-    known = PROTOCOLS.get(result.protocol.name)
-    default: dict[str, Any] = {}
-    if known:
-        default = {
-            k: list(v) if isinstance(v, tuple) else v for k, v in vars(known.settings()).items()
-        }
-    changed = {
-        k: v for k, v in result.protocol.config.items() if k != "shots" and default.get(k) != v
-    }
-    if result.seed:
-        changed["seed"] = result.seed
-    if result.limit:
-        changed["limit"] = result.limit
-    if result.precision:
-        changed["precision"] = result.precision
-    return ", ".join(f"{k}={v}" for k, v in changed.items())
+    return ", ".join(f"{k}={v}" for k, v in changes(result).items())
 
 
 def main_scores(result: Result) -> list[Score]:
@@ -181,7 +166,8 @@ def as_json(table: Table) -> dict[str, Any]:
     }
 
 
-def _percent(score: Score | None) -> str:
+def percent(score: Score | None) -> str:
+    """``71.8 ±0.7``: half the width of the 95 % interval behind the value."""
     if score is None:
         return "-"
     half = (score.ci_high - score.ci_low) / 2
@@ -197,9 +183,9 @@ def grid(table: Table) -> tuple[list[str], list[list[str]]]:
     ranked = len(tasks) > 1 and len(table.models) > 1
     lines = []
     for r, model in enumerate(table.models):
-        cells = [_percent(table.cells.get((r, c))) for c in range(len(tasks))]
+        cells = [percent(table.cells.get((r, c))) for c in range(len(tasks))]
         if len(tasks) > 1:
-            cells.append(_percent(means[r]) if means else "-")
+            cells.append(percent(means[r]) if means else "-")
         if ranked:
             cells.append(f"{places[r]:.2f}" if places else "-")
         lines.append([model, *cells])

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import os
+import re
+import sys
 from collections.abc import Iterable
+
+_TOKEN = re.compile(r"(?<![A-Za-z0-9/])hf_[A-Za-z0-9._-]{4,}|(?i:bearer)(?:\s|%20)+\S+")
 
 
 class UserError(Exception):
@@ -23,7 +28,18 @@ def did_you_mean(name: str, known: Iterable[str], fallback: str = "") -> str:
     return f"; {fallback}" if fallback else ""
 
 
+def without_token(text: str) -> str:
+    """The text with Hub tokens blotted out: a server may echo what it was sent."""
+    known = {os.environ.get(name, "") for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")}
+    hub = sys.modules.get("huggingface_hub")  # where it was not imported, no token was sent
+    known.add((hub.get_token() if hub else None) or "")
+    for token in sorted(filter(None, known), key=len, reverse=True):
+        text = text.replace(token, "[token]")
+    return _TOKEN.sub("[token]", text)
+
+
 def one_line(error: BaseException, limit: int = 300) -> str:
-    """The error's text on one line, cut to ``limit`` characters; its type where it has no text."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    """The error's text on one line, without Hub tokens, cut to ``limit`` characters; its type where
+    it has no text."""
+    text = " ".join(without_token(str(error)).split()) or type(error).__name__
     return text if len(text) <= limit else text[: limit - 3] + "..."

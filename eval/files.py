@@ -40,14 +40,19 @@ def _umask() -> int:
     return mask
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically, keys in the given order, each list of numbers on one line."""
+def dump_json(value: Any) -> bytes:
+    """JSON with keys in the given order and each list of numbers on one line."""
     text = json.dumps(value, indent=1, ensure_ascii=False)
     text = _NUMBER_LIST.sub(
         lambda m: "[" + ", ".join(v.strip() for v in m[1].split(",")) + "]", text
     )
+    return (text + "\n").encode()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``dump_json`` atomically."""
     with atomic_file(path) as file:
-        file.write((text + "\n").encode())
+        file.write(dump_json(value))
 
 
 def sha256_file(path: Path) -> str:

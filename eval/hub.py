@@ -4,20 +4,64 @@ from __future__ import annotations
 
 import contextlib
 import re
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from eval.errors import UserError, one_line
 from eval.files import atomic_file
 
+T = TypeVar("T")
+
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+
+WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds before another attempt where the Hub is busy
+_BUSY = (408, 429, 500, 502, 503, 504)
+# By name: the client's HTTP library was httpx and is httpx2. No connection at all is not among
+# them: without a network the user should hear so at once.
+_CUT = ("ReadError", "WriteError", "RemoteProtocolError", "ReadTimeout", "WriteTimeout")
+
+
+def patiently(call: Callable[[], T]) -> T:
+    """What ``call`` returns; asked again, with growing waits, while the Hub is busy or hangs up.
+
+    The client retries some requests by itself, but neither a HEAD (every download starts with one)
+    nor a commit. Retry-After is heeded up to a minute.
+    """
+    for wait in WAITS:
+        try:
+            return call()
+        except Exception as error:
+            asked = busy(error)
+            if asked is None:
+                raise
+        time.sleep(min(max(wait, asked), 60.0))
+    return call()
+
+
+def busy(error: BaseException | None) -> float | None:
+    """Seconds the Hub asks to wait (0: it does not say); None where asking again is no use."""
+    while error is not None:
+        response = getattr(error, "response", None)
+        if response is not None and response.status_code in _BUSY:
+            after = response.headers.get("Retry-After", "")
+            return float(after) if re.fullmatch(r"\d+(\.\d+)?", after) else 0.0
+        if any(kind.__name__ in _CUT for kind in type(error).__mro__):
+            return 0.0
+        error = error.__cause__ or error.__context__
+    return None
 
 
 @dataclass(frozen=True)
 class Pin:
-    """A repository at one commit. ``files`` is None when the answer came from the local cache."""
+    """A repository at one commit. ``files`` is None when the answer came from the local cache.
 
+    ``repo`` is its name of today: the Hub answers for the old name of a renamed one.
+    """
+
+    repo: str
     sha: str
     files: frozenset[str] | None
 
@@ -41,14 +85,16 @@ def pin(
     exact = revision is not None and _COMMIT.fullmatch(revision) is not None
     # A data set's rows may all be remembered; if they are not, loading it asks the Hub.
     if revision and exact and (kind == "dataset" or _cached(repo, revision, kind, needed)):
-        return Pin(revision, None)
+        return Pin(repo, revision, None)
     try:
         if constants.HF_HUB_OFFLINE:
             raise hub_errors.OfflineModeIsEnabled("HF_HUB_OFFLINE is set")
         ask = HfApi().model_info if kind == "model" else HfApi().dataset_info
-        info = ask(repo, revision=revision, timeout=30)
-        assert info.sha is not None
-        return Pin(info.sha, frozenset(s.rfilename for s in info.siblings or []))
+        info = patiently(lambda: ask(repo, revision=revision, timeout=30))
+        if info.sha is None or not _COMMIT.fullmatch(info.sha):  # it will be part of a path
+            raise ValueError(f"the Hub calls its commit {info.sha!r}")
+        now = info.id if re.fullmatch(r"[\w.-]+/[\w.-]+", info.id) else repo
+        return Pin(now, info.sha, frozenset(s.rfilename for s in info.siblings or []))
     except hub_errors.GatedRepoError:
         raise UserError(gated(repo, what)) from None
     except hub_errors.RepositoryNotFoundError:
@@ -63,7 +109,7 @@ def pin(
     except Exception as error:  # no network, a proxy's page, a 5xx: all mean "cannot ask now"
         ref = _ref_file(repo, revision, kind)
         if ref.is_file() and _cached(repo, sha := ref.read_text().strip(), kind, needed):
-            return Pin(sha, None)
+            return Pin(repo, sha, None)
         raise UserError(
             f"{what}: the Hub cannot be reached and {repo!r} is not in the local cache "
             f"({one_line(error, 160)})"
@@ -111,7 +157,10 @@ def fetch(repo: str, sha: str, names: tuple[str, ...], what: str) -> Path:
     from huggingface_hub import hf_hub_download
 
     try:
-        files = [hf_hub_download(repo, name, revision=sha) for name in names]
+        files = [
+            patiently(lambda name=name: hf_hub_download(repo, name, revision=sha))  # type: ignore[misc]
+            for name in names
+        ]
     except Exception as error:
         causes = (error, error.__cause__)
         if any(isinstance(c, hub_errors.GatedRepoError) for c in causes):

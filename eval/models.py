@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from eval import hub
 from eval.errors import UserError, did_you_mean, one_line
 from eval.files import sha256_file, write_json
+from eval.text import slug
 from zoo.names import STUDY
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class ResolvedModel:
     def slug(self) -> str:
         """The model's folder under the results directory."""
         size = f"@{self.img_size}px" if self.img_size else ""
-        return re.sub(r"[^A-Za-z0-9._+-]+", "--", self.id.partition("@")[0]).strip("-") + size
+        return slug(self.id.partition("@")[0]) + size
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,8 @@ def parse_model(text: str) -> ModelName:
         raise UserError(f"model {text!r} ends in '@' without a revision")
     if not name:
         raise UserError(f"model {text!r} has no name before '@'; use {_FORMS}")
+    if ".." in revision:  # it becomes part of a path in the Hub's cache
+        raise UserError(f"model {text!r}: no revision has '..' in its name")
     if kind == "hub" and not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise UserError(f"model {text!r} names no Hub repository; use hf-hub:org/name[@rev]")
     if kind == "zoo" and not re.fullmatch(r"[\w.+-]+", name):
@@ -139,10 +142,11 @@ def parse_model(text: str) -> ModelName:
 
 def zoo_names() -> list[str]:
     """Checkpoints that ship with this repository, in the order of the study's objectives."""
-    return sorted((p.parent.name for p in ZOO_FOLDER.glob("*/config.json")), key=_study_order)
+    return sorted((p.parent.name for p in ZOO_FOLDER.glob("*/config.json")), key=study_order)
 
 
-def _study_order(name: str) -> tuple[str, int, str]:
+def study_order(name: str) -> tuple[str, int, str]:
+    """Sorts checkpoint names: by backbone, then as the study's tables order the objectives."""
     backbone, _, tag = name.partition(".")
     slugs = [text.replace("+", "_") for text in STUDY]
     fits = [i for i, slug in enumerate(slugs) if tag.startswith(f"{slug}_")]
@@ -179,7 +183,7 @@ def resolve(text: str, cache: Path, img_size: int | None = None) -> ResolvedMode
         repo = _timm_facts(parsed.name, cache, weights=True)["repo"]
         pinned = _resolve_repo(repo, None, f"timm name {parsed.name!r}", img_size)
         return ResolvedModel(
-            "timm", parsed.name, pinned.spec, parsed.name, pinned.revision, repo=repo,
+            "timm", parsed.name, pinned.spec, parsed.name, pinned.revision, repo=pinned.repo,
             img_size=img_size,
         )  # fmt: skip
     return _resolve_repo(parsed.name, parsed.revision, f"model {text!r}", img_size)
@@ -205,13 +209,18 @@ def _resolve_folder(
     if not folder.is_dir():
         raise UserError(f"model folder {str(folder)!r} does not exist or is no directory")
     files = {p.name for p in folder.iterdir()}
-    config = _check_model_files(files, f"folder {str(folder)!r}", lambda: folder / "config.json")
-    digest = hashlib.sha256(config)
-    digest.update(sha256_file(folder / "model.safetensors").encode())
+    _check_model_files(files, f"folder {str(folder)!r}", lambda: folder / "config.json")
     shown = spec if kind == "zoo" else f"local-dir:{name}"
     return ResolvedModel(
-        kind, name, spec, shown, digest.hexdigest()[:40], folder=folder, img_size=img_size
+        kind, name, spec, shown, folder_revision(folder), folder=folder, img_size=img_size
     )
+
+
+def folder_revision(folder: Path) -> str:
+    """What stands for a commit where there is none: a hash of config.json and the weights."""
+    digest = hashlib.sha256((folder / "config.json").read_bytes())
+    digest.update(sha256_file(folder / "model.safetensors").encode())
+    return digest.hexdigest()[:40]
 
 
 def _check_model_files(files: Set[str], where: str, config_path: Callable[[], Path]) -> bytes:
@@ -247,16 +256,17 @@ def _resolve_repo(
 ) -> ResolvedModel:
     """Pin a Hub repository to a commit and check that timm can load it safely."""
     pinned = hub.pin(repo, revision, "model", what, _MODEL_FILES)
+    now = pinned.repo
     _check_model_files(
         frozenset(_MODEL_FILES) if pinned.files is None else pinned.files,
-        f"Hub repository {repo!r}",
-        lambda: hub.fetch(repo, pinned.sha, ("config.json",), what) / "config.json",
+        f"Hub repository {now!r}",
+        lambda: hub.fetch(now, pinned.sha, ("config.json",), what) / "config.json",
     )
-    hub.remember(repo, revision, pinned.sha)
-    spec = f"hf-hub:{repo}@{pinned.sha}"
+    hub.remember(now, revision, pinned.sha)
     return ResolvedModel(
-        "hub", repo, spec, f"hf-hub:{repo}", pinned.sha, repo=repo, img_size=img_size
-    )
+        "hub", now, f"hf-hub:{now}@{pinned.sha}", f"hf-hub:{now}", pinned.sha, repo=now,
+        img_size=img_size,
+    )  # fmt: skip
 
 
 def _timm_facts(name: str, cache: Path, *, weights: bool) -> dict[str, str]:

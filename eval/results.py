@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from eval.errors import UserError
-from eval.files import write_json
+from eval.files import dump_json, write_json
+from eval.protocols import PROTOCOLS
 from eval.stats import Interval
+from eval.text import slug
 
 SCHEMA_VERSION = 1
 
@@ -130,6 +133,68 @@ class Result(_Part):
         return next((s for s in self.scores if s.name == name), None)
 
 
+def changes(result: Result) -> dict[str, Any]:
+    """What differs from the protocol's defaults: results that differ here are no equals.
+
+    Shot counts are no change: each is a score of its own.
+    """
+    known = PROTOCOLS.get(result.protocol.name)
+    default: dict[str, Any] = {}
+    if known:
+        default = {
+            k: list(v) if isinstance(v, tuple) else v for k, v in vars(known.settings()).items()
+        }
+    changed = {
+        k: v for k, v in result.protocol.config.items() if k != "shots" and default.get(k) != v
+    }
+    if result.seed:
+        changed["seed"] = result.seed
+    if result.limit:
+        changed["limit"] = result.limit
+    if result.precision:
+        changed["precision"] = result.precision
+    return changed
+
+
+def shelf_path(result: Result, *, by_hash: bool = False) -> str:
+    """Where the result lies below a results directory, by its content alone; safe as a path.
+
+    ``by_hash`` is for a second data set of the same task name: its split hash tells them apart.
+    """
+    size = f"@{result.model.img_size}px" if result.model.img_size else ""
+    model = slug(result.model.id.partition("@")[0]) + size
+    task = slug(result.task.name) + (f"~{slug(result.task.split_hash)[:8]}" if by_hash else "")
+    changed = ",".join(f"{k}={v}" for k, v in changes(result).items())
+    variant = "@" + re.sub(r"[^A-Za-z0-9._+=,-]+", "-", changed) if changed else ""
+    name = f"{task}.{slug(result.protocol.name)}{variant}.json"
+    return f"{model}/{slug(result.model.revision)}/{name}"
+
+
+# /home/me/photos, C:\photos, parquet:/home/me/photos?image=img: the last part is the name
+_PLACE = re.compile(
+    r"(?!\w+://)(?:\w+:)?(?:/|~|\\|[A-Za-z]:)(?:[^?]*[/\\])?([^/\\?]+)[/\\]?(?:\?.*)?"
+)
+
+
+def portable(result: Result) -> Result:
+    """The result without this machine's folders, fit to be published: data that lie here are
+    ``local:NAME``, a model here is ``local-dir:NAME``."""
+    place = _PLACE.fullmatch(result.task.source)
+    task = {"source": f"local:{place[1]}"} if place else {}
+    kind, _, path = result.model.spec.partition(":")
+    model = {"spec": f"local-dir:{_last(path)}"} if kind == "local-dir" else {}
+    return result.model_copy(
+        update={
+            "task": result.task.model_copy(update=task),
+            "model": result.model.model_copy(update=model),
+        }
+    )
+
+
+def _last(path: str) -> str:
+    return re.split(r"[/\\]", path.rstrip("/\\"))[-1]
+
+
 class NotAResult(ValueError):
     """The file is no result of this schema; the text says why."""
 
@@ -152,6 +217,11 @@ def read_result(path: Path) -> Result:
         first = error.errors()[0]
         where = ".".join(str(p) for p in first["loc"])
         raise NotAResult(f"{where}: {first['msg']}") from None
+
+
+def dump_result(result: Result) -> bytes:
+    """The file's content."""
+    return dump_json(result.model_dump(mode="json"))
 
 
 def write_result(path: Path, result: Result) -> None:

@@ -32,6 +32,8 @@ class Task:
     citation: str
     full: tuple[int, int] | None = None  # classes and images of the whole set, for a subset
     note: str = ""
+    terms: str = ""  # where the licence can be read
+    hub: str = ""  # the whole data set on the Hub, for reference
     kind: Kind = "classification"
     embedded: bool = False  # made by eval.mini on this machine, nothing to download
 
@@ -188,6 +190,8 @@ _REAL = _real(
         licence="ImageNet terms: non-commercial research and education",
         citation="Le, Yang, Stanford CS231n 2015; Deng et al., CVPR 2009",
         note="the zoo's pretraining data: in-domain for its models; tested on validation images",
+        terms="https://image-net.org/download.php",
+        hub="zh-plus/tiny-imagenet",
     ),
     Task(
         "voc2007",

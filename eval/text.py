@@ -5,7 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+_UNSAFE = re.compile(r"[^A-Za-z0-9._+-]+")
 _NUMBER = re.compile(r"[-+<]?\d[\d.,]*( .*)?|-|")
+
+
+def slug(text: str) -> str:
+    """The text as one part of a path, on any system and however hostile: ``org/name`` is
+    ``org--name``. Never empty, never ``.`` or ``..``."""
+    return _UNSAFE.sub("--", text).strip("-").lstrip(".") or "-"
 
 
 def text_table(
@@ -14,7 +21,8 @@ def text_table(
     """Aligned columns, numbers to the right and words to the left; Markdown if asked for."""
     columns = list(zip(header, *lines, strict=True))
     widths = [max(map(len, column)) for column in columns]
-    numeric = [all(_NUMBER.fullmatch(cell) for cell in column[1:]) for column in columns]
+    # bold numbers are numbers
+    numeric = [all(_NUMBER.fullmatch(c.strip("*")) for c in column[1:]) for column in columns]
 
     def row(cells: Sequence[str]) -> str:
         padded = [

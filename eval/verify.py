@@ -46,6 +46,9 @@ def verify(path: Path, cache: Path, data_dir: Path | None = None) -> Verdict:
         ) from None
     model = resolve(old.model.spec, cache, old.model.img_size)
     name = old.task.name
+    if old.task.source.startswith("local:") and (name not in TASKS or data_dir is None):
+        cure = "say where they lie with --data DIR" if name in TASKS else "verify it there"
+        raise UserError(f"{path} was measured on data of another machine; {cure}")
     if name in TASKS:
         data_dir = data_dir or (None if TASKS[name].embedded else Path(old.task.source).parent)
         task = load_task(name, cache, data_dir, old.limit, old.seed)

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import tempfile
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -38,10 +42,15 @@ def pytest_unconfigure() -> None:
 
 
 @pytest.fixture
-def hub() -> LoopbackHub:
-    """The loopback Hub of this session; ``huggingface_hub`` in this process talks to it."""
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
+    """The loopback Hub of this session; ``huggingface_hub`` in this process talks to it.
+
+    A test's planned faults end with it, and nobody waits long for a busy Hub.
+    """
+    monkeypatch.setattr("eval.hub.WAITS", (0.01, 0.02, 0.04))
     _HUB.requests.clear()
-    return _HUB
+    yield _HUB
+    _HUB.clear_faults()
 
 
 @pytest.fixture
@@ -60,6 +69,46 @@ def real_data() -> Path:
             pytest.fail(reason)
         pytest.skip(reason)
     return folder
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Cli = Callable[..., Ran]
+
+
+@pytest.fixture
+def cli(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> Cli:
+    """Runs a command here. Warnings and log lines, which pytest keeps from stderr, count as it."""
+
+    import eval.__main__
+
+    def run(*argv: str | Path) -> Ran:
+        capfd.readouterr()
+        caplog.clear()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("default")
+            warnings.simplefilter("ignore", DeprecationWarning)
+            try:
+                code = eval.__main__.main([str(a) for a in argv])
+            except SystemExit as stop:  # argparse after --help
+                code = int(stop.code or 0)
+        out, err = capfd.readouterr()
+        err += "".join(f"{w.category.__name__}: {w.message}\n" for w in caught)
+        logged = [r for r in caplog.records if r.levelno >= logging.WARNING]
+        return Ran(code, out, err + "".join(f"{r.name}: {r.getMessage()}\n" for r in logged))
+
+    return run
 
 
 def refusal(call: Callable[..., object], *args: object) -> str:

@@ -7,12 +7,10 @@ and timm takes longer than all the rest.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
 import subprocess
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,31 +22,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from eval.__main__ import COMMANDS, main
+from eval.__main__ import COMMANDS
 from eval.protocols import PROTOCOLS
 from eval.results import Result, read_result
 from eval.tasks import SUITES, TASKS
-from tests.conftest import blobs, make_task, write_parquet
+from tests.conftest import Cli, Ran, blobs, make_task, write_parquet
 from tests.hub import LoopbackHub
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = ["--episodes", "20", "--precision", "fp32", "--img-size", "32"]
-
-
-@dataclass(frozen=True)
-class Ran:
-    """What a command left behind."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Cli = Callable[..., Ran]
 
 
 @pytest.fixture(autouse=True)
@@ -58,28 +40,6 @@ def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "cwd").mkdir()
     monkeypatch.chdir(tmp_path / "cwd")
-
-
-@pytest.fixture
-def cli(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> Cli:
-    """Runs a command here. Warnings and log lines, which pytest keeps from stderr, count as it."""
-
-    def run(*argv: str | Path) -> Ran:
-        capfd.readouterr()
-        caplog.clear()
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("default")
-            warnings.simplefilter("ignore", DeprecationWarning)
-            try:
-                code = main([str(a) for a in argv])
-            except SystemExit as stop:  # argparse after --help
-                code = int(stop.code or 0)
-        out, err = capfd.readouterr()
-        err += "".join(f"{w.category.__name__}: {w.message}\n" for w in caught)
-        logged = [r for r in caplog.records if r.levelno >= logging.WARNING]
-        return Ran(code, out, err + "".join(f"{r.name}: {r.getMessage()}\n" for r in logged))
-
-    return run
 
 
 def process(*argv: str | Path, python: tuple[str, ...] = ()) -> Ran:

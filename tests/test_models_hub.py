@@ -247,7 +247,7 @@ def test_without_the_hub_and_without_a_cache(
     hub: LoopbackHub, repo: str, files: Files, cache: Path
 ) -> None:
     hub.add_model(repo, files)
-    hub.fail_next(1, 503, match=repo)
+    hub.fail_next(99, 503, match=repo)
     message = refusal(lambda: resolve(f"hf-hub:{repo}", cache))
     assert f"the Hub cannot be reached and {repo!r} is not in the local cache (" in message
     assert "503" in message
@@ -260,7 +260,7 @@ def test_without_the_hub_the_commit_last_seen_serves(
     sha = hub.add_model(repo, files)
     hub.tag(repo, "v1")
     seen = load(resolve(f"hf-hub:{repo}{revision}", cache))
-    hub.fail_next(2, 503, match=repo)
+    hub.fail_next(99, 503, match=repo)
     again = resolve(f"hf-hub:{repo}{revision}", cache)
     assert again == seen.resolved
     assert again.revision == sha
@@ -274,7 +274,7 @@ def test_without_the_hub_a_cache_that_lacks_the_weights_does_not_serve(
 ) -> None:
     hub.add_model(repo, files)
     resolve(f"hf-hub:{repo}", cache)  # fetches config.json only
-    hub.fail_next(1, 503, match=repo)
+    hub.fail_next(99, 503, match=repo)
     assert "not in the local cache" in refusal(lambda: resolve(f"hf-hub:{repo}", cache))
 
 

@@ -19,8 +19,10 @@ from eval.results import (
     Samples,
     Score,
     check_writable,
+    portable,
     read_result,
     read_shelf,
+    shelf_path,
     write_result,
 )
 from eval.stats import Interval
@@ -169,3 +171,51 @@ def test_results_directory_that_is_a_file(tmp_path: Path) -> None:
 def test_check_writable_writes_nothing(tmp_path: Path) -> None:
     check_writable(tmp_path / "new" / "results")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "published"),
+    [
+        ("/home/ada/data/eurosat", "local:eurosat"),
+        ("/home/ada/data/eurosat/", "local:eurosat"),
+        ("~/photos", "local:photos"),
+        ("parquet:/home/ada/photos?image=image&label=a/b", "local:photos"),
+        ("imagefolder:/photos", "local:photos"),
+        (r"C:\Users\ada\photos", "local:photos"),
+        (r"\\server\share\photos", "local:photos"),
+        ("hub:org/name?image=image&label=label", "hub:org/name?image=image&label=label"),
+        ("https://host/data", "https://host/data"),
+        ("mini v1", "mini v1"),
+        ("local:eurosat", "local:eurosat"),
+    ],
+)
+def test_a_published_result_names_no_folder(source: str, published: str) -> None:
+    result = make_result(model="local-dir:/home/ada/my model/")
+    task = result.task.model_copy(update={"source": source})
+    out = portable(result.model_copy(update={"task": task}))
+    assert out.task.source == published
+    assert out.model.spec == "local-dir:my model"
+    assert portable(out) == out
+
+
+@given(st.text(max_size=20), st.text(max_size=20), st.text(max_size=20), st.integers(0, 3))
+def test_a_result_lies_three_parts_below_its_shelf(
+    model: str, revision: str, task: str, seed: int
+) -> None:
+    result = make_result(model=model, revision=revision, task=task).model_copy(
+        update={"seed": seed}
+    )
+    for by_hash in (False, True):
+        parts = shelf_path(result, by_hash=by_hash).split("/")
+        assert len(parts) == 3
+        assert all(part not in ("", ".", "..") and "\\" not in part for part in parts)
+        assert Path("/shelf", *parts).resolve().is_relative_to("/shelf")
+
+
+def test_seed_and_split_make_other_files() -> None:
+    plain, other = make_result(), make_result(split="other")
+    seeded = make_result().model_copy(update={"seed": 3})
+    paths = {shelf_path(r) for r in (plain, other, seeded)}
+    assert paths == {"random--resnet18/seed0/dtd.linear.json",
+                     "random--resnet18/seed0/dtd.linear@seed=3.json"}  # fmt: skip
+    assert shelf_path(other, by_hash=True) != shelf_path(plain, by_hash=True)

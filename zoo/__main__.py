@@ -7,13 +7,21 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from eval.cli import Parser, dispatch
 from eval.errors import UserError
 from eval.files import default_cache
+from zoo.convert import SOURCES
+
+if TYPE_CHECKING:
+    from zoo.publish import Published
 
 COMMANDS = {
     "pretrain": "train one backbone with one objective",
+    "convert": "a foreign checkpoint as a folder that timm loads, every tensor accounted for",
+    "card": "write a checkpoint's model card from its files and results",
+    "publish": "upload a checkpoint to the Hub in one commit, and load it back",
     "list": "checkpoints, objectives or recipes that can be named",
 }
 
@@ -23,6 +31,10 @@ EXAMPLES = """examples:
   transfer-zoo pretrain my_recipe.toml --objective selfsupcon --data 'hub:org/name' --out runs/x
   transfer-zoo pretrain tiny --objective ce --data DATA/tiny_imagenet --out runs/ce --resume
   torchrun --nproc_per_node 8 -m zoo pretrain imagenet --objective supcon --data DIR --out runs/sup
+  transfer-zoo convert moco_v2_800ep_pretrain.pth.tar --source moco --out my/resnet50.moco
+  transfer-zoo card my/resnet50.moco --results results
+  transfer-zoo publish my/resnet50.moco ORG/resnet50.moco --dry-run
+  transfer-zoo publish --all ORG
   transfer-zoo list
 """
 
@@ -30,7 +42,7 @@ EXAMPLES = """examples:
 def build_parser() -> Parser:
     parser = Parser(
         prog="transfer-zoo",
-        description="Pretrain backbones, one objective each, and list what there is.",
+        description="Pretrain backbones, one objective each; describe, publish and convert them.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -65,6 +77,38 @@ def build_parser() -> Parser:
     train.add_argument("--limit", type=int, metavar="N", help="train on N images, class-balanced")
     train.add_argument("--device", metavar="D", help="cpu, cuda or mps; default: the best there is")
     train.add_argument("--cache", type=Path, metavar="DIR", help="default: TRANSFERZOO_CACHE")
+
+    def command(name: str) -> argparse.ArgumentParser:
+        about = COMMANDS[name][0].upper() + COMMANDS[name][1:] + "."
+        return commands.add_parser(
+            name, help=COMMANDS[name], description=about, epilog=EXAMPLES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
+
+    convert = command("convert")
+    convert.add_argument("file", type=Path, metavar="FILE", help="the checkpoint as downloaded")
+    convert.add_argument(
+        "--source", required=True, metavar="S", choices=tuple(SOURCES), help=", ".join(SOURCES)
+    )
+    convert.add_argument("--out", required=True, type=Path, metavar="DIR", help="a new folder")
+    convert.add_argument("--arch", metavar="NAME", help="timm architecture, if it is not evident")
+    convert.add_argument("--objective", metavar="OBJ", help="if the file does not tell")
+    convert.add_argument("--px", type=int, metavar="N", help="input size, if not the source's own")
+    card = command("card")
+    card.add_argument("folder", type=Path, metavar="DIR", help="the checkpoint's folder")
+    card.add_argument("--repo", metavar="ORG/NAME", help="the Hub repository that it speaks of")
+    card.add_argument(
+        "--results", type=Path, metavar="DIR", help="take over these weights' results from here"
+    )
+    publish = command("publish")
+    publish.add_argument("folder", nargs="?", type=Path, metavar="DIR")
+    publish.add_argument("repo", nargs="?", metavar="REPO_ID", help="ORG/NAME")
+    publish.add_argument("--all", metavar="ORG", help="every checkpoint that ships, as ORG/NAME")
+    publish.add_argument("--private", action="store_true", help="if the repository is made now")
+    publish.add_argument("--dry-run", action="store_true", help="check and say what would change")
+    publish.add_argument(
+        "--replace", metavar="SHA", help="the commit by somebody else that may be replaced"
+    )
 
     listing = commands.add_parser("list", help=COMMANDS["list"])
     listing.add_argument(
@@ -113,6 +157,86 @@ def pretrain_command(args: argparse.Namespace) -> int:
     return 0
 
 
+def convert_command(args: argparse.Namespace) -> int:
+    from zoo.convert import convert, render
+
+    done = convert(
+        args.file, args.source, args.out,
+        architecture=args.arch, objective=args.objective, px=args.px,
+    )  # fmt: skip
+    print(render(done, markdown=not sys.stdout.isatty()))
+    print(
+        f"{args.out}: {done.architecture}, {done.params / 1e6:.1f} M parameters\n"
+        f"  transfer-eval run local-dir:{args.out} --suite mini\n"
+        f"  transfer-zoo card {args.out} --results results"
+    )
+    return 0
+
+
+def card_command(args: argparse.Namespace) -> int:
+    from eval.upload import check_repo_id
+    from zoo import card
+    from zoo.checkpoint import adopt
+
+    repo = check_repo_id(args.repo, "--repo") if args.repo else None
+    if args.results:
+        print(f"{len(adopt(args.folder, args.results))} results taken over")
+    done = card.write(args.folder, repo)
+    for name in done.changed:
+        print(f"wrote {args.folder / name}")
+    for name in done.removed:
+        print(f"removed {args.folder / name}: its results are gone")
+    if not done.changed and not done.removed:
+        print(f"{args.folder / 'README.md'} was up to date")
+    return 0
+
+
+def publish_command(args: argparse.Namespace) -> int:
+    from eval.upload import check_repo_id
+    from zoo.publish import collect, publish, publish_all
+
+    if bool(args.all) == bool(args.folder) or bool(args.folder) != bool(args.repo):
+        raise UserError("publish takes DIR REPO_ID, or --all ORG")
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr)
+
+    if args.all:
+        if args.replace:
+            raise UserError("--replace names a commit of one repository; it does not go with --all")
+        check_repo_id(f"{args.all}/x", "--all")
+        repos = []
+        for one in publish_all(args.all, private=args.private, dry_run=args.dry_run, say=say):
+            print(_published(one), flush=True)
+            repos.append(one.repo)
+        if not args.dry_run:
+            print(collect(args.all, repos, private=args.private))
+        return 0
+    one = publish(
+        args.folder, args.repo, private=args.private, dry_run=args.dry_run, replace=args.replace,
+        say=say,
+    )  # fmt: skip
+    print(_published(one))
+    return 0
+
+
+def _published(one: Published) -> str:
+    change = f"{len(one.uploaded)} files, {one.bytes / 1e6:.1f} MB"
+    change += f", {len(one.removed)} removed" if one.removed else ""
+    if one.dry_run:
+        if not one.uploaded and not one.removed:
+            return f"{one.url}: nothing would change (commit {one.sha})"
+        names = [*one.uploaded, *(f"removed: {name}" for name in one.removed)]
+        return "\n  ".join([f"{one.url}: would upload {change}", *names])
+    head = f"{one.url}: {change}, commit {one.sha}"
+    if not one.uploaded and not one.removed:
+        head = f"{one.url}: nothing changed, no commit made (commit {one.sha})"
+    return (
+        f"{head}; loaded back, features equal\n"
+        f'  timm.create_model("hf-hub:{one.repo}", pretrained=True)'
+    )
+
+
 def list_command(args: argparse.Namespace) -> int:
     from zoo import listing
 
@@ -128,7 +252,13 @@ def list_command(args: argparse.Namespace) -> int:
     return 0
 
 
-HANDLERS = {"pretrain": pretrain_command, "list": list_command}
+HANDLERS = {
+    "pretrain": pretrain_command,
+    "convert": convert_command,
+    "card": card_command,
+    "publish": publish_command,
+    "list": list_command,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

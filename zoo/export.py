@@ -17,6 +17,7 @@ from eval.errors import UserError
 from eval.files import atomic_file, write_json
 from zoo.learner import create_backbone
 from zoo.recipe import Recipe
+from zoo.timm_config import timm_config
 
 
 @dataclass(frozen=True)
@@ -51,29 +52,12 @@ def assemble(recipe: Recipe, backbone: nn.Module, classifier: nn.Linear | None) 
 
 def config_of(recipe: Recipe, net: nn.Module, names: tuple[str, ...]) -> dict[str, Any]:
     """timm's config.json: the architecture, and how images must be prepared for it."""
-    image = recipe.image
-    known: dict[str, Any] = getattr(net, "pretrained_cfg", None) or {}
-    classes = int(getattr(net, "num_classes", 0))
-    config: dict[str, Any] = {
-        "architecture": recipe.backbone.architecture,
-        "num_classes": classes,
-        "num_features": int(net.num_features),  # type: ignore[arg-type]
-        "model_args": recipe.backbone.model_args,
-        "pretrained_cfg": {
-            "input_size": [3, image.px, image.px],
-            "fixed_input_size": bool(known.get("fixed_input_size", False)),
-            "interpolation": "bilinear",
-            "crop_pct": image.crop_pct,
-            "crop_mode": "squash",
-            "mean": list(image.mean),
-            "std": list(image.std),
-            "num_classes": classes,
-            "first_conv": known.get("first_conv"),
-            "classifier": known.get("classifier"),
-            "license": "other",
-        },
-    }
-    if classes and names:
+    image, backbone = recipe.image, recipe.backbone
+    config = timm_config(
+        net, backbone.architecture, backbone.model_args, image.px, image.mean, image.std,
+        image.crop_pct, "squash",
+    )  # fmt: skip
+    if config["num_classes"] and names:
         config["label_names"] = list(names)
     return config
 

@@ -17,14 +17,18 @@ class TermFacts:
     needs_labels: bool
     contrastive: bool
     family: str  # learning rates are tuned by family
+    formula: str  # of one image; h feature, W b classifier, q k normalised projections, u queue
 
 
 # In the order in which a sum names them.
+_CE = "-log softmax(W h + b)[y]"
+_SUPCON = "-1/|P| sum_{p in P} log( e^{q.u_p/t} / sum_j e^{q.u_j/t} )"
+_SELFSUPCON = "-log( e^{q.k/t} / (e^{q.k/t} + sum_j e^{q.u_j/t}) )"
 TERMS = {
-    "ce": TermFacts("CE", True, False, "classification"),
-    "ce-strong": TermFacts("CE (strong aug)", True, False, "classification"),
-    "supcon": TermFacts("SupCon", True, True, "contrastive"),
-    "selfsupcon": TermFacts("SelfSupCon", False, True, "contrastive"),
+    "ce": TermFacts("CE", True, False, "classification", _CE),
+    "ce-strong": TermFacts("CE (strong aug)", True, False, "classification", _CE),
+    "supcon": TermFacts("SupCon", True, True, "contrastive", _SUPCON),
+    "selfsupcon": TermFacts("SelfSupCon", False, True, "contrastive", _SELFSUPCON),
 }
 
 # The study's five objectives and its augmentation control, in the order of its tables.

@@ -1,0 +1,303 @@
+"""Results in a data set repository of the Hub: one JSON file a result, and one table of all.
+
+A push is a pull request unless its author may write and asks to. A pull request holds JSON files
+alone: two of them never conflict over the table, which is rebuilt where main changes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from eval.errors import UserError
+from eval.hub import patiently
+from eval.offers import Offer, as_bytes, offers, places
+from eval.remoteread import WHAT, at, contents, fetch, held_at
+from eval.remotereview import check_pull_request, pull_request
+from eval.results import Result, portable, read_shelf
+from eval.resulttable import flaw, table, table_bytes
+from eval.upload import (
+    Moved,
+    Remote,
+    account,
+    changed,
+    check_private,
+    check_repo_id,
+    check_rights,
+    commit,
+    create,
+    look,
+    refusal,
+)
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+__all__ = ["TABLE", "Offer", "Pushed", "fetch", "merge", "push", "table"]
+
+TABLE = "results.parquet"
+_TRIES = 5  # main may move under a push as often
+_TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{30,}")
+
+_CARD = f"""---
+license: cc-by-4.0
+pretty_name: TransferZoo results
+tags:
+- transferzoo
+configs:
+- config_name: default
+  data_files: {TABLE}
+---
+# TransferZoo results
+
+How well the features of frozen vision backbones transfer, one file a (model, task, protocol):
+`model/revision/task.protocol.json`. `{TABLE}` holds all of them, one row a score.
+
+Read them with `transfer-eval leaderboard --results hub:REPO`, add yours with
+`transfer-eval push RESULTS_DIR REPO`.
+"""
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What came of a push or a merge; for a dry run, what would."""
+
+    url: str
+    sha: str  # the commit that holds the results; of main where there was nothing to do
+    pull_request: str  # its address; empty when direct, or nothing to do
+    added: tuple[str, ...]
+    held: int  # results that were there already
+    table: bool  # whether the table was rebuilt
+    skipped: tuple[tuple[Path, str], ...] = ()  # local JSON files that are no results, and why
+
+
+# --------------------------------------------------------------------------- push
+
+
+def push(
+    directory: Path,
+    repo: str,
+    *,
+    direct: bool = False,
+    replace: bool = False,
+    private: bool = False,
+    dry_run: bool = False,
+) -> Pushed:
+    """Add the results below ``directory`` to ``repo``: as a pull request, or ``direct``-ly.
+
+    A repository that does not exist is made, where the account may. Pushing the same again adds
+    nothing. Raises UserError where a result contradicts one that is there (unless ``replace``),
+    and where the Hub refuses; then nothing was added.
+    """
+    from huggingface_hub import HfApi
+
+    check_repo_id(repo, "results repository")
+    local, skipped = _local(directory)
+    api = HfApi()
+    who = account(api)
+    remote = look(api, repo, "dataset")
+    if remote is None or direct:
+        check_rights(who, repo)
+    else:
+        check_rights(who, f"{who.name}/any")  # a token that only reads opens no pull request
+    if remote is not None and private:
+        check_private(api, repo, "dataset")
+    if remote is None and not dry_run:
+        create(api, repo, "dataset", private=private)
+    if remote is None and dry_run:
+        done = _nothing(api, repo, "", len(local), offers(local, {}, repo))
+    elif remote is None or direct:
+        done = _land(api, repo, local, replaced=replace, dry_run=dry_run)
+    else:
+        done = _propose(api, repo, remote, local, replaced=replace, dry_run=dry_run)
+    return dataclasses.replace(done, skipped=skipped)
+
+
+def _local(
+    directory: Path,
+) -> tuple[list[tuple[Path, Result]], tuple[tuple[Path, str], ...]]:
+    """(results fit to be published, the JSON files that are not and why)."""
+    shelf = read_shelf(directory)
+    flaws = {path: flaw(result) for path, result in shelf.results}
+    fit = [(path, portable(r)) for path, r in shelf.results if not flaws[path]]
+    skipped = [*shelf.foreign, *((path, why) for path, why in flaws.items() if why)]
+    if not fit:
+        why = f" ({skipped[0][0]}: {skipped[0][1]})" if skipped else ""
+        raise UserError(
+            f"no results to push in {str(directory)!r}{why}; make some with `transfer-eval run`"
+        )
+    return fit, tuple(skipped)
+
+
+def _propose(
+    api: HfApi,
+    repo: str,
+    remote: Remote,
+    local: Sequence[tuple[Path, Result]],
+    *,
+    replaced: bool,
+    dry_run: bool,
+) -> Pushed:
+    """A pull request with the JSON files that main lacks."""
+    paths = {path for _, result in local for path in places(result)}
+    held = held_at(repo, remote, paths & remote.digests.keys())
+    found = offers(local, held, repo, replace=replaced)
+    if not found or dry_run:
+        return _nothing(api, repo, remote.sha, len(local), found)
+    files = _files(found)
+    landed = commit(api, repo, "dataset", files, (), remote.sha, _title(files), pull_request=True)
+    # An open one is known by its title alone: it may have got other files since.
+    there = look(api, repo, "dataset", landed.sha)
+    if there is None or changed(files, there.digests):
+        raise UserError(
+            f"{landed.pull_request} has the title of this push but other files; close it on its "
+            "page, then push again"
+        )
+    added = tuple(files)
+    return Pushed(
+        _url(api, repo), landed.sha, landed.pull_request, added, len(local) - len(added), False
+    )
+
+
+def _land(
+    api: HfApi,
+    repo: str,
+    local: Sequence[tuple[Path, Result]] = (),
+    *,
+    replaced: bool = False,
+    dry_run: bool = False,
+) -> Pushed:
+    """One commit on main: the JSON files it lacks, the table of all, a card if there is none.
+
+    Goes on from where main is when somebody else was faster.
+    """
+    added: tuple[str, ...] = ()
+    for _ in range(_TRIES):
+        remote = at(api, repo)
+        held = held_at(repo, remote, remote.digests)
+        found = offers(local, held, repo, replace=replaced)
+        added = added or tuple(o.path for o in found)  # an earlier try may have landed unheard
+        if dry_run:
+            return _nothing(api, repo, remote.sha, len(local), found)
+        files = _files(found)
+        everything = {p: r for p, r in held.items() if isinstance(r, Result)}
+        everything |= {o.path: o.result for o in found}
+        whole = {**files, TABLE: table_bytes(list(everything.items()))}
+        if "README.md" not in remote.digests:
+            whole.setdefault("README.md", _CARD.replace("REPO", repo).encode())
+        todo = changed(whole, remote.digests)
+        if not (found or TABLE in todo):
+            return _nothing(api, repo, remote.sha, len(local), ())
+        change = {path: whole[path] for path in todo}
+        title = _title(files) if files else "Rebuild the table"
+        try:
+            landed = commit(api, repo, "dataset", change, (), remote.sha, title)
+        except Moved:
+            continue
+        held_count = max(len(local) - len(added), 0)
+        return Pushed(_url(api, repo), landed.sha, "", added, held_count, TABLE in todo)
+    raise UserError(f"{WHAT} {repo!r} changes all the time; try again later")
+
+
+def _restore(api: HfApi, repo: str, before: Remote, lost: Sequence[str]) -> None:
+    """Put files of an earlier commit back on main, where it lacks them."""
+    files = contents(repo, before, lost)
+    for _ in range(_TRIES):
+        now = at(api, repo)
+        missing = {path: data for path, data in files.items() if path not in now.digests}
+        if not missing:
+            return
+        with contextlib.suppress(Moved):
+            commit(api, repo, "dataset", missing, (), now.sha, "Put back what a merge deleted")
+    raise UserError(f"{', '.join(lost)} is missing and main changes all the time")
+
+
+def _nothing(api: HfApi, repo: str, sha: str, count: int, found: Sequence[Offer]) -> Pushed:
+    added = tuple(o.path for o in found)
+    return Pushed(_url(api, repo), sha, "", added, count - len(added), False)
+
+
+def _files(found: Sequence[Offer]) -> dict[str, bytes]:
+    """The files of a commit. Raises UserError where one holds a token."""
+    from huggingface_hub import get_token
+
+    files = as_bytes({o.path: o.result for o in found})
+    own = (get_token() or "").encode()
+    for path, data in files.items():
+        if (own and own in data) or _TOKEN.search(data):
+            raise UserError(f"the result {path} holds a Hub token; take it out, then push again")
+    return files
+
+
+def _title(files: Mapping[str, bytes]) -> str:
+    """The same for the same files: by it an open pull request is found again."""
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        digest.update(f"{path}\0{hashlib.sha256(files[path]).hexdigest()}\0".encode())
+    count = len(files)
+    return f"Add {count} result{'s' if count > 1 else ''} ({digest.hexdigest()[:8]})"
+
+
+def _url(api: HfApi, repo: str) -> str:
+    return f"{api.endpoint}/datasets/{repo}"
+
+
+# --------------------------------------------------------------------------- merge
+
+
+def merge(repo: str, number: int) -> Pushed:
+    """Check pull request ``number``, merge it and rebuild the table.
+
+    Called again after it was cut off between the two, it rebuilds the table. Raises UserError,
+    with nothing merged, for a pull request that does more than add valid results or scores.
+    """
+    from huggingface_hub import HfApi
+
+    check_repo_id(repo, "results repository")
+    name = f"pull request {number} of {repo!r}"
+    api = HfApi()
+    check_rights(account(api), repo)
+    talk = pull_request(api, repo, number, name)
+    if talk.status == "merged":
+        done = _land(api, repo)
+        if done.table:
+            return dataclasses.replace(done, pull_request=talk.url)
+        raise UserError(f"{name} is merged already")
+    if talk.status != "open":
+        raise UserError(f"{name} is {talk.status}; only an open one can be merged")
+
+    before, theirs = at(api, repo), at(api, repo, f"refs/pr/{number}")
+    added = check_pull_request(api, repo, talk, before, theirs, name)
+    _merge(api, repo, number, name)
+    # Between the check and the merge its author may have pushed to it once more.
+    after = at(api, repo)
+    lost = [path for path in before.digests if path not in after.digests]
+    try:
+        if lost:
+            _restore(api, repo, before, lost)
+        done = _land(api, repo)
+    except UserError as error:
+        raise UserError(
+            f"{name} is merged, but the table is not rebuilt ({error}); merge it again for that"
+        ) from None
+    if lost or at(api, repo, f"refs/pr/{number}").sha != theirs.sha:
+        raise UserError(
+            f"{name} changed while it was merged: look at its last commit on {talk.url}"
+            + (f"; {', '.join(lost)} had been deleted and is back" if lost else "")
+        )
+    return dataclasses.replace(done, pull_request=talk.url, added=added)
+
+
+def _merge(api: HfApi, repo: str, number: int, name: str) -> None:
+    """Merge it. An attempt may have succeeded although its answer was lost."""
+    try:
+        patiently(lambda: api.merge_pull_request(repo, number, repo_type="dataset"))
+    except Exception as error:
+        if pull_request(api, repo, number, name).status != "merged":
+            raise refusal(error, name, "") from None

@@ -1,0 +1,93 @@
+"""Whether a pull request does no more than add results: the check before it is merged."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from eval.errors import UserError
+from eval.hub import patiently
+from eval.offers import covers, difference, places
+from eval.remoteread import RESULT, WHAT, at, held_at
+from eval.results import Result
+from eval.upload import Remote, refusal
+
+if TYPE_CHECKING:
+    from huggingface_hub import DiscussionWithDetails, HfApi
+
+
+def pull_request(api: HfApi, repo: str, number: int, name: str) -> DiscussionWithDetails:
+    """What the Hub says of a pull request for main. Raises UserError where it is none."""
+    if number < 1:
+        raise UserError(f"{name}: pull requests are numbered from 1")
+    try:
+        talk = patiently(lambda: api.get_discussion_details(repo, number, repo_type="dataset"))
+    except Exception as error:
+        response = getattr(error, "response", None)
+        code = response.headers.get("X-Error-Code") if response is not None else None
+        if response is not None and response.status_code == 404 and not code:
+            raise UserError(f"{repo!r} has no pull request {number}") from None
+        raise refusal(error, WHAT, repo) from None
+    if not talk.is_pull_request:
+        raise UserError(f"number {number} of {repo!r} is a discussion, no pull request")
+    if (talk.target_branch or "main").removeprefix("refs/heads/") != "main":
+        raise UserError(f"{name} is for {talk.target_branch!r}, not for main")
+    return talk
+
+
+def check_pull_request(
+    api: HfApi, repo: str, talk: DiscussionWithDetails, main: Remote, theirs: Remote, name: str
+) -> tuple[str, ...]:
+    """The files it adds or extends. Raises UserError naming the first thing it may not do."""
+    start = at(api, repo, _base(api, repo, f"refs/pr/{talk.num}", name))
+    gone = sorted(start.digests.keys() - theirs.digests.keys())
+    if gone:
+        raise UserError(f"{name} deletes {gone[0]}; results are only ever added")
+    touched = sorted(p for p, d in theirs.digests.items() if start.digests.get(p) != d)
+    for path in touched:
+        if not RESULT.fullmatch(path):
+            raise UserError(
+                f"{name} changes {path!r}; only results (MODEL/REVISION/NAME.json) may be added"
+            )
+    if talk.conflicting_files:
+        named = talk.conflicting_files
+        which = ", ".join(named) if isinstance(named, list) else "files that it does not name"
+        raise UserError(
+            f"{name} conflicts with main in {which}; its author must push again and close it"
+        )
+    new, old = held_at(repo, theirs, touched), held_at(repo, main, main.digests.keys() & touched)
+    for path in touched:
+        if why := _objection(path, new[path], old.get(path)):
+            raise UserError(f"{name}: {path} {why}")
+    return tuple(p for p in touched if main.digests.get(p) != theirs.digests[p])
+
+
+def _objection(path: str, new: Result | str, old: Result | str | None) -> str:
+    """Why a file may not come to main; empty where it may."""
+    if isinstance(new, str):
+        return f"is no result ({new})"
+    if path not in places(new):
+        return f"is not where its content belongs ({places(new)[0]})"
+    if not isinstance(old, Result):
+        return ""
+    if what := difference(old, new):
+        hint = "whoever wants that pushes it with --direct --replace"
+        return f"is on main already and {what} ('there' is main); {hint}"
+    return "" if covers(new, old) else "would drop scores or samples that main holds"
+
+
+def _base(api: HfApi, repo: str, ref: str, name: str) -> str:
+    """The commit of main that a pull request started from."""
+    on_main = set(_history(api, repo, "main"))
+    base = next((sha for sha in _history(api, repo, ref) if sha in on_main), None)
+    if base is None:
+        raise UserError(f"{name} shares no commit with main")
+    return base
+
+
+def _history(api: HfApi, repo: str, ref: str) -> list[str]:
+    """Commits, newest first."""
+    try:
+        found = patiently(lambda: api.list_repo_commits(repo, repo_type="dataset", revision=ref))
+    except Exception as error:
+        raise refusal(error, WHAT, repo) from None
+    return [commit.commit_id for commit in found]

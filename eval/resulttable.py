@@ -1,0 +1,123 @@
+"""All results of a repository as one table: one row a score, for whoever reads Parquet."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from eval.board import setting_label
+from eval.errors import UserError
+from eval.results import Result
+from zoo.names import TERMS, parse_objective
+
+if TYPE_CHECKING:
+    import pyarrow
+
+# column -> type; a row's own order of columns is this one
+_COLUMNS = {
+    "path": "string",
+    "model": "string",
+    "revision": "string",
+    "weights_sha256": "string",
+    "objective": "string",
+    "params": "int64",
+    "task": "string",
+    "split_hash": "string",
+    "subset": "bool",
+    "protocol": "string",
+    "setting": "string",
+    "score": "string",
+    "value": "float64",
+    "ci_low": "float64",
+    "ci_high": "float64",
+    "n": "int64",
+    "seed": "int64",
+    "created": "string",
+}
+
+
+def table(results: Sequence[tuple[str, Result]]) -> pyarrow.Table:
+    """One row a score of each (path, result), by path and then in the result's own order.
+
+    The order of ``results`` does not matter. Raises ValueError for one that `flaw` names.
+    """
+    import pyarrow as pa
+
+    schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in _COLUMNS.items()])
+    rows = [
+        row for path, result in sorted(results, key=lambda r: r[0]) for row in _rows(path, result)
+    ]
+    try:
+        return pa.Table.from_pylist(rows, schema)
+    except (OverflowError, UnicodeEncodeError) as error:
+        raise ValueError(str(error)) from None
+
+
+def table_bytes(results: Sequence[tuple[str, Result]]) -> bytes:
+    """The table as a Parquet file; the same results give the same bytes."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    out = pa.BufferOutputStream()
+    pq.write_table(table(results), out, compression="zstd")
+    return out.getvalue().to_pybytes()
+
+
+def flaw(result: Result) -> str:
+    """Why a result of a valid form can still not be published; empty where it can."""
+    names = [score.name for score in result.scores]
+    if not names:
+        return "it has no scores"
+    if len(set(names)) < len(names):
+        return "it has two scores of one name"
+    for score in result.scores:
+        if not (0 <= score.value <= 1):
+            return f"score {score.name!r} is {score.value}, no fraction of one"
+        if not (math.isfinite(score.ci_low) and math.isfinite(score.ci_high)):
+            return f"the interval of score {score.name!r} is not finite"
+    try:
+        result.model_dump_json().encode()
+        table([("", result)])
+    except ValueError:
+        return "a number or a text in it is out of range"
+    return ""
+
+
+def objective_of(model: str) -> str:
+    """The pretraining objective that a zoo model's id tells, else an empty text.
+
+    ``zoo:resnet18_narrow.ce_selfsupcon_tin100`` is ``ce+selfsupcon``.
+    """
+    words = model.rpartition(".")[2].split("_")
+    terms = list(itertools.takewhile(lambda word: word in TERMS, words))
+    if not terms or len(terms) == len(words) or "." not in model:
+        return ""
+    try:
+        return parse_objective("+".join(terms)).name
+    except UserError:  # terms that make no sum
+        return ""
+
+
+def _rows(path: str, result: Result) -> list[dict[str, Any]]:
+    shared = {
+        "path": path,
+        "model": result.model.id,
+        "revision": result.model.revision,
+        "weights_sha256": result.model.weights_sha256,
+        "objective": objective_of(result.model.id),
+        "params": result.model.params,
+        "task": result.task.name,
+        "split_hash": result.task.split_hash,
+        "subset": result.task.subset,
+        "protocol": result.protocol.name,
+        "setting": setting_label(result),
+        "seed": result.seed,
+        "created": result.created,
+    }
+    return [
+        shared
+        | {"score": s.name, "value": s.value, "ci_low": s.ci_low, "ci_high": s.ci_high, "n": s.n}
+        for s in result.scores
+    ]

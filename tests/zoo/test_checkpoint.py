@@ -1,0 +1,592 @@
+"""A checkpoint's folder: what may lie in it, what must agree, and which results are its own.
+
+``make_trained`` and ``make_converted`` build whole folders of a few bytes; test_card uses them too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tomli_w
+
+from eval.results import Result, Samples, Score, dump_result, read_result, shelf_path, write_result
+from tests.conftest import refusal
+from zoo.checkpoint import adopt, contents, read_checkpoint, siblings
+from zoo.names import parse_objective
+from zoo.recipe import load_recipe
+
+NUMBERS = {"dtd": 0.5, "svhn": 0.31, "tiny_imagenet": 0.62, "photos": 0.87}
+KNN = 17.5
+
+
+def write_weights(path: Path, fill: int, classes: int) -> None:
+    """A safetensors file of one convolution, a batch norm and, with classes, a classifier."""
+    shapes = {"conv1.weight": [2, 3, 1, 1], "bn1.weight": [2], "bn1.running_mean": [2]}
+    if classes:
+        shapes |= {"fc.weight": [classes, 2], "fc.bias": [classes]}
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, shape in shapes.items():
+        begin, end = end, end + 4 * int(np.prod(shape))
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + bytes([fill]) * end)
+
+
+def config_of(classes: int) -> dict[str, Any]:
+    named = {"label_names": [f"kind {i}" for i in range(classes)]} if classes else {}
+    return {
+        "architecture": "test_resnet",
+        "num_classes": classes,
+        "num_features": 96,
+        "model_args": {"channels": [4, 8]},
+        "pretrained_cfg": {
+            "input_size": [3, 64, 64],
+            "interpolation": "bilinear",
+            "crop_pct": 0.875,
+            "mean": [0.485, 0.456, 0.406],
+            "std": [0.229, 0.224, 0.225],
+        },
+        **named,
+    }
+
+
+def recipe_of(objective: str, classes: int = 100, **run: Any) -> dict[str, Any]:
+    """What pretrain writes to recipe.toml: the whole shipped recipe, and what happened."""
+    recipe = load_recipe("tiny")
+    happened = {
+        "objective": objective,
+        "learning_rate": recipe.learning_rate(parse_objective(objective)),
+        "data": "tiny_imagenet",
+        "data_fingerprint": "f1" * 32,
+        "images": 30000,
+        "classes": classes,
+        "images_seen": 359424,
+        "seconds": 1290,
+        "validation_knn_top1": KNN,
+        "processes": 1,
+        "precision": "bf16",
+        "device": "cpu (x86_64, 1 threads)",
+        "versions": {"transferzoo": "0.1.0", "torch": "2.15.0"},
+    }
+    return json.loads(recipe.model_dump_json()) | {"run": happened | run}
+
+
+def log_of(objective: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for step in (20, 40, 60):
+        terms = {t: 5.0 / step for t, _ in parse_objective(objective).terms}
+        rows.append({"step": step, "epoch": step / 5, **terms, "total": sum(terms.values())})
+    rows.insert(1, {"step": 20, "epoch": 4, "knn_top1": 9.5})
+    rows.append({"step": 60, "epoch": 12, "knn_top1": KNN})
+    return rows
+
+
+def write_log(folder: Path, rows: list[dict[str, Any]]) -> None:
+    (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def write_toml(path: Path, tree: dict[str, Any]) -> None:
+    path.write_bytes(tomli_w.dumps(tree).encode())
+
+
+def make_trained(folder: Path, objective: str = "ce", fill: int = 1, **run: Any) -> Path:
+    """A folder as `transfer-zoo pretrain` leaves it, without results."""
+    classes = 3 if objective.startswith("ce") else 0
+    folder.mkdir(parents=True)
+    write_weights(folder / "model.safetensors", fill, classes)
+    (folder / "config.json").write_text(json.dumps(config_of(classes), indent=1))
+    write_toml(folder / "recipe.toml", recipe_of(objective, **run))
+    write_log(folder, log_of(objective))
+    return folder
+
+
+def make_converted(folder: Path, **source: Any) -> Path:
+    """A folder as `transfer-zoo convert` leaves it, without results."""
+    folder.mkdir(parents=True)
+    write_weights(folder / "model.safetensors", 9, 0)
+    (folder / "config.json").write_text(json.dumps(config_of(0), indent=1))
+    known = {
+        "kind": "moco", "file": "moco_v2_800ep_pretrain.pth.tar", "sha256": "ab" * 32,
+        "objective": "selfsupcon", "keys_used": 3, "keys_dropped": 2,
+    }  # fmt: skip
+    write_toml(folder / "source.toml", {"source": known | source})
+    return folder
+
+
+def revision_of(folder: Path) -> str:
+    """As transfer-eval names a folder: config.json and the weights, hashed."""
+    digest = hashlib.sha256((folder / "config.json").read_bytes())
+    digest.update(hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest().encode())
+    return digest.hexdigest()[:40]
+
+
+def make_result(
+    folder: Path, task: str, protocol: str, value: float, *, n: int = 40, **changed: Any
+) -> Result:
+    """A result of the folder's weights. ``changed`` are fields by dotted name (``__`` for dots)."""
+    if protocol == "fewshot":
+        names = {"top1_1shot": value - 0.11, "top1_5shot": value, "top1_20shot": value + 0.07}
+        config: dict[str, Any] = {
+            "shots": [1, 5, 20], "n_way": 5, "queries": 15, "episodes": 600, "c": 1.0
+        }  # fmt: skip
+    elif protocol == "linear":
+        names, config = {"top1": value, "mean_per_class": value - 0.013}, {"validation": 0.2}
+    else:
+        names, config = {"top1": value}, {}
+        config = {"ks": [1, 5, 10, 20, 50, 100, 200], "temperature": 0.07, "validation": 0.2}
+    scores, samples = [], {}
+    for i, (name, mean) in enumerate(names.items()):
+        half = 0.021 + 0.003 * i
+        scores.append(
+            Score(name=name, value=round(mean, 6), ci_low=round(mean - half, 6),
+                  ci_high=round(mean + half, 6), n=n)
+        )  # fmt: skip
+        draw = np.random.RandomState([len(task), i])
+        if protocol == "fewshot":
+            samples[name] = Samples.of_episodes(draw.binomial(75, mean, n), 75)
+        else:
+            samples[name] = Samples.of_images(draw.uniform(size=n) < mean)
+    tree = {
+        "schema_version": 1,
+        "model": {
+            "spec": f"local-dir:{folder.resolve()}", "id": f"local-dir:{folder.name}",
+            "revision": revision_of(folder),
+            "weights_sha256": hashlib.sha256(
+                (folder / "model.safetensors").read_bytes()).hexdigest(),
+            "params": 8, "input": {}, "img_size": None,
+        },
+        "task": {
+            "name": task, "source": f"local:{task}", "revision": "",
+            "split_hash": hashlib.sha256(task.encode()).hexdigest(),
+            "counts": {"classes": 5, "train": 50, "test": n}, "subset": task != "photos",
+        },
+        "protocol": {"name": protocol, "config": config},
+        "scores": [s.model_dump() for s in scores],
+        "samples": {k: s.model_dump() for k, s in samples.items()},
+        "environment": {"versions": {"torch": "2.15.0"}, "device": "cpu", "dtype": "fp32",
+                        "threads": 1},
+        "seed": 0, "seconds": {"fit": 1.0}, "created": "2026-11-22T12:06:11+00:00",
+    }  # fmt: skip
+    for key, new in changed.items():
+        *sections, last = key.split("__")
+        place: Any = tree
+        for section in sections:
+            place = place[section]
+        place[last] = new
+    return Result.model_validate(tree)
+
+
+def add_result(
+    folder: Path, task: str, protocol: str, value: float, *, name: str = "", **changed: Any
+) -> Path:
+    """``make_result`` as a file in the folder's results/."""
+    result = make_result(folder, task, protocol, value, **changed)
+    path = folder / "results" / (name or Path(shelf_path(result)).name)
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(dump_result(result))
+    return path
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Path:
+    folder = make_trained(tmp_path / "zoo" / "tiny.ce_tin100")
+    add_result(folder, "dtd", "linear", 0.5)
+    return folder
+
+
+# ------------------------------------------------------------------ what belongs
+
+
+def test_everything_is_read(trained: Path) -> None:
+    for place in ("state/step-1/model.pt", ".gitattributes"):
+        (trained / place).parent.mkdir(parents=True, exist_ok=True)
+        (trained / place).write_text("x")
+    found = read_checkpoint(trained)
+    assert (found.name, found.classes, found.px) == ("tiny.ce_tin100", 3, 64)
+    assert found.params == 6 + 2 + 6 + 3  # without the running mean
+    assert found.objective == parse_objective("ce")
+    assert found.weights == {"ce": 1.0}
+    assert found.knn == [(4, 9.5), (12, KNN)]
+    assert [name for name, _ in found.results] == ["results/dtd.linear.json"]
+    assert contents(trained) == (
+        "config.json", "log.jsonl", "model.safetensors", "recipe.toml", "results/dtd.linear.json",
+    )  # fmt: skip
+
+
+def test_converted_is_read(tmp_path: Path) -> None:
+    found = read_checkpoint(make_converted(tmp_path / "r50.moco"))
+    assert found.recipe is None
+    assert found.log == ()
+    assert found.objective == parse_objective("selfsupcon")
+    assert found.source.kind == "moco"
+
+
+def test_terms_weigh_what_was_asked_else_what_the_recipe_says(tmp_path: Path) -> None:
+    recipe = make_trained(tmp_path / "a", "ce+selfsupcon")
+    asked = make_trained(tmp_path / "b", "ce+selfsupcon", weights={"selfsupcon": 0.5})
+    assert read_checkpoint(recipe).weights == {"ce": 1.0, "selfsupcon": 2.0}
+    assert read_checkpoint(asked).weights == {"ce": 1.0, "selfsupcon": 0.5}
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_missing_file_is_named(trained: Path, name: str) -> None:
+    (trained / name).unlink()
+    assert f"has no {name}" in refusal(read_checkpoint, trained)
+
+
+def test_weights_of_unknown_origin_are_refused(trained: Path) -> None:
+    (trained / "recipe.toml").unlink()
+    said = refusal(read_checkpoint, trained)
+    assert "recipe.toml" in said
+    assert "source.toml" in said
+
+
+def test_no_folder(tmp_path: Path) -> None:
+    assert "is no folder" in refusal(read_checkpoint, tmp_path / "nowhere")
+    (tmp_path / "file").write_text("x")
+    assert "is no folder" in refusal(read_checkpoint, tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["notes.txt", ".DS_Store", "results/notes.txt", "results/old/dtd.json", ".eval_results/x.json",
+     "more/config.json", "states/x"],
+)  # fmt: skip
+def test_an_extra_file_is_named(trained: Path, place: str) -> None:
+    (trained / place).parent.mkdir(parents=True, exist_ok=True)
+    (trained / place).write_text("x")
+    said = refusal(contents, trained)
+    assert repr(place) in said
+    assert "move it away" in said
+
+
+def test_extra_files_are_counted(trained: Path) -> None:
+    for name in ("a.txt", "b.txt", "c.txt"):
+        (trained / name).write_text("x")
+    assert "'a.txt' and 2 more" in refusal(contents, trained)
+
+
+@pytest.mark.parametrize(
+    "name", ["pytorch_model.bin", "last.pth", "a.pt", "b.ckpt", "c.pkl", "results/d.pickle",
+             "w.pth.tar"],
+)  # fmt: skip
+def test_a_pickle_is_called_dangerous(trained: Path, name: str) -> None:
+    (trained / "a.txt").write_text("x")
+    (trained / name).write_bytes(b"x")
+    said = refusal(contents, trained)
+    assert repr(name) in said
+    assert "run code" in said
+
+
+# ------------------------------------------------------------------ what can be read
+
+CONFIGS = {
+    "no JSON": b"{",
+    "no text": b"\xff\xfe",
+    "a list": b"[]",
+    "null": b"null",
+    "no pretrained_cfg": b'{"architecture": "resnet18"}',
+    "null pretrained_cfg": b'{"architecture": "resnet18", "pretrained_cfg": null}',
+    "no architecture": json.dumps({"pretrained_cfg": config_of(0)["pretrained_cfg"]}).encode(),
+    "two sizes": json.dumps(
+        config_of(0) | {"pretrained_cfg": config_of(0)["pretrained_cfg"] | {"input_size": [3, 8]}}
+    ).encode(),
+    "a text as size": json.dumps(
+        config_of(0) | {"pretrained_cfg": config_of(0)["pretrained_cfg"] | {"input_size": "364"}}
+    ).encode(),
+    "no mean": json.dumps(
+        config_of(0)
+        | {"pretrained_cfg": {k: v for k, v in config_of(0)["pretrained_cfg"].items()
+                              if k != "mean"}}
+    ).encode(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_an_incomplete_config_is_refused(tmp_path: Path, name: str) -> None:
+    folder = make_trained(tmp_path / "x")
+    (folder / "config.json").write_bytes(CONFIGS[name])
+    said = refusal(read_checkpoint, folder)
+    assert "config.json" in said
+    assert "pretrained_cfg" in said
+
+
+@pytest.mark.parametrize("classes", ["many", [3], {}, 1.5, -1])
+def test_a_number_of_classes_that_is_none_is_refused(tmp_path: Path, classes: Any) -> None:
+    folder = make_trained(tmp_path / "x")
+    (folder / "config.json").write_text(json.dumps(config_of(0) | {"num_classes": classes}))
+    assert "config.json" in refusal(lambda: read_checkpoint(folder).classes)
+
+
+HEADERS = {
+    "empty": b"",
+    "short": b"\1\2",
+    "no JSON": struct.pack("<Q", 3) + b"abc",
+    "a list": struct.pack("<Q", 2) + b"[]",
+    "no shape": struct.pack("<Q", 8) + b'{"a":{}}',
+    "cut": struct.pack("<Q", 1 << 60) + b'{"a":{"shape":[1]',
+    "null shape": struct.pack("<Q", 20) + b'{"a":{"shape":null}}',
+    "text in shape": struct.pack("<Q", 21) + b'{"a":{"shape":["x"]}}',
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    list(HEADERS),
+)
+def test_broken_weights_are_refused(tmp_path: Path, name: str) -> None:
+    folder = make_trained(tmp_path / "x")
+    (folder / "model.safetensors").write_bytes(HEADERS[name])
+    assert "is no safetensors file" in refusal(read_checkpoint, folder)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"= 3",
+        b"\xff",
+        b"run = 3",
+        b"[run]\nobjective = 3",
+        b"",
+    ],
+)
+def test_a_recipe_that_is_none_is_refused(tmp_path: Path, content: bytes) -> None:
+    folder = make_trained(tmp_path / "x")
+    (folder / "recipe.toml").write_bytes(content)
+    (folder / "log.jsonl").unlink()
+    assert "recipe.toml" in refusal(read_checkpoint, folder)
+
+
+def test_a_recipe_with_an_unknown_key_is_refused(tmp_path: Path) -> None:
+    folder = make_trained(tmp_path / "x")
+    write_toml(folder / "recipe.toml", recipe_of("ce") | {"foo": 1})
+    assert "unknown key 'foo'" in refusal(read_checkpoint, folder)
+
+
+def test_an_unknown_objective_is_refused(tmp_path: Path) -> None:
+    folder = make_trained(tmp_path / "x")
+    recipe = recipe_of("ce")
+    write_toml(folder / "recipe.toml", recipe | {"run": recipe["run"] | {"objective": "barlow"}})
+    assert "unknown objective 'barlow'" in refusal(read_checkpoint, folder)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"[source",
+        b"\xff",
+        b"x = 1",
+        b"source = 3",
+        b"",
+    ],
+)
+def test_a_source_that_is_none_is_refused(tmp_path: Path, content: bytes) -> None:
+    folder = make_converted(tmp_path / "x")
+    (folder / "source.toml").write_bytes(content)
+    assert "source.toml" in refusal(lambda: read_checkpoint(folder).objective)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "not json\n",
+        "3\n",
+        "[1]\n",
+        '"knn_top1"\n',
+    ],
+)
+def test_a_log_that_is_none_is_refused(tmp_path: Path, content: str) -> None:
+    folder = make_trained(tmp_path / "x")
+    (folder / "log.jsonl").write_text(content)
+    assert "log.jsonl is no log" in refusal(lambda: read_checkpoint(folder).knn)
+
+
+@pytest.mark.parametrize("said", [KNN + 0.1, None])
+def test_receipt_and_log_of_different_runs_are_refused(tmp_path: Path, said: Any) -> None:
+    folder = make_trained(tmp_path / "x")
+    tree = recipe_of("ce", validation_knn_top1=said or 0)
+    if said is None:
+        del tree["run"]["validation_knn_top1"]
+    write_toml(folder / "recipe.toml", tree)
+    refused = refusal(read_checkpoint, folder)
+    assert str(said) in refused
+    assert str(KNN) in refused
+
+
+def test_a_receipt_whose_log_is_missing_is_refused(tmp_path: Path) -> None:
+    folder = make_trained(tmp_path / "x")
+    (folder / "log.jsonl").unlink()
+    assert f"validation kNN {KNN}" in refusal(read_checkpoint, folder)
+
+
+# ------------------------------------------------------------------ whose results
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"schema_version": 2}', '{"schema_version": 1}'])
+def test_results_that_are_none_are_refused(trained: Path, content: str) -> None:
+    (trained / "results/odd.json").write_text(content)
+    said = refusal(read_checkpoint, trained)
+    assert "odd.json is no result file" in said
+
+
+def test_results_of_other_weights_are_refused(trained: Path) -> None:
+    add_result(trained, "svhn", "linear", 0.3, model__weights_sha256="c0ffee" * 10)
+    said = refusal(read_checkpoint, trained)
+    assert "svhn.linear.json was measured on other weights" in said
+    assert "c0ffeec0ffee" in said
+
+
+def test_new_weights_make_old_results_foreign(trained: Path) -> None:
+    write_weights(trained / "model.safetensors", 2, 3)
+    assert "other weights" in refusal(read_checkpoint, trained)
+
+
+def test_results_with_another_config_are_refused(trained: Path) -> None:
+    config = json.loads((trained / "config.json").read_text())
+    config["pretrained_cfg"]["crop_pct"] = 1.0
+    (trained / "config.json").write_text(json.dumps(config))
+    assert "measured with another config.json" in refusal(read_checkpoint, trained)
+
+
+@pytest.mark.parametrize("kind", ["zoo", "local-dir"])
+def test_only_a_folders_revision_tells_of_its_config(trained: Path, kind: str) -> None:
+    sha = "0" * 40  # a commit on the Hub: not comparable
+    add_result(trained, "svhn", "linear", 0.3, model__spec="hf-hub:o/n", model__revision=sha)
+    assert len(read_checkpoint(trained).results) == 2
+    add_result(trained, "svhn", "knn", 0.3, model__spec=f"{kind}:x", model__revision=sha)
+    assert "another config.json" in refusal(read_checkpoint, trained)
+
+
+def test_two_results_of_the_same_thing_are_refused(trained: Path) -> None:
+    add_result(trained, "dtd", "linear", 0.9, name="again.json")
+    said = refusal(read_checkpoint, trained)
+    assert "again.json" in said
+    assert "dtd.linear.json" in said
+    assert "same thing" in said
+
+
+@pytest.mark.parametrize(
+    "changed", [{"seed": 1}, {"limit": 5}, {"precision": "fp32"}, {"model__img_size": 96},
+                {"protocol__config": {"validation": 0.3}}, {"task__split_hash": "1" * 64}],
+    ids=str,
+)  # fmt: skip
+def test_results_at_other_settings_are_other_results(trained: Path, changed: Any) -> None:
+    add_result(trained, "dtd", "linear", 0.4, name="other.json", **changed)
+    assert len(read_checkpoint(trained).results) == 2
+
+
+# ------------------------------------------------------------------ adopt
+
+
+def test_adopt_takes_the_matching_results_under_their_names(tmp_path: Path) -> None:
+    mine = make_trained(tmp_path / "zoo/tiny.ce_tin100", fill=1)
+    other = make_trained(tmp_path / "zoo/tiny.supcon_tin100", "supcon", fill=2)
+    shelf = tmp_path / "shelf"
+    wanted = [
+        make_result(mine, "dtd", "linear", 0.5, task__source=str(tmp_path / "data/dtd")),
+        make_result(mine, "dtd", "fewshot", 0.5),
+        make_result(mine, "dtd", "linear", 0.5, seed=3),
+        make_result(mine, "dtd", "linear", 0.5, model__img_size=96),
+    ]
+    for result in (*wanted, make_result(other, "svhn", "linear", 0.3)):
+        write_result(shelf / shelf_path(result), result)
+    (shelf / "notes.json").write_text("{}")
+    names = adopt(mine, shelf)
+    assert names == [
+        "results/dtd.fewshot.json", "results/dtd.linear.json",
+        "results/dtd.linear@96px.json", "results/dtd.linear@seed=3.json",
+    ]  # fmt: skip
+    assert [name for name, _ in read_checkpoint(mine).results] == names
+    for path in (mine / "results").iterdir():
+        assert str(tmp_path) not in path.read_text()
+    taken = read_result(mine / "results/dtd.linear.json")
+    assert taken.task.source == "local:dtd"
+    assert taken.model.spec == "local-dir:tiny.ce_tin100"
+    assert taken.scores == wanted[0].scores
+    assert not (other / "results").exists()
+    assert adopt(mine, shelf) == names  # again: the same
+
+
+def test_adopt_without_a_matching_result_is_refused(tmp_path: Path) -> None:
+    mine, other = make_trained(tmp_path / "a", fill=1), make_trained(tmp_path / "b", fill=2)
+    result = make_result(other, "dtd", "linear", 0.5)
+    write_result(tmp_path / "shelf" / shelf_path(result), result)
+    assert "no result under" in refusal(adopt, mine, tmp_path / "shelf")
+    assert "does not exist" in refusal(adopt, mine, tmp_path / "nowhere")
+    assert not (mine / "results").exists()
+
+
+def test_adopt_keeps_two_data_sets_of_one_name_apart(tmp_path: Path) -> None:
+    mine = make_trained(tmp_path / "a")
+    for hashed in ("1" * 64, "2" * 64):
+        result = make_result(mine, "photos", "linear", 0.5, task__split_hash=hashed)
+        path = shelf_path(result, by_hash=hashed[0] == "2")
+        write_result(tmp_path / "shelf" / path, result)
+    names = adopt(mine, tmp_path / "shelf")
+    assert len(set(names)) == 2
+    assert len(read_checkpoint(mine).results) == 2
+
+
+def test_adopt_leaves_results_of_another_config(tmp_path: Path) -> None:
+    """A shelf holds both what was measured before config.json was mended and after."""
+    mine = make_trained(tmp_path / "a")
+    for value, revision in ((0.4, "0" * 40), (0.5, revision_of(mine)), (0.4, "f" * 40)):
+        result = make_result(mine, "dtd", "linear", value, model__revision=revision)
+        write_result(tmp_path / "shelf" / shelf_path(result), result)
+    assert adopt(mine, tmp_path / "shelf") == ["results/dtd.linear.json"]
+    (found,) = read_checkpoint(mine).results
+    assert found[1].scores[0].value == 0.5
+
+
+# ------------------------------------------------------------------ siblings
+
+
+def test_siblings_differ_in_the_objective_alone(tmp_path: Path) -> None:
+    joint = make_trained(tmp_path / "tiny.ce_selfsupcon_tin100", "ce+selfsupcon", 1)
+    make_trained(tmp_path / "tiny.supcon_tin100", "supcon", 2)
+    make_trained(tmp_path / "tiny.ce_tin100", "ce", 3)
+    make_trained(tmp_path / "tiny.selfsupcon_other", "selfsupcon", 4, data_fingerprint="e0" * 32)
+    make_trained(tmp_path / "tiny.selfsupcon_short", "selfsupcon", 5, images_seen=128)
+    longer = make_trained(tmp_path / "tiny.selfsupcon_long", "selfsupcon", 6)
+    tree = recipe_of("selfsupcon")
+    tree["train"]["epochs"] = 13
+    write_toml(longer / "recipe.toml", tree)
+    make_converted(tmp_path / "tiny.selfsupcon_moco")
+    (tmp_path / "empty").mkdir()
+    found = siblings(read_checkpoint(joint))
+    assert [c.name for c in found] == [
+        "tiny.ce_tin100", "tiny.supcon_tin100", "tiny.ce_selfsupcon_tin100",
+    ]  # fmt: skip
+    alone = read_checkpoint(tmp_path / "tiny.selfsupcon_moco")
+    assert siblings(alone) == [alone]
+
+
+def test_a_siblings_contradiction_is_named(tmp_path: Path) -> None:
+    mine = make_trained(tmp_path / "tiny.ce_tin100", "ce", 1)
+    other = make_trained(tmp_path / "tiny.supcon_tin100", "supcon", 2)
+    add_result(other, "dtd", "linear", 0.5, model__weights_sha256="0" * 64)
+    said = refusal(lambda: siblings(read_checkpoint(mine)))
+    assert "tiny.supcon_tin100/results/dtd.linear.json was measured on other weights" in said
+
+
+def test_a_link_to_a_checkpoint_is_no_second_sibling(tmp_path: Path) -> None:
+    mine = make_trained(tmp_path / "tiny.ce_tin100")
+    (tmp_path / "latest").symlink_to(mine, target_is_directory=True)
+    assert [c.name for c in siblings(read_checkpoint(mine))] == ["tiny.ce_tin100"]
+
+
+def test_folders_are_read_the_same_wherever_they_lie(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "elsewhere" / trained.name)
+    a, b = read_checkpoint(trained), read_checkpoint(tmp_path / "elsewhere" / trained.name)
+    assert (a.config, a.weights_sha256, a.recipe, a.run, a.log) == (
+        b.config, b.weights_sha256, b.recipe, b.run, b.log,
+    )  # fmt: skip

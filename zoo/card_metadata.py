@@ -1,0 +1,112 @@
+"""What the Hub reads of a checkpoint: the card's YAML and the entries of .eval_results."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from eval.board import main_scores, setting_label
+from eval.models import ZOO_ORG
+from eval.results import Result
+from eval.tasks import TASKS, Task
+from eval.text import slug
+from zoo.checkpoint import Checkpoint
+
+ARXIV = "2103.13517"
+RESULTS_REPO = f"{ZOO_ORG}/results"  # the benchmark that .eval_results speak of
+SOURCE = "TransferZoo"
+KINDS = ("image-classification", "image-feature-extraction")  # with and without classifier
+
+
+def training_data(checkpoint: Checkpoint) -> Task | None:
+    """The declared data set the weights were trained on."""
+    return TASKS.get(checkpoint.data)
+
+
+def metadata(checkpoint: Checkpoint, repo: str) -> dict[str, Any]:
+    from huggingface_hub import EvalResult, ModelCardData
+
+    kind = KINDS[0] if checkpoint.classes else KINDS[1]
+    objective, data = checkpoint.objective, training_data(checkpoint)
+    extra: dict[str, Any] = {}
+    if data is not None:
+        extra["license"] = "other"
+        extra["license_name"] = "terms-of-the-training-data"
+        extra["license_link"] = data.terms or f"https://huggingface.co/{repo}#licence"
+    scores = [
+        EvalResult(
+            task_type="image-classification",
+            task_name="Image classification",
+            dataset_type=result.task.name,
+            dataset_name=_title(result) + (" (subset)" if result.task.subset else ""),
+            # Results that share data set, configuration and revision are merged into one entry.
+            dataset_config=", ".join(p for p in (result.protocol.name, setting(result)) if p),
+            dataset_revision=result.task.split_hash,
+            dataset_split="test" if result.protocol.name != "fewshot" else "train+test",
+            dataset_args=dict(result.task.counts),
+            metric_type="accuracy" if score.name.startswith(("top1", "mean_per")) else score.name,
+            metric_name=f"{result.protocol.name} {score.name}, %",
+            metric_value=round(100 * score.value, 2),
+            metric_args={
+                "ci95": [round(100 * score.ci_low, 2), round(100 * score.ci_high, 2)],
+                "n": score.n,
+            },
+            source_name=SOURCE,
+            source_url=f"https://huggingface.co/{repo}/blob/main/{name}",
+        )
+        for name, result in checkpoint.results
+        for score in result.scores
+    ]
+    card = ModelCardData(
+        library_name="timm",
+        pipeline_tag=kind,
+        tags=[
+            kind,
+            "timm",
+            "transferzoo",
+            f"arxiv:{ARXIV}",
+            *([f"objective:{objective.name}"] if objective else []),
+        ],
+        datasets=[data.hub] if data and data.hub else None,
+        model_name=checkpoint.name if scores else None,
+        eval_results=scores or None,
+        **extra,
+    )
+    return card.to_dict()
+
+
+def _title(result: Result) -> str:
+    return TASKS[result.task.name].title if result.task.name in TASKS else result.task.name
+
+
+def setting(result: Result) -> str:
+    """What makes a result unlike the others: settings, and the input size."""
+    size = f"img_size={result.model.img_size}" if result.model.img_size else ""
+    return ", ".join(part for part in (setting_label(result), size) if part)
+
+
+def eval_results(checkpoint: Checkpoint, repo: str) -> dict[str, list[dict[str, Any]]]:
+    """File stem -> entries: one file for the default settings, one for each other, with notes."""
+    from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
+
+    entries: dict[str, list[EvalResultEntry]] = {}
+    for name, result in checkpoint.results:
+        differs = setting(result)
+        for score in main_scores(result):
+            low, high = 100 * score.ci_low, 100 * score.ci_high
+            notes = [f"95 % interval {low:.2f} to {high:.2f} over {score.n}"]
+            notes += ["subset of the data set"] if result.task.subset else []
+            notes += [f"split {result.task.split_hash[:12]}"]
+            notes += [differs] if differs else []
+            stem = "transferzoo" + (f".{slug(differs)}" if differs else "")
+            entries.setdefault(stem, []).append(
+                EvalResultEntry(
+                    dataset_id=RESULTS_REPO,
+                    task_id=f"{slug(result.task.name)}_{result.protocol.name}_{score.name}",
+                    value=round(100 * score.value, 2),
+                    date=result.created,
+                    source_url=f"https://huggingface.co/{repo}/blob/main/{name}",
+                    source_name="transfer-eval receipt",
+                    notes="; ".join(notes),
+                )
+            )
+    return {stem: eval_result_entries_to_yaml(found) for stem, found in entries.items()}

@@ -1,0 +1,238 @@
+"""A checkpoint's folder -> a Hub repository: one commit that holds everything, then proof."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from eval import upload
+from eval.errors import UserError, one_line
+from eval.hub import patiently
+from eval.models import ZOO_FOLDER, zoo_names
+from eval.results import dump_result, portable
+from zoo import card
+from zoo.checkpoint import contents, read_checkpoint
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+    from torch import Tensor
+
+TRAILER = "Published-by: transfer-zoo"  # in our commits' messages: who changed the repository last
+COLLECTION = "TransferZoo: which pretraining objective transfers?"
+_COLLECTION_ABOUT = "Backbones that differ in the pretraining objective alone, with their transfer"
+_REGULAR_LIMIT = 10_000_000  # bytes; the Hub takes larger text only as LFS, which nobody can read
+_LFS_LIMIT = 50_000_000_000
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Published:
+    """What the repository holds now. ``sha`` is '' in a dry run of a repository yet to be made."""
+
+    repo: str
+    url: str
+    sha: str
+    uploaded: tuple[str, ...]
+    removed: tuple[str, ...]
+    bytes: int  # of what was (or would be) uploaded
+    dry_run: bool
+
+
+def publish(
+    folder: Path,
+    repo: str,
+    *,
+    private: bool = False,
+    dry_run: bool = False,
+    replace: str | None = None,
+    say: Say = lambda text: None,
+) -> Published:
+    """Check the folder, upload what the repository lacks in one commit, load it back and compare.
+
+    Nothing is committed where nothing changed. A repository that somebody else changed last is
+    left alone unless ``replace`` names the commit to be replaced. Raises UserError for a folder
+    that is not fit to publish and for whatever the Hub refuses; the repository is then as it was.
+    """
+    from huggingface_hub import HfApi
+
+    upload.check_repo_id(repo, "repository")
+    api = HfApi()
+    url = f"{api.endpoint}/{repo}"
+    if not dry_run:
+        upload.check_rights(upload.account(api), repo)
+    say(f"checking {folder}")
+    files = stage(folder, repo)
+    before = outputs(f"local-dir:{folder.resolve()}", folder)
+    remote = upload.look(api, repo, "model")
+    if remote is None and replace is not None:
+        raise UserError(f"the Hub has no {repo!r} yet, so there is nothing to --replace")
+    if remote is not None and private and not dry_run:
+        upload.check_private(api, repo, "model")
+    if remote is None and not dry_run:
+        upload.create(api, repo, "model", private=private)
+        remote = upload.look(api, repo, "model")
+        if remote is None:
+            raise UserError(f"the Hub made {repo!r} but does not show it; try again later")
+    held = remote.digests if remote else {}
+    changed = upload.changed(files, held)
+    gone = sorted(set(held) - set(files) - {".gitattributes"})
+    size = sum(_size(files[name]) for name in changed)
+    sha = remote.sha if remote else ""
+    if remote is not None and (changed or gone):
+        _check_head(api, repo, remote, replace, folder)
+        if not dry_run:
+            say(f"uploading {len(changed)} files, {size / 1e6:.1f} MB, to {url}")
+            sha = _commit(api, repo, files, changed, gone, remote.sha, folder)
+    if not dry_run:  # also where nothing changed: an earlier proof may have failed
+        say(f"loading {repo}@{sha[:7]} back")
+        _prove(before, repo, sha, folder)
+    return Published(repo, url, sha, tuple(changed), tuple(gone), size, dry_run)
+
+
+def publish_all(
+    org: str, *, private: bool = False, dry_run: bool = False, say: Say = lambda text: None
+) -> Iterator[Published]:
+    """Publish every checkpoint that ships as ``ORG/NAME``, each told as it is done."""
+    for name in zoo_names():
+        yield publish(ZOO_FOLDER / name, f"{org}/{name}", private=private, dry_run=dry_run, say=say)
+
+
+def collect(org: str, repos: Sequence[str], *, private: bool = False) -> str:
+    """Make the organisation's collection, or add what it lacks; its address."""
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+
+    def gather() -> str:
+        found = [c for c in api.list_collections(owner=org) if c.title == COLLECTION]
+        made = found[0] if found else api.create_collection(
+            COLLECTION, namespace=org, description=_COLLECTION_ABOUT, private=private,
+            exists_ok=True,
+        )  # fmt: skip
+        held = {item.item_id for item in api.get_collection(made.slug).items}
+        for repo in repos:
+            if repo not in held:
+                api.add_collection_item(made.slug, repo, "model", exists_ok=True)
+        return f"{api.endpoint}/collections/{made.slug}"
+
+    try:
+        return patiently(gather)
+    except Exception as error:
+        raise upload.refusal(error, "collection of", org) from None
+
+
+def stage(folder: Path, repo: str) -> dict[str, bytes | Path]:
+    """Path in the repository -> content, for a folder that is fit to publish.
+
+    The card speaks of ``repo``, and results of no path of this machine. Raises UserError naming
+    what is wrong with the folder.
+    """
+    checkpoint = read_checkpoint(folder)
+    if wrong := card.out_of_step(folder):
+        raise UserError(
+            f"the card of {folder} is not in step with its files ({', '.join(wrong[:3])}); run "
+            f"`transfer-zoo card {folder}`"
+        )
+    files: dict[str, bytes | Path] = {name: folder / name for name in contents(folder)}
+    files |= card.render(folder, repo)
+    files |= {name: dump_result(portable(result)) for name, result in checkpoint.results}
+    for name, content in files.items():
+        limit = _LFS_LIMIT if name.endswith((".safetensors", ".png")) else _REGULAR_LIMIT
+        if _size(content) > limit:
+            raise UserError(
+                f"{folder / name} has {_size(content) / 1e6:.3f} MB, the Hub takes "
+                f"{limit / 1e6:.0f} MB of such a file"
+            )
+    return files
+
+
+def _size(content: bytes | Path) -> int:
+    return content.stat().st_size if isinstance(content, Path) else len(content)
+
+
+def outputs(name: str, folder: Path, cache: Path | None = None) -> Tensor:
+    """Features and, where there is a classifier, logits of four noise images, flat: what the model
+    that timm loads under ``name`` makes of them.
+
+    Raises UserError when it does not load, or gives numbers that are not finite.
+    """
+    import timm
+    import torch
+
+    px = read_checkpoint(folder).px
+    try:
+        with torch.random.fork_rng(devices=[]):  # the weights are drawn, then overwritten
+            net = patiently(
+                lambda: timm.create_model(name, pretrained=True, cache_dir=cache and str(cache))
+            ).eval()
+        noise = torch.randn(4, 3, px, px, generator=torch.Generator().manual_seed(0))
+        with torch.inference_mode():
+            maps = net.forward_features(noise)  # type: ignore[operator]
+            out = [net.forward_head(maps, pre_logits=pre) for pre in (True, False)]  # type: ignore[operator]
+    except Exception as error:
+        raise UserError(f"timm cannot load {name!r}: {one_line(error)}") from None
+    if not all(part.isfinite().all() for part in out):
+        raise UserError(f"{name!r} gives features that are not finite; its weights are broken")
+    return torch.cat([part.flatten() for part in out])
+
+
+def _check_head(
+    api: HfApi, repo: str, remote: upload.Remote, replace: str | None, folder: Path
+) -> None:
+    """Raises UserError where the last commit is somebody else's and not the one to be replaced."""
+    if replace is not None:
+        if len(replace) < 7 or not remote.sha.startswith(replace):
+            raise UserError(f"{repo!r} is at commit {remote.sha}, not at --replace {replace}")
+        return
+    if set(remote.digests) <= {".gitattributes"}:
+        return
+    try:
+        head = patiently(lambda: api.list_repo_commits(repo, revision=remote.sha))[0]
+    except Exception as error:
+        raise upload.refusal(error, "model repository", repo) from None
+    if TRAILER not in head.message:
+        raise _moved(repo, remote.sha, folder, f" ({head.title!r})")
+
+
+def _moved(repo: str, sha: str, folder: Path, title: str = "") -> UserError:
+    return UserError(
+        f"{repo!r} was changed on the Hub by someone else (commit {sha[:7]}{title}); look at it, "
+        f"take over into {folder} what should stay, then publish with --replace {sha[:12]}"
+    )
+
+
+def _commit(
+    api: HfApi, repo: str, files: dict[str, bytes | Path], changed: list[str], gone: list[str],
+    parent: str, folder: Path,
+) -> str:  # fmt: skip
+    title = f"Publish {repo.partition('/')[2]}"
+    try:
+        return upload.commit(
+            api, repo, "model", {name: files[name] for name in changed}, gone, parent, title,
+            f"{len(files)} files from {folder.resolve().name}\n\n{TRAILER}",
+        ).sha  # fmt: skip
+    except upload.Moved as moved:
+        raise _moved(repo, moved.sha, folder) from None
+
+
+def _prove(before: Tensor, repo: str, sha: str, folder: Path) -> None:
+    """Download by the commit into an empty cache; the outputs must be the folder's, bit by bit."""
+    import torch
+
+    with tempfile.TemporaryDirectory(prefix="transferzoo-publish-") as empty:
+        try:
+            after = outputs(f"hf-hub:{repo}@{sha}", folder, Path(empty))
+        except UserError as why:
+            raise UserError(
+                f"{repo!r} is published at {sha}, but loading it back failed ({why}); publish "
+                "again to repeat the proof"
+            ) from None
+    if not torch.equal(before, after):
+        raise UserError(
+            f"{repo!r} was published at {sha} but gives other features than {folder} "
+            f"(up to {float((before - after).abs().max()):.2g} apart); do not use it"
+        )
