@@ -34,7 +34,12 @@ def facts(checkpoint: Checkpoint, family: Sequence[Checkpoint], repo: str) -> di
     """Everything the template prints."""
     data, objective = training_data(checkpoint), checkpoint.objective
     boards = [b for b in (_board(*which, checkpoint, family) for which in _BOARDS) if b]
-    knn = ", ".join(f"{value:.1f} % (epoch {epoch:g})" for epoch, value in checkpoint.knn[-1:])
+    probed = f"{checkpoint.recipe.probe.k}-nearest-neighbour" if checkpoint.recipe else "kNN"
+    knn = "".join(
+        f"{probed} top-1 on the validation images while training (`log.jsonl`): {value:.1f} % "
+        f"(epoch {epoch:g})."
+        for epoch, value in checkpoint.knn[-1:]
+    )
     return {
         "name": _text(checkpoint.name),
         "repo": repo,

@@ -40,7 +40,7 @@ def draw(checkpoint: Checkpoint, log: Path) -> bytes:
             panels[0].plot(
                 [row["epoch"] for row in rows], [row[term] for row in rows], label=TERMS[term].shown
             )
-        panels[0].set(xlabel="epoch", ylabel="loss (mean over 20 steps)")
+        panels[0].set(xlabel="epoch", ylabel="loss")
         panels[0].legend(frameon=False)
     if checkpoint.knn:
         epochs, values = zip(*checkpoint.knn, strict=True)
