@@ -15,7 +15,7 @@ import pytest
 from eval.interchange import EVERY_EVAL_EVER, to_every_eval_ever, write_every_eval_ever
 from eval.models import ZOO_FOLDER
 from eval.results import Result, read_result
-from tests.conftest import refusal
+from tests.conftest import Cli, refusal
 from tests.test_results import make_result
 
 COMMITTED = sorted(ZOO_FOLDER.glob("*/results/*.json"))
@@ -360,3 +360,13 @@ def test_names_stay_inside_the_folder(tmp_path: Path, name: str) -> None:
 def test_unwritable_place_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert "cannot write" in refusal(write_every_eval_ever, [make_result()], tmp_path / "file")
+
+
+def test_the_command_exports_a_shelf(cli: Cli, tmp_path: Path) -> None:
+    done = cli("export", tmp_path / "out", "--results", ZOO_FOLDER)
+    assert done.code == 0
+    assert "144 files of every_eval_ever 0.2.1" in done.out
+    assert len(list((tmp_path / "out").rglob("*.json"))) == 144
+    none = cli("export", tmp_path / "out2", "--results", tmp_path / "nothing")
+    assert none.code == 2
+    assert "does not exist" in none.err

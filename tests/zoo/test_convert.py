@@ -811,3 +811,23 @@ def test_importing_it_imports_no_torch() -> None:
     code = "import sys, zoo.convert; sys.exit('torch' in sys.modules or 'timm' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     assert list(SOURCES) == ["islam2021", "moco", "supcontrast", "torchvision", "timm"]
+
+
+def test_the_command_converts_and_the_folder_can_be_described(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from zoo.__main__ import main
+
+    file, out = tmp_path / "net.pth", tmp_path / "converted"
+    torch.save(torchvision.models.resnet18(weights=None).state_dict(), file)
+    command = ["convert", str(file), "--source", "torchvision", "--out", str(out)]
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert "resnet18, objective ce" in said
+    assert f"transfer-eval run local-dir:{out}" in said
+    assert main(["card", str(out), "--repo", "ada/converted"]) == 0
+    card = (out / "README.md").read_text()
+    assert "hf-hub:ada/converted" in card
+    assert "None measured yet" in card
+    assert main(command) == 2
+    assert "is not an empty folder" in capsys.readouterr().err
