@@ -30,6 +30,7 @@ COMMANDS = {
     "verify": "run one result again and say equal, or what differs",
     "push": "offer results to a data set repository of the Hub, as a pull request",
     "merge": "check and merge such a pull request (for those who keep the repository)",
+    "worker": "score the models that are asked for in a queue",
     "export": "results in the every_eval_ever format",
     "cache": "list or remove cached features",
 }
@@ -93,6 +94,12 @@ def build_parser() -> Parser:
     merge = command("merge")
     merge.add_argument("repo", metavar="ORG/NAME")
     merge.add_argument("number", type=int, metavar="NUMBER", help="of the pull request")
+    worker = command("worker")
+    worker.add_argument(
+        "--queue", required=True, metavar="Q", help="a directory, or hub:ORG/NAME (a data set)"
+    )
+    worker.add_argument("--once", action="store_true", help="stop when nothing is pending")
+    _add_choices(worker)
     export = command("export")
     export.add_argument("out", type=Path, metavar="DIR", help="where the files go")
     _add_shelf(export)
@@ -121,6 +128,11 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
         "--filter", nargs="+", action="extend", metavar="TAG",
         help="models of the Hub with all these tags, for example objective:supcon",
     )  # fmt: skip
+    _add_choices(parser)
+
+
+def _add_choices(parser: argparse.ArgumentParser) -> None:
+    """Which tasks, how, and where to: all of a run but the models."""
     parser.add_argument("--suite", nargs="+", action="extend", metavar="S", help="mini, subsets")
     parser.add_argument(
         "--task", nargs="+", action="extend", metavar="T",
@@ -183,7 +195,31 @@ def _add_cache(parser: argparse.ArgumentParser) -> None:
 
 
 def _request(args: argparse.Namespace) -> Any:
+    """The run that the command line asks for."""
+    return _request_for(args, _models(args))
+
+
+def _models(args: argparse.Namespace) -> list[str]:
+    """The models that are named, one by one or by a search."""
     from eval.models import expand
+
+    models = [name for text in args.models for name in expand(text)]
+    if args.author or args.collection or args.filter:
+        from eval.search import find_models
+
+        found = find_models(
+            args.cache or default_cache(),
+            author=args.author, collection=args.collection, tags=args.filter or (),
+        )  # fmt: skip
+        for why in found.skipped:
+            print(f"skipped: {why}", file=sys.stderr)
+        models += found.models
+    if not models:
+        raise UserError("no MODEL given; name one, or use --author, --collection or --filter")
+    return models
+
+
+def _request_for(args: argparse.Namespace, models: list[str]) -> Any:
     from eval.protocols import PROTOCOLS, Fewshot, protocol_named
     from eval.run import Request, data_dir_from
     from eval.tasks import suite_tasks
@@ -215,19 +251,6 @@ def _request(args: argparse.Namespace) -> Any:
             raise UserError(f"--{name} must be at least {least}, got {value}")
     if args.seed > 2**32 - 1:
         raise UserError(f"--seed must be below 2**32, got {args.seed}")
-    models = [name for text in args.models for name in expand(text)]
-    if args.author or args.collection or args.filter:
-        from eval.search import find_models
-
-        found = find_models(
-            args.cache or default_cache(),
-            author=args.author, collection=args.collection, tags=args.filter or (),
-        )  # fmt: skip
-        for why in found.skipped:
-            print(f"skipped: {why}", file=sys.stderr)
-        models += found.models
-    if not models:
-        raise UserError("no MODEL given; name one, or use --author, --collection or --filter")
     return Request(
         models=models,
         tasks=tasks,
@@ -407,6 +430,21 @@ def merge_command(args: argparse.Namespace) -> int:
     return 0
 
 
+def worker_command(args: argparse.Namespace) -> int:
+    from eval.candidate import check
+    from eval.requests import open_queue
+    from eval.worker import work
+
+    cache = args.cache or default_cache()
+    done = work(
+        open_queue(args.queue), lambda spec: _request_for(args, [spec]), once=args.once,
+        say=lambda text: print(text, file=sys.stderr),
+        check=lambda spec: check(spec, cache),  # again: a request file may say anything
+    )  # fmt: skip
+    print(f"{done} requests served. Results: {args.results.resolve()}")
+    return 0
+
+
 def export_command(args: argparse.Namespace) -> int:
     from eval.interchange import EVERY_EVAL_EVER, write_every_eval_ever
 
@@ -443,6 +481,7 @@ HANDLERS = {
     "verify": verify_command,
     "push": push_command,
     "merge": merge_command,
+    "worker": worker_command,
     "export": export_command,
     "cache": cache_command,
 }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Set
 from dataclasses import dataclass
@@ -29,7 +30,10 @@ if TYPE_CHECKING:
 Kind = Literal["hub", "local", "zoo", "timm", "random"]
 
 ZOO_ORG = "transferzoo"
-ZOO_FOLDER = Path(__file__).resolve().parent.parent / "model_cards"
+# Beside the packages in a checkout; an installed package is told where its checkpoints lie.
+ZOO_FOLDER = Path(
+    os.environ.get("TRANSFERZOO_ZOO") or Path(__file__).resolve().parent.parent / "model_cards"
+)
 _PREFIXES: dict[str, Kind] = {
     "hf-hub": "hub",
     "hf_hub": "hub",  # timm's older spelling
@@ -126,9 +130,9 @@ def parse_model(text: str) -> ModelName:
         raise UserError(f"model {text!r} ends in '@' without a revision")
     if not name:
         raise UserError(f"model {text!r} has no name before '@'; use {_FORMS}")
-    if ".." in revision:  # it becomes part of a path in the Hub's cache
-        raise UserError(f"model {text!r}: no revision has '..' in its name")
-    if kind == "hub" and not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+    if ".." in revision or revision.startswith("/"):  # it becomes part of a path in the cache
+        raise UserError(f"model {text!r}: no revision has '..' in its name or begins with '/'")
+    if kind == "hub" and (not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or ".." in name):
         raise UserError(f"model {text!r} names no Hub repository; use hf-hub:org/name[@rev]")
     if kind == "zoo" and not re.fullmatch(r"[\w.+-]+", name):
         raise UserError(f"model {text!r} names no zoo model; use zoo:NAME, see list models")
@@ -238,11 +242,11 @@ def _check_model_files(files: Set[str], where: str, config_path: Callable[[], Pa
     raw = config_path().read_bytes()
     try:
         config = json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UserError(f"config.json of {where} is no JSON") from None
     if not isinstance(config, dict) or not isinstance(config.get("architecture"), str):
         kind = config.get("model_type") if isinstance(config, dict) else None
-        seen = f" (it is of model_type {kind!r})" if kind else ""
+        seen = f" (it is of model_type {kind[:40]!r})" if isinstance(kind, str) else ""
         raise UserError(
             f"config.json of {where} is not timm's{seen}: it has no 'architecture' name"
         )

@@ -248,7 +248,7 @@ def read_shelf(directory: Path) -> Shelf:
     if not directory.is_dir():
         raise UserError(f"results directory {str(directory)!r} is a file")
     results, foreign = [], []
-    for path in _json_files(directory):
+    for path in result_files(directory):
         try:
             results.append((path, read_result(path)))
         except NotAResult as why:
@@ -261,7 +261,8 @@ def read_shelf(directory: Path) -> Shelf:
     return Shelf(tuple(results), tuple(foreign))
 
 
-def _json_files(directory: Path) -> Iterator[Path]:
+def result_files(directory: Path) -> Iterator[Path]:
+    """The JSON files below a directory that may be results, in a stable order."""
     for folder, folders, files in os.walk(directory):
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         for name in sorted(files):

@@ -120,17 +120,16 @@ def paired(a: Floats, b: Floats, unit: str, seed: int = 0) -> Paired:
 
 def holm(p_values: list[float]) -> list[float]:
     """Holm's step-down correction, in the given order."""
-    order = np.argsort(p_values, kind="stable")
-    out = [0.0] * len(p_values)
-    worst = 0.0
-    for place, i in enumerate(order):
-        worst = max(worst, min(1.0, p_values[i] * (len(p_values) - place)))
-        out[i] = worst
-    return out
+    values = np.asarray(p_values, np.float64)
+    order = np.argsort(values, kind="stable")
+    steps = values[order] * (len(values) - np.arange(len(values)))
+    out = np.empty_like(values)
+    out[order] = np.maximum.accumulate(np.minimum(steps, 1.0))
+    return out.tolist()
 
 
 def ranks(values: Floats) -> Floats:
     """Ranks of [n] values, 1 for the largest; equal values share the mean of their places."""
-    above = (values[None, :] > values[:, None]).sum(1)
-    equal = (values[None, :] == values[:, None]).sum(1)
-    return above + (equal + 1) / 2
+    from scipy.stats import rankdata
+
+    return rankdata(-values, method="average")

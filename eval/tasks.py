@@ -34,6 +34,7 @@ class Task:
     note: str = ""
     terms: str = ""  # where the licence can be read
     hub: str = ""  # the whole data set on the Hub, for reference
+    pretrains: bool = False  # checkpoints that ship were trained on it: no transfer for them
     kind: Kind = "classification"
     embedded: bool = False  # made by eval.mini on this machine, nothing to download
 
@@ -192,6 +193,7 @@ _REAL = _real(
         note="the zoo's pretraining data: in-domain for its models; tested on validation images",
         terms="https://image-net.org/download.php",
         hub="zh-plus/tiny-imagenet",
+        pretrains=True,
     ),
     Task(
         "voc2007",

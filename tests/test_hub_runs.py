@@ -291,8 +291,22 @@ def test_a_search_that_names_too_many(
     assert all(re.search(r"@[0-9a-f]{40}$", model) for model in found.models)
 
 
-@pytest.mark.parametrize("name", ["org/x@../../../etc", "org/x@a..b"])
+@pytest.mark.parametrize("name", ["org/x@../../../etc", "org/x@a..b", "org/x@/etc/passwd"])
 def test_a_revision_that_leaves_the_cache(name: str, cache: Path) -> None:
     from eval.models import resolve
 
     assert "no revision has '..'" in refusal(lambda: resolve(f"hf-hub:{name}", cache))
+
+
+@pytest.mark.parametrize("name", ["../..", "org/..", "../x"])
+def test_a_name_that_leaves_the_cache(name: str, cache: Path) -> None:
+    from eval.models import resolve
+
+    assert "names no Hub repository" in refusal(lambda: resolve(f"hf-hub:{name}", cache))
+
+
+def test_a_config_nested_without_end(hub: LoopbackHub, org: str, files: Files, cache: Path) -> None:
+    from eval.models import resolve
+
+    hub.add_model(f"{org}/deep", files | {"config.json": "[" * 100_000})
+    assert "config.json" in refusal(lambda: resolve(f"hf-hub:{org}/deep", cache))

@@ -50,6 +50,7 @@ def score(bank: FeatureBank, task: TaskData, settings: Knn, seed: int) -> Outcom
     out.fit_seconds = time.perf_counter() - start
     correct = {name: (a == y_test).numpy() for name, a in answers.items()}
     labels = y_test.numpy().astype(np.int64)
+    out.predictions = answers[best].numpy().astype(np.int64)
     out.add("top1", stats.accuracy(correct[best], seed), len(labels))
     out.add_image_samples("top1", correct[best])
     out.add("mean_per_class", stats.mean_per_class(correct[best], labels, seed), len(labels))

@@ -61,7 +61,7 @@ def _score(bank: FeatureBank, task: TaskData, settings: Linear, seed: int) -> Ou
 
     correct = (answer == y_test).numpy()
     labels = y_test.numpy().astype(np.int64)
-    out = Outcome(fit_seconds=seconds)
+    out = Outcome(fit_seconds=seconds, predictions=answer.numpy().astype(np.int64))
     out.add("top1", stats.accuracy(correct, seed), len(labels))
     out.add_image_samples("top1", correct)
     out.add("mean_per_class", stats.mean_per_class(correct, labels, seed), len(labels))

@@ -14,13 +14,18 @@ from eval.stats import Interval
 
 @dataclass
 class Outcome:
-    """Scores, the samples paired tests need, and what was found on the way."""
+    """Scores, the samples paired tests need, and what was found on the way.
+
+    ``predictions`` are [N_test] classes, in canonical order, behind the main score of a protocol
+    that answers each test image once. Result files do not keep them.
+    """
 
     scores: list[Score] = field(default_factory=list)
     samples: dict[str, Samples] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     fit_seconds: float = 0.0
+    predictions: NDArray[np.int64] | None = None
 
     def add(self, name: str, interval: Interval, n: int) -> None:
         """A score over n units (episodes or test images)."""

@@ -95,7 +95,7 @@ def config_of(files: Mapping[str, Blob]) -> dict[str, Any]:
     """The part of config.json that the Hub shows."""
     try:
         config = json.loads(files["config.json"].read()) if "config.json" in files else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return {key: config[key] for key in ("architectures", "model_type") if key in config}
 

@@ -1,0 +1,147 @@
+"""A queue in a directory: DIR/{pending,running,done,failed}/ID.json."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from eval import requests
+from eval.candidate import Candidate
+from eval.errors import UserError, one_line
+from eval.files import atomic_file
+from eval.requestfile import Broken, Record, parse
+from eval.requestrules import (
+    Board,
+    Decide,
+    Move,
+    T,
+    decide_add,
+    decide_beat,
+    decide_finish,
+    decide_take,
+    decide_tickets,
+)
+from eval.requests import STATES, State, Ticket
+
+_PATIENCE = 60.0  # seconds for the lock, which is held for milliseconds
+_MOST_READ = 100_000  # bytes of a file; no request is as large
+
+
+class DirectoryQueue:
+    """See `eval.requests.Queue`. Processes of one machine may share it (or several machines, where
+    the file system has locks); a beat is the running file's time."""
+
+    def __init__(self, folder: Path, per_day: int) -> None:
+        """Makes the folders. Raises UserError where they cannot be."""
+        self._folder, self._per_day = folder, per_day
+        with self._locked():
+            pass
+
+    def add(self, candidate: Candidate, user: str) -> Ticket:
+        return self._transact(STATES, lambda b: decide_add(b, candidate, user, self._per_day))
+
+    def tickets(self) -> list[Ticket]:
+        return self._transact(STATES, decide_tickets)
+
+    def take(self, worker: str) -> Ticket | None:
+        return self._transact(("pending", "running"), lambda b: decide_take(b, worker))
+
+    def beat(self, ticket: Ticket) -> None:
+        self._transact(("running",), lambda b: decide_beat(b, ticket))
+
+    def finish(self, ticket: Ticket, state: State, note: str) -> Ticket:
+        return self._transact(("running",), lambda b: decide_finish(b, ticket, state, note))
+
+    def _transact(self, states: Sequence[State], decide: Decide[T]) -> T:
+        """Read the folders, decide, move, all under one lock."""
+        with self._locked():
+            moves, answer = decide(self._board(states))
+            for move in moves:
+                self._move(move)
+            return answer
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """A killed process holds no lock. Raises UserError for what the system refuses."""
+        try:
+            for state in STATES:
+                (self._folder / state).mkdir(parents=True, exist_ok=True)
+            with FileLock(self._folder / ".lock").acquire(timeout=_PATIENCE, poll_interval=0.01):
+                yield
+        except Timeout:
+            raise UserError(
+                f"queue {str(self._folder)!r} was locked for {_PATIENCE:.0f} s; is a process "
+                "that uses it stopped?"
+            ) from None
+        except OSError as error:
+            raise UserError(
+                f"queue {str(self._folder)!r} cannot be used: {error.strerror or one_line(error)}"
+            ) from None
+
+    def _board(self, states: Sequence[State]) -> Board:
+        board = Board()
+        for state in states:
+            for entry in sorted(os.scandir(self._folder / state), key=lambda e: e.name):
+                if entry.name.startswith("."):  # on its way
+                    continue
+                # Invalid UTF-8 in a name must not break who prints it.
+                name = entry.name.encode(errors="replace").decode()
+                try:
+                    record, touched = _read(Path(entry.path), name)
+                except FileNotFoundError:
+                    continue
+                except Broken as why:
+                    board.broken[state, name] = str(why), _touched(Path(entry.path))
+                else:
+                    if state == "running" and record.claim:
+                        record = record.model_copy(update={"beat": touched})
+                    board.records[state][record.id] = record
+        return board
+
+    def _move(self, move: Move) -> None:
+        """The new content first, then the one rename that decides."""
+        name = f"{move.record.id}.json"
+        first = self._folder / (move.source or move.target) / name
+        with atomic_file(first) as file:
+            file.write(move.record.dump())
+        if move.record.beat is not None:
+            seconds = move.record.beat.timestamp()
+            os.utime(first, (seconds, seconds))
+        if move.source and move.source != move.target:
+            first.rename(self._folder / move.target / name)
+
+
+def _read(path: Path, name: str) -> tuple[Record, datetime]:
+    """(the request, when the file was touched). Raises Broken; links and devices are not opened."""
+    try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise Broken("it is no plain file")
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with os.fdopen(handle, "rb") as file:
+            touched = os.fstat(file.fileno()).st_mtime
+            record = parse(name, file.read(_MOST_READ))
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise Broken(f"it cannot be read ({error.strerror})") from None
+    return record, _time(touched)
+
+
+def _touched(path: Path) -> datetime:
+    try:
+        return _time(path.lstat().st_mtime)
+    except OSError:
+        return requests.now()
+
+
+def _time(seconds: float) -> datetime:
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        return datetime.fromtimestamp(0, UTC)

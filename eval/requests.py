@@ -1,0 +1,101 @@
+"""The queue of models that somebody asked to be scored: what a request is, and its states.
+
+A request is one JSON file (`eval.requestfile`) that lies in ``pending/``, ``running/``, ``done/``
+or ``failed/`` of a directory (`eval.requestdir`) or of a data set repository (`eval.requesthub`).
+What happens to it is decided in `eval.requestrules`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
+
+from eval.errors import UserError
+from eval.upload import check_repo_id
+
+if TYPE_CHECKING:
+    from eval.candidate import Candidate
+
+State = Literal["pending", "running", "done", "failed"]
+STATES: tuple[State, ...] = get_args(State)
+
+LEASE = 600.0  # seconds without a beat after which a worker counts as killed
+MOST_PENDING = 200
+MOST_DEATHS = 5  # a model that kills its worker as often is not tried again
+DAY = timedelta(hours=24)
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What was asked, when and by whom. The same model and commit has the same ``id``."""
+
+    id: str
+    spec: str  # hf-hub:org/name@sha
+    user: str
+    asked: str  # ISO time
+    licence: str
+    params: int | None
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """A request and what became of it since ``since`` (ISO time).
+
+    ``note`` is the sentence of a failed one, the worker's name of a running one, the count of
+    results of a done one, the address of the pull request that a pending one waits for.
+    """
+
+    ask: Ask
+    state: State
+    note: str
+    since: str
+    claim: str = field(default="", repr=False)  # tells one take from the next
+
+
+class LeaseLost(Exception):
+    """The request is no longer this worker's: it was silent for too long, another has it."""
+
+
+class Queue(Protocol):
+    """Requests and their states. Every method may raise UserError: the place cannot be used."""
+
+    def add(self, candidate: Candidate, user: str) -> Ticket:
+        """Ask for a model: a new pending ticket, or the one there is (a failed one is asked
+        anew). Raises UserError for a user's too many requests in a day, and for a full queue."""
+
+    def tickets(self) -> list[Ticket]:
+        """All requests, the latest last; a broken file is a failed one with a sentence."""
+
+    def take(self, worker: str) -> Ticket | None:
+        """The oldest pending request, now running and this worker's alone; None if there is none.
+        Requests of workers that went silent are pending again before."""
+
+    def beat(self, ticket: Ticket) -> None:
+        """Say that the worker lives. Raises LeaseLost."""
+
+    def finish(self, ticket: Ticket, state: State, note: str) -> Ticket:
+        """End it as done or failed, or put it back as pending. Raises LeaseLost."""
+
+
+def open_queue(text: str, *, per_day: int = 5) -> Queue:
+    """A directory, which is made if need be, or ``hub:ORG/NAME``, a data set repository.
+
+    ``per_day`` is how many models one user may ask for in 24 hours. Raises UserError.
+    """
+    if per_day < 1:
+        raise UserError(f"a user must be allowed at least 1 request a day, got {per_day}")
+    if text.startswith("hub:"):
+        from eval.requesthub import HubQueue
+
+        return HubQueue(check_repo_id(text.removeprefix("hub:"), "queue"), per_day)
+    from eval.requestdir import DirectoryQueue
+
+    if not text.strip():
+        raise UserError("the queue has no name; use a directory or hub:ORG/NAME")
+    return DirectoryQueue(Path(text).expanduser(), per_day)
+
+
+def now() -> datetime:
+    return datetime.now(UTC)

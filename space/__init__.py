@@ -1,0 +1,1 @@
+"""The Gradio app: leaderboard, objectives, comparison, few-shot demo, submissions."""

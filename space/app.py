@@ -1,0 +1,95 @@
+"""The app: its pages on one desk. ``python -m space`` serves it; a Hugging Face Space runs this.
+
+There TRANSFERZOO_RESULTS and TRANSFERZOO_QUEUE may name data set repositories (``hub:ORG/NAME``).
+"""
+
+# ruff: noqa: E402
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # no request to other hosts
+if (HERE / "model_cards").is_dir():  # a Space holds its own: said before eval is imported
+    os.environ.setdefault("TRANSFERZOO_ZOO", str(HERE / "model_cards"))
+
+import gradio as gr
+
+from eval.files import default_cache
+from eval.models import ZOO_FOLDER
+from space.backbones import Shelf
+from space.desk import Desk
+from space.pages.about import about
+from space.pages.compare import Compare
+from space.pages.fewshot import FewShot
+from space.pages.leaderboard import Leaderboard
+from space.pages.objectives import Objectives
+from space.pages.submit import Submit
+from space.source import Source
+from space.style import CSS, THEME
+
+TITLE = "TransferZoo"
+
+
+def build(desk: Desk) -> gr.Blocks:
+    """All pages as tabs; plots are made when their tab is opened."""
+    shelf = Shelf(desk.cache)
+    with gr.Blocks(title=TITLE, delete_cache=(3600, 3600)) as app:
+        gr.Markdown("# TransferZoo\nWhich pretraining objective gives features that transfer?")
+        with gr.Tabs(overflow_behavior="wrap"):
+            with gr.Tab("Leaderboard", id="leaderboard"):
+                board = Leaderboard(desk)
+            with gr.Tab("Objectives", id="objectives") as objectives_tab:
+                objectives = Objectives(desk)
+            with gr.Tab("Compare", id="compare") as compare_tab:
+                compare = Compare(desk)
+            with gr.Tab("Few-shot demo", id="fewshot"):
+                fewshot = FewShot(shelf)
+            with gr.Tab("Submit", id="submit") as submit_tab:
+                submit = Submit(desk.queue, desk.cache)
+            with gr.Tab("About", id="about"):
+                about()
+        board.wire()
+        objectives.wire(objectives_tab)
+        compare.wire(compare_tab)
+        fewshot.wire()
+        submit.wire()
+        submit_tab.select(submit.requests, None, submit.table, api_visibility="private")
+
+        def opened(request: gr.Request) -> list[Any]:
+            return board.restore(dict(request.query_params))
+
+        app.load(opened, None, [*board.inputs, *board.outputs], api_visibility="private")
+    return app
+
+
+def launch(app: gr.Blocks, **options: Any) -> Any:
+    """Serve it with the project's look and limits."""
+    return app.queue(default_concurrency_limit=4, max_size=200).launch(
+        theme=THEME, css=CSS, max_file_size="10mb", footer_links=["api"], **options
+    )
+
+
+def desk_of(results: str, cache: Path, data: Path | None = None, queue: str = "") -> Desk:
+    """The desk of a served app: its results are looked for again every minute."""
+    source = Source(results, cache)
+    source.watch(60.0, lambda text: print(text, file=sys.stderr))
+    return Desk(source, cache, data, queue)
+
+
+def _settings() -> dict[str, str]:
+    """What ``transfer-space --push`` wrote beside this file."""
+    path = HERE / "settings.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+if __name__ == "__main__":
+    settings = _settings()
+    results = os.environ.get("TRANSFERZOO_RESULTS") or settings.get("results") or str(ZOO_FOLDER)
+    queue = os.environ.get("TRANSFERZOO_QUEUE") or settings.get("queue", "")
+    launch(build(desk_of(results, default_cache(), queue=queue)))

@@ -1,0 +1,270 @@
+"""The backbones the page has at hand: loaded once, shared by all visitors, bounded in every way."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from eval.encode import default_batch_size, normalised
+from eval.errors import UserError
+from eval.files import default_cache
+from eval.hub import fetch, patiently
+from eval.models import Backbone, ModelName, load, resolve
+from eval.precision import Precision, forward, prepared
+from space.admission import (
+    MAX_CONFIG_BYTES,
+    check_config,
+    checked_name,
+    in_public_words,
+    weight_bytes,
+)
+
+T = TypeVar("T")
+
+MAX_MODELS = 4
+MAX_BYTES = 2 * 10**9  # of weights in memory, one model's and all together
+FEATURE_BYTES = 64 * 2**20
+_LOADS = 2  # models being downloaded or built at a time
+_FILES = ("config.json", "model.safetensors")
+
+
+class Shelf:
+    """Loaded backbones, least recently used ones given up; safe to use from many threads.
+
+    At most ``models`` of them and ``max_bytes`` of weights are kept. A model evicted while a
+    visitor's pictures run through it lives until they are done. A name keeps meaning the commit
+    it was loaded at for as long as it is on the shelf; ``Backbone.resolved`` tells which.
+    """
+
+    def __init__(
+        self,
+        cache: Path | None = None,
+        *,
+        models: int = MAX_MODELS,
+        max_bytes: int = MAX_BYTES,
+        feature_bytes: int = FEATURE_BYTES,
+        slots: int | None = None,
+    ) -> None:
+        """``slots`` batches run at a time, on as many threads; by default what the cores have room
+        for, each forward pass using torch's own threads."""
+        self.cache = cache or default_cache()
+        self.models, self.max_bytes = models, max_bytes
+        self._lock = threading.Lock()  # guards the two dicts below; never held while loading
+        self._loaded: OrderedDict[str, tuple[Backbone, int]] = OrderedDict()
+        self._loading: dict[str, Future[Backbone]] = {}
+        self._loads = threading.BoundedSemaphore(_LOADS)
+        cores = os.cpu_count() or 1
+        # Threads of our own, not the visitors': each thread that ever computes keeps its scratch
+        # memory and its team of OpenMP threads.
+        self._pool = ThreadPoolExecutor(
+            slots or max(1, cores // max(torch.get_num_threads(), 1)), "shelf"
+        )
+        self._features = _Features(feature_bytes)
+
+    def get(self, text: str) -> Backbone:
+        """The model, loaded now if need be; visitors who ask for the same wait for one load.
+
+        Raises UserError for other forms than ``zoo:``, ``hf-hub:`` and timm names, for a model
+        over ``max_bytes`` (before its weights are downloaded), and for what ``eval.models``
+        refuses.
+        """
+        name = checked_name(text)
+        with self._lock:
+            if held := self._loaded.get(text):
+                self._loaded.move_to_end(text)
+                return held[0]
+            future = self._loading.get(text)
+            mine = future is None
+            if future is None:
+                future = self._loading[text] = Future()
+        if not mine:
+            return future.result()
+        try:
+            with self._loads:
+                backbone = self._load(text, name)
+        except BaseException as error:
+            with self._lock:
+                del self._loading[text]
+            future.set_exception(error)
+            raise
+        with self._lock:
+            self._loaded[text] = backbone, weight_bytes(backbone.net)
+            while len(self._loaded) > self.models or (
+                len(self._loaded) > 1 and sum(b for _, b in self._loaded.values()) > self.max_bytes
+            ):
+                self._loaded.popitem(last=False)
+            del self._loading[text]
+        future.set_result(backbone)
+        return backbone
+
+    def loaded(self) -> list[str]:
+        """The names on the shelf, least recently used first."""
+        with self._lock:
+            return list(self._loaded)
+
+    def encode(self, text: str, images: Sequence[Image.Image]) -> Tensor:
+        """Features [N, D] float32 of RGB images in fp32; equal pixels give equal rows.
+
+        Pictures seen lately are not encoded again. Raises UserError like ``get``, and when
+        features are not finite.
+        """
+        return self.features(self.get(text), images)
+
+    def features(self, backbone: Backbone, images: Sequence[Image.Image]) -> Tensor:
+        """``encode`` by a backbone that need not be on the shelf."""
+        model = f"{backbone.resolved.id} {backbone.resolved.revision} {backbone.resolved.img_size}"
+        _, height, width = backbone.input_config["input_size"]
+        size = default_batch_size(torch.device("cpu"), height * width)
+        rows: list[str] = []
+        found: dict[str, Tensor] = {}
+        for begin in range(0, len(images), size):  # one at a time: others get their turn between
+            batch = images[begin : begin + size]
+            rows += self.run(lambda batch=batch: self._batch(backbone, model, batch, found))  # type: ignore[misc]
+        if not rows:
+            return torch.empty(0, backbone.dim)
+        return torch.stack([found[key] for key in rows])
+
+    def run(self, work: Callable[[], T]) -> T:
+        """What ``work`` returns or raises, done on one of the shelf's threads: heavy work of any
+        number of visitors, a few at a time. ``work`` itself must not call ``run``."""
+        return self._pool.submit(work).result()
+
+    def _batch(
+        self,
+        backbone: Backbone,
+        model: str,
+        images: Sequence[Image.Image],
+        found: dict[str, Tensor],
+    ) -> list[str]:
+        """Keys of the images' rows, all of which are in ``found`` afterwards."""
+        rows: list[str] = []
+        pixels: dict[str, np.ndarray[Any, Any]] = {}
+        for image in images:
+            ready = np.ascontiguousarray(backbone.transform(image))
+            key = f"{model} {hashlib.sha256(ready.tobytes()).hexdigest()}"
+            rows.append(key)
+            if key in found or key in pixels:
+                continue
+            if (held := self._features.get(key)) is not None:
+                found[key] = held
+            else:
+                pixels[key] = ready
+        if pixels:
+            out = _forward(backbone, np.stack(list(pixels.values())))
+            for key, row in zip(pixels, out, strict=True):
+                found[key] = row.clone()  # not a view that keeps the batch alive
+                self._features.put(key, found[key])
+        return rows
+
+    def _load(self, text: str, name: ModelName) -> Backbone:
+        with in_public_words(self.cache, text):
+            if name.kind == "hub":
+                self._check_hub(name.name, name.revision, text, sure=False)
+            model = resolve(text, self.cache)
+            if model.repo:
+                self._check_hub(model.repo, model.revision, text, sure=True)
+            folder = model.folder or fetch(
+                str(model.repo), model.revision, _FILES, f"model {text!r}"
+            )
+            size = (folder / "model.safetensors").stat().st_size
+            self._check_size(size, text)
+            check_config(folder, text, self.max_bytes)
+            backbone = load(model)
+            # Once, here: while encoding, threads would race to move the weights about.
+            with prepared(backbone.net, torch.device("cpu"), _precision(backbone.net)):
+                pass
+            self._check_size(weight_bytes(backbone.net), text)
+            return backbone
+
+    def _check_size(self, size: int, text: str) -> None:
+        if size > self.max_bytes:
+            raise UserError(
+                f"model {text!r} has {size / 1e9:.2g} GB of weights; this page takes at most "
+                f"{self.max_bytes / 1e9:.2g} GB"
+            )
+
+    def _check_hub(self, repo: str, revision: str | None, text: str, *, sure: bool) -> None:
+        """Refuse by the Hub's metadata what is too large to download; ``sure`` refuses as well
+        what is neither cached nor of a size the Hub tells."""
+        from huggingface_hub import HfApi, try_to_load_from_cache
+
+        exact = revision is not None and re.fullmatch(r"[0-9a-f]{40}", revision)
+        if exact and all(
+            isinstance(try_to_load_from_cache(repo, file, revision=revision), str)
+            for file in _FILES
+        ):
+            return
+        sizes: dict[str, int | None] = {}
+        with contextlib.suppress(Exception):  # resolve() asks again and says what is wrong
+            ask = HfApi().model_info
+            info = patiently(lambda: ask(repo, revision=revision, files_metadata=True, timeout=30))
+            sizes = {s.rfilename: s.size for s in info.siblings or []}
+        weights, config = (sizes.get(file) for file in reversed(_FILES))
+        if sure and (weights is None or config is None):
+            raise UserError(f"the Hub does not tell the size of model {text!r}; try again later")
+        self._check_size(weights or 0, text)
+        if (config or 0) > MAX_CONFIG_BYTES:
+            raise UserError(f"model {text!r} has a config.json that is too large to be one")
+
+
+class _Features:
+    """Feature rows by key, least recently used ones dropped beyond a number of bytes."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes, self.bytes = max_bytes, 0
+        self._lock = threading.Lock()
+        self._rows: OrderedDict[str, Tensor] = OrderedDict()
+
+    def get(self, key: str) -> Tensor | None:
+        with self._lock:
+            row = self._rows.get(key)
+            if row is not None:
+                self._rows.move_to_end(key)
+            return row
+
+    def put(self, key: str, row: Tensor) -> None:
+        with self._lock:
+            self._take(key)
+            self._rows[key] = row
+            self.bytes += _held(key, row)
+            while self.bytes > self.max_bytes and self._rows:
+                self._take(next(iter(self._rows)))
+
+    def _take(self, key: str) -> None:
+        row = self._rows.pop(key, None)
+        if row is not None:
+            self.bytes -= _held(key, row)
+
+
+def _held(key: str, row: Tensor) -> int:
+    return row.numel() * row.element_size() + len(key) + 512  # and Python's objects about them
+
+
+def _precision(net: nn.Module) -> Precision:
+    """fp32, for the same prediction on every machine; convolutions in the faster layout."""
+    return Precision("fp32", sum(isinstance(m, nn.Conv2d) for m in net.modules()) > 1)
+
+
+def _forward(backbone: Backbone, pixels: np.ndarray[Any, Any]) -> Tensor:
+    """Features [B, D] float32 of pixels [B, 3, H, W] uint8. Raises UserError if not finite."""
+    with torch.inference_mode():
+        out = forward(backbone.net, normalised(pixels, backbone), _precision(backbone.net))
+    out = out.clone()  # an ordinary tensor again
+    if not torch.isfinite(out).all():
+        raise UserError(
+            f"{backbone.resolved.id} gives features that are not finite (NaN or infinite)"
+        )
+    return out

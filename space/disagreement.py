@@ -1,0 +1,121 @@
+"""Test images that exactly one of two models gets right, with what both say."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from eval.data import TaskData, load_task
+from eval.errors import UserError, one_line
+from eval.images import decode
+from eval.models import load, resolve
+from eval.protocols import PROTOCOLS, protocol_named
+
+MOST_PIXELS = 1024  # a side of the input: a name must not fill the memory
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """``row`` counts test images in canonical order. Class names are foreign text, not escaped."""
+
+    row: int
+    image: Image.Image
+    truth: str
+    predicted_a: str
+    predicted_b: str
+    a_right: bool
+
+
+def disagreements(
+    model_a: str,
+    model_b: str,
+    task: str,
+    data_dir: Path | None,
+    cache: Path,
+    protocol: str = "linear",
+    most: int = 12,
+    *,
+    precision: str | None = None,
+    seed: int = 0,
+) -> list[Case]:
+    """At most ``most`` test images that one model alone gets right, those of a first; as many of
+    each kind as there are. The same call gives the same images.
+
+    A model is named as for ``transfer-eval run``, or with its input size as on the board
+    (``NAME @64px``). Raises UserError where the data are not at hand, a model does not load, or the
+    protocol does not answer image by image.
+    """
+    if protocol_named(protocol).name == "fewshot":
+        raise UserError(
+            "protocol 'fewshot' asks about an image in many episodes, so it has no one answer; "
+            "choose linear or knn"
+        )
+    data = load_task(task, cache, data_dir, None, seed)
+    answers = [
+        predictions(name, data, cache, protocol, precision, seed) for name in (model_a, model_b)
+    ]
+    truth = data.test.labels
+    chosen = choose(answers[0] == truth, answers[1] == truth, most)
+    order = np.sort(data.test.rows[chosen])
+    images = dict(data.test.source.images(order))
+    return [
+        Case(
+            int(row), _picture(data, int(row), images), data.classes[truth[row]],
+            data.classes[answers[0][row]], data.classes[answers[1][row]],
+            bool(answers[0][row] == truth[row]),
+        )
+        for row in chosen
+    ]  # fmt: skip
+
+
+def choose(a: NDArray[np.bool_], b: NDArray[np.bool_], most: int) -> NDArray[np.int64]:
+    """Rows where exactly one of two [N] is true: a's first, half of ``most`` each, more where the
+    other has too few. Canonical order is by hash, so the first rows are as good as drawn."""
+    mine, theirs = np.flatnonzero(a & ~b), np.flatnonzero(b & ~a)
+    for_a = min(len(mine), max((most + 1) // 2, most - len(theirs)))
+    return np.concatenate([mine[:for_a], theirs[: max(most - for_a, 0)]])
+
+
+def predictions(
+    model: str, task: TaskData, cache: Path, protocol: str, precision: str | None, seed: int
+) -> NDArray[np.int64]:
+    """[N_test] classes the protocol's main score is about; features come from the cache."""
+    from eval.encode import encode
+    from eval.precision import Precision
+    from eval.workers import Workers
+
+    sized = re.fullmatch(r"(.+) @([1-9]\d{0,8})px", model)
+    name, size = (sized[1], int(sized[2])) if sized else (model, None)
+    if size and size > MOST_PIXELS:
+        raise UserError(f"model {model!r} asks for {size} px; at most {MOST_PIXELS} are tried here")
+    try:
+        wanted = Precision.parse(precision) if precision else None
+    except ValueError as why:
+        raise UserError(str(why)) from None
+    try:
+        backbone = load(resolve(name, cache, size))
+        bank = encode(backbone, task, cache, Workers(), wanted).bank
+    except UserError:
+        raise
+    except Exception as error:  # whatever a stranger's weights make of a network
+        raise UserError(f"model {model!r} does not run: {one_line(error)}") from None
+    outcome = PROTOCOLS[protocol].load()(bank, task, PROTOCOLS[protocol].settings(), seed)
+    if outcome.predictions is None:
+        raise UserError(f"protocol {protocol!r} gives no answer for each image")
+    return outcome.predictions
+
+
+def _picture(task: TaskData, row: int, images: dict[int, bytes]) -> Image.Image:
+    source = int(task.test.rows[row])
+    try:
+        return decode(images[source])
+    except Exception as error:
+        raise UserError(
+            f"task {task.name!r}: {task.test.source.describe(source)} cannot be read as an image: "
+            f"{one_line(error, 120)}"
+        ) from None

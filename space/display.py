@@ -1,0 +1,150 @@
+"""A board as the table component, CSV and JSON take it."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Hashable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from space.board import Board
+from space.view import View
+from space.words import shown_objective
+
+DASH = "–"  # noqa: RUF001  (nothing was measured)
+BLUE = (0, 114, 178)  # of Okabe and Ito; one hue, so lightness alone carries the scale
+# column that tells about the model -> (header, width in pixels)
+_INFO = {"params": ("params, M", 90), "data": ("pretrained on", 110), "revision": ("revision", 90),
+         "architecture": ("architecture", 150), "objective": ("objective", 150)}  # fmt: skip
+_MODEL_WIDTH, _NARROW, _SCORE_WIDTH = 200, 70, 112
+
+
+def task_header(task: str, domain: str, subset: bool) -> str:
+    return f"{task}{'*' if subset else ''} ({domain})"
+
+
+def headers(board: Board, view: View) -> list[str]:
+    """The table's columns, from left to right."""
+    tasks = [
+        task_header(task, domain, subset)
+        for task, domain, subset in board.tasks[["task", "domain", "subset"]].itertuples(
+            index=False
+        )
+    ]
+    return ["model", "mean", "tie group", "mean rank", *(_INFO[e][0] for e in view.extras), *tasks]
+
+
+def widths(board: Board, view: View) -> list[str]:
+    """Of the columns, in pixels: a number with its interval stays on one line."""
+    info = [_INFO[name][1] for name in view.extras]
+    scores = [_SCORE_WIDTH] * len(board.tasks)
+    found = [_MODEL_WIDTH, _SCORE_WIDTH, _NARROW, _NARROW, *info, *scores]
+    return [f"{width}px" for width in found]
+
+
+def table(board: Board, view: View) -> dict[str, Any]:
+    """What gr.Dataframe takes: numbers to sort by, the texts to show for them, their colours."""
+    data, shown, style = [], [], []
+    shade = _shades(board.value) if view.colour else np.zeros(board.value.shape)
+    best = board.value >= np.nanmax(board.value, axis=0, initial=-1.0) - 1e-12
+    numbers = _numbers(100 * board.value)
+    means, places = _numbers(100 * board.mean), _numbers(board.rank)
+    half = (board.high - board.low) / 2
+    for r, model in enumerate(board.models.to_dict("records")):
+        info = [_info(model, name) for name in view.extras]
+        group, name = int(board.group[r]), str(model["model"])
+        data.append([name, means[r], group or None, places[r], *(i[0] for i in info), *numbers[r]])
+        shown.append([
+            short(name), _score(board.mean[r], board.half[r]), str(group) if group else DASH,
+            DASH if places[r] is None else f"{places[r]:.2f}", *(i[1] for i in info),
+            *map(_score, board.value[r], half[r]),
+        ])  # fmt: skip
+        style.append(["", "font-weight: 700;", *[""] * (2 + len(info)),
+                      *map(_style, shade[r], best[r])])  # fmt: skip
+    return {
+        "headers": headers(board, view),
+        "data": data,
+        "metadata": {"display_value": shown, "styling": style},
+    }
+
+
+def short(model: str) -> str:
+    """Without the prefix that most rows share."""
+    return model.removeprefix("zoo:")
+
+
+def _info(model: dict[Hashable, Any], name: str) -> tuple[Any, str]:
+    """(value to sort by, text to show) of a column that tells about the model."""
+    value = model[name]
+    if name == "params":
+        return round(value / 1e6, 2), f"{value / 1e6:.1f}"
+    if name == "objective":
+        return value, shown_objective(value) or DASH
+    if name == "revision":
+        return value, str(value)[:7]
+    return value, str(value) or DASH
+
+
+def _numbers(values: np.ndarray) -> list[Any]:
+    """As plain numbers, None where there is none: what JSON takes."""
+    rounded = np.round(values, 4).astype(object)
+    rounded[np.isnan(values)] = None
+    return rounded.tolist()
+
+
+def _score(value: float, half: float) -> str:
+    return DASH if math.isnan(value) else f"{100 * value:.1f} ±{100 * half:.1f}"
+
+
+def _shades(value: np.ndarray) -> np.ndarray:
+    """[rows, tasks] 0 (a column's worst) to 1 (its best)."""
+    if not value.size:
+        return value
+    with np.errstate(invalid="ignore"):
+        low, high = np.nanmin(value, axis=0, initial=1), np.nanmax(value, axis=0, initial=0)
+        return np.nan_to_num((value - low) / np.maximum(high - low, 1e-9))
+
+
+def _style(shade: float, best: bool) -> str:
+    """Translucent, so that the text keeps the contrast of the light or the dark theme."""
+    red, green, blue = BLUE
+    colour = f"background-color: rgba({red},{green},{blue},{0.42 * shade:.2f});" if shade else ""
+    return colour + ("font-weight: 700;" if best else "")
+
+
+def plain(board: Board, view: View) -> pd.DataFrame:
+    """The board as it stands, in percent, with its intervals: what is downloaded."""
+    out = board.models[["model", "revision", "objective", "architecture", "params", "data"]].copy()
+    out["tie_group"] = board.group
+    out["mean"], out["mean_half"] = 100 * board.mean, 100 * board.half
+    out["mean_rank"] = board.rank
+    for t, task in enumerate(board.tasks["task"]):
+        while any(f"{task}{end}" in out for end in ("", "_low", "_high")):
+            task += "_task"  # a data set may be called like one of our columns
+        out[task] = 100 * board.value[:, t]
+        out[f"{task}_low"], out[f"{task}_high"] = 100 * board.low[:, t], 100 * board.high[:, t]
+    return out.round(4)
+
+
+def as_csv(board: Board, view: View) -> str:
+    """One row a model. A cell that a spreadsheet would take for a formula is quoted."""
+    out = plain(board, view)
+    for name in out.select_dtypes(include=["object", "str"]):
+        out[name] = out[name].astype(str).map(_defused)
+    return out.rename(columns=_defused).to_csv(index=False)
+
+
+def _defused(text: str) -> str:
+    return f"'{text}" if re.match(r"[=+\-@\t\r]", text) else text
+
+
+def as_json(board: Board, view: View) -> str:
+    rows = json.loads(plain(board, view).to_json(orient="records"))
+    key = board.grid.key
+    head = {"protocol": key.protocol, "setting": key.setting, "score": key.score,
+            "unit": "percent", "view": view.query()}  # fmt: skip
+    return json.dumps(head | {"rows": rows}, indent=1, ensure_ascii=False)

@@ -1,0 +1,198 @@
+"""The few-shot classifier of the page: tensors in, a head out.
+
+The head is the study's: logistic regression with scikit-learn's objective on features scaled to
+x / (||x|| + 1e-6). Two things are added, both from the support pictures alone: how often the
+classifier is right on a picture it has not seen (leave-one-out), and a temperature that turns its
+logits into probabilities.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from eval.solvers.episodes import fit_logreg
+
+# Below scikit-learn's own default by far: a head of a few dozen pictures is solved in no time.
+_TOLERANCE = 1e-7
+# Stacked leave-one-out problems held at once: their Grams, inverses and optimiser state.
+_STACK_BYTES = 48 * 2**20
+
+MIN_CALIBRATION = 10  # left-out pictures needed before a temperature is fitted
+TEMPERATURES = (0.005, 20.0)
+_GOLDEN = (math.sqrt(5) - 1) / 2
+_Z95 = 1.959963984540054
+
+
+@dataclass(frozen=True)
+class Head:
+    """A linear classifier on L2-normalised features.
+
+    weight [W, D] and bias [W] are float32; ``predict`` gives softmax(logits / temperature).
+    ``loo_top1`` is None where leave-one-out is impossible: some class has one picture only
+    (copies count as one). ``loo_interval`` is its Wilson 95 % interval.
+
+    What the probabilities are worth: one number, fitted to as many answers as there are support
+    pictures. With 5 classes of 5 the mean top probability came within 0.08 of the accuracy on
+    fresh pictures (three mini tasks, two shipped backbones, means of 15 draws; 0.53 off without a
+    temperature), and single draws scatter more: it tells "quite sure" from "a guess", not 0.90
+    from 0.95. It supposes that queries are like the support pictures: for a picture of none of
+    the classes the probabilities mean nothing. With 2 pictures a class the accuracy is
+    pessimistic (0.45 for 0.66 on digits), for a head of one picture less is much poorer.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    temperature: float
+    classes: tuple[str, ...]
+    loo_top1: float | None
+    loo_interval: tuple[float, float] | None
+
+
+def fit_head(
+    features: Tensor,
+    labels: Tensor,
+    classes: Sequence[str],
+    c: float = 1.0,
+    groups: Tensor | None = None,
+) -> Head:
+    """Fit head, leave-one-out accuracy and temperature.
+
+    features: [N, D] floats, raw. labels: [N] int64 in 0..W-1, every class at least once.
+    groups: [N] int64; pictures of one group (copies of each other) are left out together, else a
+    copy would give the left-out picture's answer away. None: every picture is its own group.
+    Raises ValueError on shapes, labels, classes or c that make no sense and on values that are
+    not finite.
+    """
+    ways = len(classes)
+    if features.ndim != 2 or not features.is_floating_point() or labels.shape != features.shape[:1]:
+        raise ValueError(
+            f"features must be [N, D] floats and labels [N]; got {list(features.shape)} "
+            f"{features.dtype} and {list(labels.shape)}"
+        )
+    if groups is not None and groups.shape != labels.shape:
+        raise ValueError(f"groups must be [N]; got {list(groups.shape)} for {len(labels)} pictures")
+    if ways < 2 or sorted(set(labels.tolist())) != list(range(ways)):
+        raise ValueError(f"every one of {ways} >= 2 classes needs a picture, and no other label")
+    if not 0 < c < math.inf:
+        raise ValueError(f"c must be above 0 and finite; got {c}")
+    x = normalised(features.double())
+    weight, bias = fit_logreg(x[None], labels[None], ways, c, tolerance=_TOLERANCE)
+    logits = leave_one_out(x, labels, ways, c, groups)
+    top1 = interval = None
+    temperature = 1.0
+    if logits is not None:
+        right = int((logits.argmax(1) == labels).sum())
+        top1, interval = right / len(labels), wilson(right, len(labels))
+        temperature = fit_temperature(logits, labels)
+    return Head(weight[0].float(), bias[0].float(), temperature, tuple(classes), top1, interval)
+
+
+def predict(head: Head, features: Tensor) -> Tensor:
+    """Probabilities [Q, W] float32 of raw features [Q, D]; rows sum to 1."""
+    logits = normalised(features.float()) @ head.weight.t() + head.bias
+    return (logits / head.temperature).softmax(1)
+
+
+def nearest(support: Tensor, query: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k support rows most alike each query by cosine: similarity and index, both [Q, k'].
+
+    support [N, D] and query [Q, D] are raw features; k' = min(k, N). Best first; the earlier of
+    equals first.
+    """
+    cosine = (normalised(query.float()) @ normalised(support.float()).t()).clamp(-1, 1)
+    similarity, index = cosine.sort(dim=1, descending=True, stable=True)
+    return similarity[:, :k], index[:, :k]
+
+
+def normalised(x: Tensor) -> Tensor:
+    """Rows as the study scales them, x / (||x|| + 1e-6). Raises ValueError on NaN or infinity."""
+    norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    if not torch.isfinite(norm).all():
+        raise ValueError("features hold NaN or infinity")
+    return x / (norm + 1e-6)
+
+
+@torch.no_grad()
+def leave_one_out(
+    x: Tensor, labels: Tensor, ways: int, c: float = 1.0, groups: Tensor | None = None
+) -> Tensor | None:
+    """Logits [N, W] of each row from the head fitted without its group; None where a class lies
+    in one group alone, for then it cannot be left out.
+
+    x [N, D] float64 is used as given. The refits are one stacked problem for each group size.
+
+    A refit has seen the left-out row's own class less often, and its free bias says so: at C = 1
+    the logits of a few pictures are so flat that this alone decides, always against the truth
+    (digits, 5 classes of 5: 6 % where fresh pictures give 74 %). So log(n_k / n_k') is added to
+    each class's logit, for the n_k pictures of the support and the n_k' of the refit: the usual
+    correction of a prior, after which the same digits give 76 %.
+    """
+    n = len(x)
+    group = torch.arange(n) if groups is None else torch.unique(groups, return_inverse=True)[1]
+    if any(len(group[labels == way].unique()) < 2 for way in range(ways)):
+        return None
+    if x.shape[1] > n:  # inner products are all that matters: rotate into the rows' own space
+        values, vectors = torch.linalg.eigh(x @ x.t())
+        x = vectors * values.clamp_min(0).sqrt()  # [N, N], with the same Gram
+    members = [(group == g).nonzero().view(-1) for g in range(int(group.max()) + 1)]
+    count = torch.bincount(labels, minlength=ways).to(x.dtype)  # [W]
+    logits = x.new_empty(n, ways)
+    for size in sorted({len(rows) for rows in members}):
+        same = [rows for rows in members if len(rows) == size]
+        kept = n - size
+        each = 8 * (kept * x.shape[1] + 6 * kept * kept + 32 * ways * kept)
+        step = max(1, _STACK_BYTES // each)
+        for begin in range(0, len(same), step):
+            out = torch.stack(same[begin : begin + step])  # [B, size]
+            mask = torch.ones(len(out), n, dtype=torch.bool).scatter_(1, out, False)
+            rows = mask.nonzero()[:, 1].view(len(out), kept)
+            weight, bias = fit_logreg(x[rows], labels[rows], ways, c, tolerance=_TOLERANCE)
+            left = torch.nn.functional.one_hot(labels[rows], ways).sum(1)  # [B, W]
+            bias = bias + (count / left).log()
+            logits[out] = torch.bmm(x[out], weight.transpose(1, 2)) + bias[:, None]
+    return logits
+
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """The temperature in ``TEMPERATURES`` at which logits [N, W] say best what labels [N] are.
+
+    It minimises the cross-entropy to Platt's targets, (N + 1) / (N + 2) for the true class and
+    the rest shared by the others: with the bare labels, a small support set that is all right
+    would ask for probabilities of 1. Fewer than ``MIN_CALIBRATION`` rows give 1.
+    """
+    n, ways = logits.shape
+    if n < MIN_CALIBRATION:
+        return 1.0
+    targets = torch.full_like(logits, 1 / (n + 2) / (ways - 1))
+    targets[torch.arange(n), labels] = (n + 1) / (n + 2)
+
+    def loss(log_t: float) -> float:
+        return -float((targets * (logits / math.exp(log_t)).log_softmax(1)).sum())
+
+    # Convex in 1 / T, so of one minimum in log T: golden section finds it.
+    low, high = (math.log(t) for t in TEMPERATURES)
+    a, b = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
+    at_a, at_b = loss(a), loss(b)
+    while high - low > 1e-6:
+        if at_a <= at_b:
+            high, b, at_b = b, a, at_a
+            a = high - _GOLDEN * (high - low)
+            at_a = loss(a)
+        else:
+            low, a, at_a = a, b, at_b
+            b = low + _GOLDEN * (high - low)
+            at_b = loss(b)
+    return math.exp((low + high) / 2)
+
+
+def wilson(right: int, n: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share right / n."""
+    share, z2 = right / n, _Z95 * _Z95
+    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = _Z95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+    return max(middle - half, 0.0), min(middle + half, 1.0)

@@ -1,0 +1,72 @@
+"""Page 6: what the numbers are, and how to have them again."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from eval.protocols import PROTOCOLS
+
+_TEXT = """
+## What is measured
+
+The study *A Broad Study on the Transferability of Visual Representations with Contrastive Learning*
+(Islam et al., ICCV 2021) asks which pretraining objective gives features that transfer: cross-entropy
+(CE), self-supervised contrastive (SelfSupCon), supervised contrastive (SupCon), or one of these joined
+with the self-supervised term. This board keeps the question open: every backbone that timm can load
+meets the same images and the same episodes.
+
+{protocols}
+
+**Intervals** are 95 %: 1.96 standard errors over episodes, a bootstrap over test images. They say
+nothing of another training of the same model.
+
+**Tie groups**: the first model of a group is its leader; the others cannot be told from it by a paired
+test of the mean over the data sets in view, on the same episodes or images, Holm-corrected at 5 %.
+Two intervals that overlap are no tie, and two that do not are not needed for a difference.
+
+**Means** are over the data sets in view, for models that have them all; data sets that the zoo was
+pretrained on are left out unless you ask for them. `*` marks a subset of a data set.
+
+## How to have a number again
+
+Click it: the receipt names the commit and the hash of the weights, the hash of the split, settings,
+versions and seconds, and the command. `transfer-eval verify FILE` computes it anew and says equal, or
+what differs.
+
+## How to add a model
+
+Submit it on the page *Submit*, or score it yourself and offer the results:
+
+```bash
+transfer-eval run hf-hub:ORG/NAME --data DATA --suite subsets
+transfer-eval push results ORG/results
+```
+
+## How to cite
+
+```bibtex
+@inproceedings{{islam2021broad,
+  title     = {{A Broad Study on the Transferability of Visual Representations with Contrastive Learning}},
+  author    = {{Islam, Ashraful and Chen, Chun-Fu (Richard) and Panda, Rameswar and Karlinsky, Leonid and Radke, Richard and Feris, Rogerio}},
+  booktitle = {{Proceedings of the IEEE/CVF International Conference on Computer Vision (ICCV)}},
+  pages     = {{8845--8855}},
+  year      = {{2021}}
+}}
+```
+
+## For scripts
+
+Every function of these pages has a name in the API (link at the foot of the page):
+
+```python
+from gradio_client import Client
+
+headline, table, query = Client("URL").predict(board="linear/top1", api_name="/leaderboard")
+```
+"""  # noqa: E501
+
+
+def about() -> gr.Markdown:
+    """The page."""
+    lines = [f"- **{p.name}**: {p.summary}." for p in PROTOCOLS.values()]
+    return gr.Markdown(_TEXT.format(protocols="\n".join(lines)))

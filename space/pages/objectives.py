@@ -1,0 +1,145 @@
+"""Page 2: the study's question, live: what does joining another objective change?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from eval.errors import UserError
+from space import plots
+from space.desk import Desk
+from space.families import Family, families
+from space.grid import Grid, Key
+from space.objectives import (
+    PAIRS_SHOWN,
+    by_domain,
+    differences,
+    scatter,
+    shots,
+    summary,
+    transfer_tasks,
+)
+from space.words import escaped, shown_objective
+
+_NONE = (
+    "No two models differ in their objective alone here. Score the zoo: `transfer-eval run zoo:all`"
+)
+
+
+class Objectives:
+    """The page's components, and the functions behind its events."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        with gr.Row():
+            self.board = gr.Dropdown([], label="Protocol", elem_id="objectives-protocol")
+            self.family = gr.Dropdown([], label="Models that differ in the objective alone")
+            self.pair = gr.Dropdown([], label="Compare", elem_id="pair")
+        self.said = gr.Markdown(elem_id="objectives-said")
+        self.forest = gr.Plot(show_label=False, elem_id="forest")
+        with gr.Accordion("All pairs at once", open=True):
+            self.pairs = gr.Dataframe(
+                headers=["comparison", "mean difference", "better", "worse", "undecided"],
+                interactive=False, wrap=True, show_label=False, elem_id="pairs",
+                column_widths=["220px", "110px", "70px", "70px", "90px"], buttons=[],
+            )  # fmt: skip
+        gr.Markdown("### Mean of each domain")
+        self.domains = gr.Plot(show_label=False)
+        with gr.Row():
+            with gr.Column(min_width=320):
+                gr.Markdown("### Accuracy against time")
+                self.by = gr.Radio(["seconds", "params"], value="seconds", show_label=False)
+                self.scatter = gr.Plot(show_label=False)
+            with gr.Column(min_width=320):
+                gr.Markdown("### Shots against accuracy")
+                self.shots = gr.Plot(show_label=False)
+
+    @property
+    def choices(self) -> list[Any]:
+        return [self.board, self.family, self.pair]
+
+    def wire(self, tab: gr.Tab) -> None:
+        """Connect the events: nothing is drawn before the tab is opened."""
+        shown = [self.said, self.forest, self.pairs, self.domains, self.scatter, self.shots]
+        tab.select(self.open, [*self.choices, self.by], [*self.choices, *shown],
+                   api_visibility="private")  # fmt: skip
+        gr.on([self.board.input, self.family.input], self.open, [*self.choices, self.by],
+              [*self.choices, *shown], api_visibility="private")  # fmt: skip
+        self.pair.input(self.compare, self.choices, [self.said, self.forest],
+                        api_name="objectives")  # fmt: skip
+        self.by.input(self.cost, [self.board, self.family, self.by], self.scatter,
+                      api_visibility="private")  # fmt: skip
+
+    # ------------------------------------------------------------------ behind the events
+
+    def open(self, board: str, family: str, pair: str, by: str) -> list[Any]:
+        """Today's choices, and everything that is drawn for them."""
+        try:
+            key, grid, found, chosen = self._chosen(board, family)
+        except UserError as why:
+            nothing = plots.empty(str(why))
+            return [gr.skip()] * 3 + [escaped(str(why)), nothing, None, *[nothing] * 3]
+        pairs = chosen.pairs(PAIRS_SHOWN)
+        names = [_pair_name(p) for p in pairs]
+        pair = pair if pair in names else (names[0] if names else "")
+        rows = list(chosen.members.values())
+        labels = grid.models[["label", "revision"]].iloc[rows].itertuples(index=False, name=None)
+        curves = shots(grid.scores, list(labels), setting=key.setting)
+        boards = [(k.title, k.text) for k in self.desk.boards()]
+        return [
+            gr.update(choices=boards, value=key.text),
+            gr.update(choices=[f.label for f in found], value=chosen.label),
+            gr.update(choices=names, value=pair), *self._compared(grid, chosen, pair),
+            self._all(grid, chosen), plots.domains(by_domain(grid, rows)),
+            plots.scatter(scatter(grid, rows), by), plots.shots(curves),
+        ]  # fmt: skip
+
+    def compare(self, board: str, family: str, pair: str) -> tuple[str, Any]:
+        """One pair of objectives: the outcome in words, and the forest plot."""
+        try:
+            _, grid, _, chosen = self._chosen(board, family)
+        except UserError as why:
+            return escaped(str(why)), plots.empty(str(why))
+        return self._compared(grid, chosen, pair)
+
+    def cost(self, board: str, family: str, by: str) -> Any:
+        """Accuracy against seconds or parameters."""
+        try:
+            _, grid, _, chosen = self._chosen(board, family)
+        except UserError as why:
+            return plots.empty(str(why))
+        return plots.scatter(scatter(grid, list(chosen.members.values())), by)
+
+    def _chosen(self, board: str, family: str) -> tuple[Key, Grid, list[Family], Family]:
+        key = self.desk.key(board or "")
+        grid = self.desk.grid(key)
+        found = families(grid)
+        if not found:
+            raise UserError(_NONE)
+        return key, grid, found, next((f for f in found if f.label == family), found[0])
+
+    def _compared(self, grid: Grid, family: Family, pair: str) -> tuple[str, Any]:
+        known = {_pair_name(p): p for p in family.pairs(PAIRS_SHOWN)}
+        if pair not in known:
+            return escaped(_NONE), plots.empty(_NONE)
+        a, b = known[pair]
+        names = shown_objective(a), shown_objective(b)
+        frame = differences(grid, family.members[a], family.members[b], transfer_tasks(grid))
+        figure = plots.forest(frame, *names, a_objective=a, b_objective=b)
+        return escaped(summary(frame, *names)), figure
+
+    def _all(self, grid: Grid, family: Family) -> Any:
+        rows = []
+        for a, b in family.pairs(PAIRS_SHOWN):
+            frame = differences(grid, family.members[a], family.members[b], transfer_tasks(grid))
+            counts = frame["verdict"].value_counts()
+            rows.append([
+                _pair_name((a, b)), f"{100 * frame['difference'].mean():+.1f} points",
+                *(int(counts.get(v, 0)) for v in ("better", "worse", "undecided")),
+            ])  # fmt: skip
+        return gr.update(value=rows)
+
+
+def _pair_name(pair: tuple[str, str]) -> str:
+    return f"{shown_objective(pair[0])} against {shown_objective(pair[1])}"

@@ -1,0 +1,238 @@
+"""The pages' figures, from the tables of `space.objectives` and `space.comparison`.
+
+Every figure is as wide as its page, says what to do where there is nothing to show, and names
+models and tasks by foreign text that `space.looks.text` has made harmless.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from space.looks import (
+    CSS,
+    LABEL,
+    LETTERS,
+    LINE,
+    STRONG_LINE,
+    UNDECIDED,
+    Look,
+    bare_figure,
+    by_model,
+    empty,
+    faint,
+    label_places,
+    log_ticks,
+    look,
+    short_names,
+    text,
+    told,
+)  # fmt: skip
+from space.objectives import mean_difference
+from space.words import shown_objective
+
+__all__ = ["CSS", "domains", "empty", "forest", "scatter", "shots"]
+
+
+def forest(
+    frame: pd.DataFrame, a: str, b: str, *, a_objective: str = "", b_objective: str = ""
+) -> go.Figure:
+    """`differences` as points with their intervals, largest on top, the mean below."""
+    if not len(frame):
+        return empty(
+            f"{a[:60]} and {b[:60]} share no data set with the same images and settings. "
+            "Score both with the same command, or choose two others."
+        )
+    rows = frame.sort_values(["difference", "task"], ignore_index=True)
+    figure = bare_figure(160 + 27 * (len(rows) + 1 + (len(rows) > 1)))
+    sides = (
+        ("better", f"{text(a, 24)} better", look(a_objective)),
+        ("worse", f"{text(b, 24)} better", look(b_objective)),
+        ("undecided", "undecided", Look(UNDECIDED, "circle-open", "")),
+    )
+    for verdict, name, style in sides:
+        mine = rows[rows["verdict"] == verdict]
+        hollow = verdict == "undecided"
+        symbol = style.symbol
+        if verdict == "worse" and symbol == look(a_objective).symbol:
+            symbol = "square" if symbol != "square" else "circle"
+        figure.add_trace(go.Scatter(
+            x=100 * mine["difference"], y=mine.index.to_numpy() + 1.0, name=name, mode="markers",
+            marker={"symbol": symbol, "size": 10, "color": style.colour,
+                    "line": {"color": style.colour, "width": 2 if hollow else 0}},
+            error_x=_bars(mine, style.colour), hoverinfo="text",
+            hovertext=[_pair(row, a, b) for row in mine.itertuples()], showlegend=True,
+        ))  # fmt: skip
+        if not len(mine):  # in the legend all the same: what filled and hollow mean
+            figure.data[-1].update(x=[None], y=[None])
+    if len(rows) > 1:
+        _add_mean(figure, rows)
+    ticks = [*([0.0] if len(rows) > 1 else []), *(rows.index + 1.0)]
+    names = [*(["mean"] if len(rows) > 1 else []), *(text(task, 18) for task in rows["task"])]
+    figure.update_yaxes(
+        tickvals=ticks, ticktext=names, range=[ticks[0] - 0.7, len(rows) + 0.7], showgrid=False
+    )
+    low = min(100 * float(rows[["low", "difference"]].min(axis=None)), 0.0)
+    high = max(100 * float(rows[["high", "difference"]].max(axis=None)), 0.0)
+    room = 0.12 * (high - low) or 1.0
+    figure.update_xaxes(
+        title_text="difference, points", range=[low - room, high + room],
+        zeroline=True, zerolinecolor=STRONG_LINE, zerolinewidth=2,
+    )  # fmt: skip
+    short = len(b) <= 16  # a long name runs from the right edge over the names of the data sets
+    for label, x, up in (
+        (f"◀ better for {text(b, 30)}", 0 if short else 1, 4),
+        (f"better for {text(a, 30)} ▶", 1, 20),
+    ):
+        figure.add_annotation(
+            text=label, x=x, y=1, xref="paper", yref="paper", yanchor="bottom", yshift=up,
+            xanchor="right" if x else "left", showarrow=False, font={"size": 12},
+        )  # fmt: skip
+    figure.update_layout(margin_t=52)
+    return figure
+
+
+def _add_mean(figure: go.Figure, rows: pd.DataFrame) -> None:
+    mean, low, high = (100 * value for value in mean_difference(rows))
+    figure.add_trace(go.Scatter(
+        x=[mean], y=[0.0], name="mean", mode="markers", showlegend=False,
+        marker={"symbol": "diamond-tall", "size": 13, "color": LETTERS},
+        error_x={"type": "data", "array": [high - mean], "color": LETTERS, "thickness": 2,
+                 "width": 5},
+        hoverinfo="text",
+        hovertext=f"mean over {len(rows)} data sets: {mean:+.1f} points [{low:+.1f}, {high:+.1f}]",
+    ))  # fmt: skip
+    figure.add_hline(y=0.5, line={"color": LINE, "width": 1})
+
+
+def _bars(frame: pd.DataFrame, colour: str) -> dict[str, Any]:
+    return {
+        "type": "data", "symmetric": False, "color": colour, "thickness": 2, "width": 4,
+        "array": 100 * (frame["high"] - frame["difference"]),
+        "arrayminus": 100 * (frame["difference"] - frame["low"]),
+    }  # fmt: skip
+
+
+def _pair(row: Any, a: str, b: str) -> str:
+    p = f"= {row.p_holm:.2g}" if row.p_holm >= 1e-4 else "< 0.0001"
+    return told(
+        f"{row.title} ({row.domain})" + (", a subset" if row.subset else ""),
+        f"{a}: {100 * row.a:.1f} %",
+        f"{b}: {100 * row.b:.1f} %",
+        f"difference {100 * row.difference:+.1f} [{100 * row.low:+.1f}, {100 * row.high:+.1f}]",
+        f"better on {row.wins}, worse on {row.losses} of {row.n} {row.unit}s",
+        f"{row.verdict}: p {p} (Holm)",
+    )
+
+
+def _percent(value: float, half: float) -> str:
+    return f"{100 * value:.1f} % ±{100 * half:.1f}"
+
+
+def domains(frame: pd.DataFrame) -> go.Figure:
+    """`by_domain` as one line a model, a domain a row: it reads on a phone, too."""
+    if not len(frame):
+        return empty(
+            "No domain in which all chosen models have all data sets. Choose fewer models or "
+            "another leaderboard."
+        )
+    order = list(dict.fromkeys(frame["domain"]))[::-1]
+    names = list(dict.fromkeys(frame["model"]))
+    figure = bare_figure(110 + 46 * len(order) + 20 * len(names))
+    counts = frame.drop_duplicates("domain").set_index("domain")["tasks"]
+    for (_, mine), name, style in by_model(frame, ["model"]):
+        figure.add_trace(go.Scatter(
+            x=100 * mine["value"], y=[order.index(d) for d in mine["domain"]], name=name,
+            mode="lines+markers", line={"color": style.colour, "dash": style.dash, "width": 2},
+            marker={"symbol": style.symbol, "size": 10, "color": style.colour},
+            error_x={"type": "data", "array": 100 * mine["half"], "color": style.colour,
+                     "thickness": 1, "width": 0},
+            hoverinfo="text", hovertext=[
+                told(r.domain, r.model, f"{_percent(r.value, r.half)}, mean of {r.tasks}")
+                for r in mine.itertuples()],
+        ))  # fmt: skip
+    ticks = [f"{text(d, 18)}<br>({counts[d]} set{'s' if counts[d] > 1 else ''})" for d in order]
+    figure.update_yaxes(
+        tickvals=list(range(len(order))), ticktext=ticks, range=[-0.5, len(order) - 0.5]
+    )
+    figure.update_xaxes(title_text="mean accuracy, %")
+    return figure
+
+
+def scatter(frame: pd.DataFrame, by: str = "params") -> go.Figure:
+    """`scatter`'s table as points: accuracy against ``params`` or ``seconds``."""
+    found = frame[frame[by] > 0] if len(frame) else frame
+    if not len(found):
+        return empty(
+            "No model has a number on every data set that is chosen. Choose fewer data sets."
+        )
+    found = found.sort_values("mean", ascending=False, ignore_index=True)
+    x, y = np.log10(found[by].to_numpy(np.float64)), 100 * found["mean"].to_numpy()
+    spread = max(x.max() - x.min(), 0.6)
+    ends = (x.max() + x.min()) / 2 - 0.68 * spread, (x.max() + x.min()) / 2 + 0.68 * spread
+    names = short_names(found)
+    where = label_places(x, y, [len(name) for name in names], ends)
+    figure = bare_figure(380 + 20 * found["objective"].nunique())
+    unit = "parameters" if by == "params" else "seconds a result (median)"
+    for objective, mine in found.groupby("objective", sort=False):
+        style, rows = look(str(objective)), mine.index
+        figure.add_trace(go.Scatter(
+            x=mine[by], y=100 * mine["mean"], name=text(shown_objective(str(objective)) or "other"),
+            mode="markers+text", marker={"symbol": style.symbol, "size": 12, "color": style.colour,
+                                         "line": {"color": style.colour, "width": 1}},
+            error_y={"type": "data", "array": 100 * mine["half"], "color": style.colour,
+                     "thickness": 1.5, "width": 3},
+            text=[text(names[i], LABEL) if where[i] else "" for i in rows],
+            textposition=[where[i] or "middle right" for i in rows], textfont={"size": 11},
+            hoverinfo="text", hovertext=[
+                told(r.model, f"{_percent(r.mean, r.half)}, mean of {r.tasks}",
+                     f"{r.params / 1e6:.1f} M parameters, {r.seconds:.1f} s a result")
+                for r in mine.itertuples()],
+        ))  # fmt: skip
+    ticks, letters = log_ticks(*ends)
+    figure.update_xaxes(
+        type="log", range=list(ends), title_text=unit, tickvals=ticks, ticktext=letters
+    )
+    figure.update_yaxes(title_text="mean accuracy, %")
+    return figure
+
+
+def shots(frame: pd.DataFrame) -> go.Figure:
+    """`objectives.shots` as lines with 95 % bands."""
+    if not len(frame):
+        return empty(
+            "The chosen models share no data set at any shot count. Score them with the protocol "
+            "fewshot, or choose others."
+        )
+    frame = frame.sort_values(["shot", "value"], ascending=False)  # the legend from top to bottom
+    figure = bare_figure(380 + 20 * len(frame[["model", "revision"]].drop_duplicates()))
+    for (_, mine), name, style in by_model(frame, ["model", "revision"]):
+        mine = mine.sort_values("shot")
+        x, y, half = mine["shot"], 100 * mine["value"], 100 * mine["half"]
+        group = str(len(figure.data))
+        figure.add_trace(go.Scatter(
+            x=[*x, *x[::-1]], y=[*(y + half), *(y - half)[::-1]], fill="toself", mode="lines",
+            fillcolor=faint(style.colour), line={"width": 0}, hoverinfo="skip", showlegend=False,
+            legendgroup=group,
+        ))  # fmt: skip
+        figure.add_trace(go.Scatter(
+            x=x, y=y, name=name, mode="lines+markers", legendgroup=group,
+            line={"color": style.colour, "dash": style.dash, "width": 2},
+            marker={"symbol": style.symbol, "size": 9, "color": style.colour},
+            hoverinfo="text", hovertext=[
+                told(r.model, f"{r.shot}-shot: {_percent(r.value, r.half)}, mean of {r.tasks}")
+                for r in mine.itertuples()],
+        ))  # fmt: skip
+    ticks = sorted(set(frame["shot"]))
+    low, high = math.log10(ticks[0]), math.log10(ticks[-1])
+    figure.update_xaxes(
+        type="log", tickvals=ticks, ticktext=[str(t) for t in ticks], minor={"ticks": ""},
+        title_text="images a class (log scale)", range=[low - 0.08, high + 0.08],
+    )  # fmt: skip
+    count = int(frame["tasks"].iloc[0])
+    figure.update_yaxes(title_text=f"mean accuracy over {count} data set{'s'[: count > 1]}, %")
+    return figure

@@ -1,0 +1,238 @@
+"""This checkout -> a Hugging Face Space: the app, the project and the zoo in one commit.
+
+A public Space installs the project from a wheel in its own repository. Nobody can download from a
+private one without a token, its own build neither, so there the packages lie beside ``app.py``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from eval import upload
+from eval.errors import UserError
+from eval.files import dump_json
+from eval.hub import patiently
+from eval.models import ZOO_FOLDER, ZOO_ORG, zoo_names
+from eval.results import dump_result, portable
+from space import wheel
+from space.wheel import build_wheel, check_checkout, project, sources
+from zoo.checkpoint import contents, read_checkpoint
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+TRAILER = "Published-by: transfer-space"  # in our commits' messages: who changed the Space last
+SETTINGS = "settings.json"
+LIMIT = 1_000_000_000  # bytes in a Space's repository
+# A Space of the free kind has no GPU: torch's builds for the CPU are much smaller.
+_TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
+_OPENING = {".gitattributes", "README.md"}  # the Hub's own first commit in a Space
+
+Say = Callable[[str], None]
+Files = dict[str, bytes | Path]
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What the Space holds now. ``sha`` is '' in a dry run of a Space yet to be made."""
+
+    repo: str
+    url: str
+    sha: str
+    uploaded: tuple[str, ...]
+    removed: tuple[str, ...]
+    bytes: int  # of what was (or would be) uploaded
+    dry_run: bool
+    notes: tuple[str, ...]  # sentences a user should know
+
+
+def push(
+    repo: str,
+    *,
+    results: str = "",
+    private: bool = False,
+    dry_run: bool = False,
+    replace: str | None = None,
+    say: Say = lambda text: None,
+) -> Pushed:
+    """Make or update the Space: one commit of what it lacks, none where nothing changed.
+
+    ``results`` is '' for those that ship, or ``hub:ORG/NAME``. A Space that somebody else changed
+    last is left alone unless ``replace`` names the commit to be replaced. Raises UserError without
+    a checkout and for whatever the Hub refuses; the Space is then as it was.
+    """
+    from huggingface_hub import HfApi
+
+    upload.check_repo_id(repo, "Space")
+    _check_results(results)
+    check_checkout()
+    if not zoo_names():
+        raise UserError(f"{ZOO_FOLDER} holds no checkpoints, so the Space would have none")
+    api = HfApi()
+    url = f"{api.endpoint}/spaces/{repo}"
+    if not dry_run:
+        upload.check_rights(upload.account(api), repo)
+    remote = upload.look(api, repo, "space")
+    if remote is None and replace is not None:
+        raise UserError(f"the Hub has no Space {repo!r} yet, so there is nothing to --replace")
+    if remote is not None and private:
+        upload.check_private(api, repo, "space")
+    hidden = private or (remote is not None and _is_private(api, repo))
+    say("building the project")
+    with tempfile.TemporaryDirectory(prefix="transferzoo-push-") as build:
+        files = stage(repo, api.endpoint, results=results, private=hidden, build=Path(build))
+    if remote is None and not dry_run:
+        upload.create(api, repo, "space", private=private, sdk="gradio")
+        remote = upload.look(api, repo, "space")
+        if remote is None:
+            raise UserError(f"the Hub made {repo!r} but does not show it; try again later")
+    held = remote.digests if remote else {}
+    changed = upload.changed(files, held)
+    gone = sorted(set(held) - set(files) - {".gitattributes"})
+    size = sum(_size(files[name]) for name in changed)
+    sha = remote.sha if remote else ""
+    if remote is not None and (changed or gone):
+        _check_head(api, repo, remote, replace)
+        if not dry_run:
+            say(f"uploading {len(changed)} files, {size / 1e6:.1f} MB, to {url}")
+            sha = _commit(api, repo, files, changed, gone, remote.sha)
+    return Pushed(
+        repo, url, sha, tuple(changed), tuple(gone), size, dry_run, _notes(repo, results, hidden)
+    )
+
+
+def stage(repo: str, endpoint: str, *, results: str, private: bool, build: Path) -> Files:
+    """Path in the Space -> content. ``build`` is an empty folder, no longer needed afterwards.
+
+    Raises UserError where the wheel cannot be built, a checkpoint is not fit to be published, or
+    all together are more than a Space may hold.
+    """
+    files: Files = {
+        "README.md": _readme(results),
+        "app.py": (wheel.ROOT / "space" / "app.py").read_bytes(),
+    }
+    if private:
+        needs: list[str] = project()["dependencies"]
+        files |= {path: (wheel.ROOT / path).read_bytes() for path in sources()}
+    else:
+        name, built = build_wheel(build)
+        # The digest also makes the line a new one with each new wheel: the Space's build installs
+        # nothing as long as its requirements are the same.
+        place = f"{endpoint}/spaces/{repo}/resolve/main/{name}"
+        needs = [f"{project()['name']} @ {place}#sha256={hashlib.sha256(built).hexdigest()}"]
+        files[name] = built
+    lines = [f"--extra-index-url {_TORCH_INDEX}", *needs]
+    files["requirements.txt"] = "".join(f"{line}\n" for line in lines).encode()
+    if results:
+        files[SETTINGS] = dump_json({"results": results})
+    files |= _zoo()
+    if (size := sum(map(_size, files.values()))) > LIMIT:
+        raise UserError(
+            f"the Space would hold {size / 1e9:.2f} GB, the Hub takes {LIMIT / 1e9:.0f} GB; leave "
+            f"checkpoints out of {ZOO_FOLDER}"
+        )
+    return files
+
+
+def _check_results(results: str) -> None:
+    if not results:
+        return
+    match = re.fullmatch(r"hub:([^@\s]+)(?:@[\w.][\w./-]*)?", results)
+    if match is None:
+        raise UserError(
+            f"a Space cannot read results {results!r}; use hub:ORG/NAME, or leave it out for those "
+            "that ship"
+        )
+    upload.check_repo_id(match[1], "results repository")
+
+
+def _readme(results: str) -> bytes:
+    """The Space's card, with what is known only now."""
+    _, head, body = (wheel.ROOT / "space" / "README.md").read_text("utf-8").split("---\n", 2)
+    card = yaml.safe_load(head)
+    card["sdk_version"] = version("gradio")
+    card["models"] = [f"{ZOO_ORG}/{name}" for name in zoo_names()]
+    if results:
+        card["datasets"] = [results.removeprefix("hub:").partition("@")[0]]
+    text = yaml.safe_dump(card, sort_keys=False, allow_unicode=True, width=1000)
+    return f"---\n{text}---\n{body}".encode()
+
+
+def _zoo() -> Files:
+    """The checkpoints that ship, their results without this machine's folders."""
+    files: Files = {}
+    for name in zoo_names():
+        folder = ZOO_FOLDER / name
+        mine: Files = {path: folder / path for path in contents(folder)}
+        mine |= {p: dump_result(portable(r)) for p, r in read_checkpoint(folder).results}
+        files |= {f"model_cards/{name}/{path}": content for path, content in mine.items()}
+    return files
+
+
+def _size(content: bytes | Path) -> int:
+    return content.stat().st_size if isinstance(content, Path) else len(content)
+
+
+def _is_private(api: HfApi, repo: str) -> bool:
+    try:
+        return bool(patiently(lambda: api.repo_info(repo, repo_type="space")).private)
+    except Exception as error:
+        raise upload.refusal(error, "Space", repo) from None
+
+
+def _notes(repo: str, results: str, hidden: bool) -> tuple[str, ...]:
+    notes = []
+    if hidden:
+        notes.append(
+            f"{repo} is private, so its build could not fetch a wheel from it: it holds the "
+            "packages' source instead; push again after making it public"
+        )
+    if results:
+        notes.append(f"if {results} is private, give the Space a secret HF_TOKEN that may read it")
+    return tuple(notes)
+
+
+def _check_head(api: HfApi, repo: str, remote: upload.Remote, replace: str | None) -> None:
+    """Raises UserError where the last commit is somebody else's and not the one to be replaced."""
+    if replace is not None:
+        if len(replace) < 7 or not remote.sha.startswith(replace):
+            raise UserError(f"{repo!r} is at commit {remote.sha}, not at --replace {replace}")
+        return
+    try:
+        commits = patiently(
+            lambda: api.list_repo_commits(repo, repo_type="space", revision=remote.sha)
+        )
+    except Exception as error:
+        raise upload.refusal(error, "Space", repo) from None
+    fresh = len(commits) == 1 and set(remote.digests) <= _OPENING
+    if not fresh and TRAILER not in commits[0].message:
+        raise _moved(repo, remote.sha, f" ({commits[0].title!r})")
+
+
+def _moved(repo: str, sha: str, title: str = "") -> UserError:
+    return UserError(
+        f"{repo!r} was changed on the Hub by someone else (commit {sha[:7]}{title}); look at it, "
+        f"take over into {wheel.ROOT} what should stay, then push with --replace {sha[:12]}"
+    )
+
+
+def _commit(
+    api: HfApi, repo: str, files: Files, changed: list[str], gone: list[str], parent: str
+) -> str:
+    about = project()
+    try:
+        return upload.commit(
+            api, repo, "space", {name: files[name] for name in changed}, gone, parent,
+            f"Push {about['name']} {about['version']}", f"{len(files)} files\n\n{TRAILER}",
+        ).sha  # fmt: skip
+    except upload.Moved as moved:
+        raise _moved(repo, moved.sha) from None

@@ -1,0 +1,64 @@
+"""What stands behind a cell: its file without the samples, and the command that makes it again."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eval.errors import UserError
+from eval.protocols import PROTOCOLS
+from eval.results import NotAResult, Result, read_result
+from eval.tasks import TASKS
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """A cell's title, its result without the samples, and how to have it again."""
+
+    title: str
+    content: dict[str, Any]
+    command: str
+
+
+def receipt(root: Path, path: str) -> Receipt:
+    """Raises UserError where the file is gone since the table was made."""
+    # The Hub's cache links the files of a commit to its blobs: ROOT is .../snapshots/SHA then.
+    bounds = root.parent.parent if root.parent.name == "snapshots" else root
+    place = (root / path).resolve()
+    if not place.is_relative_to(bounds.resolve()):  # a link out of the shelf
+        raise UserError("this result lies outside of the results")
+    try:
+        result = read_result(place)
+    except NotAResult:
+        raise UserError("this result is gone or was changed; the table is read anew") from None
+    content = result.model_dump(mode="json", exclude={"samples"})
+    title = f"{result.model.id} on {result.task.name}, {result.protocol.name}"
+    return Receipt(title, content, command(result))
+
+
+def command(result: Result) -> str:
+    """The line that makes this result again."""
+    known = TASKS.get(result.task.name)
+    # A published result names no folder: the reader's own goes there.
+    elsewhere = result.task.source.startswith("local:")
+    task = result.task.name if known else "imagefolder:DIR" if elsewhere else result.task.source
+    words = ["transfer-eval", "run", result.model.spec, "--task", task,
+             "--protocol", result.protocol.name]  # fmt: skip
+    if known and not known.embedded:
+        words += ["--data", "DATA"]
+    config, settings = result.protocol.config, PROTOCOLS.get(result.protocol.name)
+    shots = config.get("shots")
+    if isinstance(shots, list) and shots and all(type(k) is int for k in shots):
+        words += ["--shots", *map(str, shots)]
+    default = vars(settings.settings()) if settings else {}
+    for name in ("n_way", "queries", "episodes"):
+        if name in config and config[name] != default.get(name):
+            words += [f"--{name.replace('_', '-')}", str(config[name])]
+    for flag, value in (("--seed", result.seed), ("--limit", result.limit),
+                        ("--img-size", result.model.img_size),
+                        ("--precision", result.precision)):  # fmt: skip
+        if value:
+            words += [flag, str(value)]
+    return shlex.join(words)

@@ -1,0 +1,36 @@
+"""How things are called on the pages."""
+
+from __future__ import annotations
+
+import re
+
+from eval.errors import UserError
+from space.scores import facts
+from zoo.names import parse_objective
+
+
+def shown_objective(name: str) -> str:
+    """``ce+selfsupcon`` as the paper writes it: CE+SelfSupCon; anything else as it is."""
+    try:
+        return parse_objective(name).shown if name else ""
+    except UserError:
+        return name
+
+
+def escaped(text: str) -> str:
+    """Foreign text that Markdown and HTML show as it is."""
+    text = " ".join(text.split())
+    # Markdown makes links of bare addresses, too.
+    return re.sub(r"[\\`*_~\[\]<>|#&!$]|(?<=http):|(?<=https):|(?<=www)\.", _entity, text)
+
+
+def _entity(found: re.Match[str]) -> str:
+    return f"&#{ord(found[0])};"
+
+
+def facts_label(model: str) -> str:
+    """A model by its objective where its name tells it: ``CE+SelfSupCon (resnet18_narrow)``."""
+    about = facts(model)
+    if not about.objective or about.objective == "untrained":
+        return model
+    return f"{shown_objective(about.objective)} ({about.architecture})"
