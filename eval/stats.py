@@ -130,6 +130,5 @@ def holm(p_values: list[float]) -> list[float]:
 
 def ranks(values: Floats) -> Floats:
     """Ranks of [n] values, 1 for the largest; equal values share the mean of their places."""
-    from scipy.stats import rankdata
-
-    return rankdata(-values, method="average")
+    _, place, count = np.unique(-values, return_inverse=True, return_counts=True)
+    return (np.cumsum(count) - (count - 1) / 2)[place]
