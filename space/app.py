@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ import gradio as gr
 
 from eval.files import default_cache
 from eval.models import ZOO_FOLDER
+from eval.results import result_files
+from space.api import Api
 from space.backbones import Shelf
 from space.desk import Desk
 from space.pages.about import about
@@ -30,7 +33,7 @@ from space.pages.fewshot import FewShot
 from space.pages.leaderboard import Leaderboard
 from space.pages.objectives import Objectives
 from space.pages.submit import Submit
-from space.source import Source
+from space.source import STEP, Source
 from space.style import CSS, THEME
 
 TITLE = "TransferZoo"
@@ -54,6 +57,7 @@ def build(desk: Desk) -> gr.Blocks:
                 submit = Submit(desk.queue, desk.cache)
             with gr.Tab("About", id="about"):
                 about()
+        Api(desk, submit).register()  # first: a page's events would take its names
         board.wire()
         objectives.wire(objectives_tab)
         compare.wire(compare_tab)
@@ -78,6 +82,8 @@ def launch(app: gr.Blocks, **options: Any) -> Any:
 def desk_of(results: str, cache: Path, data: Path | None = None, queue: str = "") -> Desk:
     """The desk of a served app: its results are looked for again every minute."""
     source = Source(results, cache)
+    if sum(1 for _ in islice(result_files(source.root()), STEP)) < STEP:
+        source.refresh()  # few: there from the first page on
     source.watch(60.0, lambda text: print(text, file=sys.stderr))
     return Desk(source, cache, data, queue)
 

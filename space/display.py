@@ -19,8 +19,8 @@ DASH = "–"  # noqa: RUF001  (nothing was measured)
 BLUE = (0, 114, 178)  # of Okabe and Ito; one hue, so lightness alone carries the scale
 # column that tells about the model -> (header, width in pixels)
 _INFO = {"params": ("params, M", 90), "data": ("pretrained on", 110), "revision": ("revision", 90),
-         "architecture": ("architecture", 150), "objective": ("objective", 150)}  # fmt: skip
-_MODEL_WIDTH, _NARROW, _SCORE_WIDTH = 200, 70, 112
+         "architecture": ("architecture", 150), "objective": ("objective", 165)}  # fmt: skip
+_MODEL_WIDTH, _NARROW, _SCORE_WIDTH = 230, 70, 112
 
 
 def task_header(task: str, domain: str, subset: bool) -> str:

@@ -16,6 +16,7 @@ CSS = """
 .gradio-container table, .gradio-container table *, #board * {
   font-family: inherit !important; font-variant-numeric: tabular-nums}
 #board th {font-size: .8rem}
+#board .cell-wrap {overflow-wrap: anywhere; word-break: normal}
 .pictures .grid-container {
   grid-template-columns: repeat(auto-fill, minmax(72px, 110px)) !important}
 #classes {display: grid; grid-template-columns: repeat(auto-fill, minmax(240px, 1fr))}

@@ -56,12 +56,12 @@ transfer-eval push results ORG/results
 
 ## For scripts
 
-Every function of these pages has a name in the API (link at the foot of the page):
+What these pages show has a name in the API (`?view=api`):
 
 ```python
 from gradio_client import Client
 
-headline, table, query = Client("URL").predict(board="linear/top1", api_name="/leaderboard")
+Client("URL").predict(board="linear/top1", api_name="/leaderboard")["headline"]
 ```
 """  # noqa: E501
 

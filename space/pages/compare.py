@@ -12,6 +12,7 @@ from space import plots
 from space.comparison import Comparison, Match, compare, models
 from space.desk import Desk
 from space.disagreement import disagreements
+from space.pages.leaderboard import picker
 from space.scores import facts
 from space.words import escaped, facts_label, shown_objective
 
@@ -24,9 +25,9 @@ class Compare:
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
         with gr.Row():
-            self.a = gr.Dropdown([], label="Model A", elem_id="model-a")
-            self.b = gr.Dropdown([], label="Model B", elem_id="model-b")
-            self.board = gr.Dropdown([], label="Protocol")
+            self.a = picker(label="Model A", elem_id="model-a")
+            self.b = picker(label="Model B", elem_id="model-b")
+            self.board = picker(label="Protocol")
         self.said = gr.Markdown(elem_id="compare-said")
         self.forest = gr.Plot(show_label=False)
         self.table = gr.Dataframe(interactive=False, wrap=True, show_label=False)
@@ -34,11 +35,11 @@ class Compare:
             "### Where they disagree\nTest pictures that exactly one of the two gets right."
         )
         with gr.Row():
-            self.task = gr.Dropdown([], label="Data set", scale=3)
+            self.task = gr.Dropdown([], label="Data set", scale=3, allow_custom_value=True)
             self.show = gr.Button("Show pictures", scale=1)
         self.pictures = gr.Gallery(
             show_label=False, columns=6, format="png", object_fit="contain",
-            elem_classes="pictures", height=340,
+            elem_classes="pictures", height=260,
         )  # fmt: skip
         self.told = gr.Markdown(elem_id="told")
         self.cases = gr.Dataframe(
@@ -54,7 +55,7 @@ class Compare:
         """Connect the events: nothing is computed before the tab is opened."""
         shown = [*self.choices, self.said, self.forest, self.table, self.task]
         gr.on([tab.select, self.a.input, self.b.input, self.board.input], self.open, self.choices,
-              shown, api_name="compare")  # fmt: skip
+              shown, api_visibility="private")  # fmt: skip
         self.show.click(
             self.look, [self.a, self.b, self.board, self.task],
             [self.pictures, self.told, self.cases],

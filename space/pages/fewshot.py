@@ -19,6 +19,7 @@ from space.demo import MODELS, QUERIES, SHOTS, WAYS, Answer, ModelAnswer, classi
 from space.examples import example_sets
 from space.fewshot import Head
 from space.headfile import save_head
+from space.pages.leaderboard import fetch_file
 from space.pictures import MAX_NAME, Picture, clean_text, read_pictures
 from space.words import escaped, facts_label
 
@@ -84,8 +85,11 @@ class FewShot:
                             elem_classes="pictures",
                         )
                     )
-                    self.heads.append(gr.DownloadButton("Download this classifier", size="sm"))
+                    self.heads.append(gr.Button("Download this classifier", size="sm"))
                 self.panels.append(panel)
+        self.files = [
+            gr.DownloadButton(visible="hidden", elem_id=f"head-file-{i}") for i in range(MODELS[1])
+        ]
         self.kept: gr.State = gr.State(None)
 
     def wire(self) -> None:
@@ -102,12 +106,15 @@ class FewShot:
         self.button.click(
             self.classify, [self.models, self.ways, *self.names, *self.supports, self.queries],
             answer, concurrency_limit=2, concurrency_id="fewshot", api_name="classify",
+            api_description="Models, number of classes, ten class names, ten galleries of support "
+            "pictures, a gallery of queries; the first output says what each model is worth.",
         ).then(self.look, [self.kept, self.chosen, *self.supports], look,
                show_progress="hidden", api_visibility="private")  # fmt: skip
         self.chosen.change(self.look, [self.kept, self.chosen, *self.supports], look,
                            show_progress="hidden", api_visibility="private")  # fmt: skip
-        for i, button in enumerate(self.heads):
-            button.click(self._saver(i), self.kept, button, api_visibility="private")
+        for i, (button, file) in enumerate(zip(self.heads, self.files, strict=True)):
+            made = button.click(self._saver(i), self.kept, file, api_visibility="private")
+            made.then(None, None, None, js=fetch_file(str(file.elem_id)))
 
     # ------------------------------------------------------------------ behind the events
 
@@ -162,7 +169,7 @@ class FewShot:
             labels.append(gr.update(value=kept.labels[m][q], label=facts_label(kept.models[m])))
             classes = list(kept.heads[m].classes)
             nearest.append([
-                (shots[classes.index(name)][i][0], f"{name}, cosine {similarity:.2f}")
+                (shots[classes.index(name)][i][0], f"{name} {similarity:.2f}")
                 for name, i, similarity in kept.near[m][q]
             ])  # fmt: skip
         return [*labels, *nearest]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -32,18 +32,20 @@ class Leaderboard:
         self.desk = desk
         self.headline = gr.Markdown(elem_id="headline")
         with gr.Row():
-            self.board = gr.Dropdown([], label="Protocol", elem_id="protocol", scale=2)
-            self.search = gr.Textbox(label="Search models", placeholder="name, objective", scale=2)
+            self.board = picker(label="Protocol", elem_id="protocol", scale=2)
+            self.search = gr.Textbox(
+                label="Search models", placeholder="name, objective", scale=2, min_width=220
+            )
         with gr.Accordion("Filters, columns and sorting", open=False):
             with gr.Row():
                 self.objectives = gr.CheckboxGroup([], label="Objectives (none: all)")
                 self.domains = gr.CheckboxGroup([], label="Domains (none: all)")
             with gr.Row():
-                self.tasks = gr.Dropdown([], label="Data sets (none: all)", multiselect=True)
+                self.tasks = picker(label="Data sets (none: all)", multiselect=True)
                 self.extras = gr.CheckboxGroup(list(EXTRAS), label="Columns about the model")
             with gr.Row():
                 self.most_params = gr.Number(label="Most parameters, millions (0: any)", minimum=0)
-                self.sort = gr.Dropdown(list(SORTS), label="Sort by")
+                self.sort = gr.Dropdown(list(SORTS), label="Sort by", allow_custom_value=True)
             with gr.Row():
                 self.rising = gr.Checkbox(label="Smallest first")
                 self.whole = gr.Checkbox(label="Whole data sets only")
@@ -60,8 +62,10 @@ class Leaderboard:
             elem_id="legend",
         )
         with gr.Row():
-            self.csv = gr.DownloadButton("Download CSV", size="sm")
-            self.json = gr.DownloadButton("Download JSON", size="sm")
+            self.csv = gr.Button("Download CSV", size="sm")
+            self.json = gr.Button("Download JSON", size="sm")
+        self.csv_file = gr.DownloadButton(visible="hidden", elem_id="csv-file")
+        self.json_file = gr.DownloadButton(visible="hidden", elem_id="json-file")
         with gr.Column(visible=False, elem_id="receipt") as self.receipt:
             self.title = gr.Markdown()
             self.command = gr.Code(label="Make this number again", language="shell")
@@ -79,18 +83,22 @@ class Leaderboard:
 
     def wire(self) -> None:
         """Connect the events; called once all pages are there."""
+        # A search must hear of pasted and deleted text too, which are no input events.
+        heard = [c.change if c is self.search else c.input for c in self.inputs]
         gr.on(
-            [component.input for component in self.inputs], self.show, self.inputs, self.outputs,
-            show_progress="hidden", api_name="leaderboard", trigger_mode="always_last",
-            api_description="The board of a view: headline, table, and the view's URL query.",
+            heard, self.show, self.inputs, self.outputs, show_progress="hidden",
+            trigger_mode="always_last", api_visibility="private",
         )  # fmt: skip
         self.query.change(None, self.query, None, js=_TO_ADDRESS)
         self.table.select(
             self.open, self.inputs, [self.receipt, self.title, self.command, self.content],
             show_progress="hidden", api_visibility="private",
         )  # fmt: skip
-        self.csv.click(self.save_csv, self.inputs, self.csv, api_name="leaderboard_csv")
-        self.json.click(self.save_json, self.inputs, self.json, api_name="leaderboard_json")
+        # The file is of the view at the click: made first, then fetched.
+        for button, save, file in ((self.csv, self.save_csv, self.csv_file),
+                                   (self.json, self.save_json, self.json_file)):  # fmt: skip
+            made = button.click(save, self.inputs, file, api_visibility="private")
+            made.then(None, None, None, js=fetch_file(str(file.elem_id)))
 
     # ------------------------------------------------------------------ behind the events
 
@@ -98,7 +106,7 @@ class Leaderboard:
         """The inputs as a URL has them, with today's choices; then the outputs."""
         view = View.of(query)
         known = self.desk.boards()
-        if not known:
+        if not known:  # the page says so
             return [gr.skip() for _ in self.inputs] + list(self.show(*_values(view)))
         key = next((k for k in known if k.text == view.board), self.desk.key(""))
         grid = self.desk.grid(key)
@@ -108,9 +116,11 @@ class Leaderboard:
             "objectives": [(shown_objective(o) or "unknown", o) for o in objectives],
             "domains": list(dict.fromkeys(grid.tasks["domain"])),
             "tasks": list(grid.tasks["task"]),
+            "sort": [*SORTS, *grid.tasks["task"]],
         }
         values = {field.name: getattr(view, field.name) for field in fields(View)}
-        values["board"], values["sort"] = key.text, view.sort or "mean"
+        values["board"] = key.text
+        values["sort"] = view.sort if view.sort in choices["sort"] else "mean"
         for name in ("objectives", "domains", "tasks"):
             there = [c[1] if isinstance(c, tuple) else c for c in choices[name]]
             values[name] = [v for v in values[name] if v in there]
@@ -121,20 +131,16 @@ class Leaderboard:
         ]
         return updates + list(self.show(*values.values()))
 
-    def show(
-        self, board: str = "", search: str = "", objectives: Sequence[str] = (),
-        domains: Sequence[str] = (), tasks: Sequence[str] = (), most_params: float = 0,
-        whole: bool = False, pretraining: bool = False, extras: Sequence[str] = View().extras,
-        sort: str = "mean", rising: bool = False, colour: bool = True,
-    ) -> tuple[str, Any, str]:  # fmt: skip
-        """The board of these choices. Every choice has a default: a script names what it wants."""
-        view = view_of(board, search, objectives, domains, tasks, most_params, whole, pretraining,
-                       extras, sort, rising, colour)  # fmt: skip
+    def show(self, *values: Any) -> tuple[str, Any, str]:
+        """The board of these choices."""
+        view = view_of(*values)
         try:
             found = self.desk.board(view)
-        except UserError as why:
+        except UserError as error:
+            reading = "the results are being read; load this page again in a moment"
+            why = reading if self.desk.snapshot.waiting else str(error)
             nothing = gr.update(value={"headers": [], "data": []})
-            return f"### {escaped(str(why))}", nothing, view.query()
+            return f"### {escaped(why)}", nothing, view.query()
         waiting = self.desk.snapshot.waiting
         reading = f" *Still reading {waiting:,} results.*" if waiting else ""
         table = gr.update(
@@ -148,8 +154,10 @@ class Leaderboard:
         closed = gr.update(visible=False), "", "", None
         board = self.desk.board(view)
         names = list(board.models["model"])
-        column = event.index[1] - (len(display.headers(board, view)) - len(board.tasks))
-        model = str((event.row_value or [""])[0])
+        shown = event.row_value or [""]
+        # from the right: the table on the page may have other columns about the model by now
+        column = event.index[1] - (len(shown) - len(board.tasks))
+        model = str(shown[0])
         row = names.index(model) if model in names else -1
         if column < 0 or row < 0 or board.row[row, column] < 0:
             return closed
@@ -189,3 +197,17 @@ def _saved(name: str, text: str) -> str:
     path = Path(tempfile.mkdtemp(prefix="transferzoo-")) / name
     path.write_text(text, encoding="utf-8")
     return str(path)
+
+
+def fetch_file(button: str) -> str:
+    """Script: click a hidden download button, once it has its new file."""
+    return f"() => {{ setTimeout(() => document.querySelector('#{button}').click(), 150) }}"
+
+
+def picker(**options: Any) -> gr.Dropdown:
+    """A choice among what there is today.
+
+    The choices come with a page's load, for its visitor alone: a page that outlives a restart of
+    the server must not be refused what it offers, so any value may come, and is checked behind.
+    """
+    return gr.Dropdown([], min_width=220, allow_custom_value=True, **options)

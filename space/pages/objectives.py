@@ -20,6 +20,7 @@ from space.objectives import (
     summary,
     transfer_tasks,
 )
+from space.pages.leaderboard import picker
 from space.words import escaped, shown_objective
 
 _NONE = (
@@ -33,16 +34,16 @@ class Objectives:
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
         with gr.Row():
-            self.board = gr.Dropdown([], label="Protocol", elem_id="objectives-protocol")
-            self.family = gr.Dropdown([], label="Models that differ in the objective alone")
-            self.pair = gr.Dropdown([], label="Compare", elem_id="pair")
+            self.board = picker(label="Protocol", elem_id="objectives-protocol")
+            self.family = picker(label="Alike but for the objective")
+            self.pair = picker(label="Compare", elem_id="pair")
         self.said = gr.Markdown(elem_id="objectives-said")
         self.forest = gr.Plot(show_label=False, elem_id="forest")
         with gr.Accordion("All pairs at once", open=True):
             self.pairs = gr.Dataframe(
                 headers=["comparison", "mean difference", "better", "worse", "undecided"],
                 interactive=False, wrap=True, show_label=False, elem_id="pairs",
-                column_widths=["220px", "110px", "70px", "70px", "90px"], buttons=[],
+                column_widths=["240px", "130px", "80px", "80px", "100px"], buttons=[],
             )  # fmt: skip
         gr.Markdown("### Mean of each domain")
         self.domains = gr.Plot(show_label=False)
@@ -67,7 +68,7 @@ class Objectives:
         gr.on([self.board.input, self.family.input], self.open, [*self.choices, self.by],
               [*self.choices, *shown], api_visibility="private")  # fmt: skip
         self.pair.input(self.compare, self.choices, [self.said, self.forest],
-                        api_name="objectives")  # fmt: skip
+                        api_visibility="private")  # fmt: skip
         self.by.input(self.cost, [self.board, self.family, self.by], self.scatter,
                       api_visibility="private")  # fmt: skip
 

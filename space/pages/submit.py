@@ -46,9 +46,9 @@ class Submit:
         """Connect the events."""
         ask: Any = self.ask_logged_in if ON_THE_HUB else self.ask
         for event in (self.button.click, self.text.submit):
-            event(ask, self.text, [self.said, self.table], api_name="submit",
+            event(ask, self.text, [self.said, self.table], api_visibility="private",
                   concurrency_limit=2, concurrency_id="submit")  # fmt: skip
-        self.refresh.click(self.requests, None, self.table, api_name="requests")
+        self.refresh.click(self.requests, None, self.table, api_visibility="private")
 
     # ------------------------------------------------------------------ behind the events
 
@@ -62,6 +62,12 @@ class Submit:
         if profile is None:
             return "**Log in first: requests are counted by user.**", self.requests()
         return self._ask(text, profile.username)
+
+    def ask_by_script(self, text: str, request: gr.Request) -> str:
+        """The same for a script, which cannot log in."""
+        if ON_THE_HUB:
+            return "Log in on the page to submit: requests are counted by user."
+        return self.ask(text, request)[0]
 
     def _ask(self, text: str, user: str) -> tuple[str, Any]:
         try:
@@ -79,7 +85,9 @@ class Submit:
             tickets = open_queue(self.queue).tickets() if self.queue else []
         except UserError as why:
             return {"headers": ["error"], "data": [[str(why)]]}
-        return {"headers": _HEADERS, "data": [row(ticket) for ticket in reversed(tickets)]}
+        rows = [row(ticket) for ticket in reversed(tickets)]
+        none = "no request yet: name a model above" if self.queue else _NO_QUEUE
+        return {"headers": _HEADERS, "data": rows or [[none, *[""] * (len(_HEADERS) - 1)]]}
 
 
 def said(candidate: Candidate, ticket: Ticket) -> str:

@@ -1,0 +1,110 @@
+"""The app for scripts: named functions of plain values, what the pages show as data.
+
+from gradio_client import Client
+Client(URL).predict(board="linear/top1", api_name="/leaderboard")
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import gradio as gr
+
+from eval.errors import UserError
+from space import display
+from space.board import headline
+from space.comparison import compare as compared
+from space.comparison import models
+from space.desk import Desk
+from space.families import families
+from space.objectives import PAIRS_SHOWN, differences, summary, transfer_tasks
+from space.pages.leaderboard import view_of
+from space.pages.submit import Submit
+from space.view import View
+from space.words import shown_objective
+
+
+class Api:
+    """The functions; a user's mistake is ``{"error": sentence}``."""
+
+    def __init__(self, desk: Desk, submissions: Submit) -> None:
+        self.desk, self.submissions = desk, submissions
+
+    def register(self) -> None:
+        """Make them endpoints of the app that is being built."""
+        for function in (self.leaderboard, self.leaderboard_csv, self.objectives, self.compare,
+                         self.requests, self.submit):  # fmt: skip
+            gr.api(function, api_name=function.__name__, api_description=function.__doc__)
+
+    def leaderboard(
+        self, board: str = "", search: str = "", objectives: list[str] = [],  # noqa: B006
+        domains: list[str] = [], tasks: list[str] = [], most_params: float = 0.0,  # noqa: B006
+        whole: bool = False, pretraining: bool = False, sort: str = "mean", rising: bool = False,
+    ) -> dict[str, Any]:  # fmt: skip
+        """A board: its headline, its URL query, and one row a model in percent. ``board`` is
+        protocol/score[/setting] as in the page's address, by default 5-shot."""
+        view = view_of(board, search, objectives, domains, tasks, most_params, whole, pretraining,
+                       View().extras, sort, rising, True)  # fmt: skip
+        try:
+            found = self.desk.board(view)
+        except UserError as why:
+            return {"error": str(why)}
+        return {"headline": headline(found), **json.loads(display.as_json(found, view))}
+
+    def leaderboard_csv(self, board: str = "") -> str:
+        """A whole board as CSV text; a mistake is one line that says so."""
+        view = View(board=board[:200])
+        try:
+            return display.as_csv(self.desk.board(view), view)
+        except UserError as why:
+            return f"error: {why}\n"
+
+    def objectives(self, board: str = "", joint: str = "", plain: str = "") -> dict[str, Any]:
+        """Paired differences between two objectives (``ce+selfsupcon``, ``ce``) of the zoo's
+        models, by data set, with the outcome in words; without names, the first pair there is."""
+        try:
+            grid = self.desk.grid(self.desk.key(board[:200]))
+            found = families(grid)
+            pairs = [(joint, plain)] if joint or plain else list(PAIRS_SHOWN)
+            some = ((f, p) for f in found for p in f.pairs(tuple(pairs)))
+            family, (a, b) = next(some, (None, ("", "")))
+            if family is None:
+                raise UserError(f"no two models here differ in {joint or 'their objective'} alone")
+        except UserError as why:
+            return {"error": str(why)}
+        frame = differences(grid, family.members[a], family.members[b], transfer_tasks(grid))
+        said = summary(frame, shown_objective(a), shown_objective(b))
+        return {"models": family.label, "a": a, "b": b, "sentence": said, "tasks": _rows(frame)}
+
+    def compare(self, a: str = "", b: str = "") -> dict[str, Any]:
+        """Two models by name on every leaderboard they share; without names, those there are."""
+        scores = self.desk.snapshot.scores
+        try:
+            if not a or not b:
+                raise UserError("name two models")
+            found = compared(scores, a[:300], b[:300])
+        except UserError as why:
+            return {"error": str(why), "models": list(models(scores)["name"])}
+        return {
+            "a": found.a,
+            "b": found.b,
+            "boards": [
+                {"board": m.key.text, "sentence": m.sentence, "tasks": _rows(m.frame)}
+                for m in found.matches
+            ],
+        }
+
+    def requests(self) -> list[dict[str, Any]]:
+        """The submitted models and what became of them, the latest first."""
+        table = self.submissions.requests()
+        return [dict(zip(table["headers"], row, strict=True)) for row in table["data"]]
+
+    def submit(self, model: str, request: gr.Request) -> str:
+        """Ask for a model of the Hub (org/name[@revision]) to be scored; the answer is a
+        sentence."""
+        return self.submissions.ask_by_script(model, request)
+
+
+def _rows(frame: Any) -> list[dict[str, Any]]:
+    return json.loads(frame.to_json(orient="records"))

@@ -1,0 +1,270 @@
+"""The served app as visitors meet it: processes of their own, and a real browser."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from eval.results import write_result
+from tests.hub import LoopbackHub
+from tests.test_results import make_result
+
+ROOT = Path(__file__).resolve().parents[2]
+CARDS = ROOT / "model_cards"
+CHROMIUM = "/usr/bin/chromium"
+PAGE_PATIENCE = 20_000.0  # milliseconds
+PATIENCE = 60.0  # seconds a server may take to start on a busy machine
+MODELS = ("zoo:resnet18_narrow.ce_tin100", "zoo:resnet18_narrow.ce_selfsupcon_tin100")
+
+# Names by strangers. Each would set window.owned where a page took it for HTML or Markdown.
+HOSTILE_MODELS = (
+    "zoo:<img src=x onerror=window.owned=1>.ce_x",
+    "hf-hub:a/<script>window.owned=1</script>",
+    "[x](javascript:window.owned=1)",
+    "**b** `c` $d$ <b onmouseover=window.owned=1>e</b>",
+)
+HOSTILE_TASKS = ("<img src=x onerror=window.owned=1>", "[t](javascript:window.owned=1)")
+
+
+@dataclass
+class App:
+    """A served app. ``hub`` is the loopback Hub that its process talks to."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+    hub: LoopbackHub
+    results: Path
+
+    def text(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def wait(self) -> App:
+        end = time.monotonic() + PATIENCE
+        while "Running on" not in self.text():
+            assert self.process.poll() is None, self.text()
+            assert time.monotonic() < end, self.text()
+            time.sleep(0.1)
+        return self
+
+
+def _start(folder: Path, results: Path, hub: LoopbackHub) -> App:
+    folder.mkdir()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    env = hub.env(folder / "hf") | {
+        "OMP_NUM_THREADS": "1", "GRADIO_TEMP_DIR": str(folder / "uploads"),
+        "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1",
+    }  # fmt: skip
+    log = folder / "log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "space", "--port", str(port), "--results", str(results),
+             "--queue", str(folder / "queue"), "--cache", str(folder / "cache")],
+            cwd=folder, env=env, stdout=out, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    return App(f"http://127.0.0.1:{port}", process, log, hub, results)
+
+
+def _hostile_shelf(folder: Path) -> Path:
+    """Strangers' names on data sets of strange names, and two real models on a real data set."""
+    count = 0
+    for protocol in ("linear", "fewshot"):
+        for i, model in enumerate(HOSTILE_MODELS):
+            for task in HOSTILE_TASKS:
+                top1 = 0.2 + 0.15 * i
+                write_result(
+                    folder / f"{count}.json", make_result(model, task, protocol, top1=top1)
+                )
+                count += 1
+    for i, model in enumerate(MODELS):
+        result = make_result(model, "digits", "linear", top1=0.6 + 0.1 * i)
+        write_result(folder / f"{count + i}.json", result)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def apps(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, App]]:
+    """Three served apps, started side by side."""
+    folder = tmp_path_factory.mktemp("apps")
+    shelf = folder / "hostile-shelf"
+    shelf.mkdir()
+    nothing = folder / "empty-shelf"
+    nothing.mkdir()
+    with LoopbackHub() as hub:
+        started = {}
+        try:
+            for name, results in (
+                ("shipped", CARDS), ("hostile", _hostile_shelf(shelf)), ("empty", nothing),
+            ):  # fmt: skip
+                started[name] = _start(folder / name, results, hub)
+            yield started
+        finally:
+            for each in started.values():
+                each.process.terminate()
+            for each in started.values():
+                try:
+                    each.process.wait(10)
+                except subprocess.TimeoutExpired:
+                    each.process.kill()
+
+
+@pytest.fixture(scope="session")
+def app(apps: dict[str, App]) -> App:
+    """The app on the results that ship."""
+    return apps["shipped"].wait()
+
+
+@pytest.fixture(scope="session")
+def hostile(apps: dict[str, App]) -> App:
+    """The app on a shelf of hostile names."""
+    return apps["hostile"].wait()
+
+
+@pytest.fixture(scope="session")
+def empty(apps: dict[str, App]) -> App:
+    """The app on a directory without results."""
+    return apps["empty"].wait()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Chromium. Absent: skip, or fail where everything is required."""
+    reason = ""
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        reason = "playwright is not installed"
+    path = CHROMIUM if Path(CHROMIUM).exists() else shutil.which("chromium")
+    if not reason and not path:
+        reason = f"no browser at {CHROMIUM}"
+    if reason:
+        if os.environ.get("TRANSFERZOO_REQUIRE_ALL") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with sync_playwright() as play:
+        chromium = play.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@dataclass
+class Visit:
+    """One browser tab and everything that went wrong in it."""
+
+    page: Any
+    app: App
+    shots: Path
+    hosts: set[str] = field(default_factory=set)
+    wrong: list[str] = field(default_factory=list)
+
+    def open(self, query: str = "", wait: str = "[data-testid=cell-0-0]") -> Visit:
+        """Go there, and wait until results are shown; the server may still be reading them."""
+        end = time.monotonic() + PATIENCE
+        while True:
+            self.page.goto(self.app.url + "/" + query)
+            self.page.wait_for_selector("#headline h3")
+            text = self.page.inner_text("#headline")
+            reading = "no results yet" in text or "reading" in text.lower()
+            if not (reading and wait) or time.monotonic() > end:
+                break
+            time.sleep(0.3)
+        if wait:
+            self.page.wait_for_selector(wait)
+        return self
+
+    def tab(self, name: str) -> None:
+        self.page.get_by_role("tab", name=name).click()
+
+    def pick(self, label: str, option: str) -> None:
+        """Choose in a dropdown, as a visitor does; option is the beginning of its text."""
+        self.page.locator(f"input[aria-label^='{label}']:visible").first.click()
+        begins = re.compile(r"^\W*" + re.escape(option))
+        self.page.locator("[role=option]:visible").filter(has_text=begins).first.click()
+
+    def keep(self, name: str) -> None:
+        self.page.screenshot(path=self.shots / f"{name}.png", full_page=True)
+
+    def overflows(self) -> bool:
+        return self.page.evaluate("document.documentElement.scrollWidth > innerWidth")
+
+    def column(self, index: int, table: str = "#board") -> list[str]:
+        """The texts of a table's column."""
+        cells = self.page.locator(f"{table} [role=gridcell][data-col='{index}']")
+        return [text.strip() for text in cells.all_inner_texts()]
+
+
+@pytest.fixture(scope="session")
+def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where screenshots are kept."""
+    folder = os.environ.get("TRANSFERZOO_SCREENSHOTS")
+    if not folder:
+        return tmp_path_factory.mktemp("screenshots")
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    return Path(folder)
+
+
+@pytest.fixture
+def visit(browser: Any, shots: Path) -> Iterator[Any]:
+    """Opens pages; at the end nothing may have gone wrong, and no other host may be asked."""
+    opened: list[tuple[Any, Visit]] = []
+
+    def start(app: App, width: int = 1280, dark: bool = False) -> Visit:
+        context = browser.new_context(
+            viewport={"width": width, "height": 900}, accept_downloads=True, locale="en-US",
+            color_scheme="dark" if dark else "light",
+        )  # fmt: skip
+        page = context.new_page()
+        page.set_default_timeout(PAGE_PATIENCE)
+        seen = Visit(page, app, shots)
+        opened.append((context, seen))
+
+        def failed(request: Any) -> None:
+            # Gradio closes its stream of events itself once the answer is there; a page that is
+            # left or opened anew gives up what it was loading.
+            if "ERR_ABORTED" not in str(request.failure):
+                seen.wrong.append(f"failed: {request.url} {request.failure}")
+
+        def answered(response: Any) -> None:
+            if response.status >= 400:
+                seen.wrong.append(f"{response.status}: {response.url}")
+
+        def said(message: Any) -> None:
+            if message.type == "error":
+                seen.wrong.append(f"console: {message.text}")
+
+        def asked(request: Any) -> None:
+            parts = urlsplit(request.url)
+            if parts.scheme not in ("data", "blob", "about"):
+                seen.hosts.add(parts.hostname or request.url)
+
+        page.on("requestfailed", failed)
+        page.on("response", answered)
+        page.on("console", said)
+        page.on("pageerror", lambda error: seen.wrong.append(f"script: {error}"))
+        page.on("request", asked)
+        page.on("dialog", lambda dialog: (seen.wrong.append("dialog"), dialog.dismiss()))
+        return seen
+
+    yield start
+    for context, seen in opened:
+        owned = seen.page.evaluate("window.owned")
+        text = seen.page.inner_text("body") if seen.page.url != "about:blank" else ""
+        context.close()
+        assert owned is None
+        assert "Traceback" not in text
+        assert seen.hosts <= {"127.0.0.1"}
+        assert seen.wrong == []

@@ -1,0 +1,311 @@
+"""The named endpoints, from scripts: what the pages show, and nothing for the hostile."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from gradio_client import Client, handle_file
+
+from space import display
+from space.board import headline
+from space.desk import Desk
+from space.source import Source
+from space.view import View
+from tests.conftest import blobs
+from tests.space.conftest import CARDS, MODELS, App
+from tests.space.test_browser import add_tiny
+
+NAMES = ("/leaderboard", "/leaderboard_csv", "/objectives", "/compare", "/requests", "/submit",
+         "/classify")  # fmt: skip
+SECRETS = ("root:x:", "root:", "daemon:", "[build-system]", "Traceback", 'File "', "line ")
+
+
+@pytest.fixture(scope="module")
+def client(app: App) -> Client:
+    return Client(app.url, verbose=False)
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
+    """The same results in this process."""
+    cache = tmp_path_factory.mktemp("desk")
+    source = Source(str(CARDS), cache)
+    source.refresh()
+    return Desk(source, cache)
+
+
+def call(app: App, name: str, data: Any) -> str:
+    """What the server says to exactly this, without the client's checks."""
+    asked = httpx.post(f"{app.url}/gradio_api/call{name}", json={"data": data}, timeout=60)
+    if asked.status_code != 200:
+        return asked.text
+    event = asked.json()["event_id"]
+    answer = httpx.get(f"{app.url}/gradio_api/call{name}/{event}", timeout=60)
+    return answer.text
+
+
+def harmless(app: App, answer: str) -> str:
+    assert app.process.poll() is None
+    for secret in SECRETS[:5]:
+        assert secret not in answer, answer
+    return answer
+
+
+def question(supports: list[Any], queries: Any, **changes: Any) -> list[Any]:
+    """The arguments of /classify in their order."""
+    padded = [*supports, *[[]] * (10 - len(supports))]
+    names = [f"kind {i}" for i in range(10)]
+    return [changes.get("models", [MODELS[0]]), changes.get("ways", len(supports)), *names,
+            *padded, queries]  # fmt: skip
+
+
+def photos(folder: Path, label: int, count: int) -> list[dict[str, Any]]:
+    """A gallery of pictures made here, as gradio_client uploads them."""
+    folder.mkdir(exist_ok=True)
+    gallery = []
+    for i, data in enumerate(blobs(label, count, seed=label)):
+        path = folder / f"{label}-{i}.png"
+        path.write_bytes(data)
+        gallery.append({"image": handle_file(path), "caption": None})
+    return gallery
+
+
+def test_endpoints_are_named(client: Client) -> None:
+    found = client.view_api(return_format="dict", print_info=False)
+    assert set(NAMES) <= set(found["named_endpoints"])
+    assert found["unnamed_endpoints"] == {}
+
+
+def test_endpoints_are_there_once(client: Client) -> None:
+    found = client.view_api(return_format="dict", print_info=False)
+    assert set(found["named_endpoints"]) == set(NAMES)
+
+
+def test_arguments_are_named(client: Client) -> None:
+    found = client.view_api(return_format="dict", print_info=False)
+    names = [
+        p["parameter_name"]
+        for name, endpoint in found["named_endpoints"].items()
+        if name != "/classify"  # of a page, with ten galleries: its description tells the order
+        for p in endpoint["parameters"]
+    ]
+    assert names
+    assert not [name for name in names if name.startswith("param_")]
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        View(),
+        View(board="linear/top1"),
+        View(board="linear/top1", search="supcon", objectives=("supcon+selfsupcon",)),
+        View(domains=("satellite",), sort="model", rising=True),
+    ],
+)
+def test_the_board_is_the_page_s(client: Client, desk: Desk, view: View) -> None:
+    named = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in vars(view).items()
+        if value != getattr(View(), name)
+    }
+    said = client.predict(**named, api_name="/leaderboard")
+    board = desk.board(view)
+    assert said["headline"] == headline(board)
+    assert said["rows"] == json.loads(display.as_json(board, view))["rows"]
+    assert said["view"] == view.query()
+
+
+def test_the_example_of_the_about_page(client: Client) -> None:
+    said = client.predict(board="linear/top1", api_name="/leaderboard")
+    assert "transfers best here" in said["headline"]
+    assert said["view"] == "board=linear%2Ftop1"
+
+
+def test_the_board_as_csv(client: Client, desk: Desk) -> None:
+    models = list(desk.board(View(board="linear/top1")).models["model"])
+    text = client.predict(board="linear/top1", api_name="/leaderboard_csv")
+    assert [row["model"] for row in csv.DictReader(text.splitlines())] == models
+    assert client.predict(board="x", api_name="/leaderboard_csv").startswith("error: no leaderb")
+
+
+def test_objectives_and_comparison(client: Client) -> None:
+    said = client.predict(api_name="/objectives")
+    assert (said["a"], said["b"]) == ("ce+selfsupcon", "ce")
+    assert "CE+SelfSupCon is better" in said["sentence"]
+    other = client.predict(joint="supcon+selfsupcon", plain="supcon", api_name="/objectives")
+    assert len(other["tasks"]) == len(said["tasks"])
+    assert "error" in client.predict(joint="x", plain="y", api_name="/objectives")
+    found = client.predict(a=MODELS[0], b=MODELS[1], api_name="/compare")
+    assert "is better than" in str(found)
+    assert MODELS[0] in client.predict(api_name="/compare")["models"]
+
+
+def test_requests_and_submissions(client: Client, app: App, model_dir: Path) -> None:
+    assert "names no model of the Hub" in client.predict("nonsense", api_name="/submit")
+    sha = add_tiny(app.hub, "lab/api-net", model_dir)
+    said = client.predict("lab/api-net", api_name="/submit")
+    assert sha[:7] in said
+    assert "pending" in said
+    asked = client.predict(api_name="/requests")
+    assert [row["state"] for row in asked if row["model"] == "lab/api-net"] == ["pending"]
+    client.predict("lab/api-net", api_name="/submit")
+    assert client.predict(api_name="/requests") == asked
+
+
+def test_a_missing_model_is_a_sentence(client: Client, app: App) -> None:
+    said = client.predict("lab/is-not-there", api_name="/submit")
+    assert "lab/is-not-there" in said
+    assert "\n" not in said
+
+
+def test_classify(client: Client, tmp_path: Path) -> None:
+    supports = [photos(tmp_path, label, 4) for label in (0, 5)]
+    queries = [{"image": handle_file(tmp_path / f"{label}-3.png"), "caption": f"q{label}"}
+               for label in (0, 5, 0)]  # fmt: skip
+    said, table, *_ = client.predict(*question(supports, queries), api_name="/classify")
+    assert "leave-one-out accuracy" in said
+    table = table.get("value", table)
+    assert [row[1].split(" (")[0] for row in table["data"]] == [
+        "kind 0",
+        "kind 1",
+        "kind 0",
+    ]
+    assert [row[0] for row in table["data"]] == ["1: q0", "2: q5", "3: q0"]
+
+
+# --------------------------------------------------------------------------------- the hostile
+
+
+def meta(path: str, **more: Any) -> dict[str, Any]:
+    return {"image": {"path": path, "meta": {"_type": "gradio.FileData"}, **more}, "caption": None}
+
+
+@pytest.mark.parametrize(
+    "gallery",
+    [
+        [meta("/etc/passwd")],
+        [{"image": {"path": "/etc/passwd"}, "caption": None}],
+        [meta("../../../../../../etc/passwd")],
+        [meta(str(CARDS.parent / "pyproject.toml"))],
+        [meta("/etc/passwd", url="/etc/passwd", orig_name="a.png", mime_type="image/png")],
+        [meta("x.png", url="file:///etc/passwd")],
+        [meta("x.png", url="http://127.0.0.1:9/x.png")],
+        [meta("/dev/zero", orig_name="a.png")],
+        [meta("a\0b.png")],
+        [meta("x" * 100_000)],
+        "/etc/passwd",
+        ["/etc/passwd"],
+        [["/etc/passwd", None]],
+        {"path": "/etc/passwd"},
+        [None],
+        [[]],
+        7,
+    ],
+    ids=lambda gallery: str(gallery)[:40],
+)  # fmt: skip
+def test_paths_of_the_server_are_no_pictures(app: App, gallery: Any) -> None:
+    for data in (question([gallery, gallery], gallery), question([gallery, []], [])):
+        answer = harmless(app, call(app, "/classify", data))
+        assert "answered in" not in answer
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"ways": "many"}, {"ways": -5}, {"ways": 1e30}, {"ways": None}, {"ways": [2]},
+        {"models": "x" * 100_000}, {"models": [{"a": 1}]}, {"models": []}, {"models": None},
+        {"models": ["hf-hub:../../etc"]}, {"models": ["/etc/passwd"]}, {"models": ["zoo:../../x"]},
+        {"models": [MODELS[0]] * 3}, {"models": [7]},
+    ],
+    ids=lambda changes: str(changes)[:40],
+)  # fmt: skip
+def test_strange_questions(app: App, changes: dict[str, Any]) -> None:
+    answer = harmless(app, call(app, "/classify", question([[], []], [], **changes)))
+    assert "answered in" not in answer
+
+
+VIEW = ["", "", [], [], [], 0, False, False, ["objective", "params"], "mean", False, True]
+STRANGE: tuple[Any, ...] = (
+    None, 5, -1e300, "x" * 200_000, {"a": 1}, ["x"], [{"a": 1}], [["a"]], "../../etc/passwd",
+    {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}},
+)  # fmt: skip
+
+
+def test_strange_views(app: App) -> None:
+    for place in range(len(VIEW)):
+        for strange in (STRANGE[place % len(STRANGE)], STRANGE[-1]):
+            data = [*VIEW[:place], strange, *VIEW[place + 1 :]]
+            harmless(app, call(app, "/leaderboard", data))
+            if place % 4 == 0:
+                harmless(app, call(app, "/leaderboard_csv", data))
+    for name in NAMES:
+        for data in ([], [None] * 3, ["../../etc/passwd"] * 3, {"a": 1}, "x"):
+            harmless(app, call(app, name, data))
+    for strange in STRANGE:
+        answer = harmless(app, call(app, "/submit", [strange]))
+        assert "Its request is" not in answer
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/gradio_api/file=/etc/passwd",
+        "/gradio_api/file=../../../../../../etc/passwd",
+        "/gradio_api/file=/tmp/../etc/passwd",
+        "/gradio_api/file=%2e%2e%2f%2e%2e%2fetc%2fpasswd",
+        "/gradio_api/file={root}/pyproject.toml",
+        "/gradio_api/file=pyproject.toml",
+        "/gradio_api/file=log",
+        "/gradio_api/file={app}/log",
+        "/gradio_api/file={app}/queue",
+        "/gradio_api/proxy=http://127.0.0.1:9/",
+        "/file=/etc/passwd",
+    ],
+)
+def test_no_file_of_the_server_is_served(app: App, path: str) -> None:
+    text = path.format(root=CARDS.parent, app=app.log.parent)
+    answer = httpx.get(app.url + text)
+    assert answer.status_code in (400, 403, 404)
+    harmless(app, answer.text)
+
+
+def test_uploads_are_bounded(app: App) -> None:
+    small = {"files": ("a.png", b"x" * 1000)}
+    assert httpx.post(f"{app.url}/gradio_api/upload", files=small).status_code == 200
+    large = {"files": ("a.png", b"x" * 11_000_000)}
+    answer = httpx.post(f"{app.url}/gradio_api/upload", files=large, timeout=60)
+    assert answer.status_code == 413
+    assert "Traceback" not in answer.text
+
+
+def test_an_uploaded_name_leads_nowhere(app: App) -> None:
+    name = "../../../<img src=x onerror=window.owned=1>.png"
+    answer = httpx.post(f"{app.url}/gradio_api/upload", files={"files": (name, b"x")})
+    assert answer.status_code == 200
+    path = Path(answer.json()[0])
+    assert path.resolve().is_relative_to((app.log.parent / "uploads").resolve())
+    gallery = [meta(str(path), orig_name=name)]
+    said = harmless(app, call(app, "/classify", question([gallery, gallery], gallery)))
+    assert "<img" not in said.replace("\\u003c", "<")
+
+
+def test_too_many_pixels_and_pictures(app: App, client: Client, tmp_path: Path) -> None:
+    from PIL import Image
+
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "large.png")
+    one = [{"image": handle_file(tmp_path / "large.png"), "caption": None}]
+    said = client.predict(*question([one, one], one), api_name="/classify")[0]
+    assert "pixels" in said
+    many = photos(tmp_path, 1, 1) * 21
+    said = client.predict(*question([many, many], one), api_name="/classify")[0]
+    assert "21 pictures were given, at most 20 are taken" in said
+
+
+def test_the_server_lives(app: App) -> None:
+    assert app.process.poll() is None
+    assert httpx.get(app.url).status_code == 200
