@@ -359,7 +359,7 @@ def test_fewshot_with_an_example(app: App, visit: Any, tmp_path: Path) -> None:
     page.keyboard.press("Tab")
     page.wait_for_function(
         "was => JSON.stringify([...document.querySelectorAll('.pictures .thumbnail-item')]"
-        ".map(e => e.innerText).filter(t => t.includes('cosine'))) != JSON.stringify(was)",
+        ".map(e => e.innerText).filter(t => /\\d\\.\\d\\d$/.test(t))) != JSON.stringify(was)",
         arg=was,
     )
     seen.keep("fewshot-1280")
