@@ -441,7 +441,8 @@ def worker_command(args: argparse.Namespace) -> int:
         say=lambda text: print(text, file=sys.stderr),
         check=lambda spec: check(spec, cache),  # again: a request file may say anything
     )  # fmt: skip
-    print(f"{done} requests served. Results: {args.results.resolve()}")
+    served = "1 request" if done == 1 else f"{done} requests"
+    print(f"{served} served. Results: {args.results.resolve()}")
     return 0
 
 

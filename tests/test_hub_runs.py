@@ -310,3 +310,33 @@ def test_a_config_nested_without_end(hub: LoopbackHub, org: str, files: Files, c
 
     hub.add_model(f"{org}/deep", files | {"config.json": "[" * 100_000})
     assert "config.json" in refusal(lambda: resolve(f"hf-hub:{org}/deep", cache))
+
+
+# --------------------------------------------------------------------------- what is asked for
+
+
+def test_the_worker_scores_what_is_asked_for(
+    hub: LoopbackHub, org: str, files: Files, cli: Cli, task_dir: Path, cache: Path, tmp_path: Path
+) -> None:
+    from eval.candidate import check
+    from eval.requests import open_queue
+
+    sha = hub.add_model(f"{org}/asked", files)
+    queue = open_queue(str(tmp_path / "queue"))
+    queue.add(check(f"{org}/asked", cache), "ada")
+    moved = hub.add_model(f"{org}/asked", other_weights(files))
+    assert moved != sha
+    done = cli(
+        "worker", "--queue", tmp_path / "queue", "--once", "--task", f"parquet:{task_dir}",
+        "--protocol", "knn", "--precision", "fp32", "--cache", cache,
+        "--results", tmp_path / "results",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert "1 request served" in done.out
+    (ticket,) = queue.tickets()
+    assert (ticket.state, ticket.note) == ("done", "1 result")
+    (result,) = scored(tmp_path)
+    assert result.model.revision == sha  # the commit that was asked for
+    wrong = cli("worker", "--queue", "hub:x", "--once")
+    assert wrong.code == 2
+    assert "no Hub repository" in wrong.err
