@@ -6,6 +6,10 @@ import re
 from collections.abc import Sequence
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._+-]+")
+# An underscore inside a word is no mark of emphasis; bare addresses would become links.
+_MARKS = re.compile(
+    r"[\\`*~\[\]<>|#&!$]|(?<![^\W_])_|_(?![^\W_])|(?<=http):|(?<=https):|(?<=www)\."
+)
 _NUMBER = re.compile(r"[-+<]?\d[\d.,]*( .*)?|-|")
 
 
@@ -13,6 +17,11 @@ def slug(text: str) -> str:
     """The text as one part of a path, on any system and however hostile: ``org/name`` is
     ``org--name``. Never empty, never ``.`` or ``..``."""
     return _UNSAFE.sub("--", text).strip("-").lstrip(".") or "-"
+
+
+def escaped(text: object) -> str:
+    """Foreign text on one line, which Markdown and HTML then show as it is."""
+    return _MARKS.sub(lambda m: f"&#{ord(m[0])};", " ".join(str(text).split()))
 
 
 def text_table(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -156,6 +156,38 @@ def _digests(content: bytes | Path) -> tuple[str, str]:
         return sha256_file(content), git.hexdigest()
     git = hashlib.sha1(f"blob {len(content)}\0".encode() + content)
     return hashlib.sha256(content).hexdigest(), git.hexdigest()
+
+
+def check_head(
+    api: HfApi, repo: str, kind: Kind, remote: Remote, replace: str | None, *, trailer: str,
+    opening: Set[str], mend: str,
+) -> None:  # fmt: skip
+    """Raises UserError where the last commit is somebody else's and not the one to ``replace``.
+
+    Ours have ``trailer`` in their message; a repository with one commit that holds nothing but
+    ``opening`` was just made. ``mend`` says what to do first.
+    """
+    if replace is not None:
+        if len(replace) < 7 or not remote.sha.startswith(replace):
+            raise UserError(f"{repo!r} is at commit {remote.sha}, not at --replace {replace}")
+        return
+    try:
+        commits = patiently(
+            lambda: api.list_repo_commits(repo, repo_type=kind, revision=remote.sha)
+        )
+    except Exception as error:
+        raise refusal(error, f"{kind} repository", repo) from None
+    fresh = len(commits) == 1 and set(remote.digests) <= opening
+    if not fresh and trailer not in commits[0].message:
+        raise foreign_change(repo, remote.sha, mend, f" ({commits[0].title!r})")
+
+
+def foreign_change(repo: str, sha: str, mend: str, title: str = "") -> UserError:
+    """The sentence for a repository that somebody else changed last."""
+    return UserError(
+        f"{repo!r} was changed on the Hub by someone else (commit {sha[:7]}{title}); look at it, "
+        f"{mend} with --replace {sha[:12]}"
+    )
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,9 @@ def push(
     size = sum(_size(files[name]) for name in changed)
     sha = remote.sha if remote else ""
     if remote is not None and (changed or gone):
-        _check_head(api, repo, remote, replace)
+        upload.check_head(
+            api, repo, "space", remote, replace, trailer=TRAILER, opening=_OPENING, mend=_mend()
+        )
         if not dry_run:
             say(f"uploading {len(changed)} files, {size / 1e6:.1f} MB, to {url}")
             sha = _commit(api, repo, files, changed, gone, remote.sha)
@@ -201,28 +203,8 @@ def _notes(repo: str, results: str, hidden: bool) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _check_head(api: HfApi, repo: str, remote: upload.Remote, replace: str | None) -> None:
-    """Raises UserError where the last commit is somebody else's and not the one to be replaced."""
-    if replace is not None:
-        if len(replace) < 7 or not remote.sha.startswith(replace):
-            raise UserError(f"{repo!r} is at commit {remote.sha}, not at --replace {replace}")
-        return
-    try:
-        commits = patiently(
-            lambda: api.list_repo_commits(repo, repo_type="space", revision=remote.sha)
-        )
-    except Exception as error:
-        raise upload.refusal(error, "Space", repo) from None
-    fresh = len(commits) == 1 and set(remote.digests) <= _OPENING
-    if not fresh and TRAILER not in commits[0].message:
-        raise _moved(repo, remote.sha, f" ({commits[0].title!r})")
-
-
-def _moved(repo: str, sha: str, title: str = "") -> UserError:
-    return UserError(
-        f"{repo!r} was changed on the Hub by someone else (commit {sha[:7]}{title}); look at it, "
-        f"take over into {wheel.ROOT} what should stay, then push with --replace {sha[:12]}"
-    )
+def _mend() -> str:
+    return f"take over into {wheel.ROOT} what should stay, then push"
 
 
 def _commit(
@@ -235,4 +217,4 @@ def _commit(
             f"Push {about['name']} {about['version']}", f"{len(files)} files\n\n{TRAILER}",
         ).sha  # fmt: skip
     except upload.Moved as moved:
-        raise _moved(repo, moved.sha) from None
+        raise upload.foreign_change(repo, moved.sha, _mend()) from None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from eval.errors import UserError
 from space.scores import facts
 from zoo.names import parse_objective
@@ -15,17 +13,6 @@ def shown_objective(name: str) -> str:
         return parse_objective(name).shown if name else ""
     except UserError:
         return name
-
-
-def escaped(text: str) -> str:
-    """Foreign text that Markdown and HTML show as it is."""
-    text = " ".join(text.split())
-    # Markdown makes links of bare addresses, too.
-    return re.sub(r"[\\`*_~\[\]<>|#&!$]|(?<=http):|(?<=https):|(?<=www)\.", _entity, text)
-
-
-def _entity(found: re.Match[str]) -> str:
-    return f"&#{ord(found[0])};"
 
 
 def facts_label(model: str) -> str:

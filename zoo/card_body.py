@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ from eval.compare import compare
 from eval.errors import UserError
 from eval.results import Result, Score
 from eval.tasks import TASKS
-from eval.text import text_table
+from eval.text import escaped, text_table
 from zoo.card_metadata import ARXIV, setting, training_data
 from zoo.checkpoint import CURVE, Checkpoint
 from zoo.names import PAIRS, TERMS
@@ -41,7 +40,7 @@ def facts(checkpoint: Checkpoint, family: Sequence[Checkpoint], repo: str) -> di
         for epoch, value in checkpoint.knn[-1:]
     )
     return {
-        "name": _text(checkpoint.name),
+        "name": escaped(checkpoint.name),
         "repo": repo,
         "architecture_sentence": _architecture(checkpoint),
         "formula": _formula(checkpoint),
@@ -49,7 +48,7 @@ def facts(checkpoint: Checkpoint, family: Sequence[Checkpoint], repo: str) -> di
         "features": checkpoint.config.get("num_features") or "all",
         "classes": checkpoint.classes,
         "label_names": "label_names" in checkpoint.config,
-        "data_title": data.title if data else _text(checkpoint.data or "its training set"),
+        "data_title": data.title if data else escaped(checkpoint.data or "its training set"),
         "data_citation": data.citation if data else "",
         "trained": checkpoint.recipe is not None,
         "facts": _training(checkpoint) if checkpoint.recipe else _origin(checkpoint),
@@ -78,7 +77,7 @@ def _architecture(checkpoint: Checkpoint) -> str:
     )
     if objective:
         sentence += f", pretrained with **{objective.shown}**"
-    where = data.title if data else _text(checkpoint.data)
+    where = data.title if data else escaped(checkpoint.data)
     sentence += f" on {where}." if where else "."
     if checkpoint.recipe:
         sentence += (
@@ -140,7 +139,7 @@ def _training(checkpoint: Checkpoint) -> list[tuple[str, str]]:
         (
             "Data",
             f"{run.images:,} images of {run.classes} classes of "
-            f"{data.title if data else _text(run.data)}"
+            f"{data.title if data else escaped(run.data)}"
             f"{', a subset' if data and data.subset else ''}, at {image.px} px"
             + ("" if objective.needs_labels else "; the labels were not used"),
         ),
@@ -164,9 +163,9 @@ def _training(checkpoint: Checkpoint) -> list[tuple[str, str]]:
         )
     seconds = run.seconds
     took = f"{seconds / 3600:.1f} h" if seconds >= 7200 else f"{seconds / 60:.0f} min"
-    versions = ", ".join(f"{_text(k)} {_text(v)}" for k, v in run.versions.items())
+    versions = ", ".join(f"{escaped(k)} {escaped(v)}" for k, v in run.versions.items())
     said += [
-        ("Machine", f"{took} on {_text(run.device)}, {_text(run.precision)}; {versions}"),
+        ("Machine", f"{took} on {escaped(run.device)}, {escaped(run.precision)}; {versions}"),
         (
             "Again",
             f"`transfer-zoo pretrain recipe.toml --objective {objective.name} --data DIR --out "
@@ -218,7 +217,7 @@ def _board(
     header = ["data set", *(_column(member, checkpoint) for member in family)]
     lines = [
         [
-            _text(q[0]) + ("*" if q in starred else ""),
+            escaped(q[0]) + ("*" if q in starred else ""),
             *(_bold(percent(found[q].get(m.name)), m is checkpoint) for m in family),
         ]
         for q in rows
@@ -227,7 +226,9 @@ def _board(
     common = [q for q in rows if len(found[q]) == len(family) and q[0] != seen]
     if len(common) > 1:
         means = [float(np.mean([found[q][m.name].value for q in common])) for m in family]
-        label = f"mean of {len(common)}" + (f" without {_text(seen)}" if seen in dict(rows) else "")
+        label = f"mean of {len(common)}" + (
+            f" without {escaped(seen)}" if seen in dict(rows) else ""
+        )
         values = [
             _bold(f"{100 * mean:.1f}", m is checkpoint)
             for mean, m in zip(means, family, strict=True)
@@ -242,7 +243,7 @@ def _in_order(questions: Mapping[tuple[str, str], object]) -> list[tuple[str, st
 
 
 def _column(member: Checkpoint, this: Checkpoint) -> str:
-    label = member.objective.shown if member.objective else _text(member.name)
+    label = member.objective.shown if member.objective else escaped(member.name)
     return _bold(label, member is this)
 
 
@@ -270,7 +271,7 @@ def _comparisons(checkpoint: Checkpoint, family: Sequence[Checkpoint]) -> list[s
             found = compare(objective.shown, other.objective.shown, [*mine, *theirs])
         except UserError:  # they share no question
             continue
-        said += [_text(c.sentence) for c in found if (c.protocol, c.score) in _COMPARED]
+        said += [escaped(c.sentence) for c in found if (c.protocol, c.score) in _COMPARED]
     return said
 
 
@@ -326,13 +327,6 @@ def _licence(checkpoint: Checkpoint) -> str:
         f"The weights come under the terms of the data they were trained on, {data.title}: "
         f"{data.licence}{where}. The code of TransferZoo is Apache-2.0."
     )
-
-
-def _text(value: object) -> str:
-    """Foreign text (names from files) that Markdown and HTML will show as it is."""
-    text = " ".join(str(value).split())
-    # An underscore inside a word is no mark of emphasis.
-    return re.sub(r"[\\`*~\[\]<>|#&]|(?<![^\W_])_|_(?![^\W_])", lambda m: f"&#{ord(m[0])};", text)
 
 
 def _code(value: object) -> str:

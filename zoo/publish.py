@@ -83,7 +83,10 @@ def publish(
     size = sum(_size(files[name]) for name in changed)
     sha = remote.sha if remote else ""
     if remote is not None and (changed or gone):
-        _check_head(api, repo, remote, replace, folder)
+        upload.check_head(
+            api, repo, "model", remote, replace,
+            trailer=TRAILER, opening={".gitattributes"}, mend=_mend(folder),
+        )  # fmt: skip
         if not dry_run:
             say(f"uploading {len(changed)} files, {size / 1e6:.1f} MB, to {url}")
             sha = _commit(api, repo, files, changed, gone, remote.sha, folder)
@@ -180,29 +183,8 @@ def outputs(name: str, folder: Path, cache: Path | None = None) -> Tensor:
     return torch.cat([part.flatten() for part in out])
 
 
-def _check_head(
-    api: HfApi, repo: str, remote: upload.Remote, replace: str | None, folder: Path
-) -> None:
-    """Raises UserError where the last commit is somebody else's and not the one to be replaced."""
-    if replace is not None:
-        if len(replace) < 7 or not remote.sha.startswith(replace):
-            raise UserError(f"{repo!r} is at commit {remote.sha}, not at --replace {replace}")
-        return
-    if set(remote.digests) <= {".gitattributes"}:
-        return
-    try:
-        head = patiently(lambda: api.list_repo_commits(repo, revision=remote.sha))[0]
-    except Exception as error:
-        raise upload.refusal(error, "model repository", repo) from None
-    if TRAILER not in head.message:
-        raise _moved(repo, remote.sha, folder, f" ({head.title!r})")
-
-
-def _moved(repo: str, sha: str, folder: Path, title: str = "") -> UserError:
-    return UserError(
-        f"{repo!r} was changed on the Hub by someone else (commit {sha[:7]}{title}); look at it, "
-        f"take over into {folder} what should stay, then publish with --replace {sha[:12]}"
-    )
+def _mend(folder: Path) -> str:
+    return f"take over into {folder} what should stay, then publish"
 
 
 def _commit(
@@ -216,7 +198,7 @@ def _commit(
             f"{len(files)} files from {folder.resolve().name}\n\n{TRAILER}",
         ).sha  # fmt: skip
     except upload.Moved as moved:
-        raise _moved(repo, moved.sha, folder) from None
+        raise upload.foreign_change(repo, moved.sha, _mend(folder)) from None
 
 
 def _prove(before: Tensor, repo: str, sha: str, folder: Path) -> None:

@@ -8,13 +8,14 @@ import gradio as gr
 
 from eval.errors import UserError
 from eval.tasks import TASKS
+from eval.text import escaped
 from space import plots
 from space.comparison import Comparison, Match, compare, models
 from space.desk import Desk
 from space.disagreement import disagreements
 from space.pages.leaderboard import picker
 from space.scores import facts
-from space.words import escaped, facts_label, shown_objective
+from space.words import facts_label, shown_objective
 
 _NO_DATA = "Start with `--data DIR` to see pictures of data sets that do not come with the package."
 

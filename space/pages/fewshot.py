@@ -14,6 +14,7 @@ from gradio.utils import get_upload_folder
 
 from eval.errors import UserError
 from eval.models import zoo_names
+from eval.text import escaped
 from space.backbones import Shelf
 from space.demo import MODELS, QUERIES, SHOTS, WAYS, Answer, ModelAnswer, classify
 from space.examples import example_sets
@@ -21,7 +22,7 @@ from space.fewshot import Head
 from space.headfile import save_head
 from space.pages.leaderboard import fetch_file
 from space.pictures import MAX_NAME, Picture, clean_text, read_pictures
-from space.words import escaped, facts_label
+from space.words import facts_label
 
 _START = "resnet18_narrow.ce_tin100"
 

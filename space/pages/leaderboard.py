@@ -11,12 +11,13 @@ from typing import Any
 import gradio as gr
 
 from eval.errors import UserError
+from eval.text import escaped
 from space import display
 from space.board import headline
 from space.desk import Desk
 from space.receipts import receipt
 from space.view import EXTRAS, View
-from space.words import escaped, shown_objective
+from space.words import shown_objective
 
 SORTS = ("mean", "mean rank", "model", "objective", "params")
 # The address bar always has the view that is on the page: copy it to share it.

@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 
 from eval.errors import UserError
+from eval.text import escaped
 from space import plots
 from space.desk import Desk
 from space.families import Family, families
@@ -21,7 +22,7 @@ from space.objectives import (
     transfer_tasks,
 )
 from space.pages.leaderboard import picker
-from space.words import escaped, shown_objective
+from space.words import shown_objective
 
 _NONE = (
     "No two models differ in their objective alone here. Score the zoo: `transfer-eval run zoo:all`"

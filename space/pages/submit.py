@@ -11,7 +11,7 @@ import gradio as gr
 from eval.candidate import Candidate, check
 from eval.errors import UserError
 from eval.requests import Ticket, open_queue
-from space.words import escaped
+from eval.text import escaped
 
 ON_THE_HUB = bool(os.environ.get("SPACE_ID"))  # set where Hugging Face runs the app
 _HEADERS = ["model", "commit", "state", "note", "asked by", "since"]

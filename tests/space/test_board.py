@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from eval.results import Result
+from eval.text import escaped
 from space.board import Board, build, headline
 from space.grid import Grid, Key, grid
 from space.view import View
-from space.words import escaped, shown_objective
+from space.words import shown_objective
 from tests.space.test_grid import linear, part, shipped_scores, without_samples, world
 from tests.space.test_ties import naive_groups, naive_ranks
 from tests.test_results import make_result
