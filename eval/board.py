@@ -13,7 +13,7 @@ import numpy as np
 from eval.protocols import PROTOCOLS
 from eval.results import Result, Score, changes
 from eval.stats import ranks
-from eval.text import text_table
+from eval.text import percent, text_table
 
 
 @dataclass(frozen=True)
@@ -166,12 +166,9 @@ def as_json(table: Table) -> dict[str, Any]:
     }
 
 
-def percent(score: Score | None) -> str:
-    """``71.8 ±0.7``: half the width of the 95 % interval behind the value."""
-    if score is None:
-        return "-"
-    half = (score.ci_high - score.ci_low) / 2
-    return f"{100 * score.value:.1f} ±{100 * half:.1f}"
+def score_text(score: Score | None) -> str:
+    """The score with its interval; - where nothing was measured."""
+    return percent(score.value, (score.ci_high - score.ci_low) / 2) if score else "-"
 
 
 def grid(table: Table) -> tuple[list[str], list[list[str]]]:
@@ -183,9 +180,9 @@ def grid(table: Table) -> tuple[list[str], list[list[str]]]:
     ranked = len(tasks) > 1 and len(table.models) > 1
     lines = []
     for r, model in enumerate(table.models):
-        cells = [percent(table.cells.get((r, c))) for c in range(len(tasks))]
+        cells = [score_text(table.cells.get((r, c))) for c in range(len(tasks))]
         if len(tasks) > 1:
-            cells.append(percent(means[r]) if means else "-")
+            cells.append(score_text(means[r]) if means else "-")
         if ranked:
             cells.append(f"{places[r]:.2f}" if places else "-")
         lines.append([model, *cells])

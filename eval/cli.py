@@ -36,7 +36,7 @@ def dispatch(
     argv = list(sys.argv[1:] if argv is None else argv)
     speaks = is_main_process()
     if not speaks:
-        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  (open to the end)
     prog = "transferzoo"
     try:
         commands = parser()
@@ -52,7 +52,7 @@ def dispatch(
         print(interrupted, file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of a pipe had enough
-        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  (open to the end)
         return 0
     except OSError as error:
         place = f" {error.filename!r}" if error.filename else ""

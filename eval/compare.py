@@ -56,17 +56,24 @@ class Comparison:
         n = len(self.tasks)
         mean = 100 * float(np.mean([t.paired.difference.value for t in self.tasks]))
         what = f"{self.protocol} {self.score}" + (f" ({self.setting})" if self.setting else "")
-        if not won and not lost:
-            head = f"no difference between {self.a} and {self.b} is shown on any of {n} tasks"
-        else:
-            head = f"{self.a} is better than {self.b} on {len(won)} of {n} tasks"
-            head += f" ({', '.join(won)})" if won else ""
-            head += f", worse on {len(lost)}" + (f" ({', '.join(lost)})" if lost else "")
-            head += f", undecided on {n - len(won) - len(lost)}"
+        head = outcome(self.a, self.b, won, lost, n)
         return (
             f"{what}: {head}; mean difference {mean:+.1f} points "
             "(paired tests, Holm-corrected p < 0.05)."
         )
+
+
+def outcome(
+    a: str, b: str, won: Sequence[str], lost: Sequence[str], n: int, unit: str = "tasks"
+) -> str:
+    """On how many of ``n`` tasks A is better and worse, by name, in plain words."""
+    if not won and not lost:
+        return f"no difference between {a} and {b} is shown on any of {n} {unit}"
+    named = [f" ({', '.join(tasks)})" if tasks else "" for tasks in (won, lost)]
+    return (
+        f"{a} is better than {b} on {len(won)} of {n} {unit}{named[0]}, worse on "
+        f"{len(lost)}{named[1]}, undecided on {n - len(won) - len(lost)}"
+    )
 
 
 def find_model(text: str, results: Sequence[Result]) -> list[Result]:

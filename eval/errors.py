@@ -15,10 +15,6 @@ class UserError(Exception):
     """A mistake of the user's: printed as one sentence on stderr, exit code 2, no traceback."""
 
 
-class CellError(Exception):
-    """One (model, task, protocol) cell cannot be scored; the other cells go on."""
-
-
 def did_you_mean(name: str, known: Iterable[str], fallback: str = "") -> str:
     """``; did you mean 'x' or 'y'?`` for near names, else ``; `` + fallback (may be empty)."""
     known = list(known)

@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -157,10 +158,7 @@ def fetch(repo: str, sha: str, names: tuple[str, ...], what: str) -> Path:
     from huggingface_hub import hf_hub_download
 
     try:
-        files = [
-            patiently(lambda name=name: hf_hub_download(repo, name, revision=sha))  # type: ignore[misc]
-            for name in names
-        ]
+        files = [patiently(partial(hf_hub_download, repo, name, revision=sha)) for name in names]
     except Exception as error:
         causes = (error, error.__cause__)
         if any(isinstance(c, hub_errors.GatedRepoError) for c in causes):

@@ -27,11 +27,11 @@ from eval.upload import (
     Remote,
     account,
     changed,
-    check_private,
     check_repo_id,
     check_rights,
     commit,
     create,
+    is_private,
     look,
     refusal,
 )
@@ -106,8 +106,8 @@ def push(
         check_rights(who, repo)
     else:
         check_rights(who, f"{who.name}/any")  # a token that only reads opens no pull request
-    if remote is not None and private:
-        check_private(api, repo, "dataset")
+    if remote is not None and private and not is_private(api, repo, "dataset"):
+        raise UserError(f"{WHAT} {repo!r} is public already; leave --private out")
     if remote is None and not dry_run:
         create(api, repo, "dataset", private=private)
     if remote is None and dry_run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 
@@ -22,6 +23,11 @@ def slug(text: str) -> str:
 def escaped(text: object) -> str:
     """Foreign text on one line, which Markdown and HTML then show as it is."""
     return _MARKS.sub(lambda m: f"&#{ord(m[0])};", " ".join(str(text).split()))
+
+
+def percent(value: float, half: float) -> str:
+    """``71.8 ±0.7`` of fractions: half the width of an interval behind the value; - for none."""
+    return "-" if math.isnan(value) else f"{100 * value:.1f} ±{100 * half:.1f}"
 
 
 def text_table(

@@ -130,14 +130,12 @@ def create(api: HfApi, repo: str, kind: Kind, *, private: bool = False, sdk: str
         raise refusal(error, f"{kind} repository", repo) from None
 
 
-def check_private(api: HfApi, repo: str, kind: Kind) -> None:
-    """Who asks for privacy must not publish by mistake. Raises UserError where all can read."""
+def is_private(api: HfApi, repo: str, kind: Kind) -> bool:
+    """Whether the repository is hidden from others."""
     try:
-        hidden = patiently(lambda: api.repo_info(repo, repo_type=kind)).private
+        return bool(patiently(lambda: api.repo_info(repo, repo_type=kind)).private)
     except Exception as error:
         raise refusal(error, f"{kind} repository", repo) from None
-    if not hidden:
-        raise UserError(f"{kind} repository {repo!r} is public already; leave --private out")
 
 
 def changed(files: Files, digests: Mapping[str, str]) -> list[str]:

@@ -38,8 +38,8 @@ class Api:
             gr.api(function, api_name=function.__name__, api_description=function.__doc__)
 
     def leaderboard(
-        self, board: str = "", search: str = "", objectives: list[str] = [],  # noqa: B006
-        domains: list[str] = [], tasks: list[str] = [], most_params: float = 0.0,  # noqa: B006
+        self, board: str = "", search: str = "", objectives: list[str] | None = None,
+        domains: list[str] | None = None, tasks: list[str] | None = None, most_params: float = 0.0,
         whole: bool = False, pretraining: bool = False, sort: str = "mean", rising: bool = False,
     ) -> dict[str, Any]:  # fmt: skip
         """A board: its headline, its URL query, and one row a model in percent. ``board`` is

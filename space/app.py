@@ -3,7 +3,7 @@
 There TRANSFERZOO_RESULTS and TRANSFERZOO_QUEUE may name data set repositories (``hub:ORG/NAME``).
 """
 
-# ruff: noqa: E402
+# ruff: noqa: E402  (the environment is set before what reads it is imported)
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -132,7 +133,7 @@ class Shelf:
         found: dict[str, Tensor] = {}
         for begin in range(0, len(images), size):  # one at a time: others get their turn between
             batch = images[begin : begin + size]
-            rows += self.run(lambda batch=batch: self._batch(backbone, model, batch, found))  # type: ignore[misc]
+            rows += self.run(partial(self._batch, backbone, model, batch, found))
         if not rows:
             return torch.empty(0, backbone.dim)
         return torch.stack([found[key] for key in rows])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Hashable
 from typing import Any
@@ -11,11 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from eval.text import percent
 from space.board import Board
 from space.view import View
 from space.words import shown_objective
 
-DASH = "–"  # noqa: RUF001  (nothing was measured)
+DASH = "-"  # nothing was measured, as on the command line
 BLUE = (0, 114, 178)  # of Okabe and Ito; one hue, so lightness alone carries the scale
 # column that tells about the model -> (header, width in pixels)
 _INFO = {"params": ("params, M", 90), "data": ("pretrained on", 110), "revision": ("revision", 90),
@@ -59,9 +59,9 @@ def table(board: Board, view: View) -> dict[str, Any]:
         group, name = int(board.group[r]), str(model["model"])
         data.append([name, means[r], group or None, places[r], *(i[0] for i in info), *numbers[r]])
         shown.append([
-            short(name), _score(board.mean[r], board.half[r]), str(group) if group else DASH,
+            short(name), percent(board.mean[r], board.half[r]), str(group) if group else DASH,
             DASH if places[r] is None else f"{places[r]:.2f}", *(i[1] for i in info),
-            *map(_score, board.value[r], half[r]),
+            *map(percent, board.value[r], half[r]),
         ])  # fmt: skip
         style.append(["", "font-weight: 700;", *[""] * (2 + len(info)),
                       *map(_style, shade[r], best[r])])  # fmt: skip
@@ -94,10 +94,6 @@ def _numbers(values: np.ndarray) -> list[Any]:
     rounded = np.round(values, 4).astype(object)
     rounded[np.isnan(values)] = None
     return rounded.tolist()
-
-
-def _score(value: float, half: float) -> str:
-    return DASH if math.isnan(value) else f"{100 * value:.1f} ±{100 * half:.1f}"
 
 
 def _shades(value: np.ndarray) -> np.ndarray:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from eval.mini import FACTOR_TASKS, draw
@@ -47,8 +49,9 @@ def _digits() -> ExampleSet:
 
     train, train_labels, test, test_labels = digits_split()
 
-    def picture(pixels: object, name: str) -> Picture:
-        grey = Image.fromarray(pixels)  # type: ignore[arg-type]  # [8, 8] uint8
+    def picture(pixels: NDArray[np.uint8], name: str) -> Picture:
+        """Of [8, 8] grey values."""
+        grey = Image.fromarray(pixels)
         return Picture(grey.convert("RGB").resize((_SIZE, _SIZE), Image.Resampling.BILINEAR), name)
 
     supports = tuple(

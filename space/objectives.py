@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from eval.compare import outcome
 from eval.stats import Paired, holm, paired
 from space.grid import Grid, grid, keys
 from space.ties import SIGNIFICANT
@@ -107,15 +108,10 @@ def summary(frame: pd.DataFrame, a: str, b: str, *, trainings: int = 1) -> str:
         )
     won = list(frame["task"][frame["verdict"] == "better"])
     lost = list(frame["task"][frame["verdict"] == "worse"])
-    n = len(frame)
-    sets = f"{n} data sets" if n > 1 else "1 data set"
-    if not won and not lost:
-        head = f"No difference between {a} and {b} is shown on any of {sets}"
-    else:
-        head = f"{a} is better than {b} on {len(won)} of {sets}"
-        head += f" ({', '.join(won)})" if won else ""
-        head += f", worse on {len(lost)}" + (f" ({', '.join(lost)})" if lost else "")
-        head += f", undecided on {n - len(won) - len(lost)}"
+    head = outcome(a, b, won, lost, len(frame), "data sets")
+    head = (
+        "N" + head[1:] if head.startswith("no difference") else head
+    )  # else it begins with a name
     mean, low, high = (100 * value for value in mean_difference(frame))
     text = (
         f"{head} (paired tests, Holm-corrected p < {SIGNIFICANT}). Mean difference {mean:+.1f} "

@@ -9,50 +9,37 @@ from __future__ import annotations
 import hashlib
 import re
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import yaml
 
 from eval import upload
 from eval.errors import UserError
 from eval.files import dump_json
-from eval.hub import patiently
+from eval.mirror import Mirrored, Say, Terms, begin, mirror, size_of
 from eval.models import ZOO_FOLDER, ZOO_ORG, zoo_names
 from eval.results import dump_result, portable
 from space import wheel
 from space.wheel import build_wheel, check_checkout, project, sources
 from zoo.checkpoint import contents, read_checkpoint
 
-if TYPE_CHECKING:
-    from huggingface_hub import HfApi
-
 TRAILER = "Published-by: transfer-space"  # in our commits' messages: who changed the Space last
 SETTINGS = "settings.json"
 LIMIT = 1_000_000_000  # bytes in a Space's repository
 # A Space of the free kind has no GPU: torch's builds for the CPU are much smaller.
 _TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
-_OPENING = {".gitattributes", "README.md"}  # the Hub's own first commit in a Space
+_OPENING = frozenset({".gitattributes", "README.md"})  # the Hub's own first commit in a Space
 
-Say = Callable[[str], None]
 Files = dict[str, bytes | Path]
 
 
 @dataclass(frozen=True)
-class Pushed:
-    """What the Space holds now. ``sha`` is '' in a dry run of a Space yet to be made."""
+class Pushed(Mirrored):
+    """``notes`` are sentences a user should know."""
 
-    repo: str
-    url: str
-    sha: str
-    uploaded: tuple[str, ...]
-    removed: tuple[str, ...]
-    bytes: int  # of what was (or would be) uploaded
-    dry_run: bool
-    notes: tuple[str, ...]  # sentences a user should know
+    notes: tuple[str, ...] = ()
 
 
 def push(
@@ -64,52 +51,32 @@ def push(
     replace: str | None = None,
     say: Say = lambda text: None,
 ) -> Pushed:
-    """Make or update the Space: one commit of what it lacks, none where nothing changed.
+    """Make or update the Space, as ``eval.mirror.mirror`` does it.
 
-    ``results`` is '' for those that ship, or ``hub:ORG/NAME``. A Space that somebody else changed
-    last is left alone unless ``replace`` names the commit to be replaced. Raises UserError without
-    a checkout and for whatever the Hub refuses; the Space is then as it was.
+    ``results`` is '' for those that ship, or ``hub:ORG/NAME``. Raises UserError without a checkout
+    and for whatever the Hub refuses; the Space is then as it was.
     """
     from huggingface_hub import HfApi
 
-    upload.check_repo_id(repo, "Space")
     _check_results(results)
     check_checkout()
     if not zoo_names():
         raise UserError(f"{ZOO_FOLDER} holds no checkpoints, so the Space would have none")
     api = HfApi()
-    url = f"{api.endpoint}/spaces/{repo}"
-    if not dry_run:
-        upload.check_rights(upload.account(api), repo)
-    remote = upload.look(api, repo, "space")
-    if remote is None and replace is not None:
-        raise UserError(f"the Hub has no Space {repo!r} yet, so there is nothing to --replace")
-    if remote is not None and private:
-        upload.check_private(api, repo, "space")
-    hidden = private or (remote is not None and _is_private(api, repo))
+    remote = begin(api, repo, "space", private=private, dry_run=dry_run, replace=replace)
+    hidden = private or (remote is not None and upload.is_private(api, repo, "space"))
     say("building the project")
     with tempfile.TemporaryDirectory(prefix="transferzoo-push-") as build:
         files = stage(repo, api.endpoint, results=results, private=hidden, build=Path(build))
-    if remote is None and not dry_run:
-        upload.create(api, repo, "space", private=private, sdk="gradio")
-        remote = upload.look(api, repo, "space")
-        if remote is None:
-            raise UserError(f"the Hub made {repo!r} but does not show it; try again later")
-    held = remote.digests if remote else {}
-    changed = upload.changed(files, held)
-    gone = sorted(set(held) - set(files) - {".gitattributes"})
-    size = sum(_size(files[name]) for name in changed)
-    sha = remote.sha if remote else ""
-    if remote is not None and (changed or gone):
-        upload.check_head(
-            api, repo, "space", remote, replace, trailer=TRAILER, opening=_OPENING, mend=_mend()
-        )
-        if not dry_run:
-            say(f"uploading {len(changed)} files, {size / 1e6:.1f} MB, to {url}")
-            sha = _commit(api, repo, files, changed, gone, remote.sha)
-    return Pushed(
-        repo, url, sha, tuple(changed), tuple(gone), size, dry_run, _notes(repo, results, hidden)
+    about = project()
+    terms = Terms(
+        "space", TRAILER, _OPENING, title=f"Push {about['name']} {about['version']}", sdk="gradio",
+        mend=f"take over into {wheel.ROOT} what should stay, then push",
+    )  # fmt: skip
+    done = mirror(
+        api, repo, files, remote, terms, private=private, dry_run=dry_run, replace=replace, say=say
     )
+    return Pushed(**vars(done), notes=_notes(repo, results, hidden))
 
 
 def stage(repo: str, endpoint: str, *, results: str, private: bool, build: Path) -> Files:
@@ -137,7 +104,7 @@ def stage(repo: str, endpoint: str, *, results: str, private: bool, build: Path)
     if results:
         files[SETTINGS] = dump_json({"results": results})
     files |= _zoo()
-    if (size := sum(map(_size, files.values()))) > LIMIT:
+    if (size := sum(map(size_of, files.values()))) > LIMIT:
         raise UserError(
             f"the Space would hold {size / 1e9:.2f} GB, the Hub takes {LIMIT / 1e9:.0f} GB; leave "
             f"checkpoints out of {ZOO_FOLDER}"
@@ -180,17 +147,6 @@ def _zoo() -> Files:
     return files
 
 
-def _size(content: bytes | Path) -> int:
-    return content.stat().st_size if isinstance(content, Path) else len(content)
-
-
-def _is_private(api: HfApi, repo: str) -> bool:
-    try:
-        return bool(patiently(lambda: api.repo_info(repo, repo_type="space")).private)
-    except Exception as error:
-        raise upload.refusal(error, "Space", repo) from None
-
-
 def _notes(repo: str, results: str, hidden: bool) -> tuple[str, ...]:
     notes = []
     if hidden:
@@ -201,20 +157,3 @@ def _notes(repo: str, results: str, hidden: bool) -> tuple[str, ...]:
     if results:
         notes.append(f"if {results} is private, give the Space a secret HF_TOKEN that may read it")
     return tuple(notes)
-
-
-def _mend() -> str:
-    return f"take over into {wheel.ROOT} what should stay, then push"
-
-
-def _commit(
-    api: HfApi, repo: str, files: Files, changed: list[str], gone: list[str], parent: str
-) -> str:
-    about = project()
-    try:
-        return upload.commit(
-            api, repo, "space", {name: files[name] for name in changed}, gone, parent,
-            f"Push {about['name']} {about['version']}", f"{len(files)} files\n\n{TRAILER}",
-        ).sha  # fmt: skip
-    except upload.Moved as moved:
-        raise upload.foreign_change(repo, moved.sha, _mend()) from None

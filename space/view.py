@@ -59,7 +59,7 @@ class View:
                 found[field.name] = tuple(unquote(part) for part in parts)
             else:
                 found[field.name] = ()
-        return cls(**found)  # type: ignore[arg-type]
+        return cls(**found)  # type: ignore[arg-type]  # each made of its field's type above
 
 
 def _text(value: object) -> str:

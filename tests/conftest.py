@@ -11,10 +11,12 @@ import json
 import logging
 import os
 import tempfile
+import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -51,6 +53,36 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
     _HUB.requests.clear()
     yield _HUB
     _HUB.clear_faults()
+
+
+@pytest.fixture
+def sleeps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Seconds that were waited for a busy Hub: by us, or by the client itself. None passes."""
+    waited: list[float] = []
+    clock = SimpleNamespace(**{k: getattr(time, k) for k in dir(time) if not k.startswith("_")})
+    clock.sleep = waited.append
+    monkeypatch.setattr("eval.hub.time", clock)
+    monkeypatch.setattr("huggingface_hub.utils._http.time", clock)
+    return waited
+
+
+def let_write(
+    hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch, people: Mapping[str, str], **settings: object
+) -> None:
+    """A Hub that is strict about namespaces, with ``people`` by token; the first is logged in here,
+    and may write to lab. ``settings`` are more of the hub's own."""
+    first, *_ = people
+    known = {
+        "tokens": set(people),
+        "users": dict(people),
+        "orgs": {people[first]: {"lab"}},
+        "read_only": set(),
+        "strict_namespaces": True,
+    }
+    for name, value in (known | settings).items():
+        monkeypatch.setattr(hub, name, value)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+    monkeypatch.setenv("HF_TOKEN", first)
 
 
 @pytest.fixture

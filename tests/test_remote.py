@@ -28,6 +28,7 @@ from eval.results import Result, portable, read_result, read_shelf, shelf_path, 
 from eval.resulttable import flaw, objective_of, table_bytes
 from eval.upload import Moved
 from tests import conftest
+from tests.conftest import let_write
 from tests.hub import LoopbackHub
 from tests.hub.store import Repo
 from tests.test_results import make_result
@@ -48,19 +49,12 @@ def quiet_hub(
 ) -> Iterator[LoopbackHub]:
     """A Hub with three people, where ada keeps lab's repositories; nobody waits long; every test
     has an empty cache."""
-    for name, value in {
-        "tokens": {*hub.tokens, ADA, BOB, EVE},
-        "users": {ADA: "ada", BOB: "bob", EVE: "eve"},
-        "orgs": {"ada": {"lab"}},
-        "read_only": {EVE},
-        "strict_namespaces": True,
-    }.items():
-        monkeypatch.setattr(hub, name, value)
+    people = {ADA: "ada", BOB: "bob", EVE: "eve"}
+    let_write(hub, monkeypatch, people, tokens={*hub.tokens, *people}, read_only={EVE})
     monkeypatch.setattr("eval.hub.WAITS", (0.01, 0.01, 0.01))
     sleep = time.sleep  # the client has waits of its own
     monkeypatch.setattr(time, "sleep", lambda seconds: sleep(min(seconds, 0.01)))
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
-    monkeypatch.setenv("HF_TOKEN", ADA)
     yield hub
     hub.clear_faults()
 

@@ -25,7 +25,7 @@ from eval.candidate import Candidate, check, clean
 from eval.errors import UserError
 from eval.requestfile import request_id
 from eval.requests import STATES, LeaseLost, Queue, Ticket, open_queue
-from tests.conftest import refusal
+from tests.conftest import let_write, refusal
 from tests.hub import LoopbackHub
 
 Files = dict[str, Any]
@@ -68,17 +68,9 @@ def org(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def people(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> LoopbackHub:
     """A Hub where ada keeps the repositories of lab, bob may ask and eve may read."""
-    for name, value in {
-        "tokens": {*hub.tokens, ADA, BOB, EVE},
-        "users": {ADA: "ada", BOB: "bob", EVE: "eve"},
-        "orgs": {"ada": {"lab"}},
-        "read_only": {EVE},
-        "strict_namespaces": True,
-    }.items():
-        monkeypatch.setattr(hub, name, value)
+    people = {ADA: "ada", BOB: "bob", EVE: "eve"}
+    let_write(hub, monkeypatch, people, tokens={*hub.tokens, *people}, read_only={EVE})
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hf"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
-    monkeypatch.setenv("HF_TOKEN", ADA)
     return hub
 
 

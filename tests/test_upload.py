@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from hypothesis import strategies as st
 from eval import upload
 from eval.errors import UserError, one_line, without_token
 from eval.hub import busy, fetch, patiently, pin
-from tests.conftest import refusal
+from tests.conftest import let_write, refusal
 from tests.hub import LoopbackHub
 
 TOKEN = "hf_uploaderSecretToken0123456789"
@@ -30,16 +29,10 @@ OTHER = "hf_somebodyElse9876543210"
 WAITS = (1.0, 2.0, 4.0, 8.0)
 
 
-@pytest.fixture
-def sleeps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Seconds that were waited for: by us, or by the client itself."""
-    waited: list[float] = []
-    clock = SimpleNamespace(**{k: getattr(time, k) for k in dir(time) if not k.startswith("_")})
-    clock.sleep = waited.append
-    monkeypatch.setattr("eval.hub.time", clock)
+@pytest.fixture(autouse=True)
+def waits(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The waits that users have; ``hub`` shortens them. Where they matter, nobody waits."""
     monkeypatch.setattr("eval.hub.WAITS", WAITS)
-    monkeypatch.setattr("huggingface_hub.utils._http.time", clock)
-    return waited
 
 
 @pytest.fixture
@@ -47,13 +40,7 @@ def lab(
     hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch, sleeps: list[float]
 ) -> Iterator[LoopbackHub]:
     """A Hub where the token's owner, ada, may write to ada and lab."""
-    monkeypatch.setattr(hub, "strict_namespaces", True)
-    monkeypatch.setattr(hub, "tokens", {TOKEN, OTHER})
-    monkeypatch.setattr(hub, "read_only", set())
-    monkeypatch.setattr(hub, "users", {TOKEN: "ada", OTHER: "bob"})
-    monkeypatch.setattr(hub, "orgs", {"ada": {"lab"}})
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
-    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    let_write(hub, monkeypatch, {TOKEN: "ada", OTHER: "bob"})
     hub.clear_faults()
     yield hub
     hub.clear_faults()

@@ -15,7 +15,7 @@ from eval.files import default_cache
 from zoo.convert import SOURCES
 
 if TYPE_CHECKING:
-    from zoo.publish import Published
+    from eval.mirror import Mirrored
 
 COMMANDS = {
     "pretrain": "train one backbone with one objective",
@@ -220,7 +220,7 @@ def publish_command(args: argparse.Namespace) -> int:
     return 0
 
 
-def _published(one: Published) -> str:
+def _published(one: Mirrored) -> str:
     change = f"{len(one.uploaded)} files, {one.bytes / 1e6:.1f} MB"
     change += f", {len(one.removed)} removed" if one.removed else ""
     if one.dry_run:

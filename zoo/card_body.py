@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from eval.board import percent
+from eval.board import score_text
 from eval.compare import compare
 from eval.errors import UserError
 from eval.results import Result, Score
@@ -218,7 +218,7 @@ def _board(
     lines = [
         [
             escaped(q[0]) + ("*" if q in starred else ""),
-            *(_bold(percent(found[q].get(m.name)), m is checkpoint) for m in family),
+            *(_bold(score_text(found[q].get(m.name)), m is checkpoint) for m in family),
         ]
         for q in rows
     ]

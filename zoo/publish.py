@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eval import upload
 from eval.errors import UserError, one_line
 from eval.hub import patiently
+from eval.mirror import Mirrored, Say, Terms, begin, mirror, size_of
 from eval.models import ZOO_FOLDER, zoo_names
 from eval.results import dump_result, portable
 from zoo import card
 from zoo.checkpoint import contents, read_checkpoint
 
 if TYPE_CHECKING:
-    from huggingface_hub import HfApi
     from torch import Tensor
 
 TRAILER = "Published-by: transfer-zoo"  # in our commits' messages: who changed the repository last
@@ -25,21 +24,6 @@ COLLECTION = "TransferZoo: which pretraining objective transfers?"
 _COLLECTION_ABOUT = "Backbones that differ in the pretraining objective alone, with their transfer"
 _REGULAR_LIMIT = 10_000_000  # bytes; the Hub takes larger text only as LFS, which nobody can read
 _LFS_LIMIT = 50_000_000_000
-
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Published:
-    """What the repository holds now. ``sha`` is '' in a dry run of a repository yet to be made."""
-
-    repo: str
-    url: str
-    sha: str
-    uploaded: tuple[str, ...]
-    removed: tuple[str, ...]
-    bytes: int  # of what was (or would be) uploaded
-    dry_run: bool
 
 
 def publish(
@@ -50,55 +34,36 @@ def publish(
     dry_run: bool = False,
     replace: str | None = None,
     say: Say = lambda text: None,
-) -> Published:
+) -> Mirrored:
     """Check the folder, upload what the repository lacks in one commit, load it back and compare.
 
-    Nothing is committed where nothing changed. A repository that somebody else changed last is
-    left alone unless ``replace`` names the commit to be replaced. Raises UserError for a folder
-    that is not fit to publish and for whatever the Hub refuses; the repository is then as it was.
+    As ``eval.mirror.mirror`` does it. Raises UserError for a folder that is not fit to publish and
+    for whatever the Hub refuses; the repository is then as it was.
     """
     from huggingface_hub import HfApi
 
-    upload.check_repo_id(repo, "repository")
     api = HfApi()
-    url = f"{api.endpoint}/{repo}"
-    if not dry_run:
-        upload.check_rights(upload.account(api), repo)
+    remote = begin(api, repo, "model", private=private, dry_run=dry_run, replace=replace)
     say(f"checking {folder}")
+    px = read_checkpoint(folder).px
     files = stage(folder, repo)
-    before = outputs(f"local-dir:{folder.resolve()}", folder)
-    remote = upload.look(api, repo, "model")
-    if remote is None and replace is not None:
-        raise UserError(f"the Hub has no {repo!r} yet, so there is nothing to --replace")
-    if remote is not None and private and not dry_run:
-        upload.check_private(api, repo, "model")
-    if remote is None and not dry_run:
-        upload.create(api, repo, "model", private=private)
-        remote = upload.look(api, repo, "model")
-        if remote is None:
-            raise UserError(f"the Hub made {repo!r} but does not show it; try again later")
-    held = remote.digests if remote else {}
-    changed = upload.changed(files, held)
-    gone = sorted(set(held) - set(files) - {".gitattributes"})
-    size = sum(_size(files[name]) for name in changed)
-    sha = remote.sha if remote else ""
-    if remote is not None and (changed or gone):
-        upload.check_head(
-            api, repo, "model", remote, replace,
-            trailer=TRAILER, opening={".gitattributes"}, mend=_mend(folder),
-        )  # fmt: skip
-        if not dry_run:
-            say(f"uploading {len(changed)} files, {size / 1e6:.1f} MB, to {url}")
-            sha = _commit(api, repo, files, changed, gone, remote.sha, folder)
+    before = outputs(f"local-dir:{folder.resolve()}", px)
+    terms = Terms(
+        "model", TRAILER, frozenset({".gitattributes"}), title=f"Publish {repo.partition('/')[2]}",
+        mend=f"take over into {folder} what should stay, then publish",
+    )  # fmt: skip
+    done = mirror(
+        api, repo, files, remote, terms, private=private, dry_run=dry_run, replace=replace, say=say
+    )
     if not dry_run:  # also where nothing changed: an earlier proof may have failed
-        say(f"loading {repo}@{sha[:7]} back")
-        _prove(before, repo, sha, folder)
-    return Published(repo, url, sha, tuple(changed), tuple(gone), size, dry_run)
+        say(f"loading {repo}@{done.sha[:7]} back")
+        _prove(before, repo, done.sha, folder, px)
+    return done
 
 
 def publish_all(
     org: str, *, private: bool = False, dry_run: bool = False, say: Say = lambda text: None
-) -> Iterator[Published]:
+) -> Iterator[Mirrored]:
     """Publish every checkpoint that ships as ``ORG/NAME``, each told as it is done."""
     for name in zoo_names():
         yield publish(ZOO_FOLDER / name, f"{org}/{name}", private=private, dry_run=dry_run, say=say)
@@ -145,19 +110,15 @@ def stage(folder: Path, repo: str) -> dict[str, bytes | Path]:
     files |= {name: dump_result(portable(result)) for name, result in checkpoint.results}
     for name, content in files.items():
         limit = _LFS_LIMIT if name.endswith((".safetensors", ".png")) else _REGULAR_LIMIT
-        if _size(content) > limit:
+        if size_of(content) > limit:
             raise UserError(
-                f"{folder / name} has {_size(content) / 1e6:.3f} MB, the Hub takes "
+                f"{folder / name} has {size_of(content) / 1e6:.3f} MB, the Hub takes "
                 f"{limit / 1e6:.0f} MB of such a file"
             )
     return files
 
 
-def _size(content: bytes | Path) -> int:
-    return content.stat().st_size if isinstance(content, Path) else len(content)
-
-
-def outputs(name: str, folder: Path, cache: Path | None = None) -> Tensor:
+def outputs(name: str, px: int, cache: Path | None = None) -> Tensor:
     """Features and, where there is a classifier, logits of four noise images, flat: what the model
     that timm loads under ``name`` makes of them.
 
@@ -166,7 +127,6 @@ def outputs(name: str, folder: Path, cache: Path | None = None) -> Tensor:
     import timm
     import torch
 
-    px = read_checkpoint(folder).px
     try:
         with torch.random.fork_rng(devices=[]):  # the weights are drawn, then overwritten
             net = patiently(
@@ -183,31 +143,13 @@ def outputs(name: str, folder: Path, cache: Path | None = None) -> Tensor:
     return torch.cat([part.flatten() for part in out])
 
 
-def _mend(folder: Path) -> str:
-    return f"take over into {folder} what should stay, then publish"
-
-
-def _commit(
-    api: HfApi, repo: str, files: dict[str, bytes | Path], changed: list[str], gone: list[str],
-    parent: str, folder: Path,
-) -> str:  # fmt: skip
-    title = f"Publish {repo.partition('/')[2]}"
-    try:
-        return upload.commit(
-            api, repo, "model", {name: files[name] for name in changed}, gone, parent, title,
-            f"{len(files)} files from {folder.resolve().name}\n\n{TRAILER}",
-        ).sha  # fmt: skip
-    except upload.Moved as moved:
-        raise upload.foreign_change(repo, moved.sha, _mend(folder)) from None
-
-
-def _prove(before: Tensor, repo: str, sha: str, folder: Path) -> None:
+def _prove(before: Tensor, repo: str, sha: str, folder: Path, px: int) -> None:
     """Download by the commit into an empty cache; the outputs must be the folder's, bit by bit."""
     import torch
 
     with tempfile.TemporaryDirectory(prefix="transferzoo-publish-") as empty:
         try:
-            after = outputs(f"hf-hub:{repo}@{sha}", folder, Path(empty))
+            after = outputs(f"hf-hub:{repo}@{sha}", px, Path(empty))
         except UserError as why:
             raise UserError(
                 f"{repo!r} is published at {sha}, but loading it back failed ({why}); publish "

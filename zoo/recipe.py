@@ -142,10 +142,6 @@ class Recipe(_Section):
                 return dict(weights)
         return {}
 
-    def checkpoint_name(self, objective: ObjectiveName) -> str:
-        """``<backbone>.<objective>_<tag>``, + written as _."""
-        return f"{self.backbone.name}.{objective.slug}_{self.tag}"
-
 
 def recipe_names() -> list[str]:
     """Recipes that ship, sorted."""

@@ -63,7 +63,7 @@ from gradio_client import Client
 
 Client("URL").predict(board="linear/top1", api_name="/leaderboard")["headline"]
 ```
-"""  # noqa: E501
+"""  # noqa: E501  (a BibTeX entry and shell lines as they are copied)
 
 
 def about() -> gr.Markdown:

@@ -189,6 +189,8 @@ def test_a_sort_of_the_address_leaves_the_page_alive(app: App, visit: Any, sort:
     seen.page.set_default_timeout(5000)
     seen.pick("Protocol", "Linear")
     address_has(seen, "board=linear")
+    assert ("sort=eurosat" in seen.page.url) == (sort == "eurosat")
+    assert "transfers best here: mean 55.3 %" in headline(seen)
 
 
 def test_pasted_text_is_searched_for(app: App, visit: Any) -> None:
@@ -197,6 +199,8 @@ def test_pasted_text_is_searched_for(app: App, visit: Any) -> None:
     seen.page.get_by_label("Search models").click()
     seen.page.keyboard.insert_text("supcon")
     address_has(seen, "search=supcon")
+    seen.page.wait_for_function(ROWS.format(4))
+    assert all("supcon" in name for name in seen.column(0))
 
 
 def test_a_search_can_be_deleted(app: App, visit: Any) -> None:
@@ -232,6 +236,7 @@ def test_garbage_in_the_address(app: App, visit: Any, query: str) -> None:
         page.wait_for_function("!location.search.includes('nonsense')")
     seen.pick("Protocol", "Linear")  # and the page works on
     address_has(seen, "board=linear")
+    assert page.evaluate("window.owned") is None
 
 
 @pytest.mark.parametrize(("width", "dark"), [(390, False), (390, True), (1280, True)])
@@ -586,6 +591,7 @@ def test_the_board_is_worked_with_the_keyboard(app: App, visit: Any) -> None:
         page.get_by_role("tab", name="About").focus()
     page.keyboard.press("Enter")
     page.get_by_role("heading", name="How to cite").wait_for()
+    assert page.get_by_role("tab", name="About").get_attribute("aria-selected") == "true"
 
 
 def test_screenshots_are_pictures(shots: Path) -> None:

@@ -9,7 +9,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 import zipfile
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
@@ -25,7 +24,7 @@ from space import push as module
 from space import wheel as wheel_module
 from space.push import TRAILER, Pushed, push, stage
 from space.wheel import build_wheel, sources
-from tests.conftest import refusal
+from tests.conftest import let_write, refusal
 from tests.hub import LoopbackHub
 
 TOKEN = "hf_publisherSecretToken0123456789"
@@ -112,29 +111,17 @@ def remark(root: Path) -> str:
 
 
 @pytest.fixture
-def sleeps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Seconds that were waited for: by us, or by the client itself."""
-    waited: list[float] = []
-    clock = SimpleNamespace(**{k: getattr(time, k) for k in dir(time) if not k.startswith("_")})
-    clock.sleep = waited.append
-    monkeypatch.setattr("eval.hub.time", clock)
-    monkeypatch.setattr("huggingface_hub.utils._http.time", clock)
-    return waited
-
-
-@pytest.fixture
 def lab(
     hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch, sleeps: list[float], checkout: Path
 ) -> Iterator[LoopbackHub]:
     """A strict Hub where the token's owner, ada, may write to ada and lab. It has no weights."""
-    monkeypatch.setattr(hub, "strict_namespaces", True)
-    monkeypatch.setattr(hub, "strict_auth", True)
-    monkeypatch.setattr(hub, "tokens", {TOKEN, OTHER})
-    monkeypatch.setattr(hub, "read_only", set())
-    monkeypatch.setattr(hub, "users", {TOKEN: "ada", OTHER: "bob"})
-    monkeypatch.setattr(hub, "orgs", {"ada": {"lab"}, "bob": {"lab"}})
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
-    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    let_write(
+        hub,
+        monkeypatch,
+        {TOKEN: "ada", OTHER: "bob"},
+        orgs={"ada": {"lab"}, "bob": {"lab"}},
+        strict_auth=True,
+    )
     weights = sha256_file(checkout / "model_cards" / MODEL / "model.safetensors")
     kept = hub.blobs.pop(weights, None)
     hub.clear_faults()
@@ -472,7 +459,7 @@ def test_the_same_pushed_by_another_meanwhile_is_no_quarrel(
 
 @pytest.mark.parametrize("name", ["space", "a/b/c", "lab/", "/x", "lab/a--b", "lab/..", "lab/a b"])
 def test_an_id_that_no_space_can_have(lab: LoopbackHub, name: str) -> None:
-    assert "Space" in refusal(push, name)
+    assert "space repository" in refusal(push, name)
     assert lab.requests == []
 
 

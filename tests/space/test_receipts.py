@@ -161,10 +161,11 @@ def test_a_vanished_or_broken_file_is_one_sentence(tmp_path: Path, text: str | N
 
 
 def test_a_folder_is_no_receipt(tmp_path: Path) -> None:
-    refusal(receipt, shelf(tmp_path), "m")
-    refusal(receipt, shelf(tmp_path), "")
+    for path in ("m", ""):
+        assert "gone or was changed" in refusal(receipt, shelf(tmp_path), path)
 
 
 @pytest.mark.parametrize("shots", [5, None, []])
 def test_a_foreign_form_of_shots(shots: Any) -> None:
-    parsed(command(make_result(protocol="fewshot", config={"shots": shots})))
+    args = parsed(command(make_result(protocol="fewshot", config={"shots": shots})))
+    assert args.shots is None  # the protocol's own

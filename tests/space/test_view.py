@@ -77,7 +77,7 @@ def test_not_a_number_is_no_size() -> None:
 
 
 def test_a_lone_surrogate_has_a_query() -> None:
-    View(search="\ud800").query()
+    assert View(search="\ud800").query() == "search=%3F"
 
 
 NAMES = st.sampled_from([field.name for field in dataclasses.fields(View)])

@@ -20,7 +20,7 @@ from zoo.pretrain import augmentation
 from zoo.probe import knn_top1
 from zoo.recipe import load_recipe
 
-NAMES = [load_recipe("tiny").checkpoint_name(parse_objective(o)) for o in STUDY]
+NAMES = [f"resnet18_narrow.{parse_objective(o).slug}_tin100" for o in STUDY]
 
 
 def receipt(name: str) -> dict[str, Any]:

@@ -10,11 +10,9 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,11 +24,12 @@ from safetensors.torch import load_file, save, save_file
 from eval import upload
 from eval.errors import UserError
 from eval.files import dump_json, sha256_file
-from tests.conftest import refusal
+from eval.mirror import Mirrored
+from tests.conftest import let_write, refusal
 from tests.hub import LoopbackHub
 from zoo import card
 from zoo.__main__ import main
-from zoo.publish import COLLECTION, TRAILER, Published, publish, stage
+from zoo.publish import COLLECTION, TRAILER, publish, stage
 
 TOKEN = "hf_publisherSecretToken0123456789"
 OTHER = "hf_somebodyElse9876543210"
@@ -160,29 +159,17 @@ def folder(made: Path, tmp_path: Path, lab: LoopbackHub) -> Iterator[Path]:
 
 
 @pytest.fixture
-def sleeps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Seconds that were waited for: by us, or by the client itself."""
-    waited: list[float] = []
-    clock = SimpleNamespace(**{k: getattr(time, k) for k in dir(time) if not k.startswith("_")})
-    clock.sleep = waited.append
-    monkeypatch.setattr("eval.hub.time", clock)
-    monkeypatch.setattr("huggingface_hub.utils._http.time", clock)
-    return waited
-
-
-@pytest.fixture
 def lab(
     hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch, sleeps: list[float]
 ) -> Iterator[LoopbackHub]:
     """A strict Hub where the token's owner, ada, may write to ada and lab."""
-    monkeypatch.setattr(hub, "strict_namespaces", True)
-    monkeypatch.setattr(hub, "strict_auth", True)
-    monkeypatch.setattr(hub, "tokens", {TOKEN, OTHER})
-    monkeypatch.setattr(hub, "read_only", set())
-    monkeypatch.setattr(hub, "users", {TOKEN: "ada", OTHER: "bob"})
-    monkeypatch.setattr(hub, "orgs", {"ada": {"lab", "zoo"}, "bob": {"lab"}})
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
-    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    let_write(
+        hub,
+        monkeypatch,
+        {TOKEN: "ada", OTHER: "bob"},
+        orgs={"ada": {"lab", "zoo"}, "bob": {"lab"}},
+        strict_auth=True,
+    )
     hub.clear_faults()
     yield hub
     hub.clear_faults()
@@ -1071,7 +1058,7 @@ def test_a_collection_is_made_once_though_the_answer_is_lost(
     lab.land_then_fail(1, status, "/items")
     lab.fail_next(1, 503, "GET /api/collections")
     address = collect(org, [one.repo for one in done], private=True)
-    assert all(isinstance(one, Published) for one in done)
+    assert all(isinstance(one, Mirrored) for one in done)
     assert listed(lab) == [[one.repo for one in done]]
     assert next(iter(lab.collections.values())).slug in address
     assert next(iter(lab.collections.values())).private

@@ -378,11 +378,6 @@ def test_imagenet_s_peak_rate_is_the_study_s() -> None:
     assert rate == pytest.approx(0.02 * 24)
 
 
-def test_a_checkpoint_is_named_by_backbone_objective_and_data() -> None:
-    names = [small().checkpoint_name(parse_objective(o)) for o in ("ce", "0.5*selfsupcon+ce")]
-    assert names == ["resnet18_narrow.ce_tin100", "resnet18_narrow.ce_selfsupcon_tin100"]
-
-
 @pytest.mark.parametrize("objective", STUDY)
 def test_labels_are_needed_by_the_objective(objective: str) -> None:
     assert needs_labels(small(), parse_objective(objective)) == (objective != "selfsupcon")
