@@ -217,16 +217,34 @@ def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(folder)
 
 
+def profile(browser: Any, width: int = 1280, dark: bool = False) -> Any:
+    """A visitor's own cookies, storage and cache."""
+    return browser.new_context(
+        viewport={"width": width, "height": 900}, accept_downloads=True, locale="en-US",
+        color_scheme="dark" if dark else "light",
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def regular(browser: Any) -> Iterator[Any]:
+    """A visitor who has the app's scripts already; the next test finds nothing else kept."""
+    context = profile(browser)
+    yield context
+    context.close()
+
+
 @pytest.fixture
-def visit(browser: Any, shots: Path) -> Iterator[Any]:
-    """Opens pages; at the end nothing may have gone wrong, and no other host may be asked."""
+def visit(browser: Any, regular: Any, shots: Path) -> Iterator[Any]:
+    """Opens pages; at the end nothing may have gone wrong, and no other host may be asked.
+
+    A test's first page is the regular visitor's. Any more are strangers' with nothing cached, and
+    so is one on a small or dark screen.
+    """
     opened: list[tuple[Any, Visit]] = []
 
     def start(app: App, width: int = 1280, dark: bool = False) -> Visit:
-        context = browser.new_context(
-            viewport={"width": width, "height": 900}, accept_downloads=True, locale="en-US",
-            color_scheme="dark" if dark else "light",
-        )  # fmt: skip
+        plain = not opened and (width, dark) == (1280, False)
+        context = regular if plain else profile(browser, width, dark)
         page = context.new_page()
         page.set_default_timeout(PAGE_PATIENCE)
         seen = Visit(page, app, shots)
@@ -263,7 +281,13 @@ def visit(browser: Any, shots: Path) -> Iterator[Any]:
     for context, seen in opened:
         owned = seen.page.evaluate("window.owned")
         text = seen.page.inner_text("body") if seen.page.url != "about:blank" else ""
-        context.close()
+        if context is regular:
+            if seen.page.url != "about:blank":
+                seen.page.evaluate("(localStorage.clear(), sessionStorage.clear())")
+            context.clear_cookies()
+            seen.page.close()
+        else:
+            context.close()
         assert owned is None
         assert "Traceback" not in text
         assert seen.hosts <= {"127.0.0.1"}

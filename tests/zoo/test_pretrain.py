@@ -402,13 +402,6 @@ def test_unlabelled_data_train_and_are_not_probed(tmp_path: Path) -> None:
 # --------------------------------------------------------------------------- the command
 
 
-def command(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "zoo", *args], capture_output=True, text=True, timeout=300,
-        env={**os.environ, **env},
-    )  # fmt: skip
-
-
 def pretrain_args(real_data: Path, out: Path, cache: Path, objective: str = "ce") -> list[str]:
     sets = [f for override in SMALL for f in ("--set", override)]
     return [
@@ -419,11 +412,12 @@ def pretrain_args(real_data: Path, out: Path, cache: Path, objective: str = "ce"
 
 
 def test_ctrl_c_saves_and_resume_ends_in_the_same_weights(
-    real_data: Path, tmp_path: Path, cache: Path
+    real_data: Path, tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole = command(*pretrain_args(real_data, tmp_path / "whole", cache, "ce+selfsupcon"))
-    assert whole.returncode == 0, whole.stderr
-    assert "timm.create_model('local-dir:" in whole.stdout
+    from zoo.__main__ import main
+
+    assert main(pretrain_args(real_data, tmp_path / "whole", cache, "ce+selfsupcon")) == 0
+    assert "timm.create_model('local-dir:" in capsys.readouterr().out
 
     args = pretrain_args(real_data, tmp_path / "cut", cache, "ce+selfsupcon")
     process = subprocess.Popen([sys.executable, "-m", "zoo", *args], stderr=subprocess.PIPE)
@@ -439,8 +433,7 @@ def test_ctrl_c_saves_and_resume_ends_in_the_same_weights(
     saved = last_state(tmp_path / "cut" / "state")
     assert saved is not None
     assert 0 < saved.step < 120
-    resumed = command(*args, "--resume")
-    assert resumed.returncode == 0, resumed.stderr
+    assert main([*args, "--resume"]) == 0, capsys.readouterr().err
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "cut")]
     assert weights[0] == weights[1]
 
