@@ -18,6 +18,8 @@ from eval.errors import UserError
 from eval.files import default_cache
 
 if TYPE_CHECKING:
+    from eval.mirror import Mirrored
+    from eval.places import Data
     from eval.remote import Pushed
     from eval.results import Shelf
 
@@ -28,6 +30,8 @@ COMMANDS = {
     "leaderboard": "boards of all results in a directory or a data set repository of the Hub",
     "compare": "two models on the same episodes and images, with paired tests",
     "verify": "run one result again and say equal, or what differs",
+    "prepare": "official downloads of a declared data set -> Parquet that every run can use",
+    "check-task": "look at a data set of your own before it is scored",
     "push": "offer results to a data set repository of the Hub, as a pull request",
     "merge": "check and merge such a pull request (for those who keep the repository)",
     "worker": "score the models that are asked for in a queue",
@@ -44,6 +48,24 @@ EXAMPLES = """examples:
   transfer-eval compare random:resnet18 resnet50.a1_in1k
   transfer-eval push results ORG/results
   transfer-eval leaderboard --results hub:ORG/results
+"""
+
+
+PREPARE_EXAMPLES = """examples:
+  transfer-eval prepare eurosat --source downloads --out DATA      # downloads/EuroSAT_RGB.zip
+  transfer-eval prepare chestx --source downloads --out DATA --processes 8
+  transfer-eval prepare eurosat --out DATA --push-to ORG/eurosat   # then: --data hub:ORG
+"""
+CHECK_EXAMPLE = """a task file, say flowers.toml:
+  name = "my-flowers"
+  title = "Flowers of my garden"
+  domain = "fine-grained"
+  source = "imagefolder:photos"     # or parquet:DIR, csv:FILE?image=..&label=.., hub:org/name?..
+  licence = "my own"
+  classes = ["aster", "daisy"]      # optional, checked
+  train = 400                       # optional, checked
+  test = 100
+  transfer-eval run MODEL --task flowers.toml
 """
 
 
@@ -69,6 +91,7 @@ def build_parser() -> Parser:
         _add_run_arguments(command(name, EXAMPLES))
     listing = command("list")
     listing.add_argument("what", choices=("tasks", "suites", "protocols", "models"))
+    listing.add_argument("--data", metavar="DIR", help="tasks: also say which are there")
     listing.add_argument("--json", action="store_true", help="print JSON")
     board = command("leaderboard")
     _add_shelf(board)
@@ -79,9 +102,37 @@ def build_parser() -> Parser:
     _add_shelf(compare)
     verify = command("verify")
     verify.add_argument("result", type=Path, metavar="RESULT.json")
-    verify.add_argument("--data", metavar="DIR", help="where the data lie now, if they moved")
+    verify.add_argument(
+        "--data", metavar="DIR", help="where the data lie now, if they moved (or hub:OWNER)"
+    )
     _add_cache(verify)
     verify.add_argument("--json", action="store_true", help="print JSON")
+    prepare = command("prepare", PREPARE_EXAMPLES)
+    prepare.add_argument("task", metavar="TASK", help="as in `transfer-eval list tasks`")
+    prepare.add_argument(
+        "--source", type=Path, metavar="DIR", help="the official download: archives, or unpacked"
+    )
+    prepare.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="DIR/TASK is made, for --data DIR"
+    )
+    prepare.add_argument("--partial", action="store_true", help="accept that images are missing")
+    prepare.add_argument("--decode", action="store_true", help="look at every pixel for damage")
+    prepare.add_argument("--processes", type=int, default=1, metavar="N")
+    prepare.add_argument("--push-to", metavar="ORG/NAME", help="also upload it to the Hub")
+    prepare.add_argument("--private", action="store_true", help="if the repository is made now")
+    prepare.add_argument("--replace", metavar="SHA", help="a commit of somebody else to replace")
+    prepare.add_argument("--dry-run", action="store_true", help="say what would be uploaded")
+    prepare.add_argument("--json", action="store_true", help="print JSON")
+    check = command("check-task", CHECK_EXAMPLE)
+    check.add_argument(
+        "task", metavar="TASK", help="FILE.toml, or any task string of your own data"
+    )
+    check.add_argument(
+        "--sheet", type=Path, metavar="FILE.png", help="contact sheet (default: NAME.png here)"
+    )
+    check.add_argument("--data", metavar="DIR", help="of a declared task")
+    _add_cache(check)
+    check.add_argument("--json", action="store_true", help="print JSON")
     push = command("push", EXAMPLES)
     push.add_argument("directory", type=Path, metavar="RESULTS_DIR")
     push.add_argument("repo", metavar="ORG/NAME", help="the data set repository")
@@ -133,16 +184,23 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_choices(parser: argparse.ArgumentParser) -> None:
     """Which tasks, how, and where to: all of a run but the models."""
-    parser.add_argument("--suite", nargs="+", action="extend", metavar="S", help="mini, subsets")
+    parser.add_argument(
+        "--suite", nargs="+", action="extend", metavar="S", help="mini, transfer12, subsets"
+    )
     parser.add_argument(
         "--task", nargs="+", action="extend", metavar="T",
-        help="a declared task, parquet:DIR, imagefolder:DIR or hub:org/name?image=..&label=..",
+        help="a declared task (NAME or NAME@SPLIT), FILE.toml, parquet:DIR, imagefolder:DIR or "
+        "hub:org/name?image=..&label=..",
     )  # fmt: skip
+    parser.add_argument("--split", metavar="S", help="study or clean (default: a task's first)")
     parser.add_argument(
         "--protocol", nargs="+", action="extend", metavar="P",
         help="fewshot, knn, linear (default: all)",
     )  # fmt: skip
-    parser.add_argument("--data", metavar="DIR", help="DIR/<task>/train-*.parquet, test-*.parquet")
+    parser.add_argument(
+        "--data", metavar="DIR",
+        help="DIR/<task>/train-*.parquet, or hub:OWNER (TRANSFERZOO_DATA; else known Hub copies)",
+    )  # fmt: skip
     _add_results(parser)
     parser.add_argument("--shots", nargs="+", type=int, metavar="K", help="default: 1 5 20")
     parser.add_argument("--n-way", type=int, metavar="N", help="classes an episode (default 5)")
@@ -220,13 +278,12 @@ def _models(args: argparse.Namespace) -> list[str]:
 
 
 def _request_for(args: argparse.Namespace, models: list[str]) -> Any:
+    from eval.places import data_from
     from eval.protocols import PROTOCOLS, Fewshot, protocol_named
-    from eval.run import Request, data_dir_from
-    from eval.tasks import suite_tasks
+    from eval.run import Request
 
-    tasks = [t for suite in args.suite or [] for t in suite_tasks(suite)] + (args.task or [])
-    if not tasks:
-        tasks = list(suite_tasks("mini"))
+    data = data_from(args.data)
+    tasks = _tasks(args, data)
     names = list(dict.fromkeys(args.protocol or PROTOCOLS))
     protocols = {name: protocol_named(name).settings() for name in names}
     if "fewshot" in protocols:
@@ -257,7 +314,7 @@ def _request_for(args: argparse.Namespace, models: list[str]) -> Any:
         protocols=protocols,
         cache=args.cache or default_cache(),
         results=args.results,
-        data_dir=data_dir_from(args.data),
+        data=data,
         seed=args.seed,
         limit=args.limit,
         img_size=args.img_size,
@@ -265,6 +322,29 @@ def _request_for(args: argparse.Namespace, models: list[str]) -> Any:
         precision=None if args.precision == "auto" else args.precision,
         batch_size=args.batch_size,
     )
+
+
+def _tasks(args: argparse.Namespace, data: Data | None) -> list[str]:
+    """The tasks that are asked for. Those of a suite that are not here are named and left out."""
+    from eval.places import missing
+    from eval.tasks import TASKS, suite_tasks
+
+    asked = [t for suite in args.suite or [] for t in suite_tasks(suite)]
+    if isinstance(data, Path) and not data.is_dir():
+        raise UserError(f"--data {str(data)!r} does not exist or is no directory")
+    lacking = {t: why for t in asked if (why := missing(t, data))}
+    for why in lacking.values():
+        print(f"not here: {why}", file=sys.stderr)
+    tasks = [t for t in asked if t not in lacking] + (args.task or [])
+    if asked and not tasks:
+        raise UserError(
+            f"none of the tasks of suite {', '.join(args.suite)} is here; say where they lie with "
+            "--data DIR"
+        )
+    tasks = tasks or list(suite_tasks("mini"))
+    if args.split:
+        tasks = [f"{t}@{args.split}" if t in TASKS and not TASKS[t].embedded else t for t in tasks]
+    return tasks
 
 
 def run_command(args: argparse.Namespace) -> int:
@@ -333,8 +413,9 @@ def plan_command(args: argparse.Namespace) -> int:
 
 def list_command(args: argparse.Namespace) -> int:
     from eval import listing
+    from eval.places import data_from
 
-    rows = listing.rows(args.what)
+    rows = listing.rows(args.what, data_from(args.data))
     if args.json:
         print(json.dumps(rows, indent=1))
     else:
@@ -373,11 +454,11 @@ def compare_command(args: argparse.Namespace) -> int:
 
 
 def verify_command(args: argparse.Namespace) -> int:
-    from eval.run import data_dir_from
+    from eval.places import data_from
     from eval.verify import verify
 
     cache = args.cache or default_cache()
-    verdict = verify(args.result, cache, data_dir_from(args.data))
+    verdict = verify(args.result, cache, data_from(args.data))
     if args.json:
         report = {
             "equal": verdict.equal,
@@ -473,6 +554,72 @@ def cache_command(args: argparse.Namespace) -> int:
     return 0
 
 
+def prepare_command(args: argparse.Namespace) -> int:
+    from eval.manifest import read_manifest
+    from eval.prepare.prepare import Prepared, preparable, prepare, report
+
+    if args.processes < 1:
+        raise UserError(f"--processes must be at least 1, got {args.processes}")
+    task = preparable(args.task)
+    if args.source is not None:
+        done = prepare(
+            task.name, args.source, args.out,
+            partial=args.partial, decode=args.decode, processes=args.processes,
+        )  # fmt: skip
+    else:
+        manifest = read_manifest(args.out / task.name)
+        if manifest is None:
+            raise UserError(
+                f"{args.out / task.name} is not prepared yet; say where the download lies with "
+                f"--source DIR ({task.download})"
+            )
+        done = Prepared(args.out / task.name, manifest, False)
+    pushed = None
+    if args.push_to:
+        from eval.prepare.publish import publish
+
+        pushed = publish(
+            done.folder, args.push_to, private=args.private, replace=args.replace,
+            dry_run=args.dry_run, say=lambda text: print(text, file=sys.stderr),
+        )  # fmt: skip
+    if args.json:
+        facts = done.manifest.model_dump(mode="json")
+        where = {"folder": str(done.folder.resolve()), "pushed": pushed and pushed.url}
+        print(json.dumps(where | facts, indent=1))
+        return 0
+    for line in report(done):
+        print(line)
+    if pushed:
+        print(_mirrored(pushed))
+    print(f"transfer-eval run MODEL --task {task.name} --data {args.out}")
+    return 0
+
+
+def _mirrored(done: Mirrored) -> str:
+    size = f"{len(done.uploaded)} files, {done.bytes / 1e6:.1f} MB"
+    if done.dry_run:
+        return f"{done.url}: would upload {size}"
+    if not done.uploaded and not done.removed:
+        return f"{done.url}: nothing changed, no commit made (commit {done.sha})"
+    return f"{done.url}: {size} uploaded (commit {done.sha})"
+
+
+def check_task_command(args: argparse.Namespace) -> int:
+    from eval import checktask
+    from eval.data import load_task
+    from eval.places import data_from
+
+    data = load_task(args.task, args.cache or default_cache(), data_from(args.data))
+    sheet = checktask.contact_sheet(data, args.sheet or Path(f"{data.name}.png"))
+    found = checktask.check(data)
+    if args.json:
+        print(json.dumps(checktask.as_json(found) | {"sheet": str(sheet.resolve())}, indent=1))
+    else:
+        print(checktask.render(found, markdown=not sys.stdout.isatty()))
+        print(f"contact sheet: {sheet.resolve()}")
+    return 0
+
+
 HANDLERS = {
     "run": run_command,
     "plan": plan_command,
@@ -480,6 +627,8 @@ HANDLERS = {
     "leaderboard": leaderboard_command,
     "compare": compare_command,
     "verify": verify_command,
+    "prepare": prepare_command,
+    "check-task": check_task_command,
     "push": push_command,
     "merge": merge_command,
     "worker": worker_command,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from eval.protocols import PROTOCOLS
-from eval.results import Result, Score, changes
+from eval.results import Result, Score, changes, task_label
 from eval.stats import ranks
 from eval.text import percent, text_table
 
@@ -112,11 +112,11 @@ def tables(results: Iterable[Result]) -> list[Table]:
 
 def _table(protocol: str, setting: str, score: str, found: Sequence[tuple[Result, Score]]) -> Table:
     models = list(dict.fromkeys((model_label(r), r.model.revision) for r, _ in found))
-    tasks = list(dict.fromkeys((r.task.name, r.task.split_hash) for r, _ in found))
+    tasks = list(dict.fromkeys(_column(r) for r, _ in found))
     cells = {
         (
             models.index((model_label(r), r.model.revision)),
-            tasks.index((r.task.name, r.task.split_hash)),
+            tasks.index(_column(r)),
         ): s
         for r, s in found
     }
@@ -133,6 +133,11 @@ def _table(protocol: str, setting: str, score: str, found: Sequence[tuple[Result
         tuple(subset[h] for _, h in tasks),
         cells,
     )
+
+
+def _column(result: Result) -> tuple[str, str]:
+    """A column's identity: the data set with its split, and the images behind them."""
+    return task_label(result.task.name, result.task.split), result.task.split_hash
 
 
 def as_json(table: Table) -> dict[str, Any]:

@@ -8,55 +8,29 @@ never kept: images stream from the source when a backbone needs them.
 
 from __future__ import annotations
 
+import dataclasses
 import glob
 import hashlib
-import json
-import os
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
-from urllib.parse import urlencode
-from zipfile import BadZipFile
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eval import hub
-from eval.errors import UserError, one_line
-from eval.files import atomic_file
-from eval.tasks import TASKS, Task, TaskName, parse_task
-
-HASH_BYTES = 16  # of sha256: 128 bits tell images apart
-MOST_CLASSES = 1_000_000  # a larger label is an id or a time, not a class
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
-
-
-class Source(Protocol):
-    """Where the images of one split lie, in the source's own order."""
-
-    def fingerprint(self) -> list[Any]:
-        """Cheap facts (names, sizes, times) that change when the content does."""
-
-    def scan(self) -> Scan:
-        """One pass over all rows: labels and the hash of each image. Raises UserError."""
-
-    def images(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, bytes]]:
-        """(row, file bytes) for ascending source rows, streaming, memory bounded."""
-
-    def describe(self, row: int) -> str:
-        """A row in words, for error messages."""
-
-
-@dataclass(frozen=True)
-class Scan:
-    """What one pass over a source finds. ``labels`` are raw: ints, or strings to be mapped."""
-
-    labels: list[Any]
-    hashes: NDArray[np.uint8]  # [N, HASH_BYTES]
-    names: tuple[str, ...] | None  # class names where the source declares them
+from eval.errors import UserError
+from eval.places import Data
+from eval.sources import (
+    ParquetSource,
+    Scan,
+    Source,
+    as_keys,
+    remembered_scan,
+)
+from eval.splits import by_groups, per_class
+from eval.tasks import TASKS, SplitRule, Task, TaskName, parse_task
 
 
 @dataclass(frozen=True)
@@ -80,10 +54,7 @@ class Split:
     @cached_property
     def hash(self) -> str:
         """Hex digest over every image's bytes and label, the same for any row order."""
-        digest = hashlib.sha256(f"{self.name}:{len(self)}:".encode())
-        digest.update(np.ascontiguousarray(self.hashes).tobytes())
-        digest.update(self.labels.astype("<i8").tobytes())
-        return digest.hexdigest()
+        return _hash_split(self.name, self.labels, self.hashes)
 
 
 @dataclass(frozen=True)
@@ -99,11 +70,12 @@ class TaskData:
     declared: Task | None = None
     notes: tuple[str, ...] = ()
     limit: int | None = None
+    split: str = ""  # of a declared task: 'study', 'clean', ...
+    partial: bool = False  # less than the whole data set
 
     @cached_property
     def split_hash(self) -> str:
-        both = f"{self.train.hash}{self.test.hash}{len(self.classes)}"
-        return hashlib.sha256(both.encode()).hexdigest()
+        return _hash_both(self.train.hash, self.test.hash, len(self.classes))
 
     @cached_property
     def duplicates(self) -> int:
@@ -112,302 +84,61 @@ class TaskData:
 
     @property
     def subset(self) -> bool:
-        """Whether this is less than the whole data set, by its declaration or by --limit."""
-        if self.limit is not None:
-            return True
-        full = self.declared.full if self.declared else None
-        n = len(self.train) + len(self.test)
-        return full is not None and (len(self.classes), n) != full
+        """Whether this is less than the whole data set, by itself or by --limit."""
+        return self.partial or self.limit is not None
 
 
-def as_keys(hashes: NDArray[np.uint8]) -> NDArray[np.void]:
-    flat = np.ascontiguousarray(hashes)
-    return flat.view(np.dtype((np.void, HASH_BYTES))).reshape(-1)
+def _hash_split(name: str, labels: NDArray[np.int64], hashes: NDArray[np.uint8]) -> str:
+    digest = hashlib.sha256(f"{name}:{len(labels)}:".encode())
+    digest.update(np.ascontiguousarray(hashes).tobytes())
+    digest.update(labels.astype("<i8").tobytes())
+    return digest.hexdigest()
 
 
-def image_hash(data: bytes) -> bytes:
-    return hashlib.sha256(data).digest()[:HASH_BYTES]
+def _hash_both(train: str, test: str, classes: int) -> str:
+    return hashlib.sha256(f"{train}{test}{classes}".encode()).hexdigest()
 
 
-# --------------------------------------------------------------------------- sources
+Rows = tuple[NDArray[np.int64], NDArray[np.uint8]]  # labels [N], image hashes [N, HASH_BYTES]
 
 
-@dataclass(frozen=True)
-class ParquetSource:
-    """Parquet files in the Hugging Face layout: image {bytes, path} and label columns."""
-
-    files: tuple[Path, ...]
-    image: str = "image"
-    label: str = "label"
-
-    def fingerprint(self) -> list[Any]:
-        facts = [(str(f), (s := f.stat()).st_size, s.st_mtime_ns) for f in self.files]
-        return ["parquet", facts, self.image, self.label]
-
-    def describe(self, row: int) -> str:
-        for file in self.files:
-            here = open_parquet(file).metadata.num_rows
-            if row < here:
-                break
-            row -= here
-        return f"row {row} of {file.parent.name}/{file.name}"
-
-    def scan(self) -> Scan:
-        labels: list[Any] = []
-        hashes: list[bytes] = []
-        names: tuple[str, ...] | None = None
-        for file in self.files:
-            parquet = open_parquet(file)
-            columns = parquet.schema_arrow.names
-            for role, column in (("image", self.image), ("label", self.label)):
-                if column not in columns:
-                    raise UserError(
-                        f"{file} has no {role} column {column!r}; its columns are "
-                        f"{', '.join(columns)}"
-                    )
-            if parquet.metadata.num_rows == 0:
-                continue
-            declared = declared_names(parquet.schema_arrow.metadata, self.label)
-            if names and declared and declared != names:
-                raise UserError(f"{file} declares other class names than the files before it")
-            names = names or declared
-            begin = len(hashes)
-            for batch in parquet_batches(parquet, file, columns=[self.image, self.label]):
-                labels += batch.column(self.label).to_pylist()
-                for data in self._bytes_of(batch.column(self.image), file, len(hashes) - begin):
-                    hashes.append(image_hash(data))
-        return Scan(labels, _stack(hashes), names)
-
-    def _bytes_of(self, column: Any, file: Path, first: int) -> Iterator[bytes]:
-        import pyarrow as pa
-
-        if pa.types.is_struct(column.type) and column.type.get_field_index("bytes") >= 0:
-            column = column.field("bytes")
-        if not (pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)):
-            raise UserError(
-                f"column {self.image!r} of {file} is of type {column.type}, not encoded images "
-                "(binary, or a struct with a 'bytes' field)"
-            )
-        for i, value in enumerate(column):
-            if (data := value.as_py()) is None:
-                raise UserError(f"row {first + i} of {file} holds no image bytes")
-            yield data
-
-    def images(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, bytes]]:
-        wanted = iter(rows.tolist())
-        row = next(wanted, None)
-        start = 0
-        for file in self.files:
-            parquet = open_parquet(file)
-            groups = []  # row groups that hold a wanted row; others are never read
-            begin = start
-            for g in range(parquet.metadata.num_row_groups):
-                end = begin + parquet.metadata.row_group(g).num_rows
-                if np.searchsorted(rows, begin) < np.searchsorted(rows, end):
-                    groups.append((g, begin))
-                begin = end
-            start = begin
-            for g, first in groups:
-                for batch in parquet_batches(parquet, file, row_groups=[g], columns=[self.image]):
-                    last = first + len(batch)
-                    while row is not None and row < last:
-                        piece = batch.column(0).slice(row - first, 1)
-                        yield row, next(self._bytes_of(piece, file, row))
-                        row = next(wanted, None)
-                    first = last
-
-
-def open_parquet(file: Path) -> Any:
-    import pyarrow.parquet as pq
-
-    try:
-        # Streamed pages, not whole column chunks: memory stays flat however long the file is.
-        return pq.ParquetFile(file, pre_buffer=False, buffer_size=1 << 20)
-    except Exception as error:
-        raise UserError(f"{file} cannot be read as Parquet: {one_line(error)}") from None
-
-
-def parquet_batches(parquet: Any, file: Path, **which: Any) -> Iterator[Any]:
-    """Record batches of a Parquet file. Raises UserError where its pages are damaged."""
-    try:
-        yield from parquet.iter_batches(256, **which)
-    except Exception as error:
-        raise UserError(f"{file} cannot be read as Parquet: {one_line(error)}") from None
-
-
-def declared_names(metadata: dict[bytes, bytes] | None, label: str) -> tuple[str, ...] | None:
-    try:
-        info = json.loads((metadata or {})[b"huggingface"])["info"]["features"][label]
-    except (KeyError, ValueError, TypeError):
-        return None
-    return tuple(info["names"]) if info.get("_type") == "ClassLabel" else None
-
-
-@dataclass(frozen=True)
-class FolderSource:
-    """Image files of one folder a class; the class is the folder's name."""
-
-    root: Path
-    files: tuple[str, ...]  # relative to root, sorted
-    names: tuple[str, ...]
-
-    def fingerprint(self) -> list[Any]:
-        stats = [(f, (s := (self.root / f).stat()).st_size, s.st_mtime_ns) for f in self.files]
-        return ["folder", str(self.root), stats, self.names]
-
-    def describe(self, row: int) -> str:
-        return f"file {self.root / self.files[row]}"
-
-    def scan(self) -> Scan:
-        labels = [self.names.index(Path(f).parts[0]) for f in self.files]
-        hashes = [image_hash((self.root / f).read_bytes()) for f in self.files]
-        return Scan(labels, _stack(hashes), self.names)
-
-    def images(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, bytes]]:
-        for row in rows.tolist():
-            yield row, (self.root / self.files[row]).read_bytes()
-
-
-@dataclass(frozen=True)
-class HubSource:
-    """One split of a Hub data set at a pinned commit, read through ``datasets``."""
-
-    repo: str
-    sha: str
-    config: str | None
-    split: str
-    image: str
-    label: str
-
-    def fingerprint(self) -> list[Any]:
-        return ["hub", self.repo, self.sha, self.config, self.split, self.image, self.label]
-
-    def describe(self, row: int) -> str:
-        return f"row {row} of split {self.split!r} of {self.repo}"
-
-    @cached_property
-    def _table(self) -> Any:
-        from datasets import Image, load_dataset
-
-        try:
-            data = load_dataset(self.repo, self.config, revision=self.sha, split=self.split)
-        except Exception as error:
-            raise UserError(f"data set {self.repo!r} does not load: {one_line(error)}") from None
-        for role, column in (("image", self.image), ("label", self.label)):
-            if column not in data.column_names:
-                raise UserError(
-                    f"split {self.split!r} of {self.repo!r} has no {role} column {column!r}; "
-                    f"its columns are {', '.join(data.column_names)}"
-                )
-        if not isinstance(data.features[self.image], Image):
-            raise UserError(
-                f"column {self.image!r} of {self.repo!r} is {data.features[self.image]}, not images"
-            )
-        return data.cast_column(self.image, Image(decode=False))
-
-    def scan(self) -> Scan:
-        table = self._table
-        feature = table.features[self.label]
-        names = tuple(feature.names) if hasattr(feature, "names") else None
-        hashes = [image_hash(data) for _, data in self.images(np.arange(len(table)))]
-        return Scan(list(table[self.label]), _stack(hashes), names)
-
-    def images(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, bytes]]:
-        table = self._table.select_columns([self.image])
-        for begin in range(0, len(rows), 256):
-            chunk = rows[begin : begin + 256].tolist()
-            for row, cell in zip(chunk, table[chunk][self.image], strict=True):
-                if cell is None or (cell["bytes"] is None and cell["path"] is None):
-                    raise UserError(f"{self.describe(row)} holds no image")
-                data = cell["bytes"]
-                yield row, data if data is not None else Path(cell["path"]).read_bytes()
-
-
-def _stack(hashes: Sequence[bytes]) -> NDArray[np.uint8]:
-    return np.frombuffer(b"".join(hashes), np.uint8).reshape(len(hashes), HASH_BYTES)
-
-
-# --------------------------------------------------------------------------- finding a task's data
+def hash_parts(train: Rows, test: Rows, classes: int) -> str:
+    """The split hash of images that are not loaded; their rows may be in any order."""
+    parts = []
+    for name, (labels, hashes) in (("train", train), ("test", test)):
+        order = _canonical_order(labels, hashes)
+        parts.append(_hash_split(name, labels[order], hashes[order]))
+    return _hash_both(parts[0], parts[1], classes)
 
 
 def load_task(
-    text: str, cache: Path, data_dir: Path | None = None, limit: int | None = None, seed: int = 0
+    text: str, cache: Path, data: Data | None = None, limit: int | None = None, seed: int = 0
 ) -> TaskData:
     """Find a task's data and put it in canonical order.
 
-    ``data_dir`` holds DIR/<task>/train-*.parquet and test-*.parquet. A scan of the images is
-    remembered in ``cache`` by file name, size and time, so that a second call reads no image.
+    ``data`` is where declared tasks are looked for: DIR/<task>/train-*.parquet and test-*.parquet,
+    or the Hub. A scan of the images is remembered in ``cache`` by file name, size and time, so that
+    a second call reads no image.
     ``limit`` keeps at most that many images of each split, balanced over classes. Raises
     UserError for anything wrong with the data.
     """
     parsed = parse_task(text)
     if parsed.kind == "declared":
-        task = _load_declared(TASKS[parsed.value], cache, data_dir)
-    elif parsed.kind == "parquet":
-        folder = _existing_folder(parsed.value, text)
-        train, test = _parquet_pair(folder, parsed)
-        columns = urlencode({"image": parsed.image, "label": parsed.label})
-        where = f"parquet:{folder.resolve()}?{columns}"
-        task = _assemble(folder.resolve().name, where, "", train, test, cache, text)
-        task = _renamed(task, "parquet")
-    elif parsed.kind == "imagefolder":
-        task = _renamed(_load_imagefolder(parsed, cache, text, seed), "imagefolder")
+        from eval.declared import load_declared
+
+        task = load_declared(TASKS[parsed.value], parsed.split, cache, data)
+    elif parsed.kind == "file":
+        from eval.taskfile import load_task_file
+
+        task = load_task_file(parsed.value, cache, seed)
     else:
-        task = _renamed(_load_hub(parsed, cache, text), "hub")
+        from eval.owndata import load_own
+
+        task = load_own(parsed, text, cache, seed)
     return _limited(task, limit) if limit is not None else task
 
 
-def _existing_folder(path: str, what: str) -> Path:
-    folder = Path(path).expanduser()
-    if not folder.is_dir():
-        raise UserError(f"task {what!r}: {path!r} does not exist or is no directory")
-    return folder
-
-
-def _load_declared(task: Task, cache: Path, data_dir: Path | None) -> TaskData:
-    if task.kind == "detection":
-        raise UserError(
-            f"task {task.name!r} is a detection set (boxes, not one label an image); the "
-            "protocols fewshot, knn and linear cannot score it"
-        )
-    if task.embedded:
-        from eval.mini import MINI_VERSION, write_task
-
-        folder = cache / "mini" / f"v{MINI_VERSION}" / task.name
-        if not (folder / "test-00000-of-00001.parquet").is_file():
-            write_task(task.name, folder)
-        where = f"mini v{MINI_VERSION}"
-    else:
-        if data_dir is None:
-            raise UserError(
-                f"task {task.name!r} needs --data DIR (or TRANSFERZOO_DATA) with "
-                f"DIR/{task.name}/train-*.parquet and test-*.parquet"
-            )
-        if not data_dir.is_dir():
-            raise UserError(f"--data {str(data_dir)!r} does not exist or is no directory")
-        folder = data_dir / task.name
-        if not folder.is_dir():
-            have = sorted(p.name for p in data_dir.iterdir() if p.is_dir())
-            raise UserError(
-                f"--data {str(data_dir)!r} has no folder {task.name!r}; it holds "
-                + (", ".join(have[:20]) or "no folders")
-            )
-        where = str(folder.resolve())
-    train, test = _parquet_pair(folder, TaskName("declared", task.name))
-    found = _assemble(task.name, where, "", train, test, cache, f"task {task.name!r}")
-    counts = (len(found.classes), len(found.train), len(found.test))
-    notes = found.notes
-    if counts != (task.classes, task.train, task.test):
-        notes += (
-            f"counts {counts} (classes, train, test) differ from the declared "
-            f"{(task.classes, task.train, task.test)}",
-        )
-    return TaskData(
-        task.name, where, "", found.classes, found.train, found.test, task, notes
-    )  # fmt: skip
-
-
-def _parquet_pair(folder: Path, names: TaskName) -> tuple[ParquetSource, ParquetSource]:
+def parquet_pair(folder: Path, names: TaskName) -> tuple[ParquetSource, ParquetSource]:
     def of(*parts: str) -> tuple[Path, ...]:
         for part in parts:
             found = sorted(folder.glob(f"{glob.escape(part)}-*.parquet"))
@@ -424,85 +155,10 @@ def _parquet_pair(folder: Path, names: TaskName) -> tuple[ParquetSource, Parquet
     return train, ParquetSource(of("test", "validation"), names.image, names.label)
 
 
-def _load_imagefolder(parsed: TaskName, cache: Path, text: str, seed: int) -> TaskData:
-    root = _existing_folder(parsed.value, text)
-    where = f"imagefolder:{root.resolve()}"
-    parts = {p.name for p in root.iterdir() if p.is_dir()}
-    test_name = next((n for n in ("test", "val", "validation") if n in parts), None)
-    if "train" in parts and test_name:
-        train = folder_source(root / "train")
-        test = folder_source(root / test_name)
-        if missing := sorted(set(test.names) - set(train.names)):
-            raise UserError(f"task {text!r}: test has classes that train has not: {missing[:5]}")
-        test = FolderSource(test.root, test.files, train.names)
-        return _assemble(root.resolve().name, where, "", train, test, cache, text)
-    if "train" in parts and any(p.is_dir() for p in (root / "train").iterdir()):
-        raise UserError(
-            f"task {text!r}: {root} has train/ but neither test/, val/ nor validation/; "
-            f"to split one folder here, use imagefolder:{root / 'train'}"
-        )
-    whole = folder_source(root)
-    everything = _canonical("all", whole, *remembered_scan(whole, cache, text), text)
-    in_train = stratified_part(everything.labels, everything.keys, 0.7, seed)
-    train_split = _take(everything, np.flatnonzero(in_train), "train")
-    test_split = _take(everything, np.flatnonzero(~in_train), "test")
-    _check_split(train_split, text)
-    _check_split(test_split, text)
-    note = f"one folder, split here: 70 % of each class to train, seed {seed}"
-    return TaskData(
-        root.resolve().name, where, "", whole.names, train_split, test_split, notes=(note,)
-    )
-
-
-def folder_source(root: Path) -> FolderSource:
-    names = tuple(sorted(p.name for p in root.iterdir() if p.is_dir() and is_shown(p.name)))
-    if not names:
-        raise UserError(f"{root} has no class folders; expected {root}/CLASS/IMAGE")
-    files = [
-        str(Path(folder, file).relative_to(root))
-        for name in names
-        for folder, _, found in os.walk(root / name)
-        for file in found
-        if Path(file).suffix.lower() in IMAGE_SUFFIXES and is_shown(file)
-    ]
-    if not files:
-        raise UserError(f"{root} holds no image files ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    return FolderSource(root, tuple(sorted(files)), names)
-
-
-def is_shown(name: str) -> bool:
-    """Not hidden: notebooks leave .ipynb_checkpoints, macOS ._photo.jpg beside photo.jpg."""
-    return not name.startswith(".")
-
-
-def _load_hub(parsed: TaskName, cache: Path, text: str) -> TaskData:
-    sha = hub.pin(parsed.value, parsed.revision, "dataset", f"task {text!r}").sha
-    train, test = (
-        HubSource(parsed.value, sha, parsed.config, part, parsed.image, parsed.label)
-        for part in (parsed.train, parsed.test)
-    )
-    options = {"revision": sha, "image": parsed.image, "label": parsed.label}
-    options |= {"config": parsed.config} if parsed.config else {}
-    options |= {"train": parsed.train, "test": parsed.test}
-    where = f"hub:{parsed.value}?{urlencode(options)}"
-    return _assemble(parsed.value.replace("/", "--"), where, sha, train, test, cache, text)
-
-
-def _renamed(task: TaskData, prefix: str) -> TaskData:
-    """A user's data set is named by its content, so that two folders `photos` never collide."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", task.name)
-    return _replace(task, name=f"{prefix}-{name}-{task.split_hash[:8]}")
-
-
-def _replace(task: TaskData, **changes: Any) -> TaskData:
-    values = {f: getattr(task, f) for f in TaskData.__dataclass_fields__}
-    return TaskData(**(values | changes))
-
-
 # --------------------------------------------------------------------------- checking and ordering
 
 
-def _assemble(
+def assemble(
     name: str, where: str, revision: str, train: Source, test: Source, cache: Path, what: str
 ) -> TaskData:
     train_scan, test_scan = remembered_scan(train, cache, what), remembered_scan(test, cache, what)
@@ -514,8 +170,8 @@ def _assemble(
     ):
         if names != scan.names:
             scan = Scan(_to_ints(scan.labels, names, numbered, part, what), scan.hashes, names)
-        split = _canonical(part, source, scan, order, what)
-        _check_split(split, what)
+        split = canonical(part, source, scan, order, what)
+        check_split(split, what)
         splits.append(split)
     return TaskData(name, where, revision, names, splits[0], splits[1])
 
@@ -545,7 +201,7 @@ def _to_ints(
     return out
 
 
-def _canonical(part: str, source: Source, scan: Scan, order: NDArray[np.int64], what: str) -> Split:
+def canonical(part: str, source: Source, scan: Scan, order: NDArray[np.int64], what: str) -> Split:
     classes = len(scan.names) if scan.names is not None else 0
     for row, label in enumerate(scan.labels):
         if not isinstance(label, int) or not 0 <= label < classes:
@@ -553,16 +209,17 @@ def _canonical(part: str, source: Source, scan: Scan, order: NDArray[np.int64], 
                 f"{what}: label {label!r} in row {row} of {part} is outside 0..{classes - 1}"
             )
     labels = np.asarray(scan.labels, np.int64).reshape(-1)
-    # Equal images under two labels must not depend on the source's order either.
-    order = order[np.lexsort((labels[order], _ranks(scan.hashes[order])))]
+    order = order[_canonical_order(labels[order], scan.hashes[order])]
     return Split(part, source, labels[order], scan.hashes[order], order)
 
 
-def _ranks(hashes: NDArray[np.uint8]) -> NDArray[np.int64]:
-    return np.unique(as_keys(hashes), return_inverse=True)[1].reshape(-1)
+def _canonical_order(labels: NDArray[np.int64], hashes: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """By image hash; equal images under two labels must not depend on the source's order either."""
+    ranks = np.unique(as_keys(hashes), return_inverse=True)[1].reshape(-1)
+    return np.lexsort((labels, ranks))
 
 
-def _check_split(split: Split, what: str) -> None:
+def check_split(split: Split, what: str) -> None:
     if len(split) == 0:
         raise UserError(f"{what}: the {split.name} split is empty")
     if len(np.unique(split.labels)) < 2:
@@ -572,7 +229,42 @@ def _check_split(split: Split, what: str) -> None:
         )
 
 
-def _take(split: Split, index: NDArray[np.int64], name: str | None = None) -> Split:
+def resplit(
+    what: str,
+    classes: tuple[str, ...],
+    rule: SplitRule,
+    source: Source,
+    order: NDArray[np.int64],
+    groups: Sequence[Any] | None,
+    cache: Path,
+) -> tuple[Split, Split]:
+    """All images of ``source`` split by a rule; ``order`` lists its rows in the official order."""
+    scan, by_hash = remembered_scan(source, cache, what)
+    scan = dataclasses.replace(scan, names=classes)
+    whole = canonical("all", source, scan, by_hash, what)
+    labels = np.asarray(scan.labels, np.int64)[order]
+    if groups is not None:
+        chosen = by_groups(labels, [str(groups[row]) for row in order])
+    else:
+        chosen = per_class(labels)
+    in_train = np.zeros(len(order), bool)
+    in_train[order] = chosen
+    return halves(whole, in_train[whole.rows], what)
+
+
+def halves(
+    whole: Split, in_train: NDArray[np.bool_], what: str, keep: NDArray[np.bool_] | None = None
+) -> tuple[Split, Split]:
+    """(train, test) of a split, by a mask over its canonical rows; ``keep`` leaves rows out."""
+    kept = np.ones(len(whole), bool) if keep is None else keep
+    train = take(whole, np.flatnonzero(in_train & kept), "train")
+    test = take(whole, np.flatnonzero(~in_train & kept), "test")
+    for part in (train, test):
+        check_split(part, what)
+    return train, test
+
+
+def take(split: Split, index: NDArray[np.int64], name: str | None = None) -> Split:
     return Split(
         name or split.name,
         split.source,
@@ -580,49 +272,6 @@ def _take(split: Split, index: NDArray[np.int64], name: str | None = None) -> Sp
         split.hashes[index],
         split.rows[index],
     )
-
-
-def check_labels(labels: Sequence[Any], source: Source, what: str) -> None:
-    """Raise UserError for a label that is neither missing, a class number nor a string."""
-    for row, label in enumerate(labels):
-        number = isinstance(label, int) and label <= MOST_CLASSES
-        if not (number or label is None or isinstance(label, str)):
-            raise UserError(
-                f"{what}: label {repr(label)[:80]} of {source.describe(row)} is neither a class "
-                f"number (0 to {MOST_CLASSES}) nor a string"
-            )
-
-
-def remembered_scan(source: Source, cache: Path, what: str) -> tuple[Scan, NDArray[np.int64]]:
-    """(scan, source rows sorted by image hash), remembered in the cache."""
-    facts = json.dumps([1, HASH_BYTES, source.fingerprint()], default=str)
-    memo = cache / "splits" / f"{hashlib.sha256(facts.encode()).hexdigest()[:32]}.npz"
-    if memo.is_file():
-        try:
-            with np.load(memo, allow_pickle=False) as saved:
-                meta = json.loads(saved["meta"].tobytes())
-                names = None if meta["names"] is None else tuple(meta["names"])
-                labels = meta["labels"] if meta["labels"] is not None else saved["labels"].tolist()
-                return Scan(labels, saved["hashes"], names), saved["order"]
-        except (OSError, ValueError, KeyError, EOFError, BadZipFile):
-            memo.unlink(missing_ok=True)  # a damaged memo is made again
-    scan = source.scan()
-    check_labels(scan.labels, source, what)
-    order = np.argsort(as_keys(scan.hashes), kind="stable").astype(np.int64)
-    if scan.labels and all(type(v) is int for v in scan.labels):
-        array, listed = np.asarray(scan.labels, np.int64), None
-    else:
-        array, listed = np.zeros(0, np.int64), scan.labels
-    meta_bytes = json.dumps({"names": scan.names, "labels": listed}, default=str).encode()
-    with atomic_file(memo) as file:
-        np.savez(
-            file,
-            labels=array,
-            hashes=scan.hashes,
-            order=order,
-            meta=np.frombuffer(meta_bytes, np.uint8),
-        )
-    return scan, order
 
 
 def stratified_part(
@@ -658,25 +307,12 @@ def _limited(task: TaskData, limit: int) -> TaskData:
             rows = np.flatnonzero(split.labels == label)
             place[rows] = np.arange(len(rows))
         keep = np.lexsort((split.labels, place))[:limit]
-        return _take(split, np.sort(keep))
+        return take(split, np.sort(keep))
 
     train, test = cut(task.train), cut(task.test)
     for split in (train, test):
-        _check_split(split, f"{task.name} with --limit {limit}")
+        check_split(split, f"{task.name} with --limit {limit}")
     if len(train) == len(task.train) and len(test) == len(task.test):
         return task
     note = f"limited to {limit} images a split"
-    return _replace(task, train=train, test=test, limit=limit, notes=(*task.notes, note))
-
-
-__all__ = [
-    "FolderSource",
-    "HubSource",
-    "ParquetSource",
-    "Scan",
-    "Source",
-    "Split",
-    "TaskData",
-    "load_task",
-    "stratified_part",
-]
+    return dataclasses.replace(task, train=train, test=test, limit=limit, notes=(*task.notes, note))

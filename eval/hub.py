@@ -117,13 +117,15 @@ def pin(
         ) from None
 
 
-def remember(repo: str, revision: str | None, sha: str) -> None:
-    """Note which commit a model's revision meant, for when the Hub is out of reach.
+def remember(
+    repo: str, revision: str | None, sha: str, kind: Literal["model", "dataset"] = "model"
+) -> None:
+    """Note which commit a revision meant, for when the Hub is out of reach.
 
     ``hf_hub_download`` does so only when it is asked for the revision by name, not by its commit.
     """
     if sha != revision:
-        with contextlib.suppress(OSError), atomic_file(_ref_file(repo, revision, "model")) as file:
+        with contextlib.suppress(OSError), atomic_file(_ref_file(repo, revision, kind)) as file:
             file.write(sha.encode())
 
 
@@ -165,3 +167,23 @@ def fetch(repo: str, sha: str, names: tuple[str, ...], what: str) -> Path:
             raise UserError(gated(repo, what)) from None
         raise UserError(f"{what}: download of {repo!r} failed: {one_line(error)}") from None
     return Path(files[0]).parent
+
+
+def snapshot(repo: str, sha: str, patterns: tuple[str, ...], what: str) -> Path:
+    """The local folder holding a data set repository's files of these patterns at a commit.
+
+    What is in the cache is not asked for again, so a second run needs no network.
+    """
+    from huggingface_hub import errors as hub_errors
+    from huggingface_hub import snapshot_download
+
+    fetch_all = partial(
+        snapshot_download, repo, repo_type="dataset", revision=sha, allow_patterns=list(patterns)
+    )
+    try:
+        return Path(patiently(fetch_all))
+    except Exception as error:
+        causes = (error, error.__cause__)
+        if any(isinstance(c, hub_errors.GatedRepoError) for c in causes):
+            raise UserError(gated(repo, what)) from None
+        raise UserError(f"{what}: download of {repo!r} failed: {one_line(error)}") from None

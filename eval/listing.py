@@ -6,24 +6,27 @@ from collections.abc import Sequence
 from typing import Any
 
 from eval.models import zoo_names
+from eval.places import Data, presence
 from eval.protocols import PROTOCOLS
 from eval.tasks import SUITE_NOTES, SUITES, TASKS
 from eval.text import text_table
 
 
-def rows(what: str) -> list[dict[str, Any]]:
-    """The entries of one table: 'tasks', 'suites', 'protocols' or 'models'."""
+def rows(what: str, data: Data | None = None) -> list[dict[str, Any]]:
+    """The entries of one table: 'tasks' (with ``data``: where they lie), 'suites', 'protocols' or
+    'models'."""
     if what == "tasks":
         return [
             {
                 "task": t.name,
+                "here": presence(t, data),
                 "domain": t.domain,
                 "classes": t.classes,
-                "train": t.train,
-                "test": t.test,
+                "images": t.images,
+                "train": t.train or "-",
+                "test": t.test or "-",
                 "kind": t.kind,
-                "of": "whole set" if t.full is None else f"subset of {t.full[1]:,}",
-                "data": "embedded" if t.embedded else "--data",
+                "split": t.splits[0].name if t.splits else "its own",
                 "licence": t.licence,
                 "about": t.title,
                 "note": t.note,
@@ -57,6 +60,10 @@ def rows(what: str) -> list[dict[str, Any]]:
 
 def render(entries: Sequence[dict[str, Any]], *, markdown: bool = False) -> str:
     """A table; long columns that a terminal cannot hold are in --json only."""
-    header = [name for name in entries[0] if name not in ("licence", "note")]
-    lines = [[str(e[name]) for name in header] for e in entries]
+    header = [name for name in entries[0] if name not in ("note", "about")]
+    lines = [[_short(str(e[name])) for name in header] for e in entries]
     return text_table(header, lines, markdown)
+
+
+def _short(text: str, most: int = 60) -> str:
+    return text if len(text) <= most else text[: most - 3] + "..."

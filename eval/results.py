@@ -23,6 +23,7 @@ from eval.errors import UserError
 from eval.files import dump_json, write_json
 from eval.protocols import PROTOCOLS
 from eval.stats import Interval
+from eval.tasks import SUBSET, TASKS
 from eval.text import slug
 
 SCHEMA_VERSION = 1
@@ -51,6 +52,7 @@ class TaskInfo(_Part):
     counts: dict[str, int]  # classes, train, test
     duplicates: int = 0  # test images that also stand in train
     subset: bool = False  # less than the whole data set
+    split: str = ""  # of a declared set: study, clean, ...; subset for a known smaller copy
 
 
 class ProtocolInfo(_Part):
@@ -156,6 +158,13 @@ def changes(result: Result) -> dict[str, Any]:
     return changed
 
 
+def task_label(name: str, split: str) -> str:
+    """The task's name with its split, where that is not the one a reader would expect."""
+    task = TASKS.get(name)
+    default = task.splits[0].name if task and task.splits else ""
+    return name if split in ("", default, SUBSET) else f"{name}@{split}"
+
+
 def shelf_path(result: Result, *, by_hash: bool = False) -> str:
     """Where the result lies below a results directory, by its content alone; safe as a path.
 
@@ -163,7 +172,10 @@ def shelf_path(result: Result, *, by_hash: bool = False) -> str:
     """
     size = f"@{result.model.img_size}px" if result.model.img_size else ""
     model = slug(result.model.id.partition("@")[0]) + size
-    task = slug(result.task.name) + (f"~{slug(result.task.split_hash)[:8]}" if by_hash else "")
+    label = task_label(result.task.name, result.task.split)
+    task = slug(label.replace("@", "__")) + (
+        f"~{slug(result.task.split_hash)[:8]}" if by_hash else ""
+    )
     changed = ",".join(f"{k}={v}" for k, v in changes(result).items())
     variant = "@" + re.sub(r"[^A-Za-z0-9._+=,-]+", "-", changed) if changed else ""
     name = f"{task}.{slug(result.protocol.name)}{variant}.json"

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import platform
 import time
 import traceback
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from eval.data import TaskData, load_task
 from eval.errors import UserError, one_line
 from eval.models import ResolvedModel, resolve
+from eval.places import Data
 from eval.protocols import PROTOCOLS, Fewshot, Settings, changed_settings
 from eval.results import (
     Environment,
@@ -31,6 +31,7 @@ from eval.results import (
     TaskInfo,
     check_writable,
     read_result,
+    task_label,
     write_result,
 )
 from eval.workers import launched
@@ -50,7 +51,7 @@ class Request:
     protocols: dict[str, Settings]
     cache: Path
     results: Path
-    data_dir: Path | None = None
+    data: Data | None = None
     seed: int = 0
     limit: int | None = None
     img_size: int | None = None
@@ -115,9 +116,7 @@ def plan(request: Request) -> list[Cell]:
     check_writable(request.results)
     models = _unique(resolve(m, request.cache, request.img_size) for m in request.models)
     names = list(dict.fromkeys(request.tasks))
-    tasks = [
-        load_task(t, request.cache, request.data_dir, request.limit, request.seed) for t in names
-    ]
+    tasks = [load_task(t, request.cache, request.data, request.limit, request.seed) for t in names]
     _check_shots(request, tasks)
     return [
         _cell(request, model, task, protocol, settings)
@@ -161,11 +160,12 @@ def _cell(
         changed["precision"] = request.precision
     variant = "@" + ",".join(f"{k}={v}" for k, v in changed.items()) if changed else ""
     folder = request.results / model.slug / model.revision
-    path = folder / f"{task.name}.{protocol}{variant}.json"
+    name = task_label(task.name, task.split).replace("@", "__")  # @ stands before the settings
+    path = folder / f"{name}.{protocol}{variant}.json"
     held = _held(path)
     if held is not None and held.task.split_hash != task.split_hash:
         # Other images under the same task name: both results are kept, side by side.
-        path = folder / f"{task.name}~{task.split_hash[:8]}.{protocol}{variant}.json"
+        path = folder / f"{name}~{task.split_hash[:8]}.{protocol}{variant}.json"
         held = _held(path)
     if held is None:
         return Cell(model, task, protocol, settings, path, False)
@@ -310,6 +310,7 @@ def score_cell(
             },
             duplicates=task.duplicates,
             subset=task.subset,
+            split=task.split,
         ),
         protocol=ProtocolInfo(
             name=cell.protocol,
@@ -355,9 +356,3 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:  # run from a checkout that was not installed
             continue
     return found
-
-
-def data_dir_from(flag: str | None) -> Path | None:
-    """``--data`` or the environment variable TRANSFERZOO_DATA."""
-    text = flag or os.environ.get("TRANSFERZOO_DATA")
-    return Path(text).expanduser() if text else None

@@ -1,247 +1,183 @@
 """The declared tasks and suites: facts, no code.
 
-A task's counts are those of the data a run is expected to see; ``full`` is the size of the data
-set as the study uses it, given where the task is only a *subset* of it. Every result says so: a
-number on a subset must not be read as the number of the benchmark.
+Each data set is declared in ``eval/catalog/<task>.toml``. Its counts are those of the whole set as
+the study uses it; smaller copies that are known are declared beside it, and every result on one
+says so: a number on a subset must not be read as the number of the benchmark.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
 from urllib.parse import parse_qsl
 
 from eval.errors import UserError, did_you_mean
 from eval.mini import FACTOR_TASKS
 
 Kind = Literal["classification", "detection"]
+Rule = Literal["official", "per-class", "groups"]
+CATALOG = Path(__file__).parent / "catalog"
+SUBSET = "subset"  # the split of a known smaller copy: its own
+
+
+@dataclass(frozen=True)
+class SplitRule:
+    """Who trains and who is tested. ``train`` and ``test`` count images; 0: not known yet."""
+
+    name: str
+    rule: Rule  # the authors' parts; the study's 70/30 a class; whole groups to one side
+    train: int = 0
+    test: int = 0
+    train_per_class: tuple[int, ...] = ()
+    test_per_class: tuple[int, ...] = ()
+    members: str = ""  # eval.splits.members of the whole set, where it is known beforehand
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class HubCopy:
+    """A Parquet copy of the set on the Hub, made by others."""
+
+    repo: str
+    revision: str  # a commit; its first seven digits where no more is known
+    confidence: Literal["high", "medium", "low"]
+    parts: tuple[str, ...] = ()  # Hub splits that together are the set
+    train: tuple[str, ...] = ()  # or, where the authors' parts are used, those of each
+    test: tuple[str, ...] = ()
+    config: str = ""
+    files: str = ""  # where the files must be named: a pattern with {part}
+    image: str = "image"
+    label: str = "label"
+    name: str = ""  # column of the official file name
+    group: str = ""
+    single_of: tuple[str, ...] = ()  # label lists: rows with exactly one of these
+    bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Subset:
+    """A smaller copy that is known by its hash."""
+
+    classes: int
+    train: int
+    test: int
+    split_hash: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)
 class Task:
-    """One declared data set. ``train`` and ``test`` count images."""
+    """One declared data set."""
 
     name: str
     title: str
     domain: str
     classes: int
-    train: int
-    test: int
+    images: int
     licence: str
     citation: str
-    full: tuple[int, int] | None = None  # classes and images of the whole set, for a subset
+    splits: tuple[SplitRule, ...] = ()  # the first is the default
+    subset: Subset | None = None
+    hub: HubCopy | None = None
+    per_class: tuple[int, ...] = ()  # images of the whole set by label
+    names: tuple[str, ...] = ()  # of the classes, where they are few; else class_names reads them
+    metric: str = "top1"
+    home: str = ""
+    on_hub: str = ""  # a repository of the Hub about the set, which is no usable copy
+    download: str = ""  # which official files, from where
+    share: Literal["yes", "private", "no"] = "private"  # may a copy be published?
+    share_why: str = ""
     note: str = ""
     terms: str = ""  # where the licence can be read
-    hub: str = ""  # the whole data set on the Hub, for reference
+    stand_in_for: str = ""
     pretrains: bool = False  # checkpoints that ship were trained on it: no transfer for them
     kind: Kind = "classification"
     embedded: bool = False  # made by eval.mini on this machine, nothing to download
 
     @property
-    def subset(self) -> bool:
-        return self.full is not None
+    def train(self) -> int:
+        """Images to train on, in the default split; in the known subset where that is all."""
+        return self.splits[0].train if self.splits else self.subset.train if self.subset else 0
+
+    @property
+    def test(self) -> int:
+        return self.splits[0].test if self.splits else self.subset.test if self.subset else 0
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...]:
+        """By label; empty where they are not known."""
+        file = CATALOG / f"{self.name}.classes.txt"
+        if self.names or not file.is_file():
+            return self.names
+        return tuple(file.read_text(encoding="utf-8").splitlines())
+
+    def split_named(self, name: str) -> SplitRule:
+        """The split of that name, '' for the default. Raises UserError for an unknown one."""
+        for split in self.splits:
+            if name in ("", split.name):
+                return split
+        known = [s.name for s in self.splits]
+        raise UserError(
+            f"task '{self.name}@{name}' names an unknown split; "
+            + (f"its splits are {', '.join(known)}" if known else "it has one split alone")
+        )
 
 
-def _real(*tasks: Task) -> dict[str, Task]:
-    return {t.name: t for t in tasks}
+def read_declaration(name: str, value: Mapping[str, Any]) -> Task:
+    """A task from the content of its TOML file."""
+    facts = dict(value)
+    classes = facts.pop("classes")
+    names = tuple(classes) if isinstance(classes, list) else ()
+    count = len(names) or classes
+    facts = {k: _tuple(_each(k, v, count)) for k, v in facts.items()}
+    splits = tuple(
+        SplitRule(s, **{k: _tuple(_each(k, v, count)) for k, v in rule.items()})
+        for s, rule in facts.pop("splits", {}).items()
+    )
+    hub = None
+    if copy := facts.pop("hub", None):
+        parts = copy.pop("parts", ())
+        given = parts if isinstance(parts, dict) else {"parts": parts}
+        hub = HubCopy(**{k: _tuple(v) for k, v in (copy | given).items()})
+    subset = Subset(**facts.pop("subset")) if "subset" in facts else None
+    return Task(name, classes=count, names=names, splits=splits, hub=hub, subset=subset, **facts)
 
 
-_REAL = _real(
-    Task(
-        "cropdisease",
-        "CropDisease (PlantVillage, colour)",
-        "agriculture",
-        classes=15,
-        train=1930,
-        test=742,
-        full=(38, 54305),
-        licence="unsettled upstream (CC BY 3.0, CC BY-SA 3.0 or CC0 by copy): share-alike",
-        citation="Mohanty, Hughes, Salathe, Frontiers in Plant Science 2016",
-        note="pepper, potato, tomato; photos of one leaf may fall on both sides of this split",
-    ),
-    Task(
-        "deepweeds",
-        "DeepWeeds",
-        "agriculture",
-        classes=9,
-        train=1800,
-        test=720,
-        full=(9, 17509),
-        licence="CC BY 4.0",
-        citation="Olsen et al., Scientific Reports 2019",
-        note="from official fold 0, balanced over classes",
-    ),
-    Task(
-        "eurosat",
-        "EuroSAT RGB",
-        "satellite",
-        classes=10,
-        train=2500,
-        test=800,
-        full=(10, 27000),
-        licence="MIT",
-        citation="Helber et al., IEEE JSTARS 2019",
-        note="no official split",
-    ),
-    Task(
-        "resisc45",
-        "NWPU-RESISC45",
-        "satellite",
-        classes=14,
-        train=1540,
-        test=630,
-        full=(45, 31500),
-        licence="research use (none stated upstream)",
-        citation="Cheng, Han, Lu, Proceedings of the IEEE 2017",
-        note="14 of the 45 classes",
-    ),
-    Task(
-        "chestx",
-        "ChestX (NIH ChestX-ray14, single findings)",
-        "medical",
-        classes=7,
-        train=141,
-        test=90,
-        full=(7, 25848),
-        licence="NIH Clinical Center: acknowledge and cite",
-        citation="Wang et al., CVPR 2017",
-        note="very small; patient-disjoint split",
-    ),
-    Task(
-        "isic2018",
-        "ISIC 2018 task 3 (HAM10000)",
-        "medical",
-        classes=7,
-        train=1035,
-        test=362,
-        full=(7, 10015),
-        licence="CC BY-NC 4.0",
-        citation="Tschandl, Rosendahl, Kittler, Scientific Data 2018",
-        note="one image a lesion; lesion-disjoint split",
-    ),
-    Task(
-        "dtd",
-        "Describable Textures (DTD)",
-        "texture",
-        classes=10,
-        train=800,
-        test=400,
-        full=(47, 5640),
-        licence="research purposes",
-        citation="Cimpoi et al., CVPR 2014",
-        note="banded to crystalline; the official split lists are not in this copy",
-    ),
-    Task(
-        "omniglot",
-        "Omniglot",
-        "symbols",
-        classes=250,
-        train=3750,
-        test=1250,
-        full=(659, 13180),
-        licence="MIT",
-        citation="Lake, Salakhutdinov, Tenenbaum, Science 2015",
-        note="5 characters of each alphabet; 20 drawings a class, so 20-shot cannot be drawn",
-    ),
-    Task(
-        "svhn",
-        "SVHN, cropped digits",
-        "symbols",
-        classes=10,
-        train=554,
-        test=486,
-        full=(10, 99289),
-        licence="non-commercial use only",
-        citation="Netzer et al., NIPS workshop 2011",
-        note="digits of 512 full-number images, cut out as the official format does",
-    ),
-    Task(
-        "pacs_sketch",
-        "PACS sketch (stand-in for ImageNet-Sketch)",
-        "drawing",
-        classes=7,
-        train=930,
-        test=310,
-        full=(7, 3929),
-        licence="research use (none stated)",
-        citation="Li et al., ICCV 2017",
-        note="a stand-in: not ImageNet-Sketch",
-    ),
-    Task(
-        "flowers102",
-        "Oxford Flowers 102",
-        "fine-grained",
-        classes=102,
-        train=2040,
-        test=2040,
-        full=(102, 8189),
-        licence="research use (none stated)",
-        citation="Nilsback, Zisserman, ICVGIP 2008",
-        note="64x64 copy; official train+val, 20 a class of the official test part",
-    ),
-    Task(
-        "tiny_imagenet",
-        "Tiny-ImageNet",
-        "natural images",
-        classes=100,
-        train=30000,
-        test=5000,
-        full=(200, 110000),
-        licence="ImageNet terms: non-commercial research and education",
-        citation="Le, Yang, Stanford CS231n 2015; Deng et al., CVPR 2009",
-        note="the zoo's pretraining data: in-domain for its models; tested on validation images",
-        terms="https://image-net.org/download.php",
-        hub="zh-plus/tiny-imagenet",
-        pretrains=True,
-    ),
-    Task(
-        "voc2007",
-        "Pascal VOC 2007 detection",
-        "natural images",
-        classes=20,
-        train=320,
-        test=130,
-        full=(20, 9963),
-        licence="Flickr terms: research use",
-        citation="Everingham et al., IJCV 2010",
-        note="both parts are drawn from the official test set",
-        kind="detection",
-    ),
-    Task(
-        "coco128",
-        "MSCOCO 2017 detection, first images",
-        "natural images",
-        classes=80,
-        train=128,
-        test=128,
-        full=(80, 123287),
-        licence="annotations CC BY 4.0, images under Flickr terms",
-        citation="Lin et al., ECCV 2014",
-        note="first 128 images of train2017 and of val2017; crowd boxes absent",
-        kind="detection",
-    ),
-    Task(
-        "bccd",
-        "BCCD blood cells detection",
-        "medical",
-        classes=3,
-        train=280,
-        test=84,
-        licence="MIT",
-        citation="Shenggan, BCCD Dataset, GitHub 2017",
-        note="an extra, not of the study",
-        kind="detection",
-    ),
-)
+def _each(key: str, value: Any, classes: int) -> Any:
+    """One number where every class has the same."""
+    return [value] * classes if key.endswith("per_class") and isinstance(value, int) else value
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _catalog() -> Iterator[Task]:
+    import tomllib
+
+    for name in _ORDER:
+        yield read_declaration(name, tomllib.loads((CATALOG / f"{name}.toml").read_text("utf-8")))
+
+
+# The study's twelve in the order of its domains, then others.
+TRANSFER12 = (
+    "cropdisease", "deepweeds", "eurosat", "resisc45", "chestx", "isic2018", "dtd", "omniglot",
+    "svhn", "kaokore", "sketch", "flowers102",
+)  # fmt: skip
+_ORDER = (*TRANSFER12, "pacs_sketch", "tiny_imagenet",
+          "voc0712", "coco2017", "voc2007", "coco128", "bccd")  # fmt: skip
 
 _DIGITS = Task(
     "digits",
     "Handwritten digits (scikit-learn)",
     "symbols",
     classes=10,
-    train=1258,
-    test=539,
+    images=1797,
+    splits=(SplitRule("drawn", "official", 1258, 539),),
     licence="CC BY 4.0 (UCI Optical Recognition of Handwritten Digits)",
     citation="Alpaydin, Kaynak, UCI Machine Learning Repository 1998",
     note="8x8 pixels",
@@ -253,13 +189,14 @@ def _factor(name: str) -> Task:
     facts = FACTOR_TASKS[name]
     n = len(facts.classes)
     question, comma, nuisances = facts.description.partition(", whatever ")
+    train, test = n * facts.train_per_class, n * facts.test_per_class
     return Task(
         name,
         question + ("?" if comma else ""),
         f"{facts.level}-level",
         classes=n,
-        train=n * facts.train_per_class,
-        test=n * facts.test_per_class,
+        images=train + test,
+        splits=(SplitRule("drawn", "official", train, test),),
         licence="Apache-2.0 (drawn by this package)",
         citation="TransferZoo",
         note=f"varies: {nuisances.rstrip('?')}" if nuisances else "",
@@ -269,66 +206,72 @@ def _factor(name: str) -> Task:
 
 _MINI = {"digits": _DIGITS} | {name: _factor(name) for name in FACTOR_TASKS}
 
-TASKS: dict[str, Task] = _REAL | _MINI
+TASKS: dict[str, Task] = {t.name: t for t in _catalog()} | _MINI
 
 SUITES: dict[str, tuple[str, ...]] = {
     "mini": tuple(_MINI),
+    "transfer12": TRANSFER12,
     "subsets": tuple(
-        t.name for t in _REAL.values() if t.kind == "classification" and t.name != "tiny_imagenet"
+        t.name for t in TASKS.values()
+        if t.kind == "classification" and t.subset and not t.pretrains
     ),
-}
+}  # fmt: skip
 SUITE_NOTES = {
     "mini": "embedded, works offline: real digits and nine drawn tasks of known semantic level",
-    "subsets": "eleven downstream sets of the study as small subsets; needs --data DIR",
+    "transfer12": "the twelve downstream sets of the study; what is not here is named and left out",
+    "subsets": "the eleven sets of which a small copy is known; needs --data DIR",
 }
 
 
 @dataclass(frozen=True)
 class TaskName:
-    """A parsed task string: a declared task, or a user's own data in one of three forms."""
+    """A parsed task string: a declared task, or a user's own data in one of several forms."""
 
-    kind: Literal["declared", "parquet", "imagefolder", "hub"]
-    value: str  # declared name, directory or Hub repository
+    kind: Literal["declared", "parquet", "imagefolder", "csv", "hub", "file"]
+    value: str  # declared name, directory, CSV file, Hub repository or task file
     image: str = "image"
     label: str = "label"
     revision: str | None = None
     config: str | None = None
     train: str = "train"
     test: str = "test"
+    split: str = ""  # of a declared task, '' for its default; of a CSV file: the column
+    group: str = ""  # column of a CSV file: rows of one group stay on one side
 
 
-_HUB_KEYS = ("image", "label", "revision", "config", "train", "test")
+_PREFIXES = ("parquet", "imagefolder", "csv", "hub")
+_KEYS = {
+    "parquet": ("image", "label"),
+    "csv": ("image", "label", "group", "split"),
+    "hub": ("image", "label", "revision", "config", "train", "test"),
+}
 
 
 def parse_task(text: str) -> TaskName:
     """Split a task string. Raises UserError for an unknown name, prefix or option."""
+    if text.lower().endswith(".toml"):
+        return TaskName("file", text)
     prefix, colon, rest = text.partition(":")
     if not colon:
-        if text in TASKS:
-            return TaskName("declared", text)
-        hint = "see `transfer-eval list tasks`, or give your own data as parquet:DIR"
-        if text in SUITES:
-            hint = f"{text!r} is a suite: use --suite {text}"
-            raise UserError(f"unknown task {text!r}; {hint}")
-        raise UserError(f"unknown task {text!r}" + did_you_mean(text, TASKS, hint))
-    if prefix not in ("parquet", "imagefolder", "hub"):
+        return _parse_declared(text)
+    if prefix not in _PREFIXES:
         raise UserError(
             f"task {text!r} has an unknown prefix {prefix!r}"
             + did_you_mean(
                 prefix,
-                ("parquet", "imagefolder", "hub"),
-                "use parquet:DIR, imagefolder:DIR or hub:org/name?image=..&label=..",
+                _PREFIXES,
+                "use parquet:DIR, imagefolder:DIR, csv:FILE or hub:org/name?image=..&label=..",
             )
         )
     if not rest:
         raise UserError(f"task {text!r} has nothing behind the prefix")
     if prefix == "imagefolder":
         return TaskName("imagefolder", rest)
-    value, _, query = rest.partition("?")
+    value, query = split_query(rest)
     if not value:
         raise UserError(f"task {text!r} has nothing between the prefix and '?'")
     options = dict(parse_qsl(query, keep_blank_values=True))
-    known = _HUB_KEYS if prefix == "hub" else ("image", "label")
+    known = _KEYS[prefix]
     for key, given in options.items():
         if key not in known:
             raise UserError(f"task {text!r} has an unknown option {key!r}"
@@ -337,6 +280,8 @@ def parse_task(text: str) -> TaskName:
             raise UserError(f"task {text!r}: option {key!r} is empty")
     if prefix == "parquet":
         return TaskName("parquet", value, **options)
+    if prefix == "csv":
+        return TaskName("csv", value, **options)
     value, at, revision = value.partition("@")
     if at and not revision:
         raise UserError(f"task {text!r} has '@' without a revision")
@@ -345,6 +290,29 @@ def parse_task(text: str) -> TaskName:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", value):
         raise UserError(f"task {text!r} names no Hub data set; use hub:org/name?image=..&label=..")
     return TaskName("hub", value, **options)
+
+
+def split_query(text: str) -> tuple[str, str]:
+    """(path or name, options) of ``PATH?key=value``; a path may have a '?' of its own."""
+    value, mark, query = text.rpartition("?")
+    if not mark or "=" not in query:
+        value, _, query = text.partition("?")
+    return value, query
+
+
+def _parse_declared(text: str) -> TaskName:
+    name, at, split = text.partition("@")
+    if name in TASKS:
+        if at and not split:
+            raise UserError(f"task {text!r} has '@' without a split")
+        return TaskName("declared", name, split=TASKS[name].split_named(split).name if at else "")
+    hint = (
+        "see `transfer-eval list tasks`, or give your own data as imagefolder:DIR, parquet:DIR, "
+        "csv:FILE or a task file (FILE.toml)"
+    )
+    if text in SUITES:
+        raise UserError(f"unknown task {text!r}; {text!r} is a suite: use --suite {text}")
+    raise UserError(f"unknown task {text!r}" + did_you_mean(name, TASKS, hint))
 
 
 def suite_tasks(name: str) -> tuple[str, ...]:

@@ -9,10 +9,11 @@ from pathlib import Path
 from eval.data import load_task
 from eval.errors import UserError
 from eval.models import load, resolve
+from eval.places import Data, HubData
 from eval.protocols import protocol_named
 from eval.results import NotAResult, Result, read_result
 from eval.run import Cell, Request, score_cell, versions
-from eval.tasks import TASKS
+from eval.tasks import SUBSET, TASKS
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Verdict:
         return not self.differences
 
 
-def verify(path: Path, cache: Path, data_dir: Path | None = None) -> Verdict:
+def verify(path: Path, cache: Path, data: Data | None = None) -> Verdict:
     """Encode and score again, in the recorded precision, without using any cached features.
 
     Raises UserError when the file is no result, or its model or data cannot be found again.
@@ -46,14 +47,14 @@ def verify(path: Path, cache: Path, data_dir: Path | None = None) -> Verdict:
         ) from None
     model = resolve(old.model.spec, cache, old.model.img_size)
     name = old.task.name
-    if old.task.source.startswith("local:") and (name not in TASKS or data_dir is None):
+    if old.task.source.startswith("local:") and (name not in TASKS or data is None):
         cure = "say where they lie with --data DIR" if name in TASKS else "verify it there"
         raise UserError(f"{path} was measured on data of another machine; {cure}")
     if name in TASKS:
-        data_dir = data_dir or (None if TASKS[name].embedded else Path(old.task.source).parent)
-        task = load_task(name, cache, data_dir, old.limit, old.seed)
+        split = f"@{old.task.split}" if old.task.split not in ("", SUBSET) else ""
+        task = load_task(name + split, cache, data or _recorded(old), old.limit, old.seed)
     else:
-        task = load_task(old.task.source, cache, data_dir, old.limit, old.seed)
+        task = load_task(old.task.source, cache, data, old.limit, old.seed)
     differences = []
     if task.split_hash != old.task.split_hash:
         differences.append(
@@ -109,6 +110,16 @@ def _score_differences(old: Result, new: Result) -> list[str]:
         if name not in new.samples or new.samples[name].correct != samples.correct:
             out.append(f"{name}: other episodes or images are answered right")
     return out
+
+
+def _recorded(old: Result) -> Data | None:
+    """Where the result says its data lie."""
+    repo = old.task.source.removeprefix("hub:")
+    if repo == old.task.source:
+        return Path(old.task.source).parent
+    copy = TASKS[old.task.name].hub
+    owner = "" if copy and copy.repo == repo else repo.partition("/")[0]
+    return HubData(owner, old.task.revision)
 
 
 def _context(old: Result, new: Result) -> list[str]:

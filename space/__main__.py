@@ -32,7 +32,7 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--port", type=int, metavar="N", help="default: the first free from 7860")
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0: all can reach it")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="data sets, for example images")
+    parser.add_argument("--data", metavar="DIR", help="data sets, for example images; or hub:OWNER")
     parser.add_argument("--queue", default="", metavar="Q", help="of requests: DIR or hub:ORG/NAME")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="default: TRANSFERZOO_CACHE")
     hub = parser.add_argument_group("a Space on the Hub, instead of serving here")
@@ -46,9 +46,11 @@ def build_parser() -> Parser:
 def serve(args: argparse.Namespace) -> int:
     if args.push:
         return push_space(args)
+    from eval.places import data_from
     from space.app import build, desk_of, launch
 
-    desk = desk_of(args.results, args.cache or default_cache(), args.data, args.queue)
+    data = data_from(args.data)
+    desk = desk_of(args.results, args.cache or default_cache(), data, args.queue)
     launch(build(desk), server_name=args.host, server_port=args.port)
     return 0
 

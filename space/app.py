@@ -23,6 +23,7 @@ import gradio as gr
 
 from eval.files import default_cache
 from eval.models import ZOO_FOLDER
+from eval.places import Data
 from eval.results import result_files
 from space.api import Api
 from space.backbones import Shelf
@@ -79,7 +80,7 @@ def launch(app: gr.Blocks, **options: Any) -> Any:
     )
 
 
-def desk_of(results: str, cache: Path, data: Path | None = None, queue: str = "") -> Desk:
+def desk_of(results: str, cache: Path, data: Data | None = None, queue: str = "") -> Desk:
     """The desk of a served app: its results are looked for again every minute."""
     source = Source(results, cache)
     if sum(1 for _ in islice(result_files(source.root()), STEP)) < STEP:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from eval.errors import UserError, did_you_mean
+from eval.places import Data
 from space.board import Board, build
 from space.grid import Grid, Key, grid, keys
 from space.source import Snapshot, Source
@@ -22,7 +23,7 @@ class Desk:
 
     source: Source
     cache: Path
-    data_dir: Path | None = None
+    data: Data | None = None
     queue: str = ""
     _grids: OrderedDict[tuple[int, Key], Grid] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)

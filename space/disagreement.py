@@ -14,7 +14,9 @@ from eval.data import TaskData, load_task
 from eval.errors import UserError, one_line
 from eval.images import decode
 from eval.models import load, resolve
+from eval.places import Data
 from eval.protocols import PROTOCOLS, protocol_named
+from eval.tasks import TASKS
 
 MOST_PIXELS = 1024  # a side of the input: a name must not fill the memory
 
@@ -35,7 +37,7 @@ def disagreements(
     model_a: str,
     model_b: str,
     task: str,
-    data_dir: Path | None,
+    data: Data | None,
     cache: Path,
     protocol: str = "linear",
     most: int = 12,
@@ -55,18 +57,20 @@ def disagreements(
             "protocol 'fewshot' asks about an image in many episodes, so it has no one answer; "
             "choose linear or knn"
         )
-    data = load_task(task, cache, data_dir, None, seed)
+    if data is None and task in TASKS and not TASKS[task].embedded:
+        raise UserError(f"task {task!r} needs --data DIR: a visitor's click downloads nothing")
+    found = load_task(task, cache, data, None, seed)
     answers = [
-        predictions(name, data, cache, protocol, precision, seed) for name in (model_a, model_b)
+        predictions(name, found, cache, protocol, precision, seed) for name in (model_a, model_b)
     ]
-    truth = data.test.labels
+    truth = found.test.labels
     chosen = choose(answers[0] == truth, answers[1] == truth, most)
-    order = np.sort(data.test.rows[chosen])
-    images = dict(data.test.source.images(order))
+    order = np.sort(found.test.rows[chosen])
+    images = dict(found.test.source.images(order))
     return [
         Case(
-            int(row), _picture(data, int(row), images), data.classes[truth[row]],
-            data.classes[answers[0][row]], data.classes[answers[1][row]],
+            int(row), _picture(found, int(row), images), found.classes[truth[row]],
+            found.classes[answers[0][row]], found.classes[answers[1][row]],
             bool(answers[0][row] == truth[row]),
         )
         for row in chosen

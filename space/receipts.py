@@ -9,7 +9,7 @@ from typing import Any
 
 from eval.errors import UserError
 from eval.protocols import PROTOCOLS
-from eval.results import NotAResult, Result, read_result
+from eval.results import NotAResult, Result, read_result, task_label
 from eval.tasks import TASKS
 
 
@@ -38,16 +38,30 @@ def receipt(root: Path, path: str) -> Receipt:
     return Receipt(title, content, command(result))
 
 
+def _owner(result: Result) -> str:
+    """hub:OWNER where the data came from a repository of the Hub, OWNER/<task>."""
+    repo = result.task.source.removeprefix("hub:")
+    return f"hub:{repo.partition('/')[0]}" if repo != result.task.source else ""
+
+
+def _is_copy(result: Result) -> bool:
+    """Whether the data are the copy on the Hub that the declaration names."""
+    copy = TASKS[result.task.name].hub
+    return copy is not None and result.task.source == f"hub:{copy.repo}"
+
+
 def command(result: Result) -> str:
     """The line that makes this result again."""
     known = TASKS.get(result.task.name)
     # A published result names no folder: the reader's own goes there.
     elsewhere = result.task.source.startswith("local:")
     task = result.task.name if known else "imagefolder:DIR" if elsewhere else result.task.source
+    if known:
+        task = task_label(task, result.task.split)
     words = ["transfer-eval", "run", result.model.spec, "--task", task,
              "--protocol", result.protocol.name]  # fmt: skip
-    if known and not known.embedded:
-        words += ["--data", "DATA"]
+    if known and not known.embedded and not _is_copy(result):
+        words += ["--data", _owner(result) or "DATA"]
     config, settings = result.protocol.config, PROTOCOLS.get(result.protocol.name)
     shots = config.get("shots")
     if isinstance(shots, list) and shots and all(type(k) is int for k in shots):

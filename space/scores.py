@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from eval.board import main_scores, model_label, setting_label
-from eval.results import Result
+from eval.results import Result, task_label
 from eval.resulttable import objective_of
 from eval.tasks import TASKS
 
@@ -66,7 +66,7 @@ def rows(path: str, result: Result) -> list[dict[str, Any]]:
         "params": result.model.params,
         "data": about.data,
         "px": _px(result),
-        "task": result.task.name,
+        "task": task_label(result.task.name, result.task.split),
         "title": task.title if task else result.task.name,
         "domain": task.domain if task else "your own",
         "split": result.task.split_hash,

@@ -25,7 +25,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from eval.data import load_task
 from eval.errors import UserError
+from eval.files import sha256_file
+from eval.manifest import FileFacts, Manifest, PartFacts, SplitFacts, write_manifest
+from eval.tasks import TASKS
 from tests.hub import LoopbackHub
 
 _REQUIRED = os.environ.get("TRANSFERZOO_REQUIRE_ALL") == "1"  # set by .ci/run: nothing may skip
@@ -199,7 +203,10 @@ def write_parquet(
 def make_task(
     folder: Path, classes: int = 6, train: int = 16, test: int = 12, seed: int = 0
 ) -> Path:
-    """A small learnable data set: folder/train-*.parquet and test-*.parquet."""
+    """A small learnable data set: folder/train-*.parquet and test-*.parquet.
+
+    Under a declared name it says that it is a part of that set, as `prepare --partial` does.
+    """
     names = [f"kind {i}" for i in range(classes)]
     for part, count, offset in (("train", train, 0), ("test", test, 1000)):
         images = [b for c in range(classes) for b in blobs(c, count, seed + offset)]
@@ -211,7 +218,30 @@ def make_task(
             [labels[i] for i in order],
             names,
         )
+    if folder.name in TASKS:
+        freeze(folder)
     return folder
+
+
+def freeze(folder: Path) -> None:
+    """Write the manifest of a made-up part of a declared data set."""
+    with tempfile.TemporaryDirectory() as cache:
+        data = load_task(f"parquet:{folder}", Path(cache))
+    parts = {
+        part.name: PartFacts(
+            images=len(part),
+            per_class=np.bincount(part.labels, minlength=len(data.classes)).tolist(),
+        )
+        for part in (data.train, data.test)
+    }
+    name = TASKS[folder.name].splits[0].name
+    split = SplitFacts(parts=parts, members="0" * 64, split_hash=data.split_hash)
+    manifest = Manifest(
+        manifest_version=1, task=folder.name, classes=list(data.classes), default=name,
+        splits={name: split}, partial=True,
+        files={f.name: FileFacts(rows=0, sha256=sha256_file(f)) for f in folder.glob("*.parquet")},
+    )  # fmt: skip
+    write_manifest(folder, manifest)
 
 
 @pytest.fixture

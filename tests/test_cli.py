@@ -26,7 +26,7 @@ from eval.__main__ import COMMANDS
 from eval.protocols import PROTOCOLS
 from eval.results import Result, read_result
 from eval.tasks import SUITES, TASKS
-from tests.conftest import Cli, Ran, blobs, make_task, write_parquet
+from tests.conftest import Cli, Ran, blobs, freeze, make_task, write_parquet
 from tests.hub import LoopbackHub
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -475,6 +475,8 @@ def spoiled(folder: Path, row: int = 30) -> Path:
     images = [r["image"]["bytes"] for r in rows]
     images[row] = images[row][:100]
     write_parquet(path, images, [r["label"] for r in rows], [f"kind {i}" for i in range(6)])
+    if folder.name in TASKS:
+        freeze(folder)
     return folder
 
 
@@ -715,7 +717,10 @@ BAD: dict[str, tuple[Callable[[Place], Arguments], tuple[str, ...]]] = {
         ("no dataset 'org/none'",),
     ),
     "suite: unknown": (lambda p: ["--suite", "minni"], ("'minni'", "'mini'")),
-    "data: not given": (lambda p: {"data": None}, ("needs --data DIR",)),
+    "data: not given": (
+        lambda p: {"data": None},
+        ("'dtd' is not at hand: data set 'tanganke/dtd': the H", "--data DIR"),
+    ),
     "data: missing": (lambda p: {"data": f"{p.tmp}/absent"}, ("absent", "does not exist")),
     "data: without the task": (lambda p: {"task": "svhn"}, ("no folder 'svhn'", "dtd, eurosat")),
     # protocols and numbers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -21,15 +22,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.data import (
-    HASH_BYTES,
-    FolderSource,
-    ParquetSource,
-    Split,
-    TaskData,
-    load_task,
-    stratified_part,
-)
+from eval.data import Split, TaskData, load_task, stratified_part
+from eval.manifest import MANIFEST
+from eval.sources import HASH_BYTES, FolderSource, ParquetSource
+from eval.tasks import SUBSET, TASKS, Subset
 from tests.conftest import blobs, make_task, refusal, write_parquet
 from tests.hub import LoopbackHub
 
@@ -497,24 +493,90 @@ def test_a_truncated_file_is_refused_wherever_it_ends(cache: Path, tmp_path: Pat
 
 
 def test_declared_tasks_need_their_folder(cache: Path, tmp_path: Path) -> None:
-    assert "task 'eurosat' needs --data DIR" in refusal(lambda: load_task("eurosat", cache))
     missing = refusal(lambda: load_task("eurosat", cache, tmp_path / "no"))
     assert f"--data '{tmp_path / 'no'}' does not exist" in missing
     assert "it holds no folders" in refusal(lambda: load_task("eurosat", cache, tmp_path))
     for name in ("dtd", "svhn"):
         (tmp_path / name).mkdir()
     message = refusal(lambda: load_task("eurosat", cache, tmp_path))
-    assert "has no folder 'eurosat'; it holds dtd, svhn" in message
+    assert "has no folder 'eurosat'; it holds dtd, svhn; get EuroSAT_RGB.zip" in message
+    assert "`transfer-eval prepare eurosat --source FOLDER --out DIR`" in message
+    message = refusal(lambda: load_task("kaokore", cache))  # no copy on the Hub may exist
+    assert message.startswith("task 'kaokore' is not at hand: no copy on the Hub is known; get the")
 
 
-def test_a_mirror_with_other_counts_is_noted(cache: Path, tmp_path: Path) -> None:
+def test_other_images_under_a_declared_name_are_refused(cache: Path, tmp_path: Path) -> None:
+    folder = make_task(tmp_path / "eurosat", classes=10, train=2, test=2)
+    (folder / MANIFEST).unlink()
+    message = refusal(lambda: load_task("eurosat", cache, tmp_path))
+    assert "no copy of 'eurosat' that is known: it has 10 classes, 20 train and 20" in message
+    assert "where the known copy has 10 classes, 2,500 and 800, and no manifest.json" in message
+    assert f"score it under a name of its own as parquet:{folder}" in message
+    assert load_task(f"parquet:{folder}", cache).name.startswith("parquet-eurosat-")
+
+
+def test_a_part_of_a_declared_set_says_so(cache: Path, tmp_path: Path) -> None:
     make_task(tmp_path / "eurosat", classes=10, train=2, test=2)
     task = load_task("eurosat", cache, tmp_path)
-    assert task.notes == (
-        "counts (10, 20, 20) (classes, train, test) differ from the declared (10, 2500, 800)",
+    assert (task.name, task.split, task.subset) == ("eurosat", "study", True)
+    assert task.notes == ("part of the official set",)
+    assert load_task("eurosat@study", cache, tmp_path).split_hash == task.split_hash
+
+
+def test_data_that_are_no_longer_what_was_frozen(cache: Path, tmp_path: Path) -> None:
+    def message() -> str:
+        return refusal(lambda: load_task("isic2018", cache, tmp_path))
+
+    folder = make_task(tmp_path / "isic2018", classes=3, train=4, test=2)
+    frozen = (folder / MANIFEST).read_text()
+    assert load_task("isic2018", cache, tmp_path).split == "clean"
+    assert "lacks images of 'isic2018', so that it has its 'clean' split alone" in refusal(
+        lambda: load_task("isic2018@study", cache, tmp_path)
     )
-    assert task.name == "eurosat"
-    assert task.subset
+
+    make_task(tmp_path / "other" / "x", classes=3, train=5, test=2)
+    shutil.copy(tmp_path / "other" / "x" / "train-00000-of-00001.parquet", folder)
+    assert "15 images in train, not 12 ('kind 0' 5, not 4, 'kind 1' 5, not 4" in message()
+    make_task(tmp_path / "twin" / "x", classes=3, train=4, test=2, seed=9)
+    shutil.copy(tmp_path / "twin" / "x" / "train-00000-of-00001.parquet", folder)
+    assert "train-00000-of-00001.parquet has other bytes; prepare the set again" in message()
+    make_task(tmp_path / "names" / "x", classes=4, train=4, test=2)
+    for file in (tmp_path / "names" / "x").iterdir():
+        shutil.copy(file, folder)
+    assert "its classes are kind 0, kind 1, kind 2, kind 3, not kind 0, kind 1, kind 2" in message()
+
+    make_task(tmp_path / "isic2018", classes=3, train=4, test=2)
+    for change, why in (
+        (lambda m: m.replace('"isic2018"', '"dtd"'), "is about 'dtd', not 'isic2018'"),
+        (lambda m: m.replace('"partial": true', '"partial": false'), "has the classes kind 0"),
+        (
+            lambda m: m.replace('"default"', '"defalt"'),
+            "is no manifest of a prepared data set",
+        ),
+        (lambda m: m[:50], "is no manifest of a prepared data set (Unterminated string"),
+        (lambda m: m.replace('"clean"', '"study"', 1), "freezes no split 'study', only clean"),
+    ):
+        (folder / MANIFEST).write_text(change(frozen))
+        assert why in message(), why
+
+
+def test_a_known_copy_with_other_images_of_the_same_number(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_task(tmp_path / "dtd", classes=3, train=4, test=2)
+    (folder / MANIFEST).unlink()
+    known = load_task(f"parquet:{folder}", cache).split_hash
+    for split_hash, why in ((known, ""), ("0" * 64, "are those of the known copy, but not the")):
+        task = dataclasses.replace(TASKS["dtd"], subset=Subset(3, 12, 6, split_hash))
+        monkeypatch.setitem(TASKS, "dtd", task)
+        if why:
+            assert why in refusal(lambda: load_task("dtd", cache, tmp_path))
+            continue
+        found = load_task("dtd", cache, tmp_path)
+        assert (found.split, found.subset) == (SUBSET, True)
+        assert "with a split of its own, so there is no 'study'" in refusal(
+            lambda: load_task("dtd@study", cache, tmp_path)
+        )
 
 
 def test_embedded_tasks_need_no_folder(cache: Path) -> None:

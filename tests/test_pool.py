@@ -14,9 +14,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from eval.data import HASH_BYTES, ParquetSource, Split, TaskData, load_task
+from eval.data import Split, TaskData, load_task
 from eval.pool import Episodes, Pool, draw_episodes, eligible_classes, refusals
 from eval.protocols import Fewshot
+from eval.sources import HASH_BYTES, ParquetSource
 from tests.conftest import blobs, write_parquet
 
 Rows = Sequence[tuple[int, int]]  # (picture, label): rows of one picture hold the same bytes

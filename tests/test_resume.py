@@ -179,13 +179,14 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
 
 def spoil(folder: Path, part: str, row: int) -> None:
     """Cut one image of a task short."""
-    from tests.conftest import write_parquet
+    from tests.conftest import freeze, write_parquet
 
     path = folder / f"{part}-00000-of-00001.parquet"
     rows = pq.read_table(path).to_pylist()
     images = [r["image"]["bytes"] for r in rows]
     images[row] = images[row][:100]
     write_parquet(path, images, [r["label"] for r in rows], [f"kind {i}" for i in range(6)])
+    freeze(folder)
 
 
 # ---- killed

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,31 @@ from eval.data import load_task
 from eval.errors import UserError
 from eval.mini import FACTOR_TASKS
 from eval.pool import Pool
-from eval.tasks import SUITE_NOTES, SUITES, TASKS, TaskName, parse_task, suite_tasks
+from eval.splits import members, per_class
+from eval.tasks import (
+    CATALOG,
+    SUBSET,
+    SUITE_NOTES,
+    SUITES,
+    TASKS,
+    Task,
+    TaskName,
+    parse_task,
+    suite_tasks,
+)
 
 PARSED = [
     ("eurosat", TaskName("declared", "eurosat")),
     ("digits", TaskName("declared", "digits")),
+    ("isic2018@study", TaskName("declared", "isic2018", split="study")),
+    ("isic2018@clean", TaskName("declared", "isic2018", split="clean")),
+    ("flowers.toml", TaskName("file", "flowers.toml")),
+    ("csv:a/list.csv", TaskName("csv", "a/list.csv")),
+    (
+        "csv:l.csv?image=file&label=dx&group=patient",
+        TaskName("csv", "l.csv", "file", "dx", group="patient"),
+    ),
+    ("csv:l.csv?split=fold", TaskName("csv", "l.csv", split="fold")),
     ("parquet:photos", TaskName("parquet", "photos")),
     ("parquet:/a b/photos@2", TaskName("parquet", "/a b/photos@2")),
     ("parquet:C:\\photos", TaskName("parquet", "C:\\photos")),
@@ -49,11 +70,17 @@ NOT_PARSED = [
     ("", "unknown task ''"),
     ("eurosatt", "unknown task 'eurosatt'; did you mean 'eurosat'?"),
     ("EuroSAT ", "unknown task 'EuroSAT '"),
-    ("qqqq", "see `transfer-eval list tasks`, or give your own data as parquet:DIR"),
+    ("qqqq", "see `transfer-eval list tasks`, or give your own data as imagefolder:DIR"),
+    ("isic2018@", "'isic2018@' has '@' without a split"),
+    ("isic2018@x", "names an unknown split; its splits are clean, study"),
+    ("pacs_sketch@study", "names an unknown split; it has one split alone"),
+    ("isic2017@study", "did you mean 'isic2018'"),
+    ("csv:", "nothing behind the prefix"),
+    ("csv:l.csv?path=x", "unknown option 'path'"),
     ("mini", "'mini' is a suite: use --suite mini"),
-    ("/data/photos", "give your own data as parquet:DIR"),
+    ("/data/photos", "give your own data as imagefolder:DIR, parquet:DIR, csv:FILE or a task"),
     ("parqet:d", "unknown prefix 'parqet'; did you mean 'parquet'?"),
-    ("zip:d", "unknown prefix 'zip'; use parquet:DIR, imagefolder:DIR or hub:org/name?image="),
+    ("zip:d", "unknown prefix 'zip'; use parquet:DIR, imagefolder:DIR, csv:FILE or hub:org/name?"),
     ("C:\\photos", "unknown prefix 'C'"),
     ("parquet:", "nothing behind the prefix"),
     ("imagefolder:", "nothing behind the prefix"),
@@ -85,7 +112,8 @@ def test_parse_refuses(text: str, why: str) -> None:
 
 def test_unknown_suites() -> None:
     assert suite_tasks("mini") == SUITES["mini"]
-    for name, hint in (("minni", "did you mean 'mini'?"), ("q", "suites are mini, subsets")):
+    suites = "suites are mini, transfer12, subsets"
+    for name, hint in (("minni", "did you mean 'mini'?"), ("q", suites)):
         with pytest.raises(UserError) as error:
             suite_tasks(name)
         assert str(error.value) == f"unknown suite {name!r}; {hint}"
@@ -95,22 +123,67 @@ def test_unknown_suites() -> None:
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
-def test_declared_facts_are_whole(task: object) -> None:
-    facts = dataclasses.asdict(task)  # type: ignore[call-overload]
+def test_declared_facts_are_whole(task: Task) -> None:
     for name in ("name", "title", "domain", "licence", "citation"):
-        assert facts[name] == facts[name].strip() != "", name
-    assert min(facts["classes"], facts["train"], facts["test"]) >= 2
-    assert facts["train"] >= facts["classes"] or facts["kind"] == "detection"
-    if facts["full"] is not None:
-        classes, images = facts["full"]
-        assert classes >= facts["classes"]
-        assert images > facts["train"] + facts["test"]
+        value = getattr(task, name)
+        assert value == value.strip() != "", name
+    assert task.classes >= 2
+    assert task.splits or task.subset
+    for split in task.splits:
+        if split.train:
+            assert split.train + split.test == task.images
+        for part in ("train", "test"):
+            each = getattr(split, f"{part}_per_class")
+            assert not each or (len(each), sum(each)) == (task.classes, getattr(split, part))
+        if split.rule == "per-class" and task.per_class and split.train:
+            kept = [int(0.7 * n) for n in task.per_class]
+            assert (sum(kept), task.images - sum(kept)) == (split.train, split.test)
+    assert len({s.name for s in task.splits}) == len(task.splits)
+    if task.per_class:
+        assert (len(task.per_class), sum(task.per_class)) == (task.classes, task.images)
+    names = task.class_names
+    assert not names or len(set(names)) == len(names) == task.classes
+    assert all(n == n.strip() != "" for n in names)
+    if known := task.subset:
+        assert known.classes <= task.classes
+        assert known.train + known.test < task.images or task.name == "bccd"
+        assert (task.kind == "classification") == bool(known.split_hash)
+    if not task.embedded:
+        assert task.home.startswith("http")
+        assert task.download
+        assert (task.share == "yes") == (not task.share_why)
+    if task.hub:
+        assert re.fullmatch(r"[0-9a-f]{7}|[0-9a-f]{40}", task.hub.revision)
+        assert bool(task.hub.parts) != bool(task.hub.train and task.hub.test)
+
+
+def test_the_suite_of_the_study() -> None:
+    """The counts of paper.md, section 2."""
+    counts = {
+        "cropdisease": (38, 43456, 10849), "deepweeds": (9, 12252, 5257),
+        "eurosat": (10, 18900, 8100), "resisc45": (45, 22005, 9495), "chestx": (7, 18090, 7758),
+        "isic2018": (7, 7007, 3008), "dtd": (47, 3760, 1880), "omniglot": (659, 9226, 3954),
+        "svhn": (10, 73257, 26032), "kaokore": (8, 6568, 821), "sketch": (1000, 0, 0),
+        "flowers102": (102, 2040, 6149),
+    }  # fmt: skip
+    assert SUITES["transfer12"] == tuple(counts)
+    for name, (classes, train, test) in counts.items():
+        task, study = TASKS[name], TASKS[name].split_named("study")
+        assert (task.classes, study.train, study.test) == (classes, train, test)
+        assert task.class_names
+    # where images of one lesion or patient would be on both sides, another split is the default
+    assert {n for n in counts if TASKS[n].splits[0].name == "clean"} == {"chestx", "isic2018"}
+    assert all(TASKS[n].splits[0].why for n in ("chestx", "isic2018"))
 
 
 def test_tasks_are_filed_under_their_own_names() -> None:
     assert all(name == task.name for name, task in TASKS.items())
     assert not TASKS.keys() & SUITES.keys()
-    assert not [n for n in TASKS if ":" in n or "/" in n or n != n.lower()]
+    assert not [n for n in TASKS if ":" in n or "/" in n or "@" in n or n != n.lower()]
+    assert {p.stem for p in CATALOG.glob("*.toml")} == {t.name for t in TASKS.values()
+                                                        if not t.embedded}  # fmt: skip
+    named = {p.name.removesuffix(".classes.txt") for p in CATALOG.glob("*.txt")}
+    assert named <= TASKS.keys()
 
 
 def test_suites_name_known_classification_tasks() -> None:
@@ -124,10 +197,70 @@ def test_suites_name_known_classification_tasks() -> None:
     assert all(TASKS[n].subset and not TASKS[n].embedded for n in SUITES["subsets"])
 
 
+# ------------------------------------------------------------------- who is where, beforehand
+
+
+def study_split(groups: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """The study's rule once more, plainly: official name -> part. Classes in their order."""
+    random = np.random.RandomState(0)
+    out = {}
+    for names in groups.values():
+        shuffled = list(names)
+        random.shuffle(shuffled)
+        share = int(0.7 * len(names))
+        out |= dict.fromkeys(shuffled[:share], "train") | dict.fromkeys(shuffled[share:], "test")
+    return out
+
+
+def official_names(name: str) -> dict[str, list[str]]:
+    """The files of the sets that number them, by class in the order of their folders."""
+    task = TASKS[name]
+    if name == "omniglot":  # characters 0965 to 1623, Syriac numbered before Sylheti
+        alphabets = list(dict.fromkeys(c.split("/")[0] for c in task.class_names))
+        alphabets.remove("Syriac_(Serto)")
+        alphabets.insert(alphabets.index("Sylheti"), "Syriac_(Serto)")
+        order = sorted(task.class_names, key=lambda c: (alphabets.index(c.split("/")[0]), c))
+        number = {c: 965 + i for i, c in enumerate(order)}
+        return {c: [f"{c}/{number[c]:04d}_{d:02d}" for d in range(1, 21)] for c in task.class_names}
+    width = 3 if name == "resisc45" else 0
+    return {
+        c: sorted(f"{c}/{c}_{i:0{width}d}" for i in range(1, n + 1))
+        for c, n in zip(task.class_names, task.per_class, strict=True)
+    }
+
+
+@pytest.mark.parametrize("name", ["eurosat", "resisc45", "omniglot"])
+def test_frozen_members_are_those_of_the_rule(name: str) -> None:
+    groups, rule = official_names(name), TASKS[name].split_named("study")
+    plain = study_split(groups)
+    assert members((part, n) for n, part in plain.items()) == rule.members
+    names = [n for group in groups.values() for n in group]
+    labels = [c for c, group in enumerate(groups.values()) for _ in group]
+    in_train = per_class(labels)
+    assert {n: "train" if t else "test" for n, t in zip(names, in_train, strict=True)} == plain
+    assert (int(in_train.sum()), int((~in_train).sum())) == (rule.train, rule.test)
+
+
+def test_the_copy_at_hand_bears_official_names(real_data: Path) -> None:
+    """EuroSAT, RESISC45 and Omniglot: the names that the frozen members rest on are real."""
+    for name in ("eurosat", "resisc45", "omniglot"):
+        known = {n.rpartition("/")[2] for group in official_names(name).values() for n in group}
+        for part in ("train", "test"):
+            (file,) = (real_data / name).glob(f"{part}-*.parquet")
+            cells = pq.ParquetFile(file).read(columns=["image.path"])["image"].to_pylist()
+            ours = {Path(cell["path"]).stem for cell in cells}
+            if name == "omniglot":  # the background set has the characters up to 0964
+                ours = {n for n in ours if int(n[:4]) > 964}
+            # two classes of this copy are called by names of its own (SOURCES.md)
+            ours = {n for n in ours if not n.startswith(("farmland", "residential"))}
+            assert ours <= known
+            assert len(ours) > 300
+
+
 # --------------------------------------------------------------------------- real data
 
-REAL = [t.name for t in TASKS.values() if not t.embedded and t.kind == "classification"]
-BOXES = [t.name for t in TASKS.values() if t.kind == "detection"]
+REAL = [n for n, t in TASKS.items() if t.subset and t.kind == "classification"]
+BOXES = [n for n, t in TASKS.items() if t.subset and t.kind == "detection"]
 # /work/shared/data/SOURCES.md: byte-equal drawings 0192_03 and 0192_19, pictures image_07015 and
 # image_07040, and n03770439_128 = val_5819. Elsewhere exact duplicates were dropped.
 DUPLICATES = {"omniglot": 1, "flowers102": 1, "tiny_imagenet": 1}
@@ -140,15 +273,16 @@ def test_every_real_data_set_is_declared(real_data: Path) -> None:
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_a_real_set_is_as_declared(name: str, real_data: Path, cache: Path) -> None:
+def test_a_real_set_is_the_known_subset(name: str, real_data: Path, cache: Path) -> None:
     task, declared = load_task(name, cache, real_data), TASKS[name]
+    known = declared.subset
+    assert known is not None
     found = (len(task.classes), len(task.train), len(task.test))
-    assert found == (declared.classes, declared.train, declared.test)
-    assert len(set(task.classes)) == declared.classes
+    assert found == (known.classes, known.train, known.test)
+    assert len(set(task.classes)) == known.classes
     for split in (task.train, task.test):  # no class is declared and absent
-        assert np.array_equal(np.unique(split.labels), np.arange(declared.classes))
-    assert task.notes == ()
-    assert task.subset
+        assert np.array_equal(np.unique(split.labels), np.arange(known.classes))
+    assert (task.notes, task.subset, task.split) == ((), True, SUBSET)
     assert task.declared is declared
     assert task.where == str((real_data / name).resolve())
 
@@ -159,15 +293,18 @@ def test_a_real_set_is_as_declared(name: str, real_data: Path, cache: Path) -> N
 
 
 @pytest.mark.parametrize("name", BOXES)
-def test_a_real_detection_set_is_as_declared(name: str, real_data: Path, cache: Path) -> None:
-    declared = TASKS[name]
-    for part, count in (("train", declared.train), ("test", declared.test)):
+def test_a_real_detection_set_is_the_known_subset(name: str, real_data: Path, cache: Path) -> None:
+    known = TASKS[name].subset
+    assert known is not None
+    for part, count in (("train", known.train), ("test", known.test)):
         (file,) = (real_data / name).glob(f"{part}-*.parquet")
         parquet = pq.ParquetFile(file)
         assert parquet.metadata.num_rows == count
         info = json.loads(parquet.schema_arrow.metadata[b"huggingface"])
         boxes = info["info"]["features"]["objects"]
         category = boxes.get("feature", boxes)["category"]
-        assert len(category.get("feature", category)["names"]) == declared.classes
+        names = category.get("feature", category)["names"]
+        assert len(names) == known.classes
+        assert tuple(names) == TASKS[name].class_names
     with pytest.raises(UserError, match=f"task '{name}' is a detection set"):
         load_task(name, cache, real_data)

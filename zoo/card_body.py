@@ -140,7 +140,7 @@ def _training(checkpoint: Checkpoint) -> list[tuple[str, str]]:
             "Data",
             f"{run.images:,} images of {run.classes} classes of "
             f"{data.title if data else escaped(run.data)}"
-            f"{', a subset' if data and data.subset else ''}, at {image.px} px"
+            f"{', a subset' if data and run.images < data.train else ''}, at {image.px} px"
             + ("" if objective.needs_labels else "; the labels were not used"),
         ),
         ("Views", f"{views}: {strong if 'strong' in views else weak}"),

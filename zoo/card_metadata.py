@@ -66,7 +66,7 @@ def metadata(checkpoint: Checkpoint, repo: str) -> dict[str, Any]:
             f"arxiv:{ARXIV}",
             *([f"objective:{objective.name}"] if objective else []),
         ],
-        datasets=[data.hub] if data and data.hub else None,
+        datasets=[data.on_hub] if data and data.on_hub else None,
         model_name=checkpoint.name if scores else None,
         eval_results=scores or None,
         **extra,

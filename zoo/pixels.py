@@ -32,9 +32,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from eval.data import HASH_BYTES, Source, as_keys, image_hash, remembered_scan, stratified_part
+from eval.data import stratified_part
 from eval.errors import UserError, one_line
 from eval.images import decode
+from eval.sources import HASH_BYTES, Source, as_keys, image_hash, remembered_scan
 from zoo.sources import Part, check_classes, class_names, find, numbers
 
 VERSION = 1  # of the stored pixels: raise it when decoding or resizing changes

@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval import hub
-from eval.data import (
+from eval.errors import UserError, did_you_mean, one_line
+from eval.hubdata import load_at
+from eval.sources import (
     IMAGE_SUFFIXES,
     FolderSource,
     HubSource,
@@ -28,7 +30,6 @@ from eval.data import (
     open_parquet,
     parquet_batches,
 )
-from eval.errors import UserError, did_you_mean, one_line
 from eval.tasks import parse_task
 
 VALIDATION_NAMES = ("validation", "val", "valid")
@@ -169,8 +170,6 @@ def _folder_part(name: str, root: Path, need_labels: bool) -> Part:
 
 
 def _find_hub(text: str, image: str, label: str, need_labels: bool) -> Found:
-    from datasets import load_dataset
-
     parsed = parse_task(text)
     if parsed.test != "test":
         raise UserError(f"{text!r}: option 'test' is of no use here, nothing is tested")
@@ -178,12 +177,7 @@ def _find_hub(text: str, image: str, label: str, need_labels: bool) -> Found:
     label = parsed.label if parsed.label != "label" else label
     repo = parsed.value
     sha = hub.pin(repo, parsed.revision, "dataset", f"data {text!r}").sha
-    try:
-        tables = load_dataset(repo, parsed.config, revision=sha)
-    except Exception as error:
-        if "is a gated dataset" in str(error):  # its cause is not handed on
-            raise UserError(hub.gated(repo, f"data {text!r}")) from None
-        raise UserError(f"data set {repo!r} does not load: {one_line(error)}") from None
+    tables = load_at(repo, parsed.config, sha)
 
     def of(split: str) -> Part | None:
         if split not in tables:

@@ -9,9 +9,10 @@ import torch
 
 from eval import stats
 from eval.bank import FeatureBank
-from eval.data import TaskData, stratified_part
+from eval.data import TaskData
 from eval.protocols import Knn
 from eval.protocols.outcome import Outcome
+from eval.protocols.validation import held_out
 from eval.solvers.knn import nearest, predict, vote
 
 
@@ -22,9 +23,7 @@ def score(bank: FeatureBank, task: TaskData, settings: Knn, seed: int) -> Outcom
     x, y = bank.train
     x_test, y_test = bank.test
     classes = len(task.classes)
-    held = torch.from_numpy(
-        stratified_part(task.train.labels, task.train.keys, settings.validation, seed)
-    )
+    held = torch.from_numpy(held_out(task, settings.validation, seed))
     fit, val = (~held).nonzero().squeeze(1), held.nonzero().squeeze(1)
     ks = [k for k in settings.ks if k <= len(fit)] or [len(fit)]
     if dropped := sorted(set(settings.ks) - set(ks)):

@@ -11,9 +11,10 @@ import torch
 
 from eval import stats
 from eval.bank import FeatureBank
-from eval.data import TaskData, stratified_part
+from eval.data import TaskData
 from eval.protocols import Linear
 from eval.protocols.outcome import Outcome
+from eval.protocols.validation import held_out
 from eval.solvers.logistic import fit, search_c, standardise
 
 # The search stops early by design; the one fit that is reported gets the time it needs.
@@ -44,9 +45,7 @@ def _score(bank: FeatureBank, task: TaskData, settings: Linear, seed: int) -> Ou
     start = time.perf_counter()
     x, y = bank.train
     classes = len(task.classes)
-    held = torch.from_numpy(
-        stratified_part(task.train.labels, task.train.keys, settings.validation, seed)
-    )
+    held = torch.from_numpy(held_out(task, settings.validation, seed))
     mean, scale = standardise(x[~held])
     search = search_c(
         (x[~held] - mean) / scale, y[~held], (x[held] - mean) / scale, y[held], classes

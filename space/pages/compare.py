@@ -105,11 +105,11 @@ class Compare:
             if a not in known or b not in known or not task:
                 raise UserError("choose two models and a data set first")
             cases = disagreements(
-                a, b, task, self.desk.data_dir, self.desk.cache,
+                a, b, task, self.desk.data, self.desk.cache,
                 protocol="knn" if protocol == "knn" else "linear",
             )  # fmt: skip
         except UserError as why:
-            hint = "" if self.desk.data_dir else f" {_NO_DATA}"
+            hint = "" if self.desk.data else f" {_NO_DATA}"
             return [], f"**{escaped(str(why))}**{hint}", gr.update(visible=False)
         rows = [
             [i, c.truth, c.predicted_a, c.predicted_b, "A" if c.a_right else "B"]

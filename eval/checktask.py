@@ -1,0 +1,342 @@
+"""A task's data looked over before any model is: what the protocols can do with them.
+
+Nothing is decoded: sizes and modes come from the images' headers, copies from their hashes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eval.checkwords import SMALL, some, warnings_of
+from eval.checkwords import render as render
+from eval.contactsheet import contact_sheet as contact_sheet
+from eval.data import TaskData
+from eval.errors import UserError, one_line
+from eval.pool import Pool, eligible_classes, refusals
+from eval.protocols import Fewshot, Knn, Linear
+from eval.protocols.validation import held_out
+
+NAMED = 20  # unreadable images that are named
+GROUPS = 10  # groups of copies that are shown of each kind
+PLACES = 4  # places that are shown of a group
+
+
+@dataclass(frozen=True)
+class ClassCount:
+    name: str
+    train: int
+    test: int
+
+
+@dataclass(frozen=True)
+class Spread:
+    least: int
+    median: float
+    most: int
+
+
+@dataclass(frozen=True)
+class Images:
+    """What the headers say."""
+
+    width: Spread | None  # None: no header could be read
+    height: Spread | None
+    formats: dict[str, int]  # the most frequent first
+    modes: dict[str, int]
+    small: int  # with a side under SMALL pixels
+    turned: int  # by their EXIF orientation; sizes here are those before
+    unreadable: int
+    named: tuple[str, ...]  # the first NAMED unreadable ones, each with the reason
+    told: float  # of test: classes guessed from size, format and mode alone, as train has them
+    guessed: float  # of test: the largest class of train
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Groups of images whose bytes are equal."""
+
+    kind: str
+    groups: int
+    images: int  # in these groups
+    shown: tuple[tuple[str, ...], ...]  # places, of the largest groups
+
+
+@dataclass(frozen=True)
+class FewshotCheck:
+    n_way: int
+    queries: int
+    different: int  # images that episodes are drawn from
+    most_shots: int  # 0: nothing can be drawn
+    why_not: str
+    classes: dict[int, int]  # shot count: classes large enough for it
+    refused: dict[int, str]  # shot count: why
+
+
+@dataclass(frozen=True)
+class ProbeCheck:
+    """knn or linear."""
+
+    protocol: str
+    works: bool
+    findings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Check:
+    task: str
+    where: str
+    revision: str
+    split: str
+    split_hash: str
+    subset: bool
+    train: int
+    test: int
+    classes: tuple[ClassCount, ...]
+    images: Images
+    copies: tuple[Copies, ...]
+    fewshot: FewshotCheck
+    probes: tuple[ProbeCheck, ...]
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def check(data: TaskData, settings: Fewshot | None = None) -> Check:
+    """Look a task's data over. Reads every image's header, decodes none."""
+    size = len(data.classes)
+    per_class = [np.bincount(part.labels, minlength=size) for part in (data.train, data.test)]
+    counts = tuple(
+        ClassCount(name, int(a), int(b))
+        for name, a, b in zip(data.classes, *per_class, strict=True)
+    )
+    images = _images(data)
+    copies = _copies(data)
+    return Check(
+        task=data.name,
+        where=data.where,
+        revision=data.revision,
+        split=data.split,
+        split_hash=data.split_hash,
+        subset=data.subset,
+        train=len(data.train),
+        test=len(data.test),
+        classes=counts,
+        images=images,
+        copies=copies,
+        fewshot=_fewshot(data, settings or Fewshot()),
+        probes=(_probe(data, Knn()), _probe(data, Linear())),
+        notes=data.notes,
+        warnings=tuple(warnings_of(data, counts, images, copies)),
+    )
+
+
+# --------------------------------------------------------------------------- headers
+
+
+def _images(data: TaskData) -> Images:
+    from PIL import Image
+    from tqdm import tqdm
+
+    sizes: list[tuple[int, int]] = []
+    facts: dict[str, list[tuple[object, int]]] = {"train": [], "test": []}
+    formats: Counter[str] = Counter()
+    modes: Counter[str] = Counter()
+    turned = unreadable = 0
+    named: list[str] = []
+    total = len(data.train) + len(data.test)
+    bar = tqdm(total=total, desc="headers", unit="image", leave=False, disable=None)
+    with bar, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of odd EXIF and of large images, which are readable
+        for part in (data.train, data.test):
+            order = np.argsort(part.rows)
+            labels = iter(part.labels[order].tolist())
+            for row, content in part.source.images(part.rows[order]):
+                label = next(labels)
+                bar.update()
+                try:
+                    with Image.open(io.BytesIO(content)) as image:
+                        size, kind, mode = image.size, image.format or "?", image.mode
+                        # A PNG that keeps its EXIF behind the pixels would be decoded for it.
+                        known = kind != "PNG" or "exif" in image.info
+                        turn = known and image.getexif().get(0x0112, 1) != 1
+                except Exception as error:  # decoders raise whatever a broken file makes them
+                    unreadable += 1
+                    if len(named) < NAMED:
+                        place = f"{part.source.describe(row)} ({part.name})"
+                        named.append(f"{place}: {_no_image(content, error)}")
+                    continue
+                sizes.append(size)
+                facts[part.name].append(((size, kind, mode), label))
+                formats[kind] += 1
+                modes[mode] += 1
+                turned += turn
+    both = np.asarray(sizes, np.int64).reshape(-1, 2)
+    told, guessed = _told(facts["train"], facts["test"])
+    return Images(
+        told=told,
+        guessed=guessed,
+        width=_spread(both[:, 0]),
+        height=_spread(both[:, 1]),
+        formats=dict(formats.most_common()),
+        modes=dict(modes.most_common()),
+        small=int((both.min(1) < SMALL).sum()) if sizes else 0,
+        turned=turned,
+        unreadable=unreadable,
+        named=tuple(named),
+    )
+
+
+def _told(
+    train: Sequence[tuple[object, int]], test: Sequence[tuple[object, int]]
+) -> tuple[float, float]:
+    """Shares of test answered right by (the fact's most frequent class, the most frequent class).
+
+    Learnt on train alone, so that facts no two images share tell nothing.
+    """
+    if not train or not test:
+        return 0.0, 0.0
+    by_fact: dict[object, Counter[int]] = {}
+    for fact, label in train:
+        by_fact.setdefault(fact, Counter())[label] += 1
+    common = Counter(label for _, label in train).most_common(1)[0][0]
+    answer = {fact: seen.most_common(1)[0][0] for fact, seen in by_fact.items()}
+    told = sum(answer.get(fact, common) == label for fact, label in test)
+    return told / len(test), sum(common == label for _, label in test) / len(test)
+
+
+def _no_image(content: bytes, error: Exception) -> str:
+    """Why bytes are no image; Pillow's own words name an address in memory."""
+    from PIL import UnidentifiedImageError
+
+    start = content[:200].lstrip().lower()
+    if not content:
+        return "it is empty"
+    if start.startswith(b"version https://git-lfs"):
+        return "it is a Git LFS pointer; fetch the files with `git lfs pull`"
+    if start.startswith((b"<!doctype html", b"<html")):
+        return "it is a web page"
+    if isinstance(error, UnidentifiedImageError):
+        return "it is in no image format that Pillow knows"
+    return one_line(error, 120)
+
+
+def _spread(values: NDArray[np.int64]) -> Spread | None:
+    if len(values) == 0:
+        return None
+    return Spread(int(values.min()), float(np.median(values)), int(values.max()))
+
+
+# --------------------------------------------------------------------------- copies
+
+
+def _copies(data: TaskData) -> tuple[Copies, ...]:
+    keys = np.concatenate([data.train.keys, data.test.keys])
+    labels = np.concatenate([data.train.labels, data.test.labels])
+    in_test = np.arange(len(keys)) >= len(data.train)
+    _, group_of = np.unique(keys, return_inverse=True)
+    group_of = group_of.reshape(-1)
+    members = np.argsort(group_of, kind="stable")  # train before test within a group
+    train = np.bincount(group_of[~in_test], minlength=group_of.max() + 1)
+    test = np.bincount(group_of[in_test], minlength=len(train))
+    begin = np.concatenate([[0], np.cumsum(train + test)])
+    ordered = labels[members]
+    two = np.maximum.reduceat(ordered, begin[:-1]) > np.minimum.reduceat(ordered, begin[:-1])
+
+    def place(index: int) -> str:
+        test_row = index - len(data.train)
+        part, row = (data.test, test_row) if test_row >= 0 else (data.train, index)
+        where = part.source.describe(int(part.rows[row]))
+        return f"{where} ({part.name}, {data.classes[part.labels[row]]!r})"
+
+    def places(group: int, which: str) -> tuple[str, ...]:
+        rows = members[begin[group] : begin[group + 1]]
+        rows = rows[~in_test[rows]] if which == "train" else rows
+        rows = rows[in_test[rows]] if which == "test" else rows
+        if which == "" and len(rows) > PLACES:  # show both sides, and both labels
+            _, first = np.unique(np.stack([in_test[rows], labels[rows]]), axis=1, return_index=True)
+            rows = np.concatenate([rows[np.sort(first)], np.delete(rows, first)])
+        more = len(rows) - PLACES
+        shown = [place(i) for i in rows[:PLACES].tolist()]
+        return (*shown, f"and {more:,} more") if more > 0 else tuple(shown)
+
+    found = []
+    for kind, which, size, mask in (
+        ("within train", "train", train, train > 1),
+        ("within test", "test", test, test > 1),
+        ("across train and test", "", train + test, (train > 0) & (test > 0)),
+        ("under two labels", "", train + test, two),
+    ):
+        groups = np.flatnonzero(mask)
+        largest = groups[np.argsort(-size[groups], kind="stable")][:GROUPS]
+        shown = tuple(places(g, which) for g in largest.tolist())
+        found.append(Copies(kind, len(groups), int(size[groups].sum()), shown))
+    return tuple(found)
+
+
+# --------------------------------------------------------------------------- protocols
+
+
+def _fewshot(data: TaskData, settings: Fewshot) -> FewshotCheck:
+    pool = Pool.of(data)
+    sizes = sorted(np.unique(pool.labels, return_counts=True)[1].tolist(), reverse=True)
+    room = sizes[settings.n_way - 1] - settings.queries if len(sizes) >= settings.n_way else 0
+    most = max(room, 0)
+    one = dataclasses.replace(settings, shots=(1,))
+    return FewshotCheck(
+        n_way=settings.n_way,
+        queries=settings.queries,
+        different=len(pool.rows),
+        most_shots=most,
+        why_not="" if most else refusals(pool, one)[1],
+        classes={k: len(eligible_classes(pool, k, settings.queries)) for k in settings.shots},
+        refused=refusals(pool, settings),
+    )
+
+
+def _probe(data: TaskData, settings: Knn | Linear) -> ProbeCheck:
+    """What knn and linear meet: both choose on the same held-out part of train, then use all."""
+    protocol, choice = ("knn", "k") if isinstance(settings, Knn) else ("linear", "C")
+    train, test = data.train, data.test
+    try:
+        held = held_out(data, settings.validation, 0)
+    except UserError as error:
+        return ProbeCheck(protocol, False, (str(error),))
+    present = np.unique(train.labels)
+    findings = []
+    if len(lost := np.setdiff1d(present, train.labels[~held])):
+        findings.append(
+            f"{_classes(data, lost)} in the validation part alone, for want of a second different "
+            f"image: always wrong while {choice} is chosen, known to the final classifier"
+        )
+    if len(lost := np.setdiff1d(present, train.labels[held])):
+        findings.append(
+            f"{_classes(data, lost)} not in the validation part, on which {choice} is chosen"
+        )
+    if len(strange := np.setdiff1d(test.labels, present)):
+        images = int(np.isin(test.labels, strange).sum())
+        findings.append(
+            f"{_classes(data, strange)} without a training image: {images:,} test images can only "
+            "be answered wrongly"
+        )
+    return ProbeCheck(protocol, True, tuple(findings))
+
+
+def _classes(data: TaskData, labels: NDArray[np.int64]) -> str:
+    names = some([data.classes[i] for i in labels.tolist()])
+    return f"class {names} is" if len(labels) == 1 else f"{len(labels):,} classes ({names}) are"
+
+
+def as_json(found: Check) -> dict[str, Any]:
+    """The check as plain values; shot counts, as keys, are strings."""
+    tree = dataclasses.asdict(found)
+    for key in ("classes", "refused"):
+        tree["fewshot"][key] = {str(k): v for k, v in tree["fewshot"][key].items()}
+    return tree

@@ -1,0 +1,286 @@
+"""A check in words: what to be warned of, and tables for a terminal or Markdown."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from eval.data import TaskData
+from eval.sources import IMAGE_SUFFIXES
+from eval.text import escaped, text_table
+
+if TYPE_CHECKING:
+    from eval.checktask import Check, ClassCount, Copies, Images
+
+MOST_ROWS = 24  # classes in the printed table; --json has all
+SMALL = 32  # pixels
+FEW_TEST = 10
+FEW_TRAIN = 5
+GREY = {"1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "I;16N", "F"}
+ALPHA = {"RGBA", "LA", "PA", "RGBa", "La"}
+
+
+def warnings_of(
+    data: TaskData, counts: Sequence[ClassCount], images: Images, copies: Sequence[Copies]
+) -> Iterator[str]:
+    if images.unreadable:
+        yield (
+            f"{_number(images.unreadable, 'image')} cannot be read: every protocol stops at the "
+            "first; take them out or fetch them anew"
+        )
+    by_kind = {c.kind: c for c in copies}
+    if data.duplicates:
+        yield (
+            f"{data.duplicates:,} of {_number(len(data.test), 'test image')} also in train: knn "
+            "and linear have seen the answer"
+        )
+    if (ambiguous := by_kind["under two labels"]).groups:
+        yield (
+            f"{_number(ambiguous.images, 'image')} under two labels (the bytes are equal): one "
+            "label is always wrong; fewshot leaves them out"
+        )
+    yield from _count_warnings(counts)
+    yield from _header_warnings(images, len(data.test))
+    yield from _name_warnings(data.classes)
+
+
+def _count_warnings(counts: Sequence[ClassCount]) -> Iterator[str]:
+    def named(wanted: Callable[[ClassCount], bool]) -> str:
+        names = [c.name for c in counts if wanted(c)]
+        return f"{_number(len(names), 'class', 'classes')} ({some(names)})" if names else ""
+
+    trained = [c for c in counts if c.train]
+    large = max(trained, key=lambda c: c.train)
+    small = min(trained, key=lambda c: c.train)
+    if large.train > 10 * small.train:
+        yield (
+            f"strong imbalance: {_quoted(large.name)} has {large.train:,} training images, "
+            f"{_quoted(small.name)} {small.train:,}; read the mean per class beside top-1"
+        )
+    total = sum(c.train for c in trained)
+    if len(trained) > total / 2:
+        yield (
+            f"{len(trained):,} classes for {total:,} training images: is the label column an id, "
+            "or a value that is measured?"
+        )
+    if which := named(lambda c: not c.train and not c.test):
+        yield f"{which} without any image"
+    if which := named(lambda c: not c.train and c.test > 0):
+        yield f"{which} without a training image, though in test"
+    if which := named(lambda c: 0 < c.train < FEW_TRAIN):
+        yield f"{which} with fewer than {FEW_TRAIN} training images"
+    if which := named(lambda c: c.train > 0 and not c.test):
+        yield f"{which} without a test image: no score speaks of them"
+    if which := named(lambda c: 0 < c.test < FEW_TEST):
+        yield f"{which} with fewer than {FEW_TEST} test images: the accuracy of each is coarse"
+
+
+def _header_warnings(images: Images, tests: int) -> Iterator[str]:
+    error = np.sqrt(images.guessed * (1 - images.guessed) / tests)
+    if images.told - images.guessed > max(0.1, 3 * error):
+        yield (
+            f"size, format and mode alone tell the class of {images.told:.0%} of the test images "
+            f"(the largest class: {images.guessed:.0%}): classes may come from different sources, "
+            "and a model can go by that"
+        )
+    if images.small:
+        yield (
+            f"{_number(images.small, 'image')} with a side under {SMALL} px: models enlarge them "
+            "and see little in them"
+        )
+    modes = images.modes
+    grey = sum(n for mode, n in modes.items() if mode in GREY)
+    read = sum(modes.values())
+    if 0 < grey < read:
+        yield (
+            f"grey images ({grey:,}) and colour images ({read - grey:,}) are mixed: where one "
+            "class is mostly grey, a model may go by that"
+        )
+    if alpha := sum(n for mode, n in modes.items() if mode in ALPHA):
+        yield (
+            f"{_number(alpha, 'image')} with transparency, which is dropped: the colour under it "
+            "shows, often black"
+        )
+    if printed := modes.get("CMYK", 0):
+        yield (
+            f"{_number(printed, 'image')} in CMYK, converted without the colour profile: colours "
+            "may be off"
+        )
+    if deep := sum(n for mode, n in modes.items() if mode[0] in "IF"):
+        yield (
+            f"{_number(deep, 'image')} with more than 8 bits: scaled from 16 bits (floats: from "
+            "0..255), so that values which use fewer bits turn nearly black; see the contact sheet"
+        )
+
+
+def _name_warnings(names: Sequence[str]) -> Iterator[str]:
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(_folded(name), []).append(name)
+    if same := [" and ".join(map(_quoted, group)) for group in alike.values() if len(group) > 1]:
+        more = f" and {len(same) - 5:,} more" if len(same) > 5 else ""
+        yield (
+            "classes that differ only by case, spaces or accents' form: "
+            f"{'; '.join(same[:5])}{more}: are they one?"
+        )
+    if all(re.fullmatch(r"class \d+", name) for name in names):
+        yield "the classes have numbers for names: the source declares none"
+    if measured := [n for n in names if re.fullmatch(r"[-+]?\d*[.,]\d+(e[-+]?\d+)?", n.strip())]:
+        yield f"class names that are decimal numbers ({some(measured)}): are they measurements?"
+    elif all(re.fullmatch(r"[-+]?\d+", name.strip()) for name in names):
+        yield f"the class names are numbers ({some(names)}): are they classes, not amounts or ids?"
+    if paths := [n for n in names if _like_a_path(n)]:
+        yield f"class names that look like paths ({some(paths)}): is it the right column?"
+
+
+def _folded(name: str) -> str:
+    """A name without what one label is often written with differently."""
+    plain = unicodedata.normalize("NFKC", name).casefold().strip()
+    return re.sub(r"(?<=[^\W_])[\s_-]+(?=[^\W_])", " ", plain)
+
+
+def _like_a_path(name: str) -> bool:
+    suffix = re.search(r"\.\w+$", name)
+    if suffix and suffix[0].lower() in IMAGE_SUFFIXES:
+        return True
+    return name.startswith(("/", "./", "../", "~/")) or "\\" in name or "://" in name
+
+
+def _number(count: int, one: str, many: str = "") -> str:
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def _quoted(name: str) -> str:
+    return repr(name if len(name) <= 60 else name[:57] + "...")
+
+
+def some(names: Sequence[str], most: int = 5) -> str:
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(map(_quoted, names[:most])) + more
+
+
+# --------------------------------------------------------------------------- words
+
+
+def render(found: Check, *, markdown: bool = False) -> str:
+    """The check for a terminal, or as Markdown."""
+
+    def foreign(text: object) -> str:
+        return escaped(_shown(text)) if markdown else _shown(text)
+
+    def title(text: str) -> str:
+        return f"\n### {text}\n" if markdown else f"\n{text}"
+
+    def bullets(lines: Sequence[str]) -> list[str]:
+        return [f"- {foreign(line)}" for line in lines]
+
+    def table(header: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
+        return text_table(header, [[foreign(c) for c in line] for line in lines], markdown)
+
+    head = (
+        f"{found.task}: {_number(len(found.classes), 'class', 'classes')}, "
+        f"{found.train:,} training and {found.test:,} test images"
+    )
+    facts = [f"source: {found.where}"]
+    facts += [f"revision: {found.revision}"] if found.revision else []
+    facts += [f"split: {found.split}"] if found.split else []
+    facts += ["less than the whole data set"] if found.subset else []
+    out = [f"## {foreign(head)}\n" if markdown else foreign(head)]
+    out += bullets([*facts, f"split hash: {found.split_hash}", *found.notes])
+
+    out += [title("Classes"), *bullets(list(_balance(found.classes)))]
+    rows = [(_cell(c.name), f"{c.train:,}", f"{c.test:,}") for c in _table_classes(found.classes)]
+    out += ["", table(("class", "train", "test"), rows)]
+    if hidden := len(found.classes) - len(rows):
+        out.append(f"\n{hidden:,} classes between the largest and the smallest are in --json only")
+
+    out += [title("Images, by their headers"), *_sizes(found.images, table)]
+    out += bullets(found.images.named)
+    if (more := found.images.unreadable - len(found.images.named)) > 0:
+        out.append(f"- and {more:,} more that cannot be read")
+
+    out.append(title("Copies (equal bytes)"))
+    if any(c.groups for c in found.copies):
+        out.append(
+            table(
+                ("where", "groups", "images"),
+                [(c.kind, f"{c.groups:,}", f"{c.images:,}") for c in found.copies],
+            )
+        )
+        for c in found.copies:
+            if c.shown:
+                of = f" ({len(c.shown)} of {c.groups:,})" if c.groups > len(c.shown) else ""
+                out += [f"\n{c.kind}{of}:" + "\n" * markdown]
+                out += bullets(["; ".join(group) for group in c.shown])
+    else:
+        out.append("none")
+
+    out.append(title("Protocols, with their default settings"))
+    out.append(table(("protocol", "works", "in detail"), list(_verdicts(found))))
+    reasons = [f"{p.protocol}: {finding}" for p in found.probes for finding in p.findings]
+    if found.fewshot.most_shots:  # else the table says it
+        reasons += [f"fewshot: {why}" for why in found.fewshot.refused.values()]
+    out += ["", *bullets(reasons)] if reasons else []
+
+    out += [title("Warnings"), *(bullets(found.warnings) or ["none"])]
+    return "\n".join(out)
+
+
+def _balance(classes: Sequence[ClassCount]) -> Iterator[str]:
+    for part in ("train", "test"):
+        sizes = np.asarray([getattr(c, part) for c in classes])
+        low, middle, high = sizes.min(), np.median(sizes), sizes.max()
+        yield f"{part}: {low:,} to {high:,} images a class, median {middle:,.10g}"
+
+
+def _table_classes(classes: Sequence[ClassCount]) -> list[ClassCount]:
+    """The largest first; of many, both ends."""
+    order = sorted(classes, key=lambda c: (-c.train, -c.test))
+    half = MOST_ROWS // 2
+    return order if len(order) <= MOST_ROWS else order[:half] + order[-half:]
+
+
+def _sizes(images: Images, table: Callable[..., str]) -> Iterator[str]:
+    if images.width is None or images.height is None:
+        yield "no image could be read"
+        return
+    sides = (("width", images.width), ("height", images.height))
+    lines = [(n, f"{s.least:,}", f"{s.median:,.10g}", f"{s.most:,}") for n, s in sides]
+    yield table(("px", "least", "median", "most"), lines)
+    modes = ", ".join(f"{mode} {n:,}" for mode, n in images.modes.items())
+    formats = ", ".join(f"{kind} {n:,}" for kind, n in images.formats.items())
+    turned = f"; turned by EXIF: {images.turned:,}" if images.turned else ""
+    yield f"\nformats: {formats}; modes: {modes}{turned}"
+
+
+def _verdicts(found: Check) -> Iterator[tuple[str, str, str]]:
+    few = found.fewshot
+    shots, taking = ("/".join(map(str, part)) for part in (few.classes, few.classes.values()))
+    if few.most_shots:
+        up_to = f"up to {few.most_shots:,}-shot ({few.n_way}-way, {few.queries} queries)"
+        works = few.classes.keys() - few.refused.keys()
+        yield (
+            "fewshot",
+            "no" if not works else "yes, but" if few.refused else "yes",
+            f"{up_to}; classes at {shots} shots: {taking}",
+        )
+    else:
+        yield "fewshot", "no", few.why_not
+    for probe in found.probes:
+        works_out = "yes" if not probe.findings else "yes, but" if probe.works else "no"
+        yield probe.protocol, works_out, "see below" if probe.findings else "nothing in the way"
+
+
+def _cell(name: str) -> str:
+    """A class name in a table: quoted where it would not show as it is."""
+    return name[:57] + "..." if len(name) > 60 else name if _shown(name) == name else repr(name)
+
+
+def _shown(text: object) -> str:
+    """Foreign text that moves no cursor: what cannot be printed stands as its escape."""
+    line = " ".join(str(text).split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)

@@ -1,0 +1,116 @@
+"""Somebody else's copy of a declared data set on the Hub, held against the declaration."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from eval import hub
+from eval.data import TaskData, assemble, resplit
+from eval.errors import UserError
+from eval.sources import HubSource, ParquetSource, remembered_scan
+from eval.tasks import HubCopy, SplitRule, Task
+
+
+def load_copy(task: Task, split: str, cache: Path, revision: str) -> TaskData:
+    """Somebody else's copy: pooled and split by the rule, or in the authors' parts."""
+    copy, what = task.hub, f"task {task.name!r}"
+    if copy is None:
+        raise UserError("no copy on the Hub is known")
+    rule = task.split_named(split)
+    if rule.rule == "groups" and not copy.group:
+        others = [s.name for s in task.splits if s.rule != "groups"]
+        raise UserError(
+            f"copy {copy.repo!r} of {task.name!r} does not say which images belong together, so it "
+            f"cannot give split {rule.name!r}; name the task as {task.name}@{others[0]}"
+        )
+    sha = _commit(copy, revision)
+    where = f"hub:{copy.repo}"
+    notes: tuple[str, ...] = ()
+    if rule.rule == "official":
+        train_source, test_source = (_read(copy, sha, p) for p in (copy.train, copy.test))
+        found = assemble(task.name, where, sha, train_source, test_source, cache, what)
+    else:
+        source = _read(copy, sha, copy.parts)
+        scan, _ = remembered_scan(source, cache, what)
+        names = scan.names or tuple(f"class {i}" for i in range(task.classes))
+        order = np.arange(len(scan.labels))
+        if copy.name:
+            order = np.argsort(np.asarray(source.column(copy.name), str), kind="stable")
+        else:
+            notes = ("split in the row order of this copy, so not the study's very split",)
+        groups = source.column(copy.group) if rule.rule == "groups" else None
+        train, test = resplit(what, names, rule, source, order, groups, cache)
+        found = TaskData(task.name, where, sha, names, train, test)
+    _check_copy(task, rule, copy, found)
+    classes = task.class_names or found.classes
+    return dataclasses.replace(found, classes=classes, declared=task, split=rule.name, notes=notes)
+
+
+def _read(copy: HubCopy, sha: str, parts: Sequence[str]) -> HubSource | ParquetSource:
+    """Some of the copy's splits, one after the other."""
+    if not copy.files:
+        config = copy.config or None
+        split = "+".join(parts)
+        return HubSource(copy.repo, sha, config, split, copy.image, copy.label, copy.single_of)
+    # Its commit names no splits: the files are taken as they are.
+    patterns = [copy.files.format(part=part) for part in parts]
+    folder = hub.snapshot(copy.repo, sha, tuple(patterns), f"data set {copy.repo!r}")
+    files = tuple(file for pattern in patterns for file in sorted(folder.glob(pattern)))
+    if not files:
+        raise UserError(f"{copy.repo!r} has no files {', '.join(patterns)} at {sha[:12]}")
+    return ParquetSource(files, copy.image, copy.label)
+
+
+def _commit(copy: HubCopy, revision: str) -> str:
+    """The copy's commit. Where only seven digits are known, main must still be there."""
+    what = f"data set {copy.repo!r}"
+    if revision or len(copy.revision) == 40:
+        return hub.pin(copy.repo, revision or copy.revision, "dataset", what).sha
+    sha = hub.pin(copy.repo, None, "dataset", what).sha
+    if not sha.startswith(copy.revision):
+        raise UserError(
+            f"{copy.repo!r} has moved on to commit {sha[:12]} since it was declared at "
+            f"{copy.revision}"
+        )
+    return sha
+
+
+def _check_copy(task: Task, rule: SplitRule, copy: HubCopy, found: TaskData) -> None:
+    """Raises UserError where a copy is not the declared set."""
+    for number, (ours, theirs) in enumerate(
+        zip(task.class_names, found.classes, strict=False) if _named(found.classes) else ()
+    ):
+        if _plain(ours) != _plain(theirs):
+            raise UserError(
+                f"copy {copy.repo!r} of {task.name!r} calls class {number} {theirs!r} where the "
+                f"set has {ours!r}"
+            )
+    if len(found.classes) != task.classes:
+        raise UserError(
+            f"copy {copy.repo!r} of {task.name!r} has {len(found.classes)} classes, not "
+            f"{task.classes}"
+        )
+    for part, declared in ((found.train, rule.train), (found.test, rule.test)):
+        if declared and len(part) != declared:
+            raise UserError(
+                f"copy {copy.repo!r} of {task.name!r} has {len(part):,} images in {part.name}, "
+                f"not {declared:,}"
+            )
+    total = len(found.train) + len(found.test)
+    if total != task.images:
+        raise UserError(
+            f"copy {copy.repo!r} of {task.name!r} has {total:,} images, not {task.images:,}"
+        )
+
+
+def _named(classes: Sequence[str]) -> bool:
+    return not all(re.fullmatch(r"class \d+|\d+", name) for name in classes)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())

@@ -1,0 +1,53 @@
+"""A data set of the Hub at one commit, through ``datasets``, and at no other commit."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+from eval import hub
+from eval.errors import UserError, one_line
+
+
+def load_at(repo: str, config: str | None, sha: str, split: str | None = None) -> Any:
+    """The table of a split (a sum such as train+test is one), or all splits by name.
+
+    What was read once needs no network again. Raises UserError where the data set is gone, gated,
+    or not in the cache while the Hub is out of reach.
+    """
+    what = f"data set {repo!r}"
+    try:
+        builder = _builder(repo, config, sha)
+        if builder is not None:
+            hub.patiently(builder.download_and_prepare)
+            return builder.as_dataset(split)
+    except Exception as error:
+        if "gated" in str(error):  # its cause is not handed on
+            raise UserError(hub.gated(repo, what)) from None
+        if "cannot be accessed" in str(error) or "NotFound" in type(error).__name__:
+            hub.pin(repo, None, "dataset", what)  # says why
+        raise UserError(f"{what} does not load: {one_line(error)}") from None
+    raise UserError(
+        f"{what}: the Hub cannot be reached and commit {sha[:12]} is not in the local cache"
+    )
+
+
+def _builder(repo: str, config: str | None, sha: str) -> Any:
+    from datasets import load_dataset_builder
+    from datasets.packaged_modules.cache.cache import Cache
+    from huggingface_hub import HfApi, constants
+
+    if not constants.HF_HUB_OFFLINE:
+        # datasets does not wait for a busy Hub: it takes what it has
+        with contextlib.suppress(Exception):
+            hub.patiently(lambda: HfApi().dataset_info(repo, revision=sha, timeout=30))
+    builder = load_dataset_builder(repo, config, revision=sha)
+    if builder.hash == sha:
+        return builder
+    # Without the Hub it takes the latest commit of its cache, whichever was asked for.
+    cached = Cache(
+        dataset_name=builder.dataset_name, repo_id=repo, config_name=builder.config.name,
+        version=str(builder.config.version), hash=sha,
+    )  # fmt: skip
+    return cached if Path(cached.cache_dir).is_dir() else None

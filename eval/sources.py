@@ -1,0 +1,432 @@
+"""Where images lie (Parquet files, class folders, the Hub) and what one pass over them finds.
+
+Pixels are never kept: images stream from the source when a backbone needs them.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eval.errors import UserError, one_line
+from eval.files import atomic_file
+from eval.hubdata import load_at
+
+HASH_BYTES = 16  # of sha256: 128 bits tell images apart
+MOST_CLASSES = 1_000_000  # a larger label is an id or a time, not a class
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+
+
+class Source(Protocol):
+    """Where the images of one split lie, in the source's own order."""
+
+    def fingerprint(self) -> list[Any]:
+        """Cheap facts (names, sizes, times) that change when the content does."""
+
+    def scan(self) -> Scan:
+        """One pass over all rows: labels and the hash of each image. Raises UserError."""
+
+    def images(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, bytes]]:
+        """(row, file bytes) for ascending source rows, streaming, memory bounded."""
+
+    def describe(self, row: int) -> str:
+        """A row in words, for error messages."""
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What one pass over a source finds. ``labels`` are raw: ints, or strings to be mapped."""
+
+    labels: list[Any]
+    hashes: NDArray[np.uint8]  # [N, HASH_BYTES]
+    names: tuple[str, ...] | None  # class names where the source declares them
+
+
+def as_keys(hashes: NDArray[np.uint8]) -> NDArray[np.void]:
+    flat = np.ascontiguousarray(hashes)
+    return flat.view(np.dtype((np.void, HASH_BYTES))).reshape(-1)
+
+
+def image_hash(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()[:HASH_BYTES]
+
+
+# --------------------------------------------------------------------------- sources
+
+
+@dataclass(frozen=True)
+class ParquetSource:
+    """Parquet files in the Hugging Face layout: image {bytes, path} and label columns."""
+
+    files: tuple[Path, ...]
+    image: str = "image"
+    label: str = "label"
+
+    def fingerprint(self) -> list[Any]:
+        facts = [(str(f), (s := f.stat()).st_size, s.st_mtime_ns) for f in self.files]
+        return ["parquet", facts, self.image, self.label]
+
+    def describe(self, row: int) -> str:
+        for file in self.files:
+            here = open_parquet(file).metadata.num_rows
+            if row < here:
+                break
+            row -= here
+        return f"row {row} of {file.parent.name}/{file.name}"
+
+    def scan(self) -> Scan:
+        labels: list[Any] = []
+        hashes: list[bytes] = []
+        names: tuple[str, ...] | None = None
+        for file in self.files:
+            parquet = open_parquet(file)
+            columns = parquet.schema_arrow.names
+            for role, column in (("image", self.image), ("label", self.label)):
+                if column not in columns:
+                    raise UserError(
+                        f"{file} has no {role} column {column!r}; its columns are "
+                        f"{', '.join(columns)}"
+                    )
+            if parquet.metadata.num_rows == 0:
+                continue
+            declared = declared_names(parquet.schema_arrow.metadata, self.label)
+            if names and declared and declared != names:
+                raise UserError(f"{file} declares other class names than the files before it")
+            names = names or declared
+            begin = len(hashes)
+            for batch in parquet_batches(parquet, file, columns=[self.image, self.label]):
+                labels += batch.column(self.label).to_pylist()
+                for data in self._bytes_of(batch.column(self.image), file, len(hashes) - begin):
+                    hashes.append(image_hash(data))
+        return Scan(labels, _stack(hashes), names)
+
+    def _bytes_of(self, column: Any, file: Path, first: int) -> Iterator[bytes]:
+        import pyarrow as pa
+
+        if pa.types.is_struct(column.type) and column.type.get_field_index("bytes") >= 0:
+            column = column.field("bytes")
+        if not (pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)):
+            raise UserError(
+                f"column {self.image!r} of {file} is of type {column.type}, not encoded images "
+                "(binary, or a struct with a 'bytes' field)"
+            )
+        for i, value in enumerate(column):
+            if (data := value.as_py()) is None:
+                raise UserError(f"row {first + i} of {file} holds no image bytes")
+            yield data
+
+    def column(self, name: str) -> list[Any]:
+        """A further column, row by row. Raises UserError where there is none of that name."""
+        values: list[Any] = []
+        for file in self.files:
+            parquet = open_parquet(file)
+            if name not in parquet.schema_arrow.names:
+                raise UserError(
+                    f"{file} has no column {name!r}; its columns are "
+                    f"{', '.join(parquet.schema_arrow.names)}"
+                )
+            values += parquet.read(columns=[name])[name].to_pylist()
+        return values
+
+    def images(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, bytes]]:
+        wanted = iter(rows.tolist())
+        row = next(wanted, None)
+        start = 0
+        for file in self.files:
+            parquet = open_parquet(file)
+            groups = []  # row groups that hold a wanted row; others are never read
+            begin = start
+            for g in range(parquet.metadata.num_row_groups):
+                end = begin + parquet.metadata.row_group(g).num_rows
+                if np.searchsorted(rows, begin) < np.searchsorted(rows, end):
+                    groups.append((g, begin))
+                begin = end
+            start = begin
+            for g, first in groups:
+                for batch in parquet_batches(parquet, file, row_groups=[g], columns=[self.image]):
+                    last = first + len(batch)
+                    while row is not None and row < last:
+                        piece = batch.column(0).slice(row - first, 1)
+                        yield row, next(self._bytes_of(piece, file, row))
+                        row = next(wanted, None)
+                    first = last
+
+
+def open_parquet(file: Path) -> Any:
+    import pyarrow.parquet as pq
+
+    try:
+        # Streamed pages, not whole column chunks: memory stays flat however long the file is.
+        return pq.ParquetFile(file, pre_buffer=False, buffer_size=1 << 20)
+    except Exception as error:
+        raise UserError(f"{file} cannot be read as Parquet: {one_line(error)}") from None
+
+
+def parquet_batches(parquet: Any, file: Path, **which: Any) -> Iterator[Any]:
+    """Record batches of a Parquet file. Raises UserError where its pages are damaged."""
+    try:
+        yield from parquet.iter_batches(256, **which)
+    except Exception as error:
+        raise UserError(f"{file} cannot be read as Parquet: {one_line(error)}") from None
+
+
+def declared_names(metadata: dict[bytes, bytes] | None, label: str) -> tuple[str, ...] | None:
+    try:
+        info = json.loads((metadata or {})[b"huggingface"])["info"]["features"][label]
+    except (KeyError, ValueError, TypeError):
+        return None
+    return tuple(info["names"]) if info.get("_type") == "ClassLabel" else None
+
+
+@dataclass(frozen=True)
+class FolderSource:
+    """Image files of one folder a class; the class is the folder's name."""
+
+    root: Path
+    files: tuple[str, ...]  # relative to root, sorted
+    names: tuple[str, ...]
+
+    def fingerprint(self) -> list[Any]:
+        stats = [(f, (s := (self.root / f).stat()).st_size, s.st_mtime_ns) for f in self.files]
+        return ["folder", str(self.root), stats, self.names]
+
+    def describe(self, row: int) -> str:
+        return f"file {self.root / self.files[row]}"
+
+    def scan(self) -> Scan:
+        labels = [self.names.index(Path(f).parts[0]) for f in self.files]
+        hashes = [image_hash((self.root / f).read_bytes()) for f in self.files]
+        return Scan(labels, _stack(hashes), self.names)
+
+    def images(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, bytes]]:
+        for row in rows.tolist():
+            yield row, (self.root / self.files[row]).read_bytes()
+
+
+@dataclass(frozen=True)
+class ListedSource:
+    """Image files that a table lists with their labels."""
+
+    root: Path
+    files: tuple[str, ...]  # relative to root, or absolute
+    classes: tuple[str, ...]  # each file's
+
+    def fingerprint(self) -> list[Any]:
+        stats = [(f, (s := self._path(f).stat()).st_size, s.st_mtime_ns) for f in self.files]
+        return ["listed", str(self.root), stats, self.classes]
+
+    def _path(self, file: str) -> Path:
+        return self.root / file
+
+    def describe(self, row: int) -> str:
+        return f"file {self._path(self.files[row])}"
+
+    def scan(self) -> Scan:
+        hashes = [image_hash(self._path(f).read_bytes()) for f in self.files]
+        return Scan(list(self.classes), _stack(hashes), None)
+
+    def images(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, bytes]]:
+        for row in rows.tolist():
+            yield row, self._path(self.files[row]).read_bytes()
+
+
+def read_table(file: Path, columns: dict[str, str], what: str) -> dict[str, list[str]]:
+    """The named columns of a CSV file. Raises UserError for a file, a column or a row that is not
+    as promised; images that are missing are named."""
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as lines:
+            reader = csv.DictReader(lines, skipinitialspace=True)
+            rows = [(reader.line_num, row) for row in reader]
+            header = list(reader.fieldnames or ())
+    except OSError as error:
+        raise UserError(f"{what}: {str(file)!r} cannot be read: {error.strerror}") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{what}: {str(file)!r} is no CSV in UTF-8: {one_line(error)}") from None
+    if not rows:
+        raise UserError(f"{what}: {str(file)!r} has no rows")
+    for role, column in columns.items():
+        if column not in header:
+            raise UserError(
+                f"{what}: {str(file)!r} has no {role} column {column!r}; its columns are "
+                f"{', '.join(header)}"
+            )
+    table = {role: [row[column] or "" for _, row in rows] for role, column in columns.items()}
+    for role, values in table.items():
+        if "" in values:
+            line = rows[values.index("")][0]
+            raise UserError(f"{what}: line {line} of {str(file)!r} has no {role}")
+    gone = [name for name in table["image"] if not _is_file(file.parent / name)]
+    if gone:
+        raise UserError(
+            f"{what}: {len(gone):,} of {len(rows):,} images are missing, the first is "
+            f"{str(file.parent / gone[0])[:300]!r}"
+        )
+    return table
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a text that is no name of a file
+        return False
+
+
+@dataclass(frozen=True)
+class HubSource:
+    """One split of a Hub data set at a pinned commit, read through ``datasets``.
+
+    ``split`` may be a sum, such as train+test. With ``single_of`` the labels are lists, and the
+    rows whose list has exactly one entry, one of these, are the rows of the source.
+    """
+
+    repo: str
+    sha: str
+    config: str | None
+    split: str
+    image: str
+    label: str
+    single_of: tuple[str, ...] = ()
+
+    def fingerprint(self) -> list[Any]:
+        facts = ["hub", self.repo, self.sha, self.config, self.split, self.image, self.label]
+        return [*facts, self.single_of] if self.single_of else facts
+
+    def describe(self, row: int) -> str:
+        return f"row {row} of split {self.split!r} of {self.repo}"
+
+    @cached_property
+    def _table(self) -> Any:
+        from datasets import Image
+
+        data = load_at(self.repo, self.config, self.sha, self.split)
+        for role, column in (("image", self.image), ("label", self.label)):
+            if column not in data.column_names:
+                raise UserError(
+                    f"split {self.split!r} of {self.repo!r} has no {role} column {column!r}; "
+                    f"its columns are {', '.join(data.column_names)}"
+                )
+        if not isinstance(data.features[self.image], Image):
+            raise UserError(
+                f"column {self.image!r} of {self.repo!r} is {data.features[self.image]}, not images"
+            )
+        if self.single_of:
+            lists = data[self.label]
+            single = [i for i, v in enumerate(lists) if len(v) == 1 and v[0] in self._ids]
+            if not single:
+                raise UserError(
+                    f"no row of split {self.split!r} of {self.repo!r} has exactly one of "
+                    f"{', '.join(self.single_of)} in its column {self.label!r}"
+                )
+            data = data.select(single)
+        return data.cast_column(self.image, Image(decode=False))
+
+    @cached_property
+    def _ids(self) -> dict[Any, int]:
+        return {name: i for i, name in enumerate(self.single_of)}
+
+    def column(self, name: str) -> list[Any]:
+        """A further column, row by row. Raises UserError where there is none of that name."""
+        if name not in self._table.column_names:
+            raise UserError(
+                f"split {self.split!r} of {self.repo!r} has no column {name!r}; "
+                f"its columns are {', '.join(self._table.column_names)}"
+            )
+        return list(self._table[name])
+
+    def scan(self) -> Scan:
+        table = self._table
+        labels: list[Any] = list(table[self.label])
+        hashes = _stack([image_hash(data) for _, data in self.images(np.arange(len(table)))])
+        if self.single_of:
+            return Scan([self._ids[found[0]] for found in labels], hashes, self.single_of)
+        feature = table.features[self.label]
+        return Scan(labels, hashes, tuple(feature.names) if hasattr(feature, "names") else None)
+
+    def images(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, bytes]]:
+        table = self._table.select_columns([self.image])
+        for begin in range(0, len(rows), 256):
+            chunk = rows[begin : begin + 256].tolist()
+            for row, cell in zip(chunk, table[chunk][self.image], strict=True):
+                if cell is None or (cell["bytes"] is None and cell["path"] is None):
+                    raise UserError(f"{self.describe(row)} holds no image")
+                data = cell["bytes"]
+                yield row, data if data is not None else Path(cell["path"]).read_bytes()
+
+
+def _stack(hashes: Sequence[bytes]) -> NDArray[np.uint8]:
+    return np.frombuffer(b"".join(hashes), np.uint8).reshape(len(hashes), HASH_BYTES)
+
+
+def folder_source(root: Path) -> FolderSource:
+    names = tuple(sorted(p.name for p in root.iterdir() if p.is_dir() and is_shown(p.name)))
+    if not names:
+        raise UserError(f"{root} has no class folders; expected {root}/CLASS/IMAGE")
+    files = [
+        str(Path(folder, file).relative_to(root))
+        for name in names
+        for folder, _, found in os.walk(root / name)
+        for file in found
+        if Path(file).suffix.lower() in IMAGE_SUFFIXES and is_shown(file)
+    ]
+    if not files:
+        raise UserError(f"{root} holds no image files ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    return FolderSource(root, tuple(sorted(files)), names)
+
+
+def is_shown(name: str) -> bool:
+    """Not hidden: notebooks leave .ipynb_checkpoints, macOS ._photo.jpg beside photo.jpg."""
+    return not name.startswith(".")
+
+
+def check_labels(labels: Sequence[Any], source: Source, what: str) -> None:
+    """Raise UserError for a label that is neither missing, a class number nor a string."""
+    for row, label in enumerate(labels):
+        number = isinstance(label, int) and label <= MOST_CLASSES
+        if not (number or label is None or isinstance(label, str)):
+            raise UserError(
+                f"{what}: label {repr(label)[:80]} of {source.describe(row)} is neither a class "
+                f"number (0 to {MOST_CLASSES}) nor a string"
+            )
+
+
+def remembered_scan(source: Source, cache: Path, what: str) -> tuple[Scan, NDArray[np.int64]]:
+    """(scan, source rows sorted by image hash), remembered in the cache."""
+    facts = json.dumps([1, HASH_BYTES, source.fingerprint()], default=str)
+    memo = cache / "splits" / f"{hashlib.sha256(facts.encode()).hexdigest()[:32]}.npz"
+    if memo.is_file():
+        try:
+            with np.load(memo, allow_pickle=False) as saved:
+                meta = json.loads(saved["meta"].tobytes())
+                names = None if meta["names"] is None else tuple(meta["names"])
+                labels = meta["labels"] if meta["labels"] is not None else saved["labels"].tolist()
+                return Scan(labels, saved["hashes"], names), saved["order"]
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+            memo.unlink(missing_ok=True)  # a damaged memo is made again
+    scan = source.scan()
+    check_labels(scan.labels, source, what)
+    order = np.argsort(as_keys(scan.hashes), kind="stable").astype(np.int64)
+    if scan.labels and all(type(v) is int for v in scan.labels):
+        array, listed = np.asarray(scan.labels, np.int64), None
+    else:
+        array, listed = np.zeros(0, np.int64), scan.labels
+    meta_bytes = json.dumps({"names": scan.names, "labels": listed}, default=str).encode()
+    with atomic_file(memo) as file:
+        np.savez(
+            file,
+            labels=array,
+            hashes=scan.hashes,
+            order=order,
+            meta=np.frombuffer(meta_bytes, np.uint8),
+        )
+    return scan, order

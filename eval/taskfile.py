@@ -1,0 +1,125 @@
+"""A task file: a data set of the user's own, declared in about ten lines of TOML."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import tomllib
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from eval.data import TaskData, load_task
+from eval.errors import UserError, did_you_mean, one_line
+from eval.tasks import SUITES, TASKS, SplitRule, Task, parse_task, split_query
+
+
+class TaskFile(BaseModel):
+    """The file's content. What is optional and given is checked against the data."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    name: str
+    source: str  # a task string; paths in it are relative to the file
+    title: str = ""
+    domain: str = "own"
+    licence: str = ""
+    citation: str = ""
+    home: str = ""
+    note: str = ""
+    classes: list[str] | None = None  # all class names, in any order
+    train: int | None = Field(default=None, ge=1)
+    test: int | None = Field(default=None, ge=1)
+
+
+def read_task_file(path: Path) -> TaskFile:
+    """Read and validate. Raises UserError with the first thing wrong."""
+    try:
+        tree = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise UserError(f"task file {str(path)!r} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"task file {str(path)!r} is no TOML: {one_line(error)}") from None
+    try:
+        found = TaskFile.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(f"task file {str(path)!r} {_sentence(error)}") from None
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]{0,63}", found.name):
+        raise UserError(
+            f"task file {str(path)!r}: name = {found.name!r}: use up to 64 of a-z, 0-9, '_', '-' "
+            "and '.'"
+        )
+    if found.name in TASKS or found.name in SUITES:
+        kind = "a declared task" if found.name in TASKS else "a suite"
+        raise UserError(
+            f"task file {str(path)!r}: name = {found.name!r} is that of {kind}; choose another, so "
+            "that your numbers are not taken for its"
+        )
+    try:
+        kind = parse_task(found.source).kind
+    except UserError as why:
+        raise UserError(f"task file {str(path)!r}: source: {why}") from None
+    if kind in ("declared", "file"):
+        raise UserError(
+            f"task file {str(path)!r}: source = {found.source!r} is no data of your own; use "
+            "imagefolder:DIR, parquet:DIR, csv:FILE or hub:org/name"
+        )
+    return found
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors()[0]
+    key = ".".join(str(p) for p in first["loc"])
+    known = list(TaskFile.model_fields)
+    if first["type"] == "extra_forbidden":
+        return f"has an unknown key {key!r}" + did_you_mean(
+            key, known, "known: " + ", ".join(known)
+        )
+    if first["type"] == "missing":
+        return f"lacks {key!r}; it needs name and source"
+    return f"has {key} = {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
+
+
+def load_task_file(text: str, cache: Path, seed: int) -> TaskData:
+    """The data that a task file names, checked against what it says of them."""
+    path = Path(text).expanduser()
+    facts = read_task_file(path)
+    found = load_task(_absolute(facts.source, path), cache, seed=seed)
+    what = f"task file {text!r}"
+    if facts.classes is not None and set(facts.classes) != set(found.classes):
+        unlike = sorted(set(facts.classes) ^ set(found.classes))
+        raise UserError(
+            f"{what}: classes differ from those of the data in {', '.join(map(repr, unlike[:5]))}"
+        )
+    for part in (found.train, found.test):
+        promised = getattr(facts, part.name)
+        if promised is not None and promised != len(part):
+            raise UserError(
+                f"{what}: {part.name} = {promised:,}, but the data have {len(part):,} images there"
+            )
+    task = Task(
+        facts.name,
+        facts.title or facts.name,
+        facts.domain,
+        classes=len(found.classes),
+        images=len(found.train) + len(found.test),
+        licence=facts.licence,
+        citation=facts.citation,
+        splits=(SplitRule("own", "official", len(found.train), len(found.test)),),
+        home=facts.home,
+        note=facts.note,
+    )
+    return dataclasses.replace(found, name=facts.name, where=str(path.resolve()), declared=task)
+
+
+def _absolute(source: str, file: Path) -> str:
+    """The task string with its path seen from the file's folder."""
+    prefix, _, rest = source.partition(":")
+    if prefix == "hub":
+        return source
+    path, options = (rest, "") if prefix == "imagefolder" else split_query(rest)
+    try:
+        place = file.resolve().parent / Path(path).expanduser()
+    except (RuntimeError, ValueError) as error:  # ~nobody, a NUL
+        raise UserError(f"task file {str(file)!r}: source = {source!r}: {error}") from None
+    return f"{prefix}:{place}" + (f"?{options}" if options else "")
