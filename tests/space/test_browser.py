@@ -56,7 +56,8 @@ NAMELESS = """() => [...document.querySelectorAll(
 
 
 def headline(seen: Any) -> str:
-    return seen.page.inner_text("#headline").strip()
+    # not the whole block: while it waits, Gradio writes the seconds into it
+    return "\n".join(seen.page.locator("#headline h3, #headline p").all_inner_texts()).strip()
 
 
 def headline_of(seen: Any, part: str) -> str:
