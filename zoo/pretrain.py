@@ -28,10 +28,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from eval.augment import Augmentation, strong, weak
 from eval.errors import UserError
 from eval.files import atomic_file
 from eval.workers import check_device, launched, stays_on_cpu, together
-from zoo.augment import Augmentation, strong, weak
 from zoo.export import Exported, assemble, export
 from zoo.feed import Batch, Feed, Schedule, draw_seed
 from zoo.interrupts import noted_signals

@@ -12,8 +12,8 @@ import pytest
 import timm
 import torch
 
+from eval.augment import evaluation
 from eval.models import ZOO_FOLDER, expand, zoo_names
-from zoo.augment import evaluation
 from zoo.names import STUDY, parse_objective
 from zoo.pixels import open_data
 from zoo.pretrain import augmentation

@@ -54,6 +54,21 @@ class Augmentation:
             raise ValueError(f"hue jitter must lie in 0..1/6 (see `_hue_`), got {self.jitter[3]}")
 
 
+@dataclass(frozen=True)
+class Crops:
+    """A box for each of N images, fractions of its sides; width < 0 mirrors it."""
+
+    left: Tensor  # [N], as are the others; the right edge of a mirrored box
+    top: Tensor
+    width: Tensor
+    height: Tensor
+
+    def of(self, rows: Tensor, device: torch.device | str) -> "Crops":
+        """The crops of some of the images, on a device."""
+        parts = (self.left, self.top, self.width, self.height)
+        return Crops(*(part[rows].to(device) for part in parts))
+
+
 @torch.no_grad()
 def weak(
     images: Tensor, aspect: Tensor | None, settings: Augmentation, generator: torch.Generator
@@ -64,10 +79,23 @@ def weak(
     aspect: [N] original width / height, or None for 1. Boxes are drawn in the original geometry.
     generator: lives on the images' device; its state fixes the result.
     """
-    left, top, width, height = _boxes(len(images), aspect, settings, generator)
+    return cut(images, draw_crops(len(images), aspect, settings, generator), settings)
+
+
+def draw_crops(
+    n: int, aspect: Tensor | None, settings: Augmentation, generator: torch.Generator
+) -> Crops:
+    """The random part of `weak`: a crop, mirrored or not, for each of n images."""
+    left, top, width, height = _boxes(n, aspect, settings, generator)
     left, width = _mirrored(left, width, settings.flip_p, generator)
-    rows = _taps(top, height, settings.px, images.shape[-1])
-    columns = _taps(left, width, settings.px, images.shape[-1])
+    return Crops(left, top, width, height)
+
+
+@torch.no_grad()
+def cut(images: Tensor, crops: Crops, settings: Augmentation) -> Tensor:
+    """The rest of `weak`: crops [N] of images, which lie on the same device."""
+    rows = _taps(crops.top, crops.height, settings.px, images.shape[-1])
+    columns = _taps(crops.left, crops.width, settings.px, images.shape[-1])
     out = _empty(images, settings.px)
     for part in _parts(len(images), images.device):
         x = _resized(images[part], rows, columns, part)
