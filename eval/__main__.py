@@ -20,6 +20,7 @@ from eval.files import default_cache
 if TYPE_CHECKING:
     from eval.mirror import Mirrored
     from eval.places import Data
+    from eval.protocols import Settings
     from eval.remote import Pushed
     from eval.results import Shelf
 
@@ -28,6 +29,7 @@ COMMANDS = {
     "plan": "what a run with the same arguments would cost",
     "list": "tasks, suites, protocols or models that can be named",
     "leaderboard": "boards of all results in a directory or a data set repository of the Hub",
+    "curves": "plot accuracy against the number of training images (--train-fraction)",
     "compare": "two models on the same episodes and images, with paired tests",
     "verify": "run one result again and say equal, or what differs",
     "prepare": "official downloads of a declared data set -> Parquet that every run can use",
@@ -92,10 +94,16 @@ def build_parser() -> Parser:
     listing = command("list")
     listing.add_argument("what", choices=("tasks", "suites", "protocols", "models"))
     listing.add_argument("--data", metavar="DIR", help="tasks: also say which are there")
+    listing.add_argument("--verbose", action="store_true", help="protocols: every setting")
     listing.add_argument("--json", action="store_true", help="print JSON")
     board = command("leaderboard")
     _add_shelf(board)
     board.add_argument("--protocol", nargs="+", action="extend", help="only these protocols")
+    curves = command("curves")
+    _add_shelf(curves)
+    curves.add_argument(
+        "--out", type=Path, default=Path("curves.png"), metavar="FILE", help=".png or .svg"
+    )
     compare = command("compare")
     compare.add_argument("model_a", metavar="MODEL_A")
     compare.add_argument("model_b", metavar="MODEL_B")
@@ -195,8 +203,19 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", metavar="S", help="study or clean (default: a task's first)")
     parser.add_argument(
         "--protocol", nargs="+", action="extend", metavar="P",
-        help="fewshot, knn, linear (default: all)",
+        help="fewshot, knn, linear (the default), linear-sgd, finetune",
     )  # fmt: skip
+    parser.add_argument(
+        "--set", nargs="+", action="extend", metavar="P.NAME=V",
+        help="a protocol's setting, for example finetune.epochs=10 (list protocols --verbose)",
+    )  # fmt: skip
+    parser.add_argument("--grid", choices=("full", "small"), help="of linear-sgd and finetune")
+    parser.add_argument("--views", type=int, metavar="V", help="linear-sgd: cached views an image")
+    parser.add_argument(
+        "--train-fraction", nargs="+", type=float, metavar="F",
+        help="also score on these parts of train (linear, linear-sgd, finetune)",
+    )  # fmt: skip
+    parser.add_argument("--train-per-class", nargs="+", type=int, metavar="N", help="or on these")
     parser.add_argument(
         "--data", metavar="DIR",
         help="DIR/<task>/train-*.parquet, or hub:OWNER (TRANSFERZOO_DATA; else known Hub copies)",
@@ -279,28 +298,11 @@ def _models(args: argparse.Namespace) -> list[str]:
 
 def _request_for(args: argparse.Namespace, models: list[str]) -> Any:
     from eval.places import data_from
-    from eval.protocols import PROTOCOLS, Fewshot, protocol_named
     from eval.run import Request
 
     data = data_from(args.data)
     tasks = _tasks(args, data)
-    names = list(dict.fromkeys(args.protocol or PROTOCOLS))
-    protocols = {name: protocol_named(name).settings() for name in names}
-    if "fewshot" in protocols:
-        chosen = {
-            "shots": tuple(sorted(set(args.shots))) if args.shots else None,
-            "n_way": args.n_way,
-            "queries": args.queries,
-            "episodes": args.episodes,
-        }
-        for flag, least in (("n_way", 2), ("queries", 1), ("episodes", 2)):
-            if chosen[flag] is not None and chosen[flag] < least:
-                name = flag.replace("_", "-")
-                raise UserError(f"--{name} must be at least {least}, got {chosen[flag]}")
-        for shot in args.shots or []:
-            if shot < 1:
-                raise UserError(f"--shots must be at least 1, got {shot}")
-        protocols["fewshot"] = Fewshot(**{k: v for k, v in chosen.items() if v is not None})
+    protocols = _protocols(args)
     for flag, least in (("limit", 1), ("img_size", 8), ("batch_size", 1), ("seed", 0)):
         value = getattr(args, flag)
         if value is not None and value < least:
@@ -322,6 +324,40 @@ def _request_for(args: argparse.Namespace, models: list[str]) -> Any:
         precision=None if args.precision == "auto" else args.precision,
         batch_size=args.batch_size,
     )
+
+
+def _protocols(args: argparse.Namespace) -> dict[str, Settings]:
+    """The protocols that are asked for, with their settings. A flag goes to each that knows it."""
+    from eval import settings
+    from eval.protocols import PROTOCOLS, protocol_named
+
+    names = [protocol_named(n).name for n in args.protocol or ()]
+    names = list(dict.fromkeys(names or [n for n, p in PROTOCOLS.items() if p.default]))
+    found = settings.chosen(names, args.set or ())
+    flags: dict[str, Any] = {
+        "--shots": ("shots", sorted(set(args.shots)) if args.shots else None),
+        "--n-way": ("n_way", args.n_way),
+        "--queries": ("queries", args.queries),
+        "--episodes": ("episodes", args.episodes),
+        "--train-fraction": ("fractions", args.train_fraction),
+        "--train-per-class": ("per_class", args.train_per_class),
+        "--views": ("views", args.views),
+    }
+    for flag, (name, value) in flags.items():
+        knowing = [n for n, s in found.items() if hasattr(s, name)]
+        # a few-shot flag without few-shot is harmless: scripts give it to every run
+        if value is not None and not knowing and name in ("fractions", "per_class", "views"):
+            raise UserError(f"{flag} is of no use to protocol {', '.join(found)}")
+        for protocol in knowing if value is not None else ():
+            found[protocol] = settings.with_setting(found[protocol], name, value, flag)
+    if args.grid == "small":
+        trained = [n for n in found if PROTOCOLS[n].trains]
+        if not trained:
+            raise UserError(f"--grid small is of no use to protocol {', '.join(found)}")
+        for protocol in trained:
+            for name, value in settings.SMALL_GRID.items():
+                found[protocol] = settings.with_setting(found[protocol], name, value, "--grid")
+    return found
 
 
 def _tasks(args: argparse.Namespace, data: Data | None) -> list[str]:
@@ -415,7 +451,8 @@ def list_command(args: argparse.Namespace) -> int:
     from eval import listing
     from eval.places import data_from
 
-    rows = listing.rows(args.what, data_from(args.data))
+    verbose = args.verbose and args.what == "protocols"
+    rows = listing.settings() if verbose else listing.rows(args.what, data_from(args.data))
     if args.json:
         print(json.dumps(rows, indent=1))
     else:
@@ -438,6 +475,20 @@ def leaderboard_command(args: argparse.Namespace) -> int:
         print(json.dumps([board.as_json(t) for t in tables], indent=1))
     else:
         print(board.render(tables, markdown=not sys.stdout.isatty()))
+    return 0
+
+
+def curves_command(args: argparse.Namespace) -> int:
+    import dataclasses
+
+    from eval import curves
+
+    found = curves.curves(r for _, r in _shelf(args.results).results)
+    path = curves.draw(found, args.out)
+    if args.json:
+        print(json.dumps([dataclasses.asdict(c) for c in found], indent=1))
+    else:
+        print(f"{len(found)} curves: {path.resolve()}")
     return 0
 
 
@@ -625,6 +676,7 @@ HANDLERS = {
     "plan": plan_command,
     "list": list_command,
     "leaderboard": leaderboard_command,
+    "curves": curves_command,
     "compare": compare_command,
     "verify": verify_command,
     "prepare": prepare_command,

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from eval.protocols import PROTOCOLS
-from eval.results import Result, Score, changes, task_label
+from eval.results import Result, Score, changes, shown, task_label
 from eval.stats import ranks
 from eval.text import percent, text_table
+
+_PART = r"top1_([\d.]+)(pct|each)"  # of train
 
 
 @dataclass(frozen=True)
@@ -31,10 +33,10 @@ class Table:
 
     @property
     def title(self) -> str:
-        shots = re.fullmatch(r"top1_(\d+)shot", self.score)
-        what = f"{shots[1]}-shot top-1" if shots else "top-1"
-        setting = f" ({self.setting})" if self.setting else ""
-        return f"{self.protocol}, {what}, %{setting}"
+        what = score_title(self.score)
+        views, rest = split_views(self.setting)
+        setting = f" ({rest})" if rest else ""
+        return f"{self.protocol}{views}, {what}, %{setting}"
 
     @property
     def common(self) -> list[int]:
@@ -83,7 +85,7 @@ def model_label(result: Result) -> str:
 
 def setting_label(result: Result) -> str:
     """What differs from the protocol's defaults: part of a table's identity."""
-    return ", ".join(f"{k}={v}" for k, v in changes(result).items())
+    return ", ".join(f"{k}={shown(v)}" for k, v in changes(result).items())
 
 
 def main_scores(result: Result) -> list[Score]:
@@ -92,7 +94,31 @@ def main_scores(result: Result) -> list[Score]:
     if known is None:
         return []
     pattern = re.escape(known.main).replace(r"\{shot\}", r"\d+")
-    return [s for s in result.scores if re.fullmatch(pattern, s.name)]
+    return [s for s in result.scores if re.fullmatch(rf"{pattern}|{_PART}", s.name)]
+
+
+def score_title(name: str) -> str:
+    """A main score in words: 5-shot top-1, top-1 with 10 % of train."""
+    if shots := re.fullmatch(r"top1_(\d+)shot", name):
+        return f"{shots[1]}-shot top-1"
+    if part := re.fullmatch(_PART, name):
+        of = "% of train" if part[2] == "pct" else "training images a class"
+        return f"top-1 with {part[1]} {of}"
+    return "top-1"
+
+
+def split_views(setting: str) -> tuple[str, str]:
+    """('@4', the rest) of a setting with views=4: cached views make another protocol's name."""
+    parts = setting.split(", ") if setting else []
+    views = [p.removeprefix("views=") for p in parts if p.startswith("views=")]
+    rest = ", ".join(p for p in parts if not p.startswith("views="))
+    return (f"@{views[0]}" if views else ""), rest
+
+
+def score_size(name: str) -> float:
+    """Where a score stands among those of its protocol: the number in it, the whole first."""
+    number = re.match(r"top1_([\d.]+)", name)
+    return float(number[1]) if number else 0.0
 
 
 def tables(results: Iterable[Result]) -> list[Table]:
@@ -104,8 +130,8 @@ def tables(results: Iterable[Result]) -> list[Table]:
             groups.setdefault(key, []).append((result, score))
     order = list(PROTOCOLS)
 
-    def place(key: tuple[str, str, str]) -> tuple[int, str, int]:
-        return order.index(key[0]), key[1], int(re.sub(r"\D", "", key[2][4:]) or 0)
+    def place(key: tuple[str, str, str]) -> tuple[int, str, float]:
+        return order.index(key[0]), key[1], score_size(key[2])
 
     return [_table(*key, groups[key]) for key in sorted(groups, key=place)]
 

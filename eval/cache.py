@@ -71,7 +71,8 @@ def remove(
     for entry in chosen:
         entry.path.unlink(missing_ok=True)
     if everything:
-        for name in ("banks", "partial"):  # with temporary files and banks that do not read
+        # with temporary files, banks that do not read, and what the protocols that train keep
+        for name in ("banks", "partial", "pixels", "finetune"):
             shutil.rmtree(folder / name, ignore_errors=True)
     return chosen
 

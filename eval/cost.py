@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from eval import limited
 from eval.bank import Key, bank_path, read_header
 from eval.models import load
+from eval.protocols import PROTOCOLS, Finetune, LinearSgd, Settings
+from eval.protocols.trained import points
 from eval.run import Cell, Request
 from eval.text import text_table
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from eval.models import Backbone
+    from eval.precision import Precision
 
 
 @dataclass(frozen=True)
@@ -25,7 +36,8 @@ class Cost:
     images: int  # to encode; 0 when the features are cached or nothing is missing
     cached: bool
     megabytes: float  # the feature bank's size
-    seconds: float
+    seconds: float  # of encoding
+    training: float = 0.0  # seconds, of the protocols that train
 
 
 def estimate(request: Request, cells: Sequence[Cell]) -> list[Cost]:
@@ -39,7 +51,7 @@ def estimate(request: Request, cells: Sequence[Cell]) -> list[Cost]:
     for model in dict.fromkeys(c.model for c in cells):
         mine = [c for c in cells if c.model == model]
         backbone = load(model) if any(not c.done for c in mine) else None
-        speed = 0.0
+        speed, training_speed = 0.0, 0.0
         for task in {c.task.split_hash: c.task for c in mine}.values():
             group = [c for c in mine if c.task.split_hash == task.split_hash]
             done = sum(c.done for c in group)
@@ -71,6 +83,12 @@ def estimate(request: Request, cells: Sequence[Cell]) -> list[Cost]:
             )
             cached = read_header(bank_path(request.cache, key)) is not None
             todo = 0 if cached else rows
+            training = 0.0
+            for cell in (c for c in group if not c.done and PROTOCOLS[c.protocol].trains):
+                encoded, trained = work_of(cell.settings, len(task.train), len(task.test))
+                if trained and not training_speed:
+                    training_speed = _training_speed(backbone, images, workers.device, precision)
+                training += encoded / speed + (trained / training_speed if trained else 0.0)
             out.append(
                 Cost(
                     model.id,
@@ -81,15 +99,66 @@ def estimate(request: Request, cells: Sequence[Cell]) -> list[Cost]:
                     cached,
                     rows * (backbone.dim * 4 + 8) / 1e6,
                     todo / speed / workers.count,
+                    training / workers.count,
                 )
             )
     workers.close()
     return out
 
 
+def work_of(settings: Settings, train: int, test: int) -> tuple[float, float]:
+    """(images to encode, images to train on) of a protocol that trains, parts of train included."""
+    if not isinstance(settings, LinearSgd | Finetune):
+        return 0.0, 0.0
+    shares = [1.0] + [
+        p.share or min(1.0, p.each * 10 / train) for p in limited.parts(settings)
+        for _ in range(settings.subsets)
+    ]  # fmt: skip
+    if isinstance(settings, LinearSgd):
+        passes = max(settings.epochs, settings.tune_epochs)  # tuning shares the first epochs
+        if settings.views:
+            return float(settings.views * train), 0.0
+        return sum(shares) * passes * train, 0.0
+    grid = len(points(settings))
+    tuning = settings.tune_epochs * (1 - settings.validation) * grid if grid > 1 else 0
+    if settings.halving:
+        tuning *= 7 / 12  # thirds of the epochs with all, half and a quarter of the points
+    evaluated = sum(shares) * grid * settings.validation * train + len(shares) * test
+    return evaluated, sum(shares) * (tuning + settings.epochs) * train
+
+
+def _training_speed(
+    backbone: Backbone, images: Tensor, device: torch.device, precision: Precision
+) -> float:
+    """Images a second of a forward and backward pass with a step, measured for about a second."""
+    import torch
+
+    net = copy.deepcopy(backbone.net).to(device).train().requires_grad_(True)
+    optimiser = torch.optim.SGD(net.parameters(), lr=1e-6, momentum=0.9)
+    batch = images.repeat(2, 1, 1, 1).to(device)
+
+    def step() -> None:
+        optimiser.zero_grad()
+        with (
+            torch.enable_grad(),
+            torch.autocast(device.type, torch.bfloat16, enabled=precision.dtype == "bf16"),
+        ):
+            net(batch).float().square().mean().backward()
+        optimiser.step()
+
+    step()
+    start, rounds = time.perf_counter(), 0
+    while time.perf_counter() - start < 1.0:
+        step()
+        rounds += 1
+    return len(batch) * rounds / (time.perf_counter() - start)
+
+
 def render(costs: Sequence[Cost], *, markdown: bool = False) -> str:
     """A table and one sentence."""
+    trains = any(c.training for c in costs)
     header = ["model", "task", "cells done", "images to encode", "features MB", "minutes"]
+    header += ["training minutes"] if trains else []
     lines = [
         [
             c.model,
@@ -98,6 +167,7 @@ def render(costs: Sequence[Cost], *, markdown: bool = False) -> str:
             f"{c.images:,}" if c.images else ("done" if c.done == c.cells else "cached"),
             f"{c.megabytes:.1f}",
             f"{c.seconds / 60:.1f}",
+            *([f"{c.training / 60:.1f}"] if trains else []),
         ]
         for c in costs
     ]
@@ -108,7 +178,9 @@ def render(costs: Sequence[Cost], *, markdown: bool = False) -> str:
         f"{sum(c.cells - c.done for c in costs)} of {sum(c.cells for c in costs)} cells to score; "
         f"{images:,} images to encode ({cached} of {len(open_cells)} feature banks cached), "
         f"{sum(c.megabytes for c in costs if c.images):.0f} MB of features to store, about "
-        f"{sum(c.seconds for c in costs) / 60:.1f} minutes of encoding on this machine."
+        f"{sum(c.seconds for c in costs) / 60:.1f} minutes of encoding"
+        + (f" and {sum(c.training for c in costs) / 60:.1f} of training" if trains else "")
+        + " on this machine."
     )
     return text_table(header, lines, markdown) + "\n" + total
 

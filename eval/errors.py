@@ -15,6 +15,10 @@ class UserError(Exception):
     """A mistake of the user's: printed as one sentence on stderr, exit code 2, no traceback."""
 
 
+class TooFew(UserError):
+    """There are too few images for what was asked; with more it would do."""
+
+
 def did_you_mean(name: str, known: Iterable[str], fallback: str = "") -> str:
     """``; did you mean 'x' or 'y'?`` for near names, else ``; `` + fallback (may be empty)."""
     known = list(known)

@@ -12,6 +12,21 @@ from eval.tasks import SUITE_NOTES, SUITES, TASKS
 from eval.text import text_table
 
 
+def settings() -> list[dict[str, Any]]:
+    """Every setting of every protocol, as --set takes it."""
+    return [
+        {"setting": f"{p.name}.{name}", "default": _toml(value)}
+        for p in PROTOCOLS.values()
+        for name, value in vars(p.settings()).items()
+    ]
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return str(value).lower() if isinstance(value, bool) else f"{value}"
+
+
 def rows(what: str, data: Data | None = None) -> list[dict[str, Any]]:
     """The entries of one table: 'tasks' (with ``data``: where they lie), 'suites', 'protocols' or
     'models'."""

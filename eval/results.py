@@ -158,6 +158,13 @@ def changes(result: Result) -> dict[str, Any]:
     return changed
 
 
+def shown(value: Any) -> str:
+    """A setting's value in names of files and tables."""
+    if isinstance(value, list | tuple):
+        return "+".join(map(shown, value)) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def task_label(name: str, split: str) -> str:
     """The task's name with its split, where that is not the one a reader would expect."""
     task = TASKS.get(name)
@@ -176,7 +183,7 @@ def shelf_path(result: Result, *, by_hash: bool = False) -> str:
     task = slug(label.replace("@", "__")) + (
         f"~{slug(result.task.split_hash)[:8]}" if by_hash else ""
     )
-    changed = ",".join(f"{k}={v}" for k, v in changes(result).items())
+    changed = ",".join(f"{k}={shown(v)}" for k, v in changes(result).items())
     variant = "@" + re.sub(r"[^A-Za-z0-9._+=,-]+", "-", changed) if changed else ""
     name = f"{task}.{slug(result.protocol.name)}{variant}.json"
     return f"{model}/{slug(result.model.revision)}/{name}"

@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ from eval.results import (
     TaskInfo,
     check_writable,
     read_result,
+    shown,
     task_label,
     write_result,
 )
@@ -158,7 +160,7 @@ def _cell(
         changed["limit"] = request.limit
     if request.precision:
         changed["precision"] = request.precision
-    variant = "@" + ",".join(f"{k}={v}" for k, v in changed.items()) if changed else ""
+    variant = "@" + ",".join(f"{k}={shown(v)}" for k, v in changed.items()) if changed else ""
     folder = request.results / model.slug / model.revision
     name = task_label(task.name, task.split).replace("@", "__")  # @ stands before the settings
     path = folder / f"{name}.{protocol}{variant}.json"
@@ -250,13 +252,16 @@ def _score_model(
             report.failures += [_failure(c.title, error, debug) for c in group]
             continue
         report.images += encoded.images
-        if not workers.main:
-            continue
         for cell in group:
+            together = PROTOCOLS[cell.protocol].trains
+            if not (workers.main or together):
+                continue
+            score = partial(score_cell, cell, backbone, encoded, workers, request, loaded)
             try:
-                result = score_cell(cell, backbone, encoded, workers, request, loaded)
-                write_result(cell.path, result)
-                report.scored += 1
+                result = workers.together(score) if together else score()
+                if workers.main:
+                    write_result(cell.path, result)
+                    report.scored += 1
             except Exception as error:
                 report.failures.append(_failure(cell.title, error, debug))
 
@@ -280,9 +285,22 @@ def score_cell(
     """Run the cell's protocol on the bank and describe everything it depended on."""
     import torch
 
+    from eval.precision import Precision
+    from eval.protocols.trained import Setup
+
     task, model = cell.task, cell.model
     start = time.perf_counter()
-    outcome = PROTOCOLS[cell.protocol].load()(encoded.bank, task, cell.settings, request.seed)
+    protocol = PROTOCOLS[cell.protocol]
+    if protocol.trains:
+        outcome = protocol.load()(
+            Setup(
+                backbone, task, encoded.bank, workers, Precision.parse(encoded.bank.precision),
+                request.cache, request.seed,
+            ),
+            cell.settings,
+        )  # fmt: skip
+    else:
+        outcome = protocol.load()(encoded.bank, task, cell.settings, request.seed)
     total = time.perf_counter() - start
     notes = [*task.notes, *outcome.notes]
     if task.duplicates:

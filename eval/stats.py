@@ -84,6 +84,12 @@ def expected_calibration_error(
     return bootstrap(lambda w: np.abs(w @ gap).sum(1) / w.sum(1), len(confidence), seed)
 
 
+def negative_log_likelihood(truth: Floats, seed: int) -> Interval:
+    """Mean of -log p over [n] probabilities of the true class, in nats; p is bounded by 1e-12."""
+    loss = -np.log(np.maximum(truth, 1e-12))
+    return bootstrap(lambda w: w @ loss / w.sum(1), len(loss), seed)
+
+
 @dataclass(frozen=True)
 class Paired:
     """A minus B on the same units: the mean difference, its interval, and a p-value."""

@@ -15,6 +15,8 @@ from eval.results import NotAResult, Result, read_result
 from eval.run import Cell, Request, score_cell, versions
 from eval.tasks import SUBSET, TASKS
 
+LATER = ("nll",)  # scores that earlier results of this schema do not have
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -79,9 +81,9 @@ def verify(path: Path, cache: Path, data: Data | None = None) -> Verdict:
     except ValueError as why:
         raise UserError(f"{path} names an {why}") from None
     workers = Workers(old.environment.device if old.environment.device == "cpu" else None)
-    request = Request([], [], {}, cache, path.parent, seed=old.seed)
     cell = Cell(model, task, protocol.name, settings, path, done=False)
     with tempfile.TemporaryDirectory(prefix="transferzoo-verify-") as fresh:
+        request = Request([], [], {}, Path(fresh), path.parent, seed=old.seed)
         encoded = encode(backbone, task, Path(fresh), workers, precision)
         new = score_cell(cell, backbone, encoded, workers, request, 0.0)
     return Verdict(tuple(_score_differences(old, new)), tuple(_context(old, new)))
@@ -103,7 +105,7 @@ def _score_differences(old: Result, new: Result) -> list[str]:
                 f"{score.name}: {again.value} [{again.ci_low}, {again.ci_high}] where "
                 f"{score.value} [{score.ci_low}, {score.ci_high}] was recorded"
             )
-    missing = [s.name for s in new.scores if old.score(s.name) is None]
+    missing = [s.name for s in new.scores if old.score(s.name) is None and s.name not in LATER]
     missing += [name for name in new.samples if name not in old.samples]
     out += [f"{name}: found now, but not recorded" for name in dict.fromkeys(missing)]
     for name, samples in old.samples.items():

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from eval.board import score_size, score_title, split_views
 from eval.protocols import PROTOCOLS
 from eval.tasks import TASKS
 from space.ties import Paired, paired
@@ -39,11 +40,19 @@ class Key:
     def title(self) -> str:
         """As in the list to choose from."""
         shots = re.fullmatch(r"top1_(\d+)shot", self.score)
-        name = {"fewshot": "Few-shot", "knn": "k nearest neighbours", "linear": "Linear"}.get(
-            self.protocol, self.protocol
-        )
-        setting = f" ({self.setting})" if self.setting else ""
-        return f"{name}, {shots[1]}-shot{setting}" if shots else f"{name}{setting}"
+        name = {
+            "fewshot": "Few-shot",
+            "knn": "k nearest neighbours",
+            "linear": "Linear",
+            "linear-sgd": "Linear (SGD, augmented)",
+            "finetune": "Full transfer",
+        }.get(self.protocol, self.protocol)
+        views, rest = split_views(self.setting)
+        name, setting = name + views, f" ({rest})" if rest else ""
+        if shots:
+            return f"{name}, {shots[1]}-shot{setting}"
+        part = score_title(self.score).removeprefix("top-1")
+        return f"{name}{part}{setting}"
 
 
 def keys(scores: pd.DataFrame) -> list[Key]:
@@ -51,10 +60,9 @@ def keys(scores: pd.DataFrame) -> list[Key]:
     order = list(PROTOCOLS)
     found = scores[["protocol", "setting", "score"]].drop_duplicates()
 
-    def place(key: Key) -> tuple[bool, int, str, int]:
+    def place(key: Key) -> tuple[bool, int, str, float]:
         at = order.index(key.protocol) if key.protocol in order else len(order)
-        shots = re.search(r"_(\d+)shot", key.score)
-        return bool(key.setting), at, key.setting, int(shots[1]) if shots else 0
+        return bool(key.setting), at, key.setting, score_size(key.score)
 
     return sorted((Key(*row) for row in found.itertuples(index=False, name=None)), key=place)
 

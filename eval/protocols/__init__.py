@@ -44,9 +44,50 @@ class Linear:
     """L2-regularised logistic regression on standardised features; C chosen on held-out train."""
 
     validation: float = 0.2
+    fractions: tuple[float, ...] = ()  # parts of train to be scored beside the whole
+    per_class: tuple[int, ...] = ()
+    subsets: int = 3  # draws of each part
 
 
-Settings = Fewshot | Knn | Linear
+@dataclass(frozen=True)
+class LinearSgd:
+    """The study's linear evaluation (paper.md 3.1): frozen backbone, BatchNorm without affine and a
+    linear layer, SGD on augmented views, a grid tuned on a stratified part of train."""
+
+    lrs: tuple[float, ...] = (0.01, 0.001)
+    batch_sizes: tuple[int, ...] = (128, 32)
+    weight_decays: tuple[float, ...] = (0.0, 1e-4, 1e-5)
+    momentum: float = 0.9
+    tune_epochs: int = 20
+    epochs: int = 50
+    validation: float = 0.3
+    scale: tuple[float, float] = (0.2, 1.0)  # of the area, of a random crop
+    views: int = 0  # augmented views an image, cached; 0: a new one each epoch
+    fractions: tuple[float, ...] = ()
+    per_class: tuple[int, ...] = ()
+    subsets: int = 3
+
+
+@dataclass(frozen=True)
+class Finetune:
+    """The study's full-network transfer (paper.md 3.2): everything trains, BatchNorm in train mode,
+    the head is BatchNorm (affine) and a linear layer; grid and tuning as for linear-sgd."""
+
+    lrs: tuple[float, ...] = (0.01, 0.001)
+    batch_sizes: tuple[int, ...] = (128, 32)
+    weight_decays: tuple[float, ...] = (0.0, 1e-4, 1e-5)
+    momentum: float = 0.9
+    tune_epochs: int = 20
+    epochs: int = 50
+    validation: float = 0.3
+    scale: tuple[float, float] = (0.2, 1.0)
+    halving: bool = False  # stop the worse half of the grid early, twice
+    fractions: tuple[float, ...] = ()
+    per_class: tuple[int, ...] = ()
+    subsets: int = 3
+
+
+Settings = Fewshot | Knn | Linear | LinearSgd | Finetune
 
 
 @dataclass(frozen=True)
@@ -57,9 +98,11 @@ class Protocol:
     settings: type[Any]
     main: str
     summary: str
+    trains: bool = False  # score(setup, settings), on every process; else score(bank, ...), on one
+    default: bool = True  # part of a run that names no protocol
 
     def load(self) -> Callable[..., Outcome]:
-        return importlib.import_module(f"eval.protocols.{self.name}").score
+        return importlib.import_module(f"eval.protocols.{self.name.replace('-', '_')}").score
 
 
 PROTOCOLS: dict[str, Protocol] = {
@@ -75,6 +118,22 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol("knn", Knn, "top1", "cosine k nearest neighbours, k chosen on part of train"),
         Protocol(
             "linear", Linear, "top1", "logistic regression on features, C chosen on part of train"
+        ),
+        Protocol(
+            "linear-sgd",
+            LinearSgd,
+            "top1",
+            "the study's linear evaluation: SGD on augmented views, a grid tuned on part of train",
+            trains=True,
+            default=False,
+        ),
+        Protocol(
+            "finetune",
+            Finetune,
+            "top1",
+            "the study's full-network transfer: everything trains, grid tuned on part of train",
+            trains=True,
+            default=False,
         ),
     )
 }

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import time
+import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from eval import stats
 from eval.bank import FeatureBank
-from eval.data import TaskData
+from eval.data import TaskData, take
 from eval.protocols import Linear
 from eval.protocols.outcome import Outcome
+from eval.protocols.trained import Answer, outcome
 from eval.protocols.validation import held_out
 from eval.solvers.logistic import fit, search_c, standardise
 
@@ -36,16 +37,25 @@ def _steady_sums(values: int) -> Iterator[None]:
 
 
 def score(bank: FeatureBank, task: TaskData, settings: Linear, seed: int) -> Outcome:
-    """Choose C on a stratified part of train, refit on all of train, score once on test."""
+    """Choose C on a stratified part of train, refit on all of train, score once on test.
+
+    Parts of train that the settings ask for are scored beside it, each with a C of its own.
+    """
+
+    def fit_rows(rows: NDArray[np.int64]) -> Answer:
+        return _fit(bank, task, settings, seed, rows)
+
     with _steady_sums(bank.features.numel()):
-        return _score(bank, task, settings, seed)
+        return outcome(fit_rows, task, settings, seed)
 
 
-def _score(bank: FeatureBank, task: TaskData, settings: Linear, seed: int) -> Outcome:
-    start = time.perf_counter()
-    x, y = bank.train
+def _fit(
+    bank: FeatureBank, task: TaskData, settings: Linear, seed: int, rows: NDArray[np.int64]
+) -> Answer:
+    x, y = (part[rows] if len(rows) < len(part) else part for part in bank.train)
+    part = dataclasses.replace(task, train=take(task.train, rows))
     classes = len(task.classes)
-    held = torch.from_numpy(held_out(task, settings.validation, seed))
+    held = torch.from_numpy(held_out(part, settings.validation, seed))
     mean, scale = standardise(x[~held])
     search = search_c(
         (x[~held] - mean) / scale, y[~held], (x[held] - mean) / scale, y[held], classes
@@ -53,24 +63,14 @@ def _score(bank: FeatureBank, task: TaskData, settings: Linear, seed: int) -> Ou
     mean, scale = standardise(x)
     x_all = (x - mean) / scale
     model = fit(x_all, y, classes, search.best_c, init=search.model, max_iter=MAX_ITERATIONS)
-    x_test, y_test = bank.test
-    probability = model.logits((x_test - mean) / scale).double().softmax(1)
-    confidence, answer = probability.max(1)
-    seconds = time.perf_counter() - start
-
-    correct = (answer == y_test).numpy()
-    labels = y_test.numpy().astype(np.int64)
-    out = Outcome(fit_seconds=seconds, predictions=answer.numpy().astype(np.int64))
-    out.add("top1", stats.accuracy(correct, seed), len(labels))
-    out.add_image_samples("top1", correct)
-    out.add("mean_per_class", stats.mean_per_class(correct, labels, seed), len(labels))
-    out.add("ece", stats.expected_calibration_error(confidence.numpy(), correct, seed), len(labels))
-    out.details = {
+    probability = model.logits((bank.test[0] - mean) / scale).double().softmax(1)
+    details = {
         "c": search.best_c,
         "validation_top1": [[c, round(v, 6)] for c, v in search.tried],
         "converged": model.converged,
         "iterations": model.iterations,
     }
+    notes = []
     if not model.converged:
-        out.notes.append(f"the final fit stopped after {model.iterations} iterations, unconverged")
-    return out
+        notes.append(f"the final fit stopped after {model.iterations} iterations, unconverged")
+    return Answer(probability.numpy(), details, notes)

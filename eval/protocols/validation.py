@@ -6,17 +6,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.data import TaskData, stratified_part
-from eval.errors import UserError
+from eval.errors import TooFew
 
 
 def held_out(task: TaskData, share: float, seed: int) -> NDArray[np.bool_]:
     """[N] True for about ``share`` of each class of train.
 
-    Raises UserError where classes are so small that nothing is left on one of the sides.
+    Raises TooFew where classes are so small that nothing is left on one of the sides.
     """
     held = stratified_part(task.train.labels, task.train.keys, share, seed)
     if held.all() or not held.any():
-        raise UserError(
+        raise TooFew(
             f"task {task.name!r}: no class has two different training images, so that no part of "
             f"its {len(held):,} can be held out to choose settings on; take more, or use fewshot"
         )

@@ -1,0 +1,115 @@
+"""Accuracy against the number of labelled training images: a panel a data set, a line a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eval.board import model_label, setting_label
+from eval.errors import UserError
+from eval.files import atomic_file
+from eval.results import Result, task_label
+
+
+@dataclass(frozen=True)
+class Point:
+    """One part of train: its images, the mean accuracy over draws and their range."""
+
+    train: float
+    top1: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One model on one data set under one protocol; points with rising numbers of images."""
+
+    task: str
+    protocol: str
+    setting: str
+    model: str
+    points: tuple[Point, ...]
+
+
+def curves(results: Iterable[Result]) -> list[Curve]:
+    """The results that have parts of train, each as a curve that ends at the whole."""
+    found = []
+    for result in results:
+        parts: dict[str, list[dict[str, Any]]] = {}
+        for entry in result.details.get("curve", []):
+            parts.setdefault(entry["part"], []).append(entry)
+        whole = result.score("top1")
+        if not parts or whole is None:
+            continue
+        points = [
+            Point(
+                float(np.mean([e["train"] for e in entries])),
+                float(np.mean([e["top1"] for e in entries])),
+                min(e["top1"] for e in entries),
+                max(e["top1"] for e in entries),
+            )
+            for entries in parts.values()
+        ]
+        points.append(Point(result.task.counts["train"], whole.value, whole.value, whole.value))
+        found.append(
+            Curve(
+                task_label(result.task.name, result.task.split),
+                result.protocol.name,
+                setting_label(result),
+                model_label(result),
+                tuple(sorted(points, key=lambda p: p.train)),
+            )
+        )
+    return found
+
+
+def draw(found: Sequence[Curve], path: Path) -> Path:
+    """Draw the curves to a PNG or SVG file. Raises UserError where there are none."""
+    if not found:
+        raise UserError(
+            "no result here has parts of train; make some with `transfer-eval run --protocol "
+            "linear --train-fraction 0.01 0.1 0.25 0.5 1`"
+        )
+    if path.suffix not in (".png", ".svg"):
+        raise UserError(f"--out {str(path)!r} must end in .png or .svg")
+    from matplotlib.figure import Figure  # no pyplot: no window, no state
+
+    panels = list(dict.fromkeys((c.task, c.protocol, c.setting) for c in found))
+    models = list(dict.fromkeys(c.model for c in found))
+    columns = min(len(panels), 3)
+    lines = -(-len(panels) // columns)
+    figure = Figure(figsize=(4.2 * columns, 3.2 * lines + 0.2 * len(models)), dpi=130)
+    axes = figure.subplots(lines, columns, squeeze=False)
+    for axis in axes.flat[len(panels) :]:
+        axis.set_visible(False)
+    for axis, panel in zip(axes.flat, panels, strict=False):
+        for curve in (c for c in found if (c.task, c.protocol, c.setting) == panel):
+            colour = f"C{models.index(curve.model) % 10}"
+            x = [p.train for p in curve.points]
+            axis.plot(x, [100 * p.top1 for p in curve.points], "o-", ms=3, lw=1.4, color=colour)
+            axis.fill_between(
+                x, [100 * p.low for p in curve.points], [100 * p.high for p in curve.points],
+                color=colour, alpha=0.15, lw=0,
+            )  # fmt: skip
+        axis.set_xscale("log")
+        counts = sorted({p.train for c in found if (c.task, c.protocol, c.setting) == panel
+                         for p in c.points})  # fmt: skip
+        axis.set_xticks(counts, [f"{n:,.0f}" for n in counts])
+        axis.set_xticks([], minor=True)
+        axis.set_title(f"{panel[0]}, {panel[1]}", fontsize=10)
+        axis.set_xlabel("training images", fontsize=9)
+        axis.set_ylabel("top-1, %", fontsize=9)
+        axis.tick_params(labelsize=8)
+        axis.grid(alpha=0.25)
+    handles = [figure.axes[0].plot([], [], "o-", ms=3, color=f"C{i % 10}")[0]
+               for i in range(len(models))]  # fmt: skip
+    figure.legend(handles, models, loc="lower center", fontsize=8, frameon=False)
+    figure.tight_layout(rect=(0, 0.2 * (len(models) + 0.5) / figure.get_figheight(), 1, 1))
+    with atomic_file(path) as file:
+        figure.savefig(file, format=path.suffix[1:])
+    return path

@@ -1,0 +1,1 @@
+"""Full-network transfer: a grid of trainings that survive an interruption."""

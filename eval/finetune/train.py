@@ -1,0 +1,288 @@
+"""A whole network in training on one process or many: steps, epochs, answers.
+
+Each process computes the gradients of its share of a batch, in micro-batches where memory is
+short; they are then added up, so a step is that of the whole batch on any number of processes.
+What does depend on both is BatchNorm: it sees a micro-batch of one process. Its running statistics
+are averaged over processes after each epoch. Dropout, where a backbone has any, is drawn for
+(seed, epoch, step, process).
+
+Gradients are reduced here and not by DistributedDataParallel: shares may differ in size, and a
+process that runs out of memory can say so before the others wait for its gradients.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from eval.augment import Crops
+from eval.encode import normalised
+from eval.finetune.images import EvalImages, TrainImages, batches_of, draw_seed, share_of
+from eval.finetune.state import State, Where
+from eval.models import Backbone
+from eval.protocols.trained import Point, Setup, rate
+
+SAVE_SECONDS = 20.0  # of training between two states on disk
+SAVE_SHARE = 20  # and that many times what a save takes
+READ_EVERY = 10  # steps between two looks at the loss, where a look waits for an accelerator
+NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+
+
+class Diverged(Exception):
+    """The loss, or an answer, is no finite number."""
+
+
+class OutOfMemory(Exception):
+    """A step did not fit the memory of a process."""
+
+
+class Classifier(nn.Module):
+    """Backbone, BatchNorm with affine, linear layer: images [B, 3, H, W] -> logits [B, C]."""
+
+    def __init__(self, backbone: Backbone, classes: int, seed: int) -> None:
+        """A copy of the backbone, which is shared with other protocols, under a new head."""
+        super().__init__()
+        self.backbone = copy.deepcopy(backbone.net)
+        self.norm = nn.BatchNorm1d(backbone.dim)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.linear = nn.Linear(backbone.dim, classes)
+
+    def forward(self, images: Tensor, half: bool = False) -> Tensor:
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=half):
+            features = self.backbone(images)
+        return self.linear(self.norm(features.float()))
+
+
+class Training:
+    """One network, trained on some rows of train at one point of the grid."""
+
+    def __init__(
+        self,
+        setup: Setup,
+        images: TrainImages,
+        point: Point,
+        rows: NDArray[np.int64],
+        epochs: int,
+        momentum: float,
+        micro_batch: int | None = None,
+    ) -> None:
+        """``epochs`` are those of the schedule; ``micro_batch`` the most images that a process
+        takes at once."""
+        self.setup, self.images, self.point = setup, images, point
+        self.rows, self.epochs = rows, epochs
+        workers = setup.workers
+        self.share = math.ceil(min(point.batch_size, len(rows)) / workers.count)
+        self.micro_batch = min(self.share, micro_batch or self.share)
+        self._half = setup.precision.dtype == "bf16"
+        self._layout = (
+            torch.channels_last if setup.precision.channels_last else torch.contiguous_format
+        )
+        net = Classifier(setup.backbone, len(setup.task.classes), setup.seed)
+        net.requires_grad_(True).train()
+        # Parameters keep their values: only the order in memory changes.
+        self.net: Classifier = net.to(workers.device).to(memory_format=self._layout)
+        self.optimiser = torch.optim.SGD(
+            self.net.parameters(), point.lr, momentum=momentum, weight_decay=point.weight_decay
+        )
+        self.where = Where()
+        self._unread: list[Tensor] = []  # losses that are still on the device
+        self._saved = time.perf_counter()
+        self._saving = 0.0  # seconds that the last save took
+
+    # ---- training
+
+    def resume(self, state: State, name: str, bar: tqdm[Any]) -> None:
+        """Go on from the saved state of that name, if there is one."""
+        self.where = state.load(name, self.net, self.optimiser)
+        if not bar.disable:  # done before, so no part of today's images a second
+            bar.initial += self.where.images
+            bar.n += self.where.images
+            bar.last_print_n += self.where.images
+
+    def run(self, until: int, state: State, name: str, bar: tqdm[Any]) -> None:
+        """Train up to epoch ``until``, now and then saving the state under that name.
+
+        Raises Diverged or OutOfMemory, on all processes.
+        """
+        count = self.setup.workers.count
+        slices = batches_of(len(self.rows), self.point.batch_size, count)
+        trained = sum(s.stop - s.start for s in slices)
+        mine = [share_of(s, self.setup.workers.rank, count) for s in slices]
+        self._saved = time.perf_counter()
+        while self.where.epoch < until:
+            where = self.where
+            for group in self.optimiser.param_groups:
+                group["lr"] = rate(self.point, where.epoch, self.epochs)
+            begin = time.perf_counter()
+            order, crops = self.images.order(self.rows, where.epoch), self.images.crops(where.epoch)
+            batches = self.images.batches(order, mine[where.step :])
+            for whole, (rows, pixels) in zip(slices[where.step :], batches, strict=True):
+                size = whole.stop - whole.start
+                due = self.step(rows, pixels, crops, size)
+                where.step += 1
+                where.images += size
+                now = time.perf_counter()
+                where.seconds, begin = where.seconds + now - begin, now
+                bar.update(size)
+                if due:
+                    self.save(state, name)
+            self._read_losses()
+            self._average_statistics()
+            where.epoch, where.step = where.epoch + 1, 0
+            where.last, where.loss = where.loss / max(trained, 1), 0.0
+            bar.set_postfix_str(f"epoch {where.epoch}/{self.epochs}, loss {where.last:.3f}")
+
+    def step(self, rows: NDArray[np.int64], pixels: Tensor, crops: Crops, size: int) -> bool:
+        """One step of the optimiser on a batch of ``size``, of which this process has ``rows``;
+        whether a state should be saved now."""
+        due = time.perf_counter() - self._saved >= max(SAVE_SECONDS, SAVE_SHARE * self._saving)
+        error: Exception | None = None
+        loss = torch.zeros((), device=self.setup.workers.device)
+        try:
+            self.gradients(rows, pixels, crops, size, loss)
+        except Exception as raised:
+            error = raised
+        due = self._agree(error, loss, due)
+        self._add_up_gradients()
+        self.optimiser.step()
+        self._unread.append(loss)
+        if loss.device.type == "cpu" or len(self._unread) >= READ_EVERY:
+            self._read_losses()
+        return due
+
+    def gradients(
+        self, rows: NDArray[np.int64], pixels: Tensor, crops: Crops, size: int, loss: Tensor
+    ) -> None:
+        """Leave this process's part of the batch's mean gradient in the parameters and add its
+        part of the summed loss to ``loss``."""
+        workers, where = self.setup.workers, self.where
+        torch.manual_seed(draw_seed(self.setup.seed, where.epoch, where.step, workers.rank))
+        self.optimiser.zero_grad(set_to_none=True)
+        images, labels = self.images.views(rows, pixels, crops)
+        for x, y in self.micro_batches(images, labels):
+            logits = self.net(x.contiguous(memory_format=self._layout), self._half)
+            part = F.cross_entropy(logits, y, reduction="sum")
+            (part / size).backward()
+            loss += part.detach()
+
+    def micro_batches(self, images: Tensor, labels: Tensor) -> Sequence[tuple[Tensor, Tensor]]:
+        """Equal parts of at most ``micro_batch`` images; none of a single one, even if that takes
+        one more at once."""
+        n = len(labels)
+        pieces = max(1, min(math.ceil(n / self.micro_batch), n // 2))
+        return list(zip(images.tensor_split(pieces), labels.tensor_split(pieces), strict=True))
+
+    def _agree(self, error: Exception | None, loss: Tensor, due: bool) -> bool:
+        """Raise on all processes what was raised on one; add up ``loss``.
+
+        Returns what the main process says of ``due``."""
+        memory = error is not None and _is_memory(error)
+        if self.setup.workers.count > 1:
+            facts = torch.tensor(
+                [memory, error is not None, due and self.setup.workers.main], device=loss.device
+            )
+            told = torch.cat([facts.to(loss.dtype), loss[None]])
+            torch.distributed.all_reduce(told)
+            loss.copy_(told[3])
+            memory, failed, due = (v > 0 for v in told[:3].tolist())
+            if failed and error is None and not memory:
+                raise RuntimeError("another process failed")
+        if memory:
+            self.optimiser.zero_grad(set_to_none=True)
+            raise OutOfMemory from error
+        if error is not None:
+            raise error
+        return due
+
+    def _add_up_gradients(self) -> None:
+        if self.setup.workers.count == 1:
+            return
+        grads = [p.grad for p in self.net.parameters() if p.grad is not None]
+        _reduce(grads)
+
+    def _average_statistics(self) -> None:
+        """BatchNorm's running mean and variance: their mean over the processes, everywhere."""
+        if (count := self.setup.workers.count) == 1:
+            return
+        running = ("running_mean", "running_var")
+        buffers = [b for name, b in self.net.named_buffers() if name.endswith(running)]
+        if buffers:
+            _reduce(buffers)
+            for buffer in buffers:
+                buffer /= count
+
+    def _read_losses(self) -> None:
+        """Wait for the losses of the last steps. Raises Diverged."""
+        if self._unread:
+            self.where.loss += math.fsum(torch.stack(self._unread).tolist())
+            self._unread = []
+        if not math.isfinite(self.where.loss):
+            raise Diverged
+
+    def save(self, state: State, name: str) -> None:
+        self._read_losses()
+        self._average_statistics()
+        start = time.perf_counter()
+        state.save(name, self.where, self.net, self.optimiser)
+        self._saved = time.perf_counter()
+        self._saving = self._saved - start
+
+    # ---- answers
+
+    def logits(self, images: EvalImages) -> NDArray[np.float32]:
+        """[N, C] for all images, on every process. Raises Diverged where one is not finite."""
+        workers = self.setup.workers
+        out = workers.together(lambda: self._own_logits(images))
+        if workers.count > 1:  # each process has filled in its own rows
+            shared = out.to(workers.device)
+            torch.distributed.all_reduce(shared)
+            out = shared.cpu()
+        if not bool(out.isfinite().all()):
+            raise Diverged
+        return out.numpy()
+
+    @torch.no_grad()
+    def _own_logits(self, images: EvalImages) -> Tensor:
+        device = self.setup.workers.device
+        out = torch.zeros(images.count, len(self.setup.task.classes))
+        self.net.eval()
+        for places, pixels in images:
+            x = normalised(pixels, self.setup.backbone, str(device))
+            answer = self.net(x.contiguous(memory_format=self._layout), self._half)
+            out[torch.from_numpy(places)] = answer.float().cpu()
+        self.net.train()
+        return out
+
+
+def _reduce(tensors: list[Tensor]) -> None:
+    """Add up tensors over all processes, in place and in one message."""
+    flat = torch.cat([t.reshape(-1) for t in tensors])
+    torch.distributed.all_reduce(flat)
+    for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+        tensor.copy_(part.view(tensor.shape))
+
+
+def _is_memory(error: Exception) -> bool:
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(t in str(error).lower() for t in NO_MEMORY)
+
+
+@contextlib.contextmanager
+def own_random(device: torch.device) -> Iterator[None]:
+    """Draws in here leave the caller's random state as it was."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        yield

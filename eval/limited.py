@@ -1,0 +1,88 @@
+"""Parts of train, for curves of accuracy against the number of labelled images.
+
+Parts of one seed are nested: the tenth holds the hundredth, 5 images a class hold 1. They are
+drawn from the images' hashes, so every model is given the same ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eval import stats
+from eval.data import Split
+from eval.errors import TooFew, UserError
+
+
+@dataclass(frozen=True)
+class Part:
+    """A share of each class, or a number of images a class."""
+
+    share: float = 0.0
+    each: int = 0
+
+    @property
+    def label(self) -> str:
+        """As in the names of scores: 10pct, 0.1pct, 5each."""
+        return f"{self.each}each" if self.each else f"{100 * self.share:g}pct"
+
+
+def parts(settings: Any) -> list[Part]:
+    """The parts that a protocol's settings ask for, the whole left out, smallest first."""
+    shares = [Part(share=s) for s in sorted(set(settings.fractions)) if s < 1]
+    return shares + [Part(each=n) for n in sorted(set(settings.per_class))]
+
+
+def subset(train: Split, part: Part, seed: int, draw: int) -> NDArray[np.int64]:
+    """Ascending rows of a part of ``train``: at least one image of every class.
+
+    Raises TooFew where a class has fewer images than are asked for.
+    """
+    kept = []
+    for label in np.unique(train.labels).tolist():
+        rows = np.flatnonzero(train.labels == label)
+        words = np.frombuffer(
+            hashlib.sha256(f"{train.hash}:{seed}:{draw}:{label}".encode()).digest(), "<u4"
+        )
+        order = rows[np.random.RandomState(words.tolist()).permutation(len(rows))]
+        # an image that stands more than once is drawn once
+        different = order[np.sort(np.unique(train.keys[order], return_index=True)[1])]
+        count = part.each or max(1, round(part.share * len(different)))
+        if count > len(different):
+            raise TooFew(
+                f"--train-per-class {part.each}: class {label} has only {len(different)} different "
+                "training images; ask for fewer"
+            )
+        kept.append(different[:count])
+    return np.sort(np.concatenate(kept))
+
+
+def add(out: Any, part: Part, correct: NDArray[np.bool_], seed: int) -> None:
+    """Two scores of a part. ``correct`` is [draws, N_test].
+
+    ``top1_PART`` is the mean over draws with a bootstrap interval over test images;
+    ``top1_PART_draws`` is the same mean with the spread over draws (1.96 standard errors).
+    """
+    n = correct.shape[1]
+    share = correct.astype(np.float64).mean(0)
+    out.add(f"top1_{part.label}", stats.bootstrap(lambda w: w @ share / w.sum(1), n, seed), n)
+    if len(correct) > 1:
+        values = correct.mean(1, dtype=np.float64)
+        out.add(f"top1_{part.label}_draws", stats.mean_interval(values), len(values))
+
+
+def check(fractions: Iterable[float], per_class: Iterable[int], subsets: int) -> None:
+    """Raises UserError for numbers that make no part."""
+    for share in fractions:
+        if not 0 < share <= 1:
+            raise UserError(f"--train-fraction must lie above 0 and up to 1, got {share:g}")
+    for n in per_class:
+        if n < 1:
+            raise UserError(f"--train-per-class must be at least 1, got {n}")
+    if subsets < 1:
+        raise UserError(f"subsets must be at least 1, got {subsets}")

@@ -1,0 +1,28 @@
+"""The study's full-network transfer (paper.md 3.2), scored."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eval.finetune.grid import fit as finetuned
+from eval.finetune.state import forget_answer, key
+from eval.protocols import Finetune, trained
+from eval.protocols.outcome import Outcome
+from eval.protocols.trained import Answer, Setup
+
+
+def score(setup: Setup, settings: Finetune) -> Outcome:
+    """Answers are kept on disk until all parts of train that were asked for are there: a run
+    killed in the last of them repeats none of the others."""
+    digests: list[str] = []
+
+    def fit(setup: Setup, settings: Finetune, rows: NDArray[np.int64]) -> Answer:
+        digests.append(key(setup, settings, rows))
+        return finetuned(setup, settings, rows)
+
+    out = trained.score(setup, settings, fit)
+    if setup.workers.main:
+        for digest in digests:
+            forget_answer(setup.cache, digest)
+    return out

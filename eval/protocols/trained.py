@@ -1,0 +1,149 @@
+"""What the protocols that train have in common: a grid, a schedule, answers, limited data.
+
+Such a protocol is a function ``fit(setup, settings, rows) -> Answer``: tune on ``rows`` of train
+alone, train once more on all of them, answer every test image. Everything else is here.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eval import limited, stats
+from eval.data import TaskData
+from eval.errors import TooFew
+from eval.protocols.outcome import Outcome
+
+if TYPE_CHECKING:
+    from eval.bank import FeatureBank
+    from eval.models import Backbone
+    from eval.precision import Precision
+    from eval.workers import Workers
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a protocol is given to work with, the same on every process."""
+
+    backbone: Backbone
+    task: TaskData
+    bank: FeatureBank  # features of train and test by the evaluation transform
+    workers: Workers
+    precision: Precision
+    cache: Path
+    seed: int
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of the grid."""
+
+    lr: float
+    batch_size: int
+    weight_decay: float
+
+
+@dataclass
+class Answer:
+    """[N_test, C] probabilities of a model trained on some rows of train, and how it was found."""
+
+    probability: NDArray[np.float64]
+    details: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+class Grid(Protocol):
+    """The settings that a grid is made of."""
+
+    @property
+    def lrs(self) -> tuple[float, ...]: ...
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]: ...
+
+    @property
+    def weight_decays(self) -> tuple[float, ...]: ...
+
+
+def points(settings: Grid) -> list[Point]:
+    """In a fixed order: the first of equally good ones is chosen."""
+    grid = itertools.product(settings.lrs, settings.batch_sizes, settings.weight_decays)
+    return [Point(*values) for values in grid]
+
+
+def milestones(epochs: int) -> tuple[int, ...]:
+    """When the rate falls to a tenth: the study's 10, 15 of 20 and 25, 37 of 50.
+
+    The first epoch always has the whole rate, and the rate falls once an epoch at most.
+    """
+    return tuple(sorted({int(0.5 * epochs), int(0.75 * epochs)} - {0}))
+
+
+def rate(point: Point, epoch: int, epochs: int) -> float:
+    """The learning rate of an epoch, counted from 0."""
+    return point.lr * 0.1 ** sum(epoch >= m for m in milestones(epochs))
+
+
+Fit = Callable[[Setup, Any, NDArray[np.int64]], Answer]
+
+
+def score(setup: Setup, settings: Any, fit: Fit) -> Outcome:
+    """On every process; the outcome of the main one counts."""
+    return outcome(lambda rows: fit(setup, settings, rows), setup.task, settings, setup.seed)
+
+
+def outcome(
+    fit: Callable[[NDArray[np.int64]], Answer], task: TaskData, settings: Any, seed: int
+) -> Outcome:
+    """All of train, then the smaller parts that were asked for; ``fit`` takes rows of train."""
+    start = time.perf_counter()
+    labels = task.test.labels
+    answer = fit(np.arange(len(task.train)))
+    out = Outcome(details=answer.details, notes=answer.notes)
+    out.fit_seconds = time.perf_counter() - start
+    out.predictions = answer.probability.argmax(1).astype(np.int64)
+    describe(out, answer.probability, labels, seed)
+    curve = []
+    for part in limited.parts(settings):
+        correct = []
+        for draw in range(settings.subsets):
+            start = time.perf_counter()
+            try:
+                rows = limited.subset(task.train, part, seed, draw)
+                small = fit(rows)
+            except TooFew as why:  # that part alone is left out
+                out.notes.append(f"{part.label} of train is left out: {why}")
+                break
+            out.fit_seconds += time.perf_counter() - start
+            hits = small.probability.argmax(1) == labels
+            correct.append(hits)
+            curve.append(
+                {"part": part.label, "draw": draw, "train": len(rows),
+                 "top1": round(float(hits.mean()), 6), "details": small.details}
+            )  # fmt: skip
+            out.notes += [note for note in small.notes if note not in out.notes]
+        if len(correct) == settings.subsets:
+            limited.add(out, part, np.stack(correct), seed)
+    if curve:
+        out.details = out.details | {"curve": curve}
+    return out
+
+
+def describe(
+    out: Outcome, probability: NDArray[np.float64], labels: NDArray[np.int64], seed: int
+) -> None:
+    """Top-1, mean per-class accuracy, ECE and NLL with intervals over the test images."""
+    correct = probability.argmax(1) == labels
+    n = len(labels)
+    out.add("top1", stats.accuracy(correct, seed), n)
+    out.add_image_samples("top1", correct)
+    out.add("mean_per_class", stats.mean_per_class(correct, labels, seed), n)
+    out.add("ece", stats.expected_calibration_error(probability.max(1), correct, seed), n)
+    out.add("nll", stats.negative_log_likelihood(probability[np.arange(n), labels], seed), n)

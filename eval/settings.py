@@ -1,0 +1,95 @@
+"""A run's protocol settings: the defaults, ``--set protocol.name=value``, and their bounds."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+import typing
+from collections.abc import Sequence
+from typing import Any
+
+from eval import limited
+from eval.errors import UserError, did_you_mean
+from eval.protocols import Fewshot, Knn, Settings, protocol_named
+
+# least and most of each number; of a tuple, of its members
+_BOUNDS: dict[str, tuple[float, float]] = {
+    "n_way": (2, 10_000),
+    "queries": (1, 10_000),
+    "episodes": (2, 10_000_000),
+    "shots": (1, 10_000),
+    "c": (1e-12, 1e12),
+    "ks": (1, 1_000_000),
+    "temperature": (1e-6, 1e6),
+    "validation": (0.01, 0.99),
+    "lrs": (1e-12, 1e6),
+    "batch_sizes": (2, 1_000_000),
+    "weight_decays": (0, 1e6),
+    "momentum": (0, 0.9999),
+    "tune_epochs": (1, 100_000),
+    "epochs": (1, 100_000),
+    "scale": (1e-3, 1),
+    "views": (0, 100_000),
+    "subsets": (1, 1000),
+}
+SMALL_GRID = {"lrs": (0.01, 0.001), "batch_sizes": (32,), "weight_decays": (1e-4,)}
+
+
+def chosen(names: Sequence[str], overrides: Sequence[str]) -> dict[str, Settings]:
+    """Each protocol's settings. An override is ``protocol.name=value``, the value as in TOML.
+
+    Raises UserError for an unknown protocol or name, a value of another type or out of bounds, and
+    an override of a protocol that does not run.
+    """
+    found: dict[str, Settings] = {name: protocol_named(name).settings() for name in names}
+    for text in overrides:
+        protocol, name, value = _parsed(text)
+        if protocol_named(protocol).name not in found:
+            raise UserError(
+                f"--set {text!r}: protocol {protocol!r} is not among {', '.join(found)}"
+            )
+        found[protocol] = with_setting(found[protocol], name, value, f"--set {text!r}")
+    return found
+
+
+def _parsed(text: str) -> tuple[str, str, Any]:
+    key, equals, value = text.partition("=")
+    protocol, dot, name = key.strip().partition(".")
+    if not (equals and dot and name):
+        raise UserError(f"--set {text!r} is no setting; write --set finetune.epochs=10")
+    try:
+        return protocol, name, tomllib.loads(f"x = {value}")["x"]
+    except tomllib.TOMLDecodeError:
+        return protocol, name, value.strip()  # a bare word is a string
+
+
+def with_setting(settings: Any, name: str, value: Any, what: str) -> Settings:
+    """A copy with one setting changed. Raises UserError, beginning with ``what``."""
+    hints = typing.get_type_hints(type(settings))
+    if name not in hints:
+        raise UserError(f"{what}: no setting {name!r}" + did_you_mean(
+            name, hints, "settings are " + ", ".join(hints)))  # fmt: skip
+    kind = hints[name]
+    many = typing.get_origin(kind) is tuple
+    given = (tuple(value) if isinstance(value, list | tuple) else (value,)) if many else (value,)
+    of = typing.get_args(kind)[0] if many else kind
+    values = []
+    for one in given:
+        if of is float and type(one) is int:
+            one = float(one)
+        if type(one) is not of:
+            raise UserError(f"{what}: {name} takes {of.__name__} values, not {one!r}")
+        low, high = _BOUNDS.get(name, (float("-inf"), float("inf")))
+        if of is not bool and not low <= one <= high:
+            bound = f"at least {low:g}" if not one >= low else f"at most {high:g}"
+            subject = what if what.startswith("--") and " " not in what else f"{what}: {name}"
+            raise UserError(f"{subject} must be {bound}, got {one:g}")
+        values.append(one)
+    if many and not values and name not in ("fractions", "per_class"):
+        raise UserError(f"{what}: {name} needs at least one value")
+    if name == "scale" and (len(values) != 2 or values[0] > values[1]):
+        raise UserError(f"{what}: scale takes two values, the smaller first")
+    changed: Any = dataclasses.replace(settings, **{name: tuple(values) if many else values[0]})
+    if not isinstance(changed, Fewshot | Knn):
+        limited.check(changed.fractions, changed.per_class, changed.subsets)
+    return changed

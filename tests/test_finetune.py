@@ -1,0 +1,644 @@
+"""Full-network transfer: the numbers of a plain loop, whatever happens on the way."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import json
+import math
+import multiprocessing
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from eval.bank import FeatureBank
+from eval.data import load_task
+from eval.encode import pixels_of
+from eval.finetune import images as finetune_images
+from eval.finetune import train as finetune_train
+from eval.finetune.grid import fit
+from eval.finetune.images import EvalImages, TrainImages, batches_of, share_of
+from eval.finetune.state import State, key
+from eval.finetune.train import Training
+from eval.models import Backbone, load, resolve
+from eval.precision import Precision
+from eval.protocols import Finetune
+from eval.protocols.finetune import score
+from eval.protocols.trained import Answer, Point, Setup, milestones
+from eval.workers import Workers
+from tests.conftest import make_task, refusal, write_parquet
+
+FORKS = multiprocessing.get_context("forkserver")
+PRELOAD = [__name__, "timm", "accelerate", "eval.finetune.grid", "torchvision"]
+PATIENCE = 60  # seconds until a process counts as hanging
+CHANCE = 1 / 4
+SHORT = Finetune(lrs=(0.05,), batch_sizes=(16,), weight_decays=(0.0, 1e-3), tune_epochs=2, epochs=3)
+
+
+def write_task(folder: Path) -> Path:
+    """4 classes, 48 train and 32 test images of 24 px."""
+    return make_task(folder / "photos", classes=4, train=12, test=8)
+
+
+def make_setup(folder: Path, cache: Path, model: str = "random:test_resnet") -> Setup:
+    px = 32 if "vit" in model else 24
+    return Setup(
+        backbone=load(resolve(model, cache, img_size=px)),
+        task=load_task(f"parquet:{folder}", cache),
+        bank=cast(FeatureBank, None),  # of which fine-tuning has no use
+        workers=Workers("cpu"),
+        precision=Precision("fp32", channels_last=True),
+        cache=cache,
+        seed=0,
+    )
+
+
+@pytest.fixture
+def setup(tmp_path: Path) -> Setup:
+    return make_setup(write_task(tmp_path), tmp_path / "cache")
+
+
+def everything(setup: Setup) -> NDArray[np.int64]:
+    return np.arange(len(setup.task.train))
+
+
+def top1(setup: Setup, answer: Answer) -> float:
+    return float((answer.probability.argmax(1) == setup.task.test.labels).mean())
+
+
+def timeless(details: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in details.items() if k != "images_per_s"}
+
+
+def train(
+    setup: Setup, point: Point, epochs: int, rows: NDArray[np.int64], micro: int | None = None
+) -> Training:
+    training = Training(setup, TrainImages(setup, (0.2, 1.0)), point, rows, epochs, 0.9, micro)
+    training.run(epochs, State(setup.cache, "apart", 1, setup.workers), "one", tqdm(disable=True))
+    return training
+
+
+# ---- the numbers
+
+
+@pytest.mark.parametrize("model", ["random:test_resnet", "random:test_vit"])
+def test_learns(model: str, tmp_path: Path) -> None:
+    setup = make_setup(write_task(tmp_path), tmp_path / "cache", model)
+    before = state_of(setup.backbone.net)
+    settings = Finetune(
+        lrs=(0.05, 0.02), batch_sizes=(16,), weight_decays=(1e-4,), tune_epochs=4, epochs=10
+    )
+    out = score(setup, settings)
+    scores = {s.name: s.value for s in out.scores}
+    assert scores["top1"] > 2 * CHANCE
+    assert set(scores) == {"top1", "mean_per_class", "ece", "nll"}
+    assert out.notes == []
+    details = out.details
+    assert details["chosen"]["lr"] in settings.lrs
+    assert details["points"][0]["end"] == "whole"
+    best = max(details["points"], key=lambda p: p["top1"])
+    assert (details["chosen"]["lr"], details["validation_top1"]) == (best["lr"], best["top1"])
+    assert (details["tuned_on"], details["validated_on"], details["trained_on"]) == (32, 16, 48)
+    assert details["images_seen"] == 2 * 4 * 32 + 10 * 48
+    assert details["images_per_s"] > 0
+    assert math.isfinite(details["train_loss"])
+    # The backbone is other protocols' too.
+    assert not setup.backbone.net.training
+    assert not any(p.requires_grad for p in setup.backbone.net.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(before, state_of(setup.backbone.net), strict=True))
+    # What is left is small, and tells a second run what was tuned.
+    (folder,) = (setup.cache / "finetune").iterdir()
+    assert [p.name for p in folder.iterdir()] == ["points.json"]
+
+
+def state_of(net: nn.Module) -> list[Tensor]:
+    return [t.clone() for t in net.state_dict().values()]
+
+
+@pytest.mark.parametrize("model", ["random:test_resnet", "random:test_vit"])
+def test_equals_a_plain_loop(model: str, tmp_path: Path) -> None:
+    """The same start, order and views; everything else as one writes it down."""
+    setup = make_setup(write_task(tmp_path), tmp_path / "cache", model)
+    point, epochs = Point(0.03, 16, 1e-3), 4
+    rows = everything(setup)[3:]  # 45: the last batch has 13
+    ours = train(setup, point, epochs, rows)
+    test = np.arange(len(setup.task.test))
+    logits = ours.logits(EvalImages(setup, "test", test))
+
+    backbone = copy.deepcopy(setup.backbone.net).requires_grad_(True)
+    torch.manual_seed(setup.seed)
+    head = nn.Sequential(
+        nn.BatchNorm1d(setup.backbone.dim), nn.Linear(setup.backbone.dim, len(setup.task.classes))
+    )
+    net = nn.Sequential(backbone, head).train()
+    net.to(memory_format=torch.channels_last)  # the same kernels: training magnifies rounding
+    optimiser = torch.optim.SGD(net.parameters(), lr=0.03, momentum=0.9, weight_decay=1e-3)
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, [*milestones(epochs)])
+    images = TrainImages(setup, (0.2, 1.0))
+    labels = torch.from_numpy(setup.task.train.labels)
+    for epoch in range(epochs):
+        order = images.order(rows, epoch)
+        losses: list[float] = []
+        for batch in np.split(order, [16, 32]):
+            x, y = images.views(batch, images.read(batch), images.crops(epoch))
+            assert torch.equal(y, labels[batch])
+            loss = F.cross_entropy(net(x), y)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            losses.append(loss.item() * len(batch))
+        schedule.step()
+    mean, std = (
+        torch.tensor(setup.backbone.input_config[k])[:, None, None] for k in ("mean", "std")
+    )
+    net.eval()
+    wanted = []
+    for row in setup.task.test.rows:
+        ((_, data),) = setup.task.test.source.images(np.array([row]))
+        pixels = torch.from_numpy(pixels_of(setup.backbone, setup.task, setup.task.test, row, data))
+        with torch.no_grad():
+            wanted.append(net(((pixels / 255 - mean) / std)[None])[0])
+    torch.testing.assert_close(torch.from_numpy(logits), torch.stack(wanted), atol=2e-5, rtol=0)
+    assert ours.where.last == pytest.approx(sum(losses) / len(rows), rel=1e-4)
+    assert np.ptp(logits, 0).min() > 0.1  # else the comparison would say little
+
+
+def test_order_and_views(setup: Setup) -> None:
+    """A view is its image's in that epoch, in whichever batch it comes."""
+    images = TrainImages(setup, (0.2, 1.0))
+    rows = everything(setup)
+    assert sorted(images.order(rows, 0)) == rows.tolist()
+    assert images.order(rows, 0).tolist() != images.order(rows, 1).tolist()
+    whole, labels = images.views(rows, images.read(rows), images.crops(2))
+    some = np.array([7, 3, 40])
+    part, its = images.views(some, images.read(some), images.crops(2))
+    torch.testing.assert_close(part, whole[some])
+    assert torch.equal(its, labels[some])
+    other, _ = images.views(some, images.read(some), images.crops(3))
+    assert (other - part).abs().mean() > 0.1
+
+
+def test_bf16_answers_alike(setup: Setup) -> None:
+    """bfloat16 is what the run's precision says, for the backbone; the head stays in fp32."""
+    half = dataclasses.replace(setup, precision=Precision("bf16", channels_last=True))
+    probability = [fit(s, SHORT, everything(s)).probability for s in (setup, half)]
+    difference = np.abs(probability[0] - probability[1])
+    assert 0 < difference.max() < 0.2
+    assert key(setup, SHORT, everything(setup)) != key(half, SHORT, everything(setup))
+
+
+def test_same_command_same_numbers(setup: Setup, tmp_path: Path) -> None:
+    rows = everything(setup)
+    first = fit(setup, SHORT, rows)
+    random_state = torch.random.get_rng_state()
+    again = fit(dataclasses.replace(setup, cache=tmp_path / "other"), SHORT, rows)
+    assert torch.equal(random_state, torch.random.get_rng_state())
+    assert np.array_equal(first.probability, again.probability)
+    assert timeless(first.details) == timeless(again.details)
+    other = fit(dataclasses.replace(setup, seed=1), SHORT, rows)
+    assert not np.allclose(first.probability, other.probability)
+    np.testing.assert_allclose(first.probability.sum(1), 1, atol=1e-12)
+    assert first.probability.dtype == np.float64
+
+
+def test_parts_of_train(setup: Setup) -> None:
+    """Each part is tuned and trained by itself; a class may have no image in it."""
+    settings = dataclasses.replace(SHORT, fractions=(0.5,), subsets=2)
+    out = score(setup, settings)
+    assert {"top1_50pct", "top1_50pct_draws"} <= {s.name for s in out.scores}
+    assert [c["train"] for c in out.details["curve"]] == [24, 24]
+    assert all(c["details"]["trained_on"] == 24 for c in out.details["curve"])
+    rows = np.flatnonzero(setup.task.train.labels != 2)
+    answer = fit(setup, dataclasses.replace(SHORT, epochs=6), rows)
+    assert (answer.probability.argmax(1) == 2).mean() < 0.1
+
+
+def test_the_first_of_equals(setup: Setup) -> None:
+    settings = dataclasses.replace(SHORT, weight_decays=(1e-9, 0.0, 2e-9))
+    details = fit(setup, settings, everything(setup)).details
+    assert len({p["top1"] for p in details["points"]}) == 1
+    assert details["chosen"]["weight_decay"] == 1e-9
+
+
+def test_one_point_needs_no_tuning(setup: Setup) -> None:
+    settings = dataclasses.replace(SHORT, weight_decays=(0.0,))
+    details = fit(setup, settings, everything(setup)).details
+    assert details["images_seen"] == 3 * 48
+    assert details["validation_top1"] is None
+    assert details["points"][0]["end"] == "not tuned"
+
+
+# ---- batches
+
+
+def test_batches() -> None:
+    def sizes(count: int, size: int, processes: int = 1) -> list[int]:
+        return [s.stop - s.start for s in batches_of(count, size, processes)]
+
+    assert sizes(10, 4) == [4, 4, 2]
+    assert sizes(9, 4) == [4, 4]  # BatchNorm has no variance of one image
+    assert sizes(3, 128) == [3]
+    assert sizes(1, 4) == []
+    assert sizes(11, 4, processes=2) == [4, 4]
+    for count in (4, 5, 7):
+        for processes in (1, 2, 3):
+            parts = [share_of(slice(10, 10 + count), r, processes) for r in range(processes)]
+            rows = [row for p in parts for row in range(p.start, p.stop)]
+            assert rows == list(range(10, 10 + count))
+
+
+def test_a_last_batch_of_one_image_is_left_out(setup: Setup) -> None:
+    training = train(setup, Point(0.01, 16, 0.0), 2, everything(setup)[:33])
+    assert training.where.images == 2 * 32
+    assert math.isfinite(training.where.last)
+
+
+def test_evaluation_images_are_decoded_once_or_each_time(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    plain = finetune_images.pixels_of
+
+    def counted(*args: Any) -> Any:
+        calls.append(1)
+        return plain(*args)
+
+    monkeypatch.setattr(finetune_images, "pixels_of", counted)
+    rows = np.arange(len(setup.task.test))[::-1]
+    kept, streamed = EvalImages(setup, "test", rows), EvalImages(setup, "test", rows)
+    monkeypatch.setattr(streamed, "_keep", False)
+    monkeypatch.setattr(streamed, "_size", 5)
+    seen = []
+    for images, decoded in ((kept, 32), (streamed, 64)):
+        calls.clear()
+        for _ in range(2):
+            out = np.zeros((32, 3, 24, 24), np.uint8)
+            for places, pixels in images:
+                out[places] = pixels
+            seen.append(out)
+        assert len(calls) == decoded
+    assert all(np.array_equal(seen[0], other) for other in seen)
+
+
+# ---- what goes wrong
+
+
+def test_a_point_that_diverges(setup: Setup) -> None:
+    settings = dataclasses.replace(SHORT, lrs=(1e20, 0.05), weight_decays=(0.0,), epochs=3)
+    answer = fit(setup, settings, everything(setup))
+    alone = fit(setup, dataclasses.replace(settings, lrs=(0.05,)), everything(setup))
+    assert answer.details["chosen"]["lr"] == 0.05
+    assert answer.details["diverged"] == 1
+    assert [p["end"] for p in answer.details["points"]] == ["diverged", "whole"]
+    assert answer.notes == ["1 of 2 points of the grid diverged in tuning"]
+    assert np.array_equal(answer.probability, alone.probability)
+
+
+def test_all_points_diverge(setup: Setup) -> None:
+    settings = dataclasses.replace(SHORT, lrs=(1e20, 1e25), weight_decays=(0.0,))
+    text = refusal(fit, setup, settings, everything(setup))
+    assert "every point of the grid (lr 1e+20 1e+25, batch size 16, weight decay 0)" in text
+    assert "random:test_resnet" in text
+    assert "smaller" in text
+    settings = dataclasses.replace(settings, lrs=(1e20,))
+    assert "on all training images" in refusal(fit, setup, settings, everything(setup))
+
+
+def test_the_next_best_answers_where_the_best_diverges(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = dataclasses.replace(SHORT, weight_decays=(0.0, 1e-3, 1e-2))
+    best = fit(setup, settings, everything(setup)).details
+    chosen = best["chosen"]["weight_decay"]
+    plain = Training.run
+
+    def run(self: Training, until: int, state: State, name: str, bar: Any) -> None:
+        if name.startswith("final") and self.point.weight_decay == chosen:
+            raise finetune_train.Diverged
+        plain(self, until, state, name, bar)
+
+    monkeypatch.setattr(Training, "run", run)
+    answer = fit(dataclasses.replace(setup, cache=setup.cache / "b"), settings, everything(setup))
+    points = [p for p in best["points"] if p["weight_decay"] != chosen]
+    second = max(points, key=lambda p: p["top1"])
+    assert answer.details["chosen"]["weight_decay"] == second["weight_decay"]
+    (note,) = answer.notes
+    assert f"weight decay {chosen:g} the network diverged; the next best" in note
+
+
+class Memory:
+    """A device that cannot hold more than ``most`` images at once."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, most: int, error: type[Exception]) -> None:
+        self.most, self.error = most, error
+        self.seen: list[int] = []
+        plain = finetune_train.Classifier.forward
+
+        def forward(net: Any, images: Tensor, half: bool = False) -> Tensor:
+            if net.training:
+                self.seen.append(len(images))
+                if len(images) > self.most:
+                    raise self.error("CUDA out of memory. Tried to allocate 2 GiB")
+            return plain(net, images, half)
+
+        monkeypatch.setattr(finetune_train.Classifier, "forward", forward)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError, MemoryError])
+def test_memory_that_runs_out_halves_the_micro_batch(
+    error: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gradients are those of the whole batch. Only BatchNorm sees halves: a ViT has it in the
+    head alone, so here it is taken away, and nothing differs but the order of sums."""
+    setup = make_setup(write_task(tmp_path), tmp_path / "cache", "random:test_vit")
+    monkeypatch.setattr(nn, "BatchNorm1d", nn.LayerNorm)
+    settings = dataclasses.replace(SHORT, lrs=(0.01,), batch_sizes=(16, 6), weight_decays=(0.0,))
+    whole = fit(setup, settings, everything(setup))
+    memory = Memory(monkeypatch, 8, error)
+    halved = fit(dataclasses.replace(setup, cache=tmp_path / "b"), settings, everything(setup))
+    np.testing.assert_allclose(halved.probability, whole.probability, atol=1e-5)
+    assert memory.seen.count(16) == 1
+    assert set(memory.seen) == {16, 8, 6, 2}
+    assert halved.details["micro_batch"] == min(8, halved.details["chosen"]["batch_size"])
+    assert whole.details["micro_batch"] == whole.details["chosen"]["batch_size"]
+    (note,) = halved.notes
+    assert "at most 8 images were taken at once" in note
+
+
+def test_memory_that_runs_out_twice(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    Memory(monkeypatch, 5, torch.OutOfMemoryError)
+    text = refusal(fit, setup, SHORT, everything(setup))
+    assert "memory ran out while random:test_resnet was fine-tuned on 8 images at once" in text
+
+
+def test_micro_batches_keep_batchnorm_s_two_images(setup: Setup) -> None:
+    training = train(setup, Point(0.01, 16, 0.0), 1, everything(setup), micro=2)
+    for n, sizes in ((5, [3, 2]), (3, [3]), (4, [2, 2]), (2, [2])):
+        parts = training.micro_batches(torch.zeros(n, 3), torch.zeros(n))
+        assert [len(y) for _, y in parts] == sizes
+
+
+def test_an_image_that_cannot_be_read(tmp_path: Path) -> None:
+    folder = write_task(tmp_path)
+    images = [b"no image at all", *(bytes([i]) * 20 for i in range(7))]
+    write_parquet(folder / "train-00000-of-00001.parquet", images, [0, 0, 1, 1, 2, 2, 3, 3])
+    setup = make_setup(folder, tmp_path / "cache")
+    text = refusal(fit, setup, SHORT, everything(setup))
+    assert "row 0 of photos/train-00000-of-00001.parquet" in text
+
+
+def test_too_few_images(setup: Setup) -> None:
+    rows = np.array([np.flatnonzero(setup.task.train.labels == c)[0] for c in range(4)])
+    assert "no class has two different training images" in refusal(fit, setup, SHORT, rows)
+    pair = np.flatnonzero(setup.task.train.labels == 0)[:2]
+    assert "1 training images are left beside" in refusal(fit, setup, SHORT, pair)
+    small = dataclasses.replace(SHORT, batch_sizes=(16, 1))
+    assert "must be at least 2 for BatchNorm" in refusal(fit, setup, small, everything(setup))
+
+
+# ---- successive halving
+
+
+def test_halving(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """5 points, then 3, then 2; those that go on are trained as if nothing had been compared."""
+    settings = Finetune(
+        lrs=(0.05, 0.02, 0.01, 0.005, 0.002), batch_sizes=(16,), weight_decays=(0.0,),
+        tune_epochs=6, epochs=1, halving=True,
+    )  # fmt: skip
+    halved = fit(setup, settings, everything(setup)).details
+    whole = fit(setup, dataclasses.replace(settings, halving=False), everything(setup)).details
+    assert sorted(p["epochs"] for p in halved["points"]) == [2, 2, 4, 6, 6]
+    assert halved["halved"] == 3
+    assert whole["halved"] == 0
+    for ours, other in zip(halved["points"], whole["points"], strict=True):
+        assert ours["end"] == ("whole" if ours["epochs"] == 6 else "halved")
+        if ours["epochs"] == 6:
+            assert ours["top1"] == other["top1"]
+    assert halved["images_seen"] == 32 * (2 + 2 + 4 + 6 + 6) + 48
+    assert not list(setup.cache.rglob("*.safetensors"))
+
+
+# ---- runs that are killed
+
+
+def _fit_in_child(
+    data: Path, cache: Path, save: float, out: Path, asked: dict[str, Any],
+    model: str = "random:test_resnet", most: int = 0,
+) -> None:  # fmt: skip
+    """In a child: fine-tune, saving a state every ``save`` seconds.
+
+    With ``most``, the head has no BatchNorm, and the second process runs out of memory beyond so
+    many images.
+    """
+    torch.set_num_threads(1)
+    finetune_train.SAVE_SECONDS, finetune_train.SAVE_SHARE = save, 0
+    setup = make_setup(data, cache, model)
+    with pytest.MonkeyPatch.context() as patch:
+        if most:
+            patch.setattr(nn, "BatchNorm1d", nn.LayerNorm)
+            if not setup.workers.main:
+                Memory(patch, most, RuntimeError)
+        answer = fit(setup, Finetune(**asked), everything(setup))
+    if setup.workers.main:
+        details = timeless(answer.details)
+        np.savez(out, probability=answer.probability, details=json.dumps(details))
+    setup.workers.close()
+
+
+def _rank(rank: int, port: int, *args: Any) -> None:
+    """As one of two processes, as torchrun sets them up."""
+    both = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    os.environ |= both | {"MASTER_PORT": str(port), "RANK": str(rank), "LOCAL_RANK": str(rank)}
+    _fit_in_child(*args)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fork_server() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        FORKS.set_forkserver_preload(PRELOAD)
+        yield
+
+
+def start(target: Callable[..., None], *args: Any) -> Any:
+    process = FORKS.Process(target=target, args=args)
+    process.start()
+    return process
+
+
+def finish(process: Any) -> int:
+    process.join(PATIENCE)
+    if process.exitcode is None:
+        process.kill()
+        pytest.fail("hangs")
+    return process.exitcode
+
+
+def test_killed_and_started_again(tmp_path: Path) -> None:
+    """Twice in tuning, in the midst of an epoch too, and once in the final training."""
+    data = write_task(tmp_path)
+    settings = dataclasses.asdict(
+        dataclasses.replace(SHORT, tune_epochs=4, epochs=12, lrs=(0.05, 0.02), weight_decays=(0.0,))
+    )
+    process = start(
+        _fit_in_child, data, tmp_path / "plain", 1000.0, tmp_path / "plain.npz", settings
+    )
+    assert finish(process) == 0
+    cache, out = tmp_path / "cache", tmp_path / "killed.npz"
+    places = []
+    for wanted in ("point-000", "point-001", "final-"):
+        process = start(_fit_in_child, data, cache, 0.0, out, settings)
+        end = time.monotonic() + PATIENCE
+        saves: set[tuple[str, int]] = set()
+        while len(saves) < 3:
+            assert process.is_alive(), "it ended before it could be killed"
+            assert time.monotonic() < end
+            for file in cache.glob(f"finetune/*/{wanted}*.safetensors"):
+                try:
+                    saves.add((file.name, file.stat().st_mtime_ns))
+                except FileNotFoundError:
+                    continue
+            time.sleep(0.001)
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        places.append(sorted(p.name for p in cache.glob("finetune/*/[pf]*")))
+    assert "points.json" in places[1]
+    assert any(name.startswith("final-") for name in places[2])
+    assert finish(start(_fit_in_child, data, cache, 1000.0, out, settings)) == 0
+    with np.load(tmp_path / "plain.npz") as plain, np.load(out) as killed:
+        assert np.array_equal(plain["probability"], killed["probability"])
+        assert str(plain["details"]) == str(killed["details"])
+    (folder,) = (cache / "finetune").iterdir()
+    assert sorted(p.name for p in folder.iterdir()) == ["answer.npy", "points.json"]
+
+
+@pytest.mark.parametrize("halving", [False, True])
+def test_no_step_is_taken_twice(
+    setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, halving: bool
+) -> None:
+    """Stopped every few steps, wherever that is, all runs together take those of one."""
+    settings = dataclasses.replace(SHORT, lrs=(0.05, 0.02), tune_epochs=3, halving=halving)
+    steps = [0]
+    plain = Training.gradients
+
+    def counted(self: Training, *args: Any) -> None:
+        if steps[0] == stop:
+            raise KeyboardInterrupt
+        steps[0] += 1
+        plain(self, *args)
+
+    stop = 10**9
+    monkeypatch.setattr(Training, "gradients", counted)
+    wanted = fit(setup, settings, everything(setup))
+    total, steps[0] = steps[0], 0
+    monkeypatch.setattr(finetune_train, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(finetune_train, "SAVE_SHARE", 0)
+    other, answer = dataclasses.replace(setup, cache=tmp_path / "other"), None
+    while answer is None:
+        stop = steps[0] + 3
+        with contextlib.suppress(KeyboardInterrupt):
+            answer = fit(other, settings, everything(setup))
+    assert steps[0] == total
+    assert np.array_equal(answer.probability, wanted.probability)
+    assert timeless(answer.details) == timeless(wanted.details)
+    assert not list(other.cache.rglob("*.safetensors"))
+
+
+def test_damaged_state_is_passed_over(setup: Setup, tmp_path: Path) -> None:
+    rows = everything(setup)
+    wanted = fit(setup, SHORT, rows)
+    (folder,) = (setup.cache / "finetune").iterdir()
+    for name in ("answer.npy", "points.json", "point-000.safetensors"):
+        (folder / name).write_bytes(b"{}")
+    assert np.array_equal(fit(setup, SHORT, rows).probability, wanted.probability)
+    # With its points known, a second run only trains the best of them again.
+    (folder / "answer.npy").unlink()
+    (folder / "point-000.safetensors").write_bytes(b"{}")
+    again = fit(setup, SHORT, rows)
+    assert np.array_equal(again.probability, wanted.probability)
+    assert timeless(again.details) == timeless(wanted.details)
+
+
+def test_a_state_that_cannot_be_written(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("eval.finetune.state.write_json", full)
+    text = refusal(fit, setup, SHORT, everything(setup))
+    assert "No space left on device" in text
+    assert "TRANSFERZOO_CACHE" in text
+
+
+def test_the_key_names_what_matters(setup: Setup) -> None:
+    rows = everything(setup)
+    same = dataclasses.replace(SHORT, fractions=(0.1,), per_class=(1,), subsets=9)
+    assert key(setup, same, rows) == key(setup, SHORT, rows)
+    others = {
+        key(setup, SHORT, rows),
+        key(setup, dataclasses.replace(SHORT, epochs=4), rows),
+        key(setup, SHORT, rows[1:]),
+        key(dataclasses.replace(setup, seed=1), SHORT, rows),
+        key(dataclasses.replace(setup, precision=Precision()), SHORT, rows),
+        key(dataclasses.replace(setup, backbone=other_weights(setup.backbone)), SHORT, rows),
+    }
+    assert len(others) == 6
+
+
+def other_weights(backbone: Backbone) -> Backbone:
+    return dataclasses.replace(backbone, weights_sha256="0" * 64)
+
+
+# ---- several processes
+
+
+def two_processes(data: Path, cache: Path, out: Path, settings: Finetune, *more: Any) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    asked = dataclasses.asdict(settings)
+    ranks = [start(_rank, r, port, data, cache, 0.0, out, asked, *more) for r in range(2)]
+    assert [finish(r) for r in ranks] == [0, 0]
+
+
+def test_two_processes(tmp_path: Path) -> None:
+    """BatchNorm sees each process's half alone."""
+    data, settings = write_task(tmp_path), dataclasses.replace(SHORT, epochs=8)
+    two_processes(data, tmp_path / "cache", tmp_path / "two.npz", settings)
+    with np.load(tmp_path / "two.npz") as two:
+        details, probability = json.loads(str(two["details"])), two["probability"]
+    setup = make_setup(data, tmp_path / "cache")
+    one = fit(setup, settings, everything(setup))
+    assert details["images_seen"] == one.details["images_seen"]
+    assert details["micro_batch"] == 8
+    assert (probability.argmax(1) == setup.task.test.labels).mean() > 2 * CHANCE
+
+
+def test_two_processes_equal_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without BatchNorm nothing depends on their number: batches of 13 are shares of 6 and 7, and
+    the second process alone runs out of memory."""
+    data = write_task(tmp_path)
+    settings = dataclasses.replace(SHORT, lrs=(0.02,), batch_sizes=(13,))
+    model = "random:test_vit"
+    two_processes(data, tmp_path / "cache", tmp_path / "two.npz", settings, model, 4)
+    setup = make_setup(data, tmp_path / "cache", model)
+    monkeypatch.setattr(nn, "BatchNorm1d", nn.LayerNorm)
+    one = fit(setup, settings, everything(setup))
+    with np.load(tmp_path / "two.npz") as two:
+        np.testing.assert_allclose(two["probability"], one.probability, atol=1e-5)
+        details = json.loads(str(two["details"]))
+    assert details["micro_batch"] == 3
+    assert details["train_loss"] == pytest.approx(one.details["train_loss"], abs=1e-4)
+    assert details["validation_top1"] == one.details["validation_top1"]

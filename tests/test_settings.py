@@ -1,0 +1,101 @@
+"""Settings from the command line: types, bounds, near names; and what they say on the board."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from eval.board import score_size, score_title, split_views
+from eval.protocols import Fewshot, Finetune, Linear, LinearSgd
+from eval.results import shown
+from eval.settings import SMALL_GRID, chosen, with_setting
+from tests.conftest import Cli, refusal
+
+
+def test_overrides_keep_their_types() -> None:
+    found = chosen(
+        ["finetune", "linear-sgd", "knn"],
+        ["finetune.epochs=10", "finetune.lrs=[1, 0.5]", "finetune.halving=true",
+         "linear-sgd.momentum=0", "linear-sgd.batch_sizes=64", "knn.ks=[1,5]"],
+    )  # fmt: skip
+    assert found["finetune"] == Finetune(epochs=10, lrs=(1.0, 0.5), halving=True)
+    assert found["linear-sgd"] == LinearSgd(momentum=0.0, batch_sizes=(64,))
+    assert type(found["finetune"].lrs[0]) is float  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("override", "why"),
+    [
+        ("finetune.epoch=10", "no setting 'epoch'; did you mean 'epochs'"),
+        ("finetune.epochs=ten", "epochs takes int values, not 'ten'"),
+        ("finetune.epochs=1.5", "epochs takes int values, not 1.5"),
+        ("finetune.epochs=true", "epochs takes int values, not True"),
+        ("finetune.epochs=0", "epochs must be at least 1, got 0"),
+        ("finetune.validation=2", "validation must be at most 0.99, got 2"),
+        ("finetune.lrs=[]", "lrs needs at least one value"),
+        ("finetune.lrs=[nan]", "lrs must be at least 1e-12, got nan"),
+        ("finetune.scale=[0.5]", "scale takes two values, the smaller first"),
+        ("finetune.scale=[0.9, 0.5]", "scale takes two values, the smaller first"),
+        ("finetune.halving=1", "halving takes bool values, not 1"),
+        ("finetune.fractions=[1.5]", "--train-fraction must lie above 0 and up to 1, got 1.5"),
+        ("finetune.per_class=0", "--train-per-class must be at least 1, got 0"),
+        ("linear.validation=0.5", "protocol 'linear' is not among finetune"),
+        ("finetuen.epochs=1", "unknown protocol 'finetuen'; did you mean 'finetune'"),
+        ("epochs=10", "is no setting; write --set finetune.epochs=10"),
+        ("finetune.epochs", "is no setting; write --set finetune.epochs=10"),
+    ],
+)
+def test_bad_overrides(override: str, why: str) -> None:
+    assert why in refusal(lambda: chosen(["finetune"], [override]))
+
+
+def test_a_flag_is_named_as_it_was_written() -> None:
+    message = refusal(lambda: with_setting(Fewshot(), "shots", [0], "--shots"))
+    assert message == "--shots must be at least 1, got 0"
+
+
+def test_the_small_grid_is_a_part_of_the_full_one() -> None:
+    full = LinearSgd()
+    for name, values in SMALL_GRID.items():
+        assert set(values) <= set(getattr(full, name))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [((0.01, 0.1), "0.01+0.1"), ([128, 32], "128+32"), ((), "none"), (0.07, "0.07"), (True, "True"),
+     ("x", "x"), (1.0, "1")],
+)  # fmt: skip
+def test_settings_in_names(value: Any, text: str) -> None:
+    assert shown(value) == text
+
+
+def test_titles() -> None:
+    names = ["top1", "top1_5shot", "top1_0.5pct", "top1_10pct", "top1_5each"]
+    assert [score_title(n) for n in names] == [
+        "top-1", "5-shot top-1", "top-1 with 0.5 % of train", "top-1 with 10 % of train",
+        "top-1 with 5 training images a class",
+    ]  # fmt: skip
+    assert sorted(names, key=score_size)[0] == "top1"
+    assert split_views("epochs=5, views=4") == ("@4", "epochs=5")
+    assert split_views("") == ("", "")
+
+
+def test_protocols_and_flags(cli: Cli) -> None:
+    listed = cli("list", "protocols", "--verbose")
+    assert listed.code == 0
+    for line in ("finetune.epochs", "linear-sgd.lrs", "[0.01, 0.001]", "false"):
+        assert line in listed.out
+    rows = cli("list", "protocols", "--verbose", "--json").json
+    assert {"setting": "linear.validation", "default": "0.2"} in rows
+    assert Linear().validation == 0.2
+    for flags, why in (
+        (["--protocol", "knn", "--views", "2"], "--views is of no use to protocol knn"),
+        (["--protocol", "knn", "--grid", "small"], "--grid small is of no use to protocol knn"),
+        (["--protocol", "knn", "--train-fraction", "0.5"], "--train-fraction is of no use"),
+        (["--protocol", "linear", "--train-fraction", "2"], "must lie above 0 and up to 1, got 2"),
+        (["--set", "finetune.epochs=3"], "protocol 'finetune' is not among fewshot, knn, linear"),
+    ):
+        ran = cli("run", "random:test_resnet", "--task", "digits", *flags)
+        assert (ran.code, ran.out) == (2, "")
+        assert why in ran.err
