@@ -12,7 +12,7 @@ import numpy as np
 
 from eval.protocols import PROTOCOLS
 from eval.results import Result, Score, changes, shown, task_label
-from eval.stats import ranks
+from eval.stats import mean_interval, ranks
 from eval.text import percent, text_table
 
 _PART = r"top1_([\d.]+)(pct|each)"  # of train
@@ -122,18 +122,42 @@ def score_size(name: str) -> float:
 
 
 def tables(results: Iterable[Result]) -> list[Table]:
-    """All boards of a set of results: protocols in their declared order, fewer shots first."""
+    """All boards of a set of results: protocols in their declared order, fewer shots first. Where
+    cells were measured with several seeds, a board over the seeds comes behind."""
     groups: dict[tuple[str, str, str], list[tuple[Result, Score]]] = {}
     for result in results:
         for score in main_scores(result):
             key = (result.protocol.name, setting_label(result), score.name)
             groups.setdefault(key, []).append((result, score))
+    groups |= _over_seeds(found for group in groups.values() for found in group)
     order = list(PROTOCOLS)
 
     def place(key: tuple[str, str, str]) -> tuple[int, str, float]:
         return order.index(key[0]), key[1], score_size(key[2])
 
     return [_table(*key, groups[key]) for key in sorted(groups, key=place)]
+
+
+def _over_seeds(
+    found: Iterable[tuple[Result, Score]],
+) -> dict[tuple[str, str, str], list[tuple[Result, Score]]]:
+    """Boards of cells that have the same two or more seeds: the mean, and its spread over them."""
+    cells: dict[tuple[Any, ...], dict[int, tuple[Result, Score]]] = {}
+    for result, score in found:
+        setting = ", ".join(f"{k}={shown(v)}" for k, v in changes(result).items() if k != "seed")
+        where = (model_label(result), result.model.revision, *_column(result))
+        cell = cells.setdefault((result.protocol.name, setting, score.name, where), {})
+        cell[result.seed] = (result, score)
+    groups: dict[tuple[str, str, str], list[tuple[Result, Score]]] = {}
+    for (protocol, setting, name, _), by_seed in cells.items():
+        if len(by_seed) < 2:
+            continue
+        seeds = "seeds=" + shown(sorted(by_seed))
+        mean = mean_interval(np.array([s.value for _, s in by_seed.values()]))
+        result = by_seed[min(by_seed)][0]
+        key = (protocol, f"{setting}, {seeds}" if setting else seeds, name)
+        groups.setdefault(key, []).append((result, Score.of(name, mean, len(by_seed))))
+    return groups
 
 
 def _table(protocol: str, setting: str, score: str, found: Sequence[tuple[Result, Score]]) -> Table:
@@ -234,6 +258,8 @@ def render(found: Sequence[Table], *, markdown: bool = False) -> str:
         out.append(text_table(header, lines, markdown))
         out.append("")
     notes = ["Intervals are 95 %: 1.96 standard errors over episodes, bootstrap over test images."]
+    if any("seeds=" in t.setting for t in found):
+        notes.append("Over seeds: the mean and 1.96 standard errors of it over the seeds.")
     if any(any(t.subsets) for t in found):
         notes.append("* a subset of the data set: not comparable to published numbers.")
     return "\n".join([*out, *notes])

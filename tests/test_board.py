@@ -25,6 +25,7 @@ def test_one_table_a_protocol_setting_and_score() -> None:
         ("linear", ""),
         ("linear", "limit=10"),
         ("linear", "seed=3"),
+        ("linear", "seeds=0+3"),
     ]
 
 
@@ -92,3 +93,19 @@ def test_json_has_what_the_text_has() -> None:
     assert data["rows"][1]["cells"]["x"]["value"] == pytest.approx(0.6)
     assert data["rows"][1]["mean_rank"] == 1.0
     assert data["common_tasks"] == ["x"]
+
+
+def test_several_seeds_give_a_mean_and_its_spread() -> None:
+    values = {0: 0.5, 1: 0.6, 2: 0.7}
+    results = [make_result("a", "x", top1=v, seed=s) for s, v in values.items()]
+    results += [make_result("b", "x", top1=0.4, seed=s) for s in (0, 1)]
+    results += [make_result("b", "y", top1=0.4)]
+    over = {t.setting: t for t in board.tables(results) if "seeds=" in t.setting}
+    assert set(over) == {"seeds=0+1+2", "seeds=0+1"}
+    score = over["seeds=0+1+2"].cells[0, 0]
+    assert (score.value, score.n) == (0.6, 3)
+    half = 1.96 * 0.08164966 / 3**0.5  # population standard deviation of the three
+    assert score.ci_high - score.value == pytest.approx(half, abs=1e-6)
+    assert over["seeds=0+1"].cells[0, 0].ci_low == 0.4
+    text = board.render(list(board.tables(results)))
+    assert "Over seeds: the mean and 1.96 standard errors of it over the seeds." in text

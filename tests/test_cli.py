@@ -437,7 +437,8 @@ def test_unlike_settings_never_share_a_file(shop: Shop, cli: Cli, tmp_path: Path
     boards = cli("leaderboard", "--results", results, "--json").json
     assert len({(b["protocol"], b["setting"], b["score"]) for b in boards}) == len(boards)
     assert {r.environment.dtype for r in found["precision"]} == {"bf16"}
-    assert len(boards) == 7 + 4  # another size is another row, all else another board
+    # another size is another row, all else another board; two seeds: a board over them each
+    assert len(boards) == 7 + 4 + 2
 
 
 def test_the_seed_draws_other_episodes(shop: Shop, cli: Cli, tmp_path: Path) -> None:
