@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +82,7 @@ def draw(found: Sequence[Curve], path: Path) -> Path:
 
     panels = list(dict.fromkeys((c.task, c.protocol, c.setting) for c in found))
     models = list(dict.fromkeys(c.model for c in found))
-    columns = min(len(panels), 3)
+    columns = min(3, math.ceil(len(panels) ** 0.5)) if len(panels) > 3 else len(panels)
     lines = -(-len(panels) // columns)
     figure = Figure(figsize=(4.2 * columns, 3.2 * lines + 0.2 * len(models)), dpi=130)
     axes = figure.subplots(lines, columns, squeeze=False)

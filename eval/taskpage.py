@@ -78,6 +78,8 @@ def _section(task: Task) -> str:
 
 def _facts(task: Task) -> Iterator[str]:
     yield f"**{task.title}**, {task.classes:,} classes, {task.images:,} images. {task.note}\n"
+    if task.stand_in_for:
+        yield f"- Stands in for [{task.stand_in_for}](#{task.stand_in_for}); it is not that set."
     yield f"- Get it: {task.download}."
     for split in task.splits:
         yield f"- `{task.name}@{split.name}`{_default(task, split)}: {_split(split)}"

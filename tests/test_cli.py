@@ -22,7 +22,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from eval.__main__ import COMMANDS
+from eval.parser import COMMANDS
 from eval.protocols import PROTOCOLS
 from eval.results import Result, read_result
 from eval.tasks import SUITES, TASKS

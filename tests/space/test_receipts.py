@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.__main__ import build_parser
+from eval.parser import build_parser
 from eval.protocols import PROTOCOLS, Fewshot
 from eval.results import Result, write_result
 from eval.tasks import TASKS

@@ -1,0 +1,243 @@
+"""What ``transfer-eval`` takes: its commands and their options.
+
+argparse rather than typer: the contract has options that take several values
+(``--shots 1 5 20``), which typer cannot parse, and the standard library starts at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from eval.cli import Parser
+
+COMMANDS = {
+    "run": "score models on tasks; what is done is not done again",
+    "plan": "what a run with the same arguments would cost",
+    "list": "tasks, suites, protocols or models that can be named",
+    "leaderboard": "boards of all results in a directory or a data set repository of the Hub",
+    "curves": "plot accuracy against the number of training images (--train-fraction)",
+    "compare": "two models on the same episodes and images, with paired tests",
+    "verify": "run one result again and say equal, or what differs",
+    "prepare": "official downloads of a declared data set -> Parquet that every run can use",
+    "check-task": "look at a data set of your own before it is scored",
+    "push": "offer results to a data set repository of the Hub, as a pull request",
+    "merge": "check and merge such a pull request (for those who keep the repository)",
+    "worker": "score the models that are asked for in a queue",
+    "export": "results in the every_eval_ever format",
+    "cache": "list or remove cached features",
+}
+
+EXAMPLES = """examples:
+  transfer-eval run random:resnet18 zoo:NAME --suite mini
+  transfer-eval run hf-hub:timm/resnet50.a1_in1k --data DATA --task eurosat dtd --protocol fewshot
+  transfer-eval run local-dir:my_model --task imagefolder:photos --shots 1 5
+  torchrun --nproc_per_node 2 -m eval run resnet50.a1_in1k --data DATA --suite subsets
+  transfer-eval run --author ORG --filter objective:supcon --suite mini
+  transfer-eval compare random:resnet18 resnet50.a1_in1k
+  transfer-eval push results ORG/results
+  transfer-eval leaderboard --results hub:ORG/results
+"""
+
+
+PREPARE_EXAMPLES = """examples:
+  transfer-eval prepare eurosat --source downloads --out DATA      # downloads/EuroSAT_RGB.zip
+  transfer-eval prepare chestx --source downloads --out DATA --processes 8
+  transfer-eval prepare eurosat --out DATA --push-to ORG/eurosat   # then: --data hub:ORG
+"""
+CHECK_EXAMPLE = """a task file, say flowers.toml:
+  name = "my-flowers"
+  title = "Flowers of my garden"
+  domain = "fine-grained"
+  source = "imagefolder:photos"     # or parquet:DIR, csv:FILE?image=..&label=.., hub:org/name?..
+  licence = "my own"
+  classes = ["aster", "daisy"]      # optional, checked
+  train = 400                       # optional, checked
+  test = 100
+  transfer-eval run MODEL --task flowers.toml
+"""
+
+
+def build_parser() -> Parser:
+    parser = Parser(
+        prog="transfer-eval",
+        description="Score any vision backbone on real image data.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def command(name: str, epilog: str = "") -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name,
+            help=COMMANDS[name],
+            description=COMMANDS[name][0].upper() + COMMANDS[name][1:] + ".",
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    for name in ("run", "plan"):
+        _add_run_arguments(command(name, EXAMPLES))
+    listing = command("list")
+    listing.add_argument("what", choices=("tasks", "suites", "protocols", "models"))
+    listing.add_argument("--data", metavar="DIR", help="tasks: also say which are there")
+    listing.add_argument("--verbose", action="store_true", help="protocols: every setting")
+    listing.add_argument("--json", action="store_true", help="print JSON")
+    board = command("leaderboard")
+    _add_shelf(board)
+    board.add_argument("--protocol", nargs="+", action="extend", help="only these protocols")
+    curves = command("curves")
+    _add_shelf(curves)
+    curves.add_argument(
+        "--out", type=Path, default=Path("curves.png"), metavar="FILE", help=".png or .svg"
+    )
+    compare = command("compare")
+    compare.add_argument("model_a", metavar="MODEL_A")
+    compare.add_argument("model_b", metavar="MODEL_B")
+    _add_shelf(compare)
+    verify = command("verify")
+    verify.add_argument("result", type=Path, metavar="RESULT.json")
+    verify.add_argument(
+        "--data", metavar="DIR", help="where the data lie now, if they moved (or hub:OWNER)"
+    )
+    _add_cache(verify)
+    verify.add_argument("--json", action="store_true", help="print JSON")
+    prepare = command("prepare", PREPARE_EXAMPLES)
+    prepare.add_argument("task", metavar="TASK", help="as in `transfer-eval list tasks`")
+    prepare.add_argument(
+        "--source", type=Path, metavar="DIR", help="the official download: archives, or unpacked"
+    )
+    prepare.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="DIR/TASK is made, for --data DIR"
+    )
+    prepare.add_argument("--partial", action="store_true", help="accept that images are missing")
+    prepare.add_argument("--decode", action="store_true", help="look at every pixel for damage")
+    prepare.add_argument("--processes", type=int, default=1, metavar="N")
+    prepare.add_argument("--push-to", metavar="ORG/NAME", help="also upload it to the Hub")
+    prepare.add_argument("--private", action="store_true", help="if the repository is made now")
+    prepare.add_argument("--replace", metavar="SHA", help="a commit of somebody else to replace")
+    prepare.add_argument("--dry-run", action="store_true", help="say what would be uploaded")
+    prepare.add_argument("--json", action="store_true", help="print JSON")
+    check = command("check-task", CHECK_EXAMPLE)
+    check.add_argument(
+        "task", metavar="TASK", help="FILE.toml, or any task string of your own data"
+    )
+    check.add_argument(
+        "--sheet", type=Path, metavar="FILE.png", help="contact sheet (default: NAME.png here)"
+    )
+    check.add_argument("--data", metavar="DIR", help="of a declared task")
+    _add_cache(check)
+    check.add_argument("--json", action="store_true", help="print JSON")
+    push = command("push", EXAMPLES)
+    push.add_argument("directory", type=Path, metavar="RESULTS_DIR")
+    push.add_argument("repo", metavar="ORG/NAME", help="the data set repository")
+    push.add_argument("--direct", action="store_true", help="commit, with the table, not a request")
+    push.add_argument(
+        "--replace", action="store_true", help="also results whose scores differ from those there"
+    )
+    push.add_argument("--private", action="store_true", help="if the repository is made now")
+    push.add_argument("--dry-run", action="store_true", help="say what would be added")
+    merge = command("merge")
+    merge.add_argument("repo", metavar="ORG/NAME")
+    merge.add_argument("number", type=int, metavar="NUMBER", help="of the pull request")
+    worker = command("worker")
+    worker.add_argument(
+        "--queue", required=True, metavar="Q", help="a directory, or hub:ORG/NAME (a data set)"
+    )
+    worker.add_argument("--once", action="store_true", help="stop when nothing is pending")
+    _add_choices(worker)
+    export = command("export")
+    export.add_argument("out", type=Path, metavar="DIR", help="where the files go")
+    _add_shelf(export)
+    cache = command("cache")
+    actions = cache.add_subparsers(dest="action", metavar="ls|rm", required=True)
+    ls = actions.add_parser("ls", help="list cached features")
+    _add_cache(ls)
+    ls.add_argument("--json", action="store_true", help="print JSON")
+    rm = actions.add_parser("rm", help="remove cached features")
+    rm.add_argument("keys", nargs="*", metavar="KEY", help="as shown by ls (a prefix is enough)")
+    rm.add_argument("--model", help="all of this model's")
+    rm.add_argument("--task", help="all of this task's")
+    rm.add_argument("--all", action="store_true", help="all of them")
+    _add_cache(rm)
+    return parser
+
+
+def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "models", nargs="*", metavar="MODEL",
+        help="hf-hub:org/name[@rev], local-dir:PATH, zoo:NAME, zoo:all, random:ARCH or a timm name",
+    )  # fmt: skip
+    parser.add_argument("--author", metavar="ORG", help="all models of an author of the Hub")
+    parser.add_argument("--collection", metavar="C", help="all models of a collection of the Hub")
+    parser.add_argument(
+        "--filter", nargs="+", action="extend", metavar="TAG",
+        help="models of the Hub with all these tags, for example objective:supcon",
+    )  # fmt: skip
+    _add_choices(parser)
+
+
+def _add_choices(parser: argparse.ArgumentParser) -> None:
+    """Which tasks, how, and where to: all of a run but the models."""
+    parser.add_argument(
+        "--suite", nargs="+", action="extend", metavar="S", help="mini, transfer12, subsets"
+    )
+    parser.add_argument(
+        "--task", nargs="+", action="extend", metavar="T",
+        help="a declared task (NAME or NAME@SPLIT), FILE.toml, parquet:DIR, imagefolder:DIR or "
+        "hub:org/name?image=..&label=..",
+    )  # fmt: skip
+    parser.add_argument("--split", metavar="S", help="study or clean (default: a task's first)")
+    parser.add_argument(
+        "--protocol", nargs="+", action="extend", metavar="P",
+        help="fewshot, knn, linear (the default), linear-sgd, finetune",
+    )  # fmt: skip
+    parser.add_argument(
+        "--set", nargs="+", action="extend", metavar="P.NAME=V",
+        help="a protocol's setting, for example finetune.epochs=10 (list protocols --verbose)",
+    )  # fmt: skip
+    parser.add_argument("--grid", choices=("full", "small"), help="of linear-sgd and finetune")
+    parser.add_argument("--views", type=int, metavar="V", help="linear-sgd: cached views an image")
+    parser.add_argument(
+        "--train-fraction", nargs="+", type=float, metavar="F",
+        help="also score on these parts of train (linear, linear-sgd, finetune)",
+    )  # fmt: skip
+    parser.add_argument("--train-per-class", nargs="+", type=int, metavar="N", help="or on these")
+    parser.add_argument(
+        "--data", metavar="DIR",
+        help="DIR/<task>/train-*.parquet, or hub:OWNER (TRANSFERZOO_DATA; else known Hub copies)",
+    )  # fmt: skip
+    _add_results(parser)
+    parser.add_argument("--shots", nargs="+", type=int, metavar="K", help="default: 1 5 20")
+    parser.add_argument("--n-way", type=int, metavar="N", help="classes an episode (default 5)")
+    parser.add_argument("--queries", type=int, metavar="Q", help="queries a class (default 15)")
+    parser.add_argument("--episodes", type=int, metavar="E", help="episodes (default 600)")
+    parser.add_argument("--seed", type=int, default=0, help="of episodes, splits and bootstrap")
+    parser.add_argument("--limit", type=int, metavar="N", help="at most N images of each split")
+    parser.add_argument("--img-size", type=int, metavar="PX", help="override the model's own")
+    parser.add_argument("--device", help="cpu, cuda or mps (default: the fastest there is)")
+    parser.add_argument(
+        "--precision", choices=("auto", "fp32", "bf16", "fp32-channels_last", "bf16-channels_last"),
+        default="auto", help="default: the fastest that agrees with fp32",
+    )  # fmt: skip
+    parser.add_argument("--batch-size", type=int, metavar="B", help="images a forward pass")
+    parser.add_argument("--debug", action="store_true", help="tracebacks of failed cells")
+    _add_cache(parser)
+
+
+def _add_results(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_shelf(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--results", default="results", metavar="DIR", help="a directory, or hub:ORG/NAME[@rev]"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_cache(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--cache", type=Path, metavar="DIR", help="features and memos (TRANSFERZOO_CACHE)"
+    )
