@@ -22,12 +22,21 @@ from eval.contactsheet import contact_sheet as contact_sheet
 from eval.data import TaskData
 from eval.errors import UserError, one_line
 from eval.pool import Pool, eligible_classes, refusals
-from eval.protocols import Fewshot, Knn, Linear
+from eval.protocols import PROTOCOLS, Fewshot
 from eval.protocols.validation import held_out
 
 NAMED = 20  # unreadable images that are named
 GROUPS = 10  # groups of copies that are shown of each kind
 PLACES = 4  # places that are shown of a group
+
+
+# What each protocol chooses on a held-out part of train.
+CHOICES = {
+    "knn": "k",
+    "linear": "C",
+    "linear-sgd": "the point of the grid",
+    "finetune": "the point of the grid",
+}
 
 
 @dataclass(frozen=True)
@@ -83,7 +92,7 @@ class FewshotCheck:
 
 @dataclass(frozen=True)
 class ProbeCheck:
-    """knn or linear."""
+    """A protocol that chooses settings on a part of train."""
 
     protocol: str
     works: bool
@@ -132,7 +141,7 @@ def check(data: TaskData, settings: Fewshot | None = None) -> Check:
         images=images,
         copies=copies,
         fewshot=_fewshot(data, settings or Fewshot()),
-        probes=(_probe(data, Knn()), _probe(data, Linear())),
+        probes=tuple(_probe(data, name) for name in CHOICES),
         notes=data.notes,
         warnings=tuple(warnings_of(data, counts, images, copies)),
     )
@@ -301,9 +310,9 @@ def _fewshot(data: TaskData, settings: Fewshot) -> FewshotCheck:
     )
 
 
-def _probe(data: TaskData, settings: Knn | Linear) -> ProbeCheck:
-    """What knn and linear meet: both choose on the same held-out part of train, then use all."""
-    protocol, choice = ("knn", "k") if isinstance(settings, Knn) else ("linear", "C")
+def _probe(data: TaskData, protocol: str) -> ProbeCheck:
+    """What a protocol meets that chooses on a held-out part of train, then uses all of it."""
+    settings, choice = PROTOCOLS[protocol].settings(), CHOICES[protocol]
     train, test = data.train, data.test
     try:
         held = held_out(data, settings.validation, 0)

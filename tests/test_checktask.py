@@ -100,6 +100,8 @@ def test_a_set_in_order_gives_no_warning(tmp_path: Path) -> None:
     assert [(p.protocol, p.works, p.findings) for p in found.probes] == [
         ("knn", True, ()),
         ("linear", True, ()),
+        ("linear-sgd", True, ()),
+        ("finetune", True, ()),
     ]
 
 
@@ -343,7 +345,7 @@ def test_a_set_too_small_for_episodes_says_why(tmp_path: Path) -> None:
     assert found.fewshot.most_shots == 0
     assert "1-shot needs 5 classes of 1 + 15 different images; only 2" in found.fewshot.why_not
     text = render(found)
-    assert "fewshot   no     1-shot needs 5 classes" in text
+    assert "fewshot no 1-shot needs 5 classes" in " ".join(text.split())
     assert text.count("1-shot needs 5 classes") == 1
 
 
@@ -351,8 +353,8 @@ def test_shots_that_cannot_be_drawn_are_said(tmp_path: Path) -> None:
     found = check(sized(tmp_path, dict.fromkeys("abcde", (18, 6))))
     assert (found.fewshot.most_shots, list(found.fewshot.refused)) == (9, [20])
     assert (
-        "fewshot   yes, but  up to 9-shot (5-way, 15 queries); classes at 1/5/20 shots: 5/5/0"
-        in (render(found))
+        "fewshot yes, but up to 9-shot (5-way, 15 queries); classes at 1/5/20 shots: 5/5/0"
+        in " ".join(render(found).split())
     )
 
 
