@@ -131,22 +131,23 @@ def _tasks(args: argparse.Namespace, data: Data | None) -> list[str]:
     from eval.places import missing
     from eval.tasks import TASKS, suite_tasks
 
-    asked = [t for suite in args.suite or [] for t in suite_tasks(suite)]
+    def split(task: str) -> str:
+        chosen = args.split and task in TASKS and not TASKS[task].embedded
+        return f"{task}@{args.split}" if chosen else task
+
+    asked = [split(t) for suite in args.suite or [] for t in suite_tasks(suite)]
     if isinstance(data, Path) and not data.is_dir():
         raise UserError(f"--data {str(data)!r} does not exist or is no directory")
     lacking = {t: why for t in asked if (why := missing(t, data))}
     for why in lacking.values():
         print(f"not here: {why}", file=sys.stderr)
-    tasks = [t for t in asked if t not in lacking] + (args.task or [])
+    tasks = [t for t in asked if t not in lacking] + [split(t) for t in args.task or []]
     if asked and not tasks:
         raise UserError(
             f"none of the tasks of suite {', '.join(args.suite)} is here; say where they lie with "
             "--data DIR"
         )
-    tasks = tasks or list(suite_tasks("mini"))
-    if args.split:
-        tasks = [f"{t}@{args.split}" if t in TASKS and not TASKS[t].embedded else t for t in tasks]
-    return tasks
+    return tasks or list(suite_tasks("mini"))
 
 
 def run_command(args: argparse.Namespace) -> int:

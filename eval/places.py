@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from eval.errors import UserError
@@ -65,7 +65,14 @@ def missing(text: str, data: Data | None) -> str:
         except UserError as error:
             return f"{task.name}: {error}"
         return ""
-    return "" if task.hub else f"{task.name}: no copy on the Hub is known; {how_to_get(task)}"
+    if task.hub is None:
+        return f"{task.name}: no copy on the Hub is known; {how_to_get(task)}"
+    if task.split_named(parsed.split).rule == "groups" and not task.hub.group:
+        return (
+            f"{task.name}: the copy on the Hub does not say which images belong together; take "
+            f"--split study, or {how_to_get(replace(task, hub=None))}"
+        )
+    return ""
 
 
 def presence(task: Task, data: Data | None) -> str:

@@ -19,7 +19,7 @@ from datasets import ClassLabel, Features, Image, List, Value
 
 from eval.data import load_task
 from eval.errors import UserError
-from eval.places import HubData
+from eval.places import HubData, missing
 from eval.prepare.prepare import prepare
 from eval.sources import HubSource
 from eval.splits import per_class
@@ -550,3 +550,14 @@ def test_offline_a_declared_copy_is_read_from_the_cache(
         (_, data), *_ = again.test.source.images(again.test.rows[:1])
         assert hashlib.sha256(data).digest()[:16] == bytes(again.test.hashes[0])
     assert not hub.requests
+
+
+def test_what_a_suite_leaves_out_without_data() -> None:
+    assert missing("eurosat", None) == ""
+    assert missing("digits", None) == ""
+    assert missing("isic2018@study", None) == ""
+    assert "does not say which images belong together; take --split study" in missing(
+        "isic2018", None
+    )
+    assert missing("chestx", None) == ""  # that copy names the patients
+    assert missing("kaokore", None).startswith("kaokore: no copy on the Hub is known; get the")
