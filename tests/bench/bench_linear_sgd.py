@@ -70,12 +70,12 @@ class Whole:
     def one_pass(self) -> tuple[list[float], np.ndarray]:
         answer = fit(self.setup, STUDY, self.rows)
         self.encoded["one pass"] = answer.details["encoded"]
-        return [p["top1"] for p in answer.details["validation_top1"]], answer.probability
+        return [p["top1"] for p in answer.details["points"]], answer.probability
 
     def separate(self) -> tuple[list[float], np.ndarray]:
         answers = [fit(self.setup, grid_of_one(p), self.rows) for p in POINTS]
         self.encoded["separate"] = sum(a.details["encoded"] for a in answers)
-        accuracy = [a.details["validation_top1"][0]["top1"] for a in answers]
+        accuracy = [a.details["points"][0]["top1"] for a in answers]
         return accuracy, answers[accuracy.index(max(accuracy))].probability
 
     def study(self) -> tuple[list[float], np.ndarray]:
