@@ -30,7 +30,7 @@ from eval.sources import (
     remembered_scan,
 )
 from eval.splits import by_groups, per_class
-from eval.tasks import TASKS, SplitRule, Task, TaskName, parse_task
+from eval.tasks import TASKS, Task, TaskName, parse_task
 
 
 @dataclass(frozen=True)
@@ -229,20 +229,23 @@ def check_split(split: Split, what: str) -> None:
         )
 
 
+def joined(train: Split, test: Split, source: Source) -> Split:
+    """Two parts as one, in canonical order; ``source`` holds train's rows and then test's."""
+    labels = np.concatenate([train.labels, test.labels])
+    hashes = np.concatenate([train.hashes, test.hashes])
+    rows = np.concatenate([train.rows, len(train) + test.rows])
+    order = _canonical_order(labels, hashes)
+    return Split("all", source, labels[order], hashes[order], rows[order])
+
+
 def resplit(
-    what: str,
-    classes: tuple[str, ...],
-    rule: SplitRule,
-    source: Source,
-    order: NDArray[np.int64],
-    groups: Sequence[Any] | None,
-    cache: Path,
+    whole: Split, order: NDArray[np.int64], groups: Sequence[Any] | None, what: str
 ) -> tuple[Split, Split]:
-    """All images of ``source`` split by a rule; ``order`` lists its rows in the official order."""
-    scan, by_hash = remembered_scan(source, cache, what)
-    scan = dataclasses.replace(scan, names=classes)
-    whole = canonical("all", source, scan, by_hash, what)
-    labels = np.asarray(scan.labels, np.int64)[order]
+    """(train, test) by the study's rule, or by whole groups. ``order`` lists the source's rows in
+    the official order; ``groups`` stand in the source's own."""
+    by_row = np.empty(len(whole), np.int64)
+    by_row[whole.rows] = whole.labels
+    labels = by_row[order]
     if groups is not None:
         chosen = by_groups(labels, [str(groups[row]) for row in order])
     else:
@@ -252,13 +255,10 @@ def resplit(
     return halves(whole, in_train[whole.rows], what)
 
 
-def halves(
-    whole: Split, in_train: NDArray[np.bool_], what: str, keep: NDArray[np.bool_] | None = None
-) -> tuple[Split, Split]:
-    """(train, test) of a split, by a mask over its canonical rows; ``keep`` leaves rows out."""
-    kept = np.ones(len(whole), bool) if keep is None else keep
-    train = take(whole, np.flatnonzero(in_train & kept), "train")
-    test = take(whole, np.flatnonzero(~in_train & kept), "test")
+def halves(whole: Split, in_train: NDArray[np.bool_], what: str) -> tuple[Split, Split]:
+    """(train, test) of a split, by a mask over its canonical rows."""
+    train = take(whole, np.flatnonzero(in_train), "train")
+    test = take(whole, np.flatnonzero(~in_train), "test")
     for part in (train, test):
         check_split(part, what)
     return train, test

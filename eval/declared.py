@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from eval import hub
-from eval.data import TaskData, assemble, parquet_pair, resplit
+from eval.data import TaskData, assemble, joined, parquet_pair, resplit
 from eval.errors import UserError
 from eval.files import sha256_file
 from eval.hubcopy import load_copy
@@ -102,8 +102,9 @@ def _prepared(
         source = ParquetSource((*train.files, *test.files))
         order = np.argsort(np.asarray(source.column("position")), kind="stable")
         groups = source.column("group") if rule.rule == "groups" else None
-        parts = resplit(what, found.classes, rule, source, order, groups, cache)
-        found = dataclasses.replace(found, train=parts[0], test=parts[1])
+        whole = joined(found.train, found.test, source)  # its images were read for the default
+        new_train, new_test = resplit(whole, order, groups, what)
+        found = dataclasses.replace(found, train=new_train, test=new_test)
         _check(found, manifest, wanted, folder)
     notes = (_incomplete(manifest),) if manifest.partial else ()
     return dataclasses.replace(found, split=wanted, partial=manifest.partial, notes=notes)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from eval import hub
-from eval.data import TaskData, assemble, resplit
+from eval.data import TaskData, assemble, canonical, resplit
 from eval.errors import UserError
 from eval.sources import HubSource, ParquetSource, remembered_scan
 from eval.tasks import HubCopy, SplitRule, Task
@@ -36,15 +36,16 @@ def load_copy(task: Task, split: str, cache: Path, revision: str) -> TaskData:
         found = assemble(task.name, where, sha, train_source, test_source, cache, what)
     else:
         source = _read(copy, sha, copy.parts)
-        scan, _ = remembered_scan(source, cache, what)
+        scan, by_hash = remembered_scan(source, cache, what)
         names = scan.names or tuple(f"class {i}" for i in range(task.classes))
-        order = np.arange(len(scan.labels))
+        whole = canonical("all", source, dataclasses.replace(scan, names=names), by_hash, what)
+        order = np.arange(len(whole))
         if copy.name:
             order = np.argsort(np.asarray(source.column(copy.name), str), kind="stable")
         else:
             notes = ("split in the row order of this copy, so not the study's very split",)
         groups = source.column(copy.group) if rule.rule == "groups" else None
-        train, test = resplit(what, names, rule, source, order, groups, cache)
+        train, test = resplit(whole, order, groups, what)
         found = TaskData(task.name, where, sha, names, train, test)
     _check_copy(task, rule, copy, found)
     classes = task.class_names or found.classes

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from eval.data import Split
 from eval.limited import Part, parts, subset
@@ -102,4 +103,15 @@ def test_curves_in_a_result(cli: Cli, tmp_path: Path) -> None:
         assert abs(mean.value - np.mean(values)) < 1e-5
         assert spread.n == 3
     assert any("1each of train is left out" in note for note in result.notes)
+
+    picture = tmp_path / "curves.png"
+    drawn = cli("curves", "--results", tmp_path / "r", "--out", picture, "--json")
+    assert drawn.code == 0, drawn.err
+    ((curve,),) = ([c["points"] for c in drawn.json],)
+    assert [p["train"] for p in curve] == [12, 12, 24, 48]  # a quarter, 4 each, half, all
+    assert curve[-1]["top1"] == result.scores[0].value
+    assert all(p["low"] <= p["top1"] <= p["high"] for p in curve)
+    assert Image.open(picture).size > (300, 300)
+    wrong = cli("curves", "--results", tmp_path / "r", "--out", tmp_path / "curves.txt")
+    assert (wrong.code, "must end in .png or .svg" in wrong.err) == (2, True)
     assert {"ece", "nll", "mean_per_class"} <= {s.name for s in result.scores}

@@ -384,11 +384,11 @@ class _StrictInfo(tarfile.TarInfo):
     def fromtarfile(cls, tarfile_: Any) -> Any:
         try:
             return super().fromtarfile(tarfile_)
-        except (tarfile.TruncatedHeaderError, tarfile.EmptyHeaderError):  # type: ignore[attr-defined]
+        except (tarfile.TruncatedHeaderError, tarfile.EmptyHeaderError):  # type: ignore[attr-defined]  # not in typeshed
             if tarfile_.offset == 0:
                 raise
             raise EOFError("it ends before its end mark") from None
-        except tarfile.InvalidHeaderError as error:  # type: ignore[attr-defined]
+        except tarfile.InvalidHeaderError as error:  # type: ignore[attr-defined]  # not in typeshed
             if tarfile_.offset == 0:
                 raise
             raise ValueError(f"broken header: {error}") from None
@@ -425,7 +425,7 @@ def _list_tar(path: Path) -> Contents:
 
 def _walk_tar(path: Path, data: _TarBytes) -> Contents:
     tally = Tally(path)
-    with tarfile.TarFile(fileobj=data, mode="r", tarinfo=_StrictInfo) as tar:  # type: ignore[arg-type]
+    with tarfile.TarFile(fileobj=data, mode="r", tarinfo=_StrictInfo) as tar:  # type: ignore[arg-type]  # reads and seeks
         while (info := tar.next()) is not None:
             tar.members = []  # type: ignore[attr-defined]  # it would keep them all
             name = tally.name(_as_text(info.name), info.isdir())

@@ -50,9 +50,9 @@ class Linear:
 
 
 @dataclass(frozen=True)
-class LinearSgd:
-    """The study's linear evaluation (paper.md 3.1): frozen backbone, BatchNorm without affine and a
-    linear layer, SGD on augmented views, a grid tuned on a stratified part of train."""
+class Trained:
+    """What the study's trained protocols share: SGD on random crops, a grid tuned on a stratified
+    part of train, the best point trained on all of it."""
 
     lrs: tuple[float, ...] = (0.01, 0.001)
     batch_sizes: tuple[int, ...] = (128, 32)
@@ -62,29 +62,25 @@ class LinearSgd:
     epochs: int = 50
     validation: float = 0.3
     scale: tuple[float, float] = (0.2, 1.0)  # of the area, of a random crop
-    views: int = 0  # augmented views an image, cached; 0: a new one each epoch
     fractions: tuple[float, ...] = ()
     per_class: tuple[int, ...] = ()
     subsets: int = 3
 
 
 @dataclass(frozen=True)
-class Finetune:
-    """The study's full-network transfer (paper.md 3.2): everything trains, BatchNorm in train mode,
-    the head is BatchNorm (affine) and a linear layer; grid and tuning as for linear-sgd."""
+class LinearSgd(Trained):
+    """The study's linear evaluation (paper.md 3.1): frozen backbone, BatchNorm without affine and a
+    linear layer."""
 
-    lrs: tuple[float, ...] = (0.01, 0.001)
-    batch_sizes: tuple[int, ...] = (128, 32)
-    weight_decays: tuple[float, ...] = (0.0, 1e-4, 1e-5)
-    momentum: float = 0.9
-    tune_epochs: int = 20
-    epochs: int = 50
-    validation: float = 0.3
-    scale: tuple[float, float] = (0.2, 1.0)
+    views: int = 0  # augmented views an image, cached; 0: a new one each epoch
+
+
+@dataclass(frozen=True)
+class Finetune(Trained):
+    """The study's full-network transfer (paper.md 3.2): everything trains, BatchNorm in train mode,
+    the head is BatchNorm (affine) and a linear layer."""
+
     halving: bool = False  # stop the worse half of the grid early, twice
-    fractions: tuple[float, ...] = ()
-    per_class: tuple[int, ...] = ()
-    subsets: int = 3
 
 
 Settings = Fewshot | Knn | Linear | LinearSgd | Finetune

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from eval import limited, stats
 from eval.data import TaskData
 from eval.errors import TooFew
+from eval.protocols import Trained
 from eval.protocols.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -59,20 +60,7 @@ class Answer:
     notes: list[str] = field(default_factory=list)
 
 
-class Grid(Protocol):
-    """The settings that a grid is made of."""
-
-    @property
-    def lrs(self) -> tuple[float, ...]: ...
-
-    @property
-    def batch_sizes(self) -> tuple[int, ...]: ...
-
-    @property
-    def weight_decays(self) -> tuple[float, ...]: ...
-
-
-def points(settings: Grid) -> list[Point]:
+def points(settings: Trained) -> list[Point]:
     """In a fixed order: the first of equally good ones is chosen."""
     grid = itertools.product(settings.lrs, settings.batch_sizes, settings.weight_decays)
     return [Point(*values) for values in grid]

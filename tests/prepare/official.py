@@ -89,7 +89,7 @@ def write_zip(path: Path, files: dict[str, bytes], mac: bool = False) -> None:
 def write_tar(path: Path, files: dict[str, bytes], mode: str = "w") -> None:
     """``mode``: 'w' for .tar, 'w:gz' for .tar.gz and .tgz."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
+    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]  # a mode as text
         for name, data in files.items():
             info = tarfile.TarInfo(name)
             info.size = len(data)

@@ -395,11 +395,16 @@ def test_a_bomb_behind_a_lie_stays_small_in_memory(tmp_path: Path) -> None:
 # ---- cut off, damaged, something else
 
 
-@pytest.mark.parametrize("share", [0.02, 0.3, 0.7, 0.97, 0.9999])
-@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz", "tar.bz2", "tar.xz"])
+@pytest.mark.parametrize(
+    ("kind", "share"),
+    [
+        (kind, share)
+        for kind in ("zip", "tar", "tar.gz", "tar.bz2", "tar.xz")
+        for share in (0.02, 0.3, 0.7, 0.97, 0.9999)
+        if (kind, share) != ("tar", 0.9999)  # cuts zeros behind the end mark: nothing is missing
+    ],
+)
 def test_half_downloads_are_refused(tmp_path: Path, kind: str, share: float) -> None:
-    if (kind, share) == ("tar", 0.9999):
-        pytest.skip("cuts zeros behind the end mark: nothing is missing")
     KINDS[kind](tmp_path, {f"{i}.jpg": RANDOM.randbytes(20_000) for i in range(20)})
     path = tmp_path / f"a.{kind}"
     data = path.read_bytes()
