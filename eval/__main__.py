@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from eval.results import Shelf
 
 
+# settings whose flag is a mistake where no protocol has them
+NEEDED = ("fractions", "per_class", "views", "schedule")
+
+
 def _shelf(text: str) -> Shelf:
     """The results of a directory or a data set repository; files that are none are told."""
     from eval.results import read_shelf
@@ -89,13 +93,14 @@ def _request_for(args: argparse.Namespace, models: list[str]) -> Any:
         device=args.device,
         precision=None if args.precision == "auto" else args.precision,
         batch_size=args.batch_size,
+        keep_model=args.keep_model,
     )
 
 
 def _protocols(args: argparse.Namespace) -> dict[str, Settings]:
     """The protocols that are asked for, with their settings. A flag goes to each that knows it."""
     from eval import settings
-    from eval.protocols import PROTOCOLS, protocol_named
+    from eval.protocols import PROTOCOLS, Trained, protocol_named
 
     names = [protocol_named(n).name for n in args.protocol or ()]
     names = list(dict.fromkeys(names or [n for n, p in PROTOCOLS.items() if p.default]))
@@ -108,16 +113,17 @@ def _protocols(args: argparse.Namespace) -> dict[str, Settings]:
         "--train-fraction": ("fractions", args.train_fraction),
         "--train-per-class": ("per_class", args.train_per_class),
         "--views": ("views", args.views),
+        "--schedule": ("schedule", args.schedule),
     }
     for flag, (name, value) in flags.items():
         knowing = [n for n, s in found.items() if hasattr(s, name)]
         # a few-shot flag without few-shot is harmless: scripts give it to every run
-        if value is not None and not knowing and name in ("fractions", "per_class", "views"):
+        if value is not None and not knowing and name in NEEDED:
             raise UserError(f"{flag} is of no use to protocol {', '.join(found)}")
         for protocol in knowing if value is not None else ():
             found[protocol] = settings.with_setting(found[protocol], name, value, flag)
     if args.grid == "small":
-        trained = [n for n in found if PROTOCOLS[n].trains]
+        trained = [n for n, s in found.items() if isinstance(s, Trained)]
         if not trained:
             raise UserError(f"--grid small is of no use to protocol {', '.join(found)}")
         for protocol in trained:
@@ -372,6 +378,21 @@ def cache_command(args: argparse.Namespace) -> int:
     return 0
 
 
+def detect_command(args: argparse.Namespace) -> int:
+    from eval.detection.kept import detect_pictures
+
+    done = detect_pictures(args.model, args.images, args.out, args.least)
+    if args.json:
+        print(json.dumps(done.images, indent=1))
+    else:
+        for seen in done.images:
+            found = ", ".join(f"{o['class']} {100 * o['score']:.0f} %" for o in seen["objects"])
+            print(f"{seen['image']}: {found or 'nothing'} -> {seen['drawn']}")
+    for failure in done.failures:
+        print(f"failed: {failure}", file=sys.stderr)
+    return 2 if done.failures else 0
+
+
 def prepare_command(args: argparse.Namespace) -> int:
     from eval.manifest import read_manifest
     from eval.prepare.prepare import Prepared, preparable, prepare, report
@@ -423,17 +444,31 @@ def _mirrored(done: Mirrored) -> str:
 
 
 def check_task_command(args: argparse.Namespace) -> int:
-    from eval import checktask
     from eval.data import load_task
     from eval.places import data_from
 
     data = load_task(args.task, args.cache or default_cache(), data_from(args.data))
-    sheet = checktask.contact_sheet(data, args.sheet or Path(f"{data.name}.png"))
-    found = checktask.check(data)
-    if args.json:
-        print(json.dumps(checktask.as_json(found) | {"sheet": str(sheet.resolve())}, indent=1))
+    path = args.sheet or Path(f"{data.name}.png")
+    markdown = not sys.stdout.isatty()
+    if data.kind == "detection":
+        from eval.detection import checkboxes
+        from eval.detection.boxsheet import box_sheet
+        from eval.detection.data import DetectionData
+
+        assert isinstance(data, DetectionData)
+        sheet = box_sheet(data, path)
+        boxes = checkboxes.check_boxes(data)
+        facts, text = checkboxes.as_json(boxes), checkboxes.render(boxes, markdown=markdown)
     else:
-        print(checktask.render(found, markdown=not sys.stdout.isatty()))
+        from eval import checktask
+
+        sheet = checktask.contact_sheet(data, path)
+        found = checktask.check(data)
+        facts, text = checktask.as_json(found), checktask.render(found, markdown=markdown)
+    if args.json:
+        print(json.dumps(facts | {"sheet": str(sheet.resolve())}, indent=1))
+    else:
+        print(text)
         print(f"contact sheet: {sheet.resolve()}")
     return 0
 
@@ -446,6 +481,7 @@ HANDLERS = {
     "curves": curves_command,
     "compare": compare_command,
     "verify": verify_command,
+    "detect": detect_command,
     "prepare": prepare_command,
     "check-task": check_task_command,
     "push": push_command,

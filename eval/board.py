@@ -93,12 +93,14 @@ def main_scores(result: Result) -> list[Score]:
     known = PROTOCOLS.get(result.protocol.name)
     if known is None:
         return []
-    pattern = re.escape(known.main).replace(r"\{shot\}", r"\d+")
-    return [s for s in result.scores if re.fullmatch(rf"{pattern}|{_PART}", s.name)]
+    names = "|".join(re.escape(name).replace(r"\{shot\}", r"\d+") for name in known.main)
+    return [s for s in result.scores if re.fullmatch(rf"{names}|{_PART}", s.name)]
 
 
 def score_title(name: str) -> str:
-    """A main score in words: 5-shot top-1, top-1 with 10 % of train."""
+    """A main score in words: 5-shot top-1, top-1 with 10 % of train, AP50 by the rules of VOC."""
+    if average := re.fullmatch(r"(voc07_)?ap(\d*)", name):
+        return f"AP{average[2]}" + (" (VOC 2007, 11 points)" if average[1] else "")
     if shots := re.fullmatch(r"top1_(\d+)shot", name):
         return f"{shots[1]}-shot top-1"
     if part := re.fullmatch(_PART, name):
@@ -117,8 +119,9 @@ def split_views(setting: str) -> tuple[str, str]:
 
 def score_size(name: str) -> float:
     """Where a score stands among those of its protocol: the number in it, the whole first."""
-    number = re.match(r"top1_([\d.]+)", name)
-    return float(number[1]) if number else 0.0
+    number = re.match(r"top1_([\d.]+)|(?:voc07_)?ap(\d+)", name)
+    above = 1000.0 if name.startswith("voc07_") else 0.0  # behind those of COCO
+    return above + float(number[1] or number[2]) if number else above
 
 
 def tables(results: Iterable[Result]) -> list[Table]:

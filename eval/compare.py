@@ -11,7 +11,7 @@ import numpy as np
 from eval.board import main_scores, model_label, setting_label
 from eval.errors import UserError, did_you_mean
 from eval.results import Result
-from eval.stats import Paired, holm, paired
+from eval.stats import Paired, holm, paired, paired_resamples
 from eval.text import text_table
 
 SIGNIFICANT = 0.05
@@ -152,14 +152,22 @@ def _differences(score: str, pairs: Sequence[tuple[Result, Result]]) -> tuple[Ta
     for mine, other in pairs:
         a, b = mine.samples[score], other.samples[score]
         values = a.values(), b.values()
-        found.append((mine.task.name, a, values, paired(*values, unit=a.unit)))
+        if a.unit == "resample":
+            mean_a, mean_b = (_value(result, score) for result in (mine, other))
+            test = paired_resamples(mean_a - mean_b, *values)
+        else:
+            mean_a, mean_b = (float(v.mean()) for v in values)
+            test = paired(*values, unit=a.unit)
+        found.append((mine.task.name, a, (mean_a, mean_b), test))
     corrected = holm([p.p_value for *_, p in found])
     return tuple(
-        TaskDifference(
-            task, float(va.mean()), float(vb.mean()), samples.unit, samples.n, test, p_holm
-        )
-        for (task, samples, (va, vb), test), p_holm in zip(found, corrected, strict=True)
+        TaskDifference(task, *means, samples.unit, samples.n, test, p_holm)
+        for (task, samples, means, test), p_holm in zip(found, corrected, strict=True)
     )
+
+
+def _value(result: Result, name: str) -> float:
+    return next(s.value for s in result.scores if s.name == name)
 
 
 def render(comparisons: Sequence[Comparison], *, markdown: bool = False) -> str:

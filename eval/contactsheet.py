@@ -16,7 +16,7 @@ from eval.errors import UserError
 from eval.files import atomic_file
 
 if TYPE_CHECKING:
-    from PIL import ImageFont
+    from PIL import Image, ImageFont
 
     Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -44,8 +44,7 @@ def contact_sheet(
     ``most_classes`` classes some are chosen evenly, and the sheet says so. ``seed`` moves on which
     images of a class are shown. Raises UserError where the file cannot be written.
     """
-    if path.suffix.lower() != ".png":
-        raise UserError(f"the contact sheet is a PNG; name it FILE.png, not {str(path)!r}")
+    png_path(path)
     sheet = _Sheet(data, _evenly(len(data.classes), most_classes), per_class, tile)
     for part, first, count in ((data.train, 0, per_class), (data.test, per_class, TESTS)):
         places = {
@@ -58,14 +57,25 @@ def contact_sheet(
             warnings.simplefilter("ignore")  # of odd EXIF and of large images, which are readable
             for row, content in part.source.images(rows):
                 sheet.paste(content, *places[row])
+    save_png(sheet.image, path)
+    return path
+
+
+def png_path(path: Path) -> None:
+    """Raises UserError where the file is not named as a PNG."""
+    if path.suffix.lower() != ".png":
+        raise UserError(f"the contact sheet is a PNG; name it FILE.png, not {str(path)!r}")
+
+
+def save_png(image: Image.Image, path: Path) -> None:
+    """Raises UserError where the file cannot be written."""
     try:
         with atomic_file(path) as file:
-            sheet.image.save(file, "PNG")
+            image.save(file, "PNG")
     except OSError as error:
         raise UserError(
             f"contact sheet {str(path)!r} cannot be written: {error.strerror or error}"
         ) from None
-    return path
 
 
 def _evenly(count: int, most: int) -> list[int]:
@@ -88,7 +98,7 @@ class _Sheet:
 
         self.labels, self.per_class, self.tile = labels, per_class, tile
         size = max(11, tile // 7)
-        self.font, self.bold = _font(size), _font(size + 4)
+        self.font, self.bold = load_font(size), load_font(size + 4)
         line = round(1.45 * size)
         rows = [(data.classes[i], _counts(data, i)) for i in labels]
         widest = max(_width(self.font, _drawable(t)) for row in rows for t in row)
@@ -132,7 +142,7 @@ class _Sheet:
         font: Font,
         colour: str = INK,
     ) -> None:
-        self.draw.text(place, _fitted(_drawable(text), room, font), colour, font)
+        self.draw.text(place, fitted(text, room, font), colour, font)
 
     def paste(self, content: bytes, line: int, column: int) -> None:
         """Draw one image file into its tile."""
@@ -163,7 +173,7 @@ def _counts(data: TaskData, label: int) -> str:
     return f"#{label}: {train:,} train, {test:,} test"
 
 
-def _font(size: int) -> Font:
+def load_font(size: int) -> Font:
     from PIL import ImageFont, features
 
     return ImageFont.load_default(size if features.check("freetype2") else None)
@@ -188,7 +198,9 @@ def _fitting(text: str, room: int, font: Font, more: str = "") -> int:
     return bisect_right(range(1, len(text) + 1), room, key=lambda n: _width(font, text[:n] + more))
 
 
-def _fitted(text: str, room: int, font: Font) -> str:
+def fitted(text: str, room: int, font: Font) -> str:
+    """The text on one line that the font takes, cut where it exceeds ``room`` px."""
+    text = _drawable(text)
     if _width(font, text) <= room:
         return text
     return text[: _fitting(text, room, font, "...")].rstrip() + "..."

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from eval import limited
 from eval.bank import Key, bank_path, read_header
+from eval.detection.data import DetectionData
+from eval.detection.setup import DetectionSetup
 from eval.models import load
-from eval.protocols import PROTOCOLS, Finetune, LinearSgd, Settings
+from eval.protocols import PROTOCOLS, Detection, Finetune, LinearSgd, Settings
 from eval.protocols.trained import points
 from eval.run import Cell, Request
 from eval.text import text_table
@@ -64,6 +66,15 @@ def estimate(request: Request, cells: Sequence[Cell]) -> list[Cost]:
                 if request.precision
                 else auto_precision(backbone, task, request.cache, workers)
             )
+            if isinstance(task, DetectionData):
+                setup = DetectionSetup(
+                    backbone, task, workers, precision, request.cache, request.seed
+                )
+                training = sum(_detection_seconds(setup, c.settings) for c in group if not c.done)
+                out.append(
+                    Cost(model.id, task.name, len(group), done, 0, True, 0.0, 0.0, training)
+                )
+                continue
             if not speed:
                 read = task.train.source.images(task.train.rows[:1])
                 pixels = pixels_of(backbone, task, task.train, *next(iter(read)))
@@ -125,6 +136,33 @@ def work_of(settings: Settings, train: int, test: int) -> tuple[float, float]:
         tuning *= 7 / 12  # thirds of the epochs with all, half and a quarter of the points
     evaluated = sum(shares) * grid * settings.validation * train + len(shares) * test
     return evaluated, sum(shares) * (tuning + settings.epochs) * train
+
+
+def _detection_seconds(setup: DetectionSetup, settings: Settings) -> float:
+    """Of training and testing a detector: from two steps (the first warms up) and the test images
+    at a third of a step's time, as a forward pass is about that."""
+    from eval.detection.network import build_detector
+    from eval.detection.schedule import resolved
+    from eval.detection.train import Training
+
+    assert isinstance(settings, Detection)
+    schedule = resolved(settings)
+    detector = build_detector(
+        setup.backbone, len(setup.task.classes), neck=settings.neck, norm=settings.norm,
+        channels=schedule.channels, head=schedule.head, seed=setup.seed,
+    )  # fmt: skip
+    training = Training(setup, detector, schedule, None)
+    stream = training.batches.since(0)
+    try:
+        training.step(next(stream))
+        start = time.perf_counter()
+        training.step(next(stream))
+        seconds = time.perf_counter() - start
+    finally:
+        stream.close()
+    precise = min(settings.precise_bn, schedule.iterations // 10)
+    tested = len(setup.task.test) / schedule.batch_size + precise
+    return seconds * (schedule.iterations + tested / 3)
 
 
 def _training_speed(

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from eval.errors import UserError
 from eval.places import Data
+from eval.protocols import Kind
 from eval.sources import (
     ParquetSource,
     Scan,
@@ -73,6 +74,10 @@ class TaskData:
     split: str = ""  # of a declared task: 'study', 'clean', ...
     partial: bool = False  # less than the whole data set
 
+    @property
+    def kind(self) -> Kind:
+        return "classification"
+
     @cached_property
     def split_hash(self) -> str:
         return _hash_both(self.train.hash, self.test.hash, len(self.classes))
@@ -106,7 +111,7 @@ def hash_parts(train: Rows, test: Rows, classes: int) -> str:
     """The split hash of images that are not loaded; their rows may be in any order."""
     parts = []
     for name, (labels, hashes) in (("train", train), ("test", test)):
-        order = _canonical_order(labels, hashes)
+        order = canonical_order(labels, hashes)
         parts.append(_hash_split(name, labels[order], hashes[order]))
     return _hash_both(parts[0], parts[1], classes)
 
@@ -119,8 +124,8 @@ def load_task(
     ``data`` is where declared tasks are looked for: DIR/<task>/train-*.parquet and test-*.parquet,
     or the Hub. A scan of the images is remembered in ``cache`` by file name, size and time, so that
     a second call reads no image.
-    ``limit`` keeps at most that many images of each split, balanced over classes. Raises
-    UserError for anything wrong with the data.
+    ``limit`` keeps at most that many images of each split, balanced over classes; of a detection
+    task those with boxes first. Raises UserError for anything wrong with the data.
     """
     parsed = parse_task(text)
     if parsed.kind == "declared":
@@ -209,11 +214,11 @@ def canonical(part: str, source: Source, scan: Scan, order: NDArray[np.int64], w
                 f"{what}: label {label!r} in row {row} of {part} is outside 0..{classes - 1}"
             )
     labels = np.asarray(scan.labels, np.int64).reshape(-1)
-    order = order[_canonical_order(labels[order], scan.hashes[order])]
+    order = order[canonical_order(labels[order], scan.hashes[order])]
     return Split(part, source, labels[order], scan.hashes[order], order)
 
 
-def _canonical_order(labels: NDArray[np.int64], hashes: NDArray[np.uint8]) -> NDArray[np.int64]:
+def canonical_order(labels: NDArray[np.int64], hashes: NDArray[np.uint8]) -> NDArray[np.int64]:
     """By image hash; equal images under two labels must not depend on the source's order either."""
     ranks = np.unique(as_keys(hashes), return_inverse=True)[1].reshape(-1)
     return np.lexsort((labels, ranks))
@@ -234,7 +239,7 @@ def joined(train: Split, test: Split, source: Source) -> Split:
     labels = np.concatenate([train.labels, test.labels])
     hashes = np.concatenate([train.hashes, test.hashes])
     rows = np.concatenate([train.rows, len(train) + test.rows])
-    order = _canonical_order(labels, hashes)
+    order = canonical_order(labels, hashes)
     return Split("all", source, labels[order], hashes[order], rows[order])
 
 
@@ -297,9 +302,15 @@ def stratified_part(
 
 
 def _limited(task: TaskData, limit: int) -> TaskData:
-    """At most ``limit`` images of each split, one class after the other, in canonical order."""
+    """At most ``limit`` images of each split, one class after the other, in canonical order; of a
+    detection task those with boxes first."""
     if limit < 1:
         raise UserError(f"--limit must be at least 1, got {limit}")
+    if task.kind == "detection":
+        from eval.detection.data import DetectionData, limited
+
+        assert isinstance(task, DetectionData)
+        return limited(task, limit)
 
     def cut(split: Split) -> Split:
         place = np.zeros(len(split), np.int64)  # an image's place within its class

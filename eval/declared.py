@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from eval import hub
-from eval.data import TaskData, assemble, joined, parquet_pair, resplit
+from eval.data import Split, TaskData, assemble, joined, parquet_pair, resplit
 from eval.errors import UserError
 from eval.files import sha256_file
 from eval.hubcopy import load_copy
@@ -29,11 +29,6 @@ def load_declared(task: Task, split: str, cache: Path, data: Data | None) -> Tas
 
     Raises UserError where they are missing, or are not what was declared.
     """
-    if task.kind == "detection":
-        raise UserError(
-            f"task {task.name!r} is a detection set (boxes, not one label an image); the "
-            "protocols fewshot, knn and linear cannot score it"
-        )
     if task.embedded:
         return _embedded(task, cache)
     if isinstance(data, Path):
@@ -41,6 +36,11 @@ def load_declared(task: Task, split: str, cache: Path, data: Data | None) -> Tas
         return _prepared(task, split, folder, str(folder.resolve()), "", cache)
     if data is not None and data.owner:
         return _mirror(task, split, cache, data)
+    if task.kind == "detection":
+        raise UserError(
+            f"task {task.name!r} is not at hand: the form of the boxes in other people's copies on "
+            f"the Hub is not checked, so none is used; {how_to_get(task)}"
+        )
     try:
         return load_copy(task, split, cache, data.revision if data else "")
     except UserError as why:
@@ -82,7 +82,11 @@ def _prepared(
     what = f"task {task.name!r}"
     train, test = parquet_pair(folder, TaskName("declared", task.name))
     manifest = read_manifest(folder)
-    found = assemble(task.name, where, revision, train, test, cache, what)
+    found: TaskData
+    if task.kind == "detection":
+        found = _with_boxes(task, where, revision, train, test, cache)
+    else:
+        found = assemble(task.name, where, revision, train, test, cache, what)
     found = dataclasses.replace(found, declared=task)
     if manifest is None:
         return _known_subset(task, split, found, folder)
@@ -106,17 +110,38 @@ def _prepared(
         new_train, new_test = resplit(whole, order, groups, what)
         found = dataclasses.replace(found, train=new_train, test=new_test)
         _check(found, manifest, wanted, folder)
-    notes = (_incomplete(manifest),) if manifest.partial else ()
+    notes = (*found.notes, _incomplete(manifest)) if manifest.partial else found.notes
     return dataclasses.replace(found, split=wanted, partial=manifest.partial, notes=notes)
+
+
+VOC_RULES = ("voc2007", "voc0712")  # scored by the rules of PASCAL VOC as well
+
+
+def _with_boxes(
+    task: Task, where: str, revision: str, train: ParquetSource, test: ParquetSource, cache: Path
+) -> TaskData:
+    """Raises UserError also where the files name other classes than the declaration."""
+    from eval.detection.assemble import assemble_boxes
+    from eval.detection.parquet import ParquetBoxes
+
+    what, ours = f"task {task.name!r}", task.class_names
+    parts = ParquetBoxes(train), ParquetBoxes(test)
+    voc = task.name in VOC_RULES
+    found = assemble_boxes(task.name, where, revision, *parts, cache, what, ours, voc)
+    if ours and found.classes != ours:
+        raise UserError(
+            f"{train.files[0].parent} has the classes {_few(found.classes)} where {task.name!r} "
+            f"has {_few(ours)}"
+        )
+    return found
 
 
 def _known_subset(task: Task, split: str, found: TaskData, folder: Path) -> TaskData:
     known = task.subset
     if known is None or found.split_hash != known.split_hash:
         raise UserError(
-            f"{folder} is no copy of {task.name!r} that is known: {_unlike(task, found)}; make "
-            f"one with `transfer-eval prepare {task.name}`, or score it under a name of its own "
-            f"as parquet:{folder}"
+            f"{folder} is no copy of {task.name!r} that is known: {_unlike(task, found)}; "
+            f"{_make_one(task)}score it under a name of its own as parquet:{folder}"
         )
     if split:
         raise UserError(
@@ -124,6 +149,14 @@ def _known_subset(task: Task, split: str, found: TaskData, folder: Path) -> Task
             f"there is no {split!r}; name the task without @{split}"
         )
     return dataclasses.replace(found, split=SUBSET, partial=True)
+
+
+def _make_one(task: Task) -> str:
+    from eval.prepare.layouts import LAYOUTS
+
+    if task.kind == "detection" and task.name not in LAYOUTS:
+        return ""
+    return f"make one with `transfer-eval prepare {task.name}`, or "
 
 
 def _unlike(task: Task, found: TaskData) -> str:
@@ -162,11 +195,14 @@ def _difference(found: TaskData, manifest: Manifest, split: str, folder: Path) -
         return f"its classes are {_few(found.classes)}, not {_few(manifest.classes)}"
     for part in (found.train, found.test):
         facts = manifest.splits[split].parts[part.name]
-        have = np.bincount(part.labels, minlength=len(found.classes)).tolist()
+        have = _counts(part, len(found.classes))
         unlike = [
             f"{found.classes[c]!r} {have[c]:,}, not {n:,}"
             for c, n in enumerate(facts.per_class) if have[c] != n
         ]  # fmt: skip
+        if unlike and found.kind == "detection":
+            total = sum(facts.per_class)
+            return f"{sum(have):,} boxes in {part.name}, not {total:,} ({_few(unlike)})"
         if unlike:
             return f"{len(part):,} images in {part.name}, not {facts.images:,} ({_few(unlike)})"
     for name, file in manifest.files.items():
@@ -176,6 +212,16 @@ def _difference(found: TaskData, manifest: Manifest, split: str, folder: Path) -
         if sha256_file(path) != file.sha256:
             return f"{name} has other bytes"
     return f"the split hash is {found.split_hash[:12]}, not the frozen one"
+
+
+def _counts(part: Split, classes: int) -> list[int]:
+    """Images by class; of a detection set boxes, as they are stored."""
+    from eval.detection.parquet import ParquetBoxes
+
+    labels = part.labels
+    if isinstance(part.source, ParquetBoxes):
+        labels = part.source.annotations().labels
+    return np.bincount(labels, minlength=classes).tolist()
 
 
 def _few(values: Sequence[str], most: int = 4) -> str:

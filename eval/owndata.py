@@ -1,4 +1,5 @@
-"""Data of the user's own: Parquet files, class folders, a CSV list, a data set of the Hub."""
+"""Data of the user's own: Parquet files, class folders, a CSV list, a data set of the Hub, sets
+with boxes."""
 
 from __future__ import annotations
 
@@ -16,8 +17,10 @@ from eval.sources import (
     FolderSource,
     HubSource,
     ListedSource,
+    ParquetSource,
     Scan,
     folder_source,
+    open_parquet,
     read_table,
     remembered_scan,
 )
@@ -33,6 +36,10 @@ def load_own(parsed: TaskName, text: str, cache: Path, seed: int) -> TaskData:
         task = _load_imagefolder(parsed, cache, text, seed)
     elif parsed.kind == "csv":
         task = _load_csv(parsed, cache, text, seed)
+    elif parsed.kind in ("coco", "voc", "yolo"):
+        from eval.detection.own import load_own_boxes
+
+        task = load_own_boxes(parsed, text, cache)
     else:
         task = _load_hub(parsed, cache, text)
     # Named by content, so that two folders `photos` never collide.
@@ -43,9 +50,29 @@ def load_own(parsed: TaskName, text: str, cache: Path, seed: int) -> TaskData:
 def _load_parquet(parsed: TaskName, cache: Path, text: str) -> TaskData:
     folder = _existing_folder(parsed.value, text)
     train, test = parquet_pair(folder, parsed)
-    columns = urlencode({"image": parsed.image, "label": parsed.label})
-    where = f"parquet:{folder.resolve()}?{columns}"
-    return assemble(folder.resolve().name, where, "", train, test, cache, text)
+    column = parsed.objects
+    if not column:
+        columns = urlencode({"image": parsed.image, "label": parsed.label})
+        where = f"parquet:{folder.resolve()}?{columns}"
+        try:
+            return assemble(folder.resolve().name, where, "", train, test, cache, text)
+        except UserError:
+            if not _has_boxes_alone(train):
+                raise
+            column = OBJECTS
+    from eval.detection.own import load_parquet_boxes
+
+    return load_parquet_boxes(folder, train, test, column, text, cache)
+
+
+OBJECTS = "objects"  # the column of boxes where a task string names none
+
+
+def _has_boxes_alone(source: ParquetSource) -> bool:
+    """Boxes, and not one label an image. Looked at only where there is no label, so that the
+    second load of a data set opens no file."""
+    columns = open_parquet(source.files[0]).schema_arrow.names
+    return OBJECTS in columns and source.label not in columns
 
 
 def _existing_folder(path: str, what: str) -> Path:

@@ -19,6 +19,7 @@ COMMANDS = {
     "curves": "plot accuracy against the number of training images (--train-fraction)",
     "compare": "two models on the same episodes and images, with paired tests",
     "verify": "run one result again and say equal, or what differs",
+    "detect": "draw what a kept detector finds in pictures of yours",
     "prepare": "official downloads of a declared data set -> Parquet that every run can use",
     "check-task": "look at a data set of your own before it is scored",
     "push": "offer results to a data set repository of the Hub, as a pull request",
@@ -33,6 +34,7 @@ EXAMPLES = """examples:
   transfer-eval run hf-hub:timm/resnet50.a1_in1k --data DATA --task eurosat dtd --protocol fewshot
   transfer-eval run local-dir:my_model --task imagefolder:photos --shots 1 5
   torchrun --nproc_per_node 2 -m eval run resnet50.a1_in1k --data DATA --suite subsets
+  transfer-eval run zoo:all --suite detection --data DATA --schedule short:600
   transfer-eval run --author ORG --filter objective:supcon --suite mini
   transfer-eval compare random:resnet18 resnet50.a1_in1k
   transfer-eval push results ORG/results
@@ -44,6 +46,10 @@ PREPARE_EXAMPLES = """examples:
   transfer-eval prepare eurosat --source downloads --out DATA      # downloads/EuroSAT_RGB.zip
   transfer-eval prepare chestx --source downloads --out DATA --processes 8
   transfer-eval prepare eurosat --out DATA --push-to ORG/eurosat   # then: --data hub:ORG
+"""
+DETECT_EXAMPLE = """example:
+  transfer-eval run zoo:NAME --task bccd --data DATA --schedule short:600 --keep-model
+  transfer-eval detect results/zoo-NAME/REVISION/bccd.detection@schedule=short-600.model photo.jpg
 """
 CHECK_EXAMPLE = """a task file, say flowers.toml:
   name = "my-flowers"
@@ -102,6 +108,14 @@ def build_parser() -> Parser:
     )
     _add_cache(verify)
     verify.add_argument("--json", action="store_true", help="print JSON")
+    detect = command("detect", DETECT_EXAMPLE)
+    detect.add_argument("model", type=Path, metavar="MODEL_DIR", help="of run --keep-model")
+    detect.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    detect.add_argument(
+        "--out", type=Path, default=Path("detected"), metavar="DIR", help="where pictures go"
+    )
+    detect.add_argument("--least", type=float, default=0.5, metavar="S", help="score of a box")
+    detect.add_argument("--json", action="store_true", help="print JSON")
     prepare = command("prepare", PREPARE_EXAMPLES)
     prepare.add_argument("task", metavar="TASK", help="as in `transfer-eval list tasks`")
     prepare.add_argument(
@@ -180,22 +194,30 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_choices(parser: argparse.ArgumentParser) -> None:
     """Which tasks, how, and where to: all of a run but the models."""
     parser.add_argument(
-        "--suite", nargs="+", action="extend", metavar="S", help="mini, transfer12, subsets"
-    )
+        "--suite", nargs="+", action="extend", metavar="S",
+        help="mini, transfer12, subsets, detection",
+    )  # fmt: skip
     parser.add_argument(
         "--task", nargs="+", action="extend", metavar="T",
-        help="a declared task (NAME or NAME@SPLIT), FILE.toml, parquet:DIR, imagefolder:DIR or "
-        "hub:org/name?image=..&label=..",
+        help="a declared task (NAME or NAME@SPLIT), FILE.toml, parquet:DIR, imagefolder:DIR, "
+        "csv:FILE or hub:org/name?image=..&label=..; with boxes coco:DIR, voc:DIR or yolo:DIR",
     )  # fmt: skip
     parser.add_argument("--split", metavar="S", help="study or clean (default: a task's first)")
     parser.add_argument(
         "--protocol", nargs="+", action="extend", metavar="P",
-        help="fewshot, knn, linear (the default), linear-sgd, finetune",
+        help="fewshot, knn, linear (the default), linear-sgd, finetune; detection for boxes",
     )  # fmt: skip
     parser.add_argument(
         "--set", nargs="+", action="extend", metavar="P.NAME=V",
         help="a protocol's setting, for example finetune.epochs=10 (list protocols --verbose)",
     )  # fmt: skip
+    parser.add_argument(
+        "--schedule", metavar="S",
+        help="detection: voc-24k, coco-1x, coco-2x or short:N (default: the task's)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--keep-model", action="store_true", help="detection: the detector, beside its result"
+    )
     parser.add_argument("--grid", choices=("full", "small"), help="of linear-sgd and finetune")
     parser.add_argument("--views", type=int, metavar="V", help="linear-sgd: cached views an image")
     parser.add_argument(

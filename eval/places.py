@@ -40,10 +40,24 @@ def how_to_get(task: Task) -> str:
     """What to do where a declared task's data are missing."""
     if not task.download:
         return f"put train-*.parquet and test-*.parquet into DIR/{task.name} and give --data DIR"
+    if task.kind == "detection":
+        return _how_to_get_boxes(task)
     hub = ", or leave --data out for the copy on the Hub" if task.hub else ""
     return (
         f"get {task.download}, then `transfer-eval prepare {task.name} --source FOLDER --out DIR` "
         f"and --data DIR{hub}"
+    )
+
+
+def _how_to_get_boxes(task: Task) -> str:
+    from eval.prepare.layouts import LAYOUTS
+
+    if task.name in LAYOUTS:
+        prepare = f"`transfer-eval prepare {task.name} --source FOLDER --out DIR` and --data DIR"
+        return f"get {task.download}, then {prepare}"
+    return (
+        f"put the known smaller copy into DIR/{task.name} and give --data DIR, or get "
+        f"{task.download} and score it under a name of its own as voc:FOLDER or coco:FOLDER"
     )
 
 

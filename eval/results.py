@@ -77,12 +77,16 @@ class Score(_Part):
 
 
 class Samples(_Part):
-    """Right answers per unit, in the order of the episodes or of the split's canonical rows."""
+    """Right answers per unit, in the order of the episodes or of the split's canonical rows.
 
-    unit: Literal["episode", "image"]
+    A score that is no mean over units (AP) has its value in each of n resamples of the test images
+    instead; models on the same images and seed are resampled alike.
+    """
+
+    unit: Literal["episode", "image", "resample"]
     n: int
-    of: int  # answers a unit: queries of an episode, 1 for an image
-    correct: list[int] | str  # counts; for images a base64 string of bits
+    of: int  # answers a unit: queries of an episode, 1 for an image; images of a resample
+    correct: list[int] | str  # counts; base64 of bits for images, of little-endian float32
 
     @classmethod
     def of_episodes(cls, hits: NDArray[np.integer[Any]], queries: int) -> Samples:
@@ -93,6 +97,11 @@ class Samples(_Part):
         bits = base64.b64encode(np.packbits(correct).tobytes()).decode()
         return cls(unit="image", n=len(correct), of=1, correct=bits)
 
+    @classmethod
+    def of_resamples(cls, values: NDArray[np.float64], images: int) -> Samples:
+        text = base64.b64encode(values.astype("<f4").tobytes()).decode()
+        return cls(unit="resample", n=len(values), of=images, correct=text)
+
     @model_validator(mode="after")
     def _complete(self) -> Samples:
         if len(self.values()) != self.n:
@@ -100,9 +109,11 @@ class Samples(_Part):
         return self
 
     def values(self) -> NDArray[np.float64]:
-        """[n] share of right answers of each unit."""
+        """[n] share of right answers of each unit, or the score in each resample."""
         if isinstance(self.correct, str):
             raw = np.frombuffer(base64.b64decode(self.correct, validate=True), np.uint8)
+            if self.unit == "resample":
+                return raw.view("<f4").astype(np.float64)
             return np.unpackbits(raw)[: self.n].astype(np.float64)
         return np.asarray(self.correct, np.float64) / self.of
 

@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval.data import TaskData, load_task
+from eval.detection.schedule import default_schedule
 from eval.errors import UserError, one_line
 from eval.models import ResolvedModel, resolve
 from eval.places import Data
-from eval.protocols import PROTOCOLS, Fewshot, Settings, changed_settings
+from eval.protocols import PROTOCOLS, Detection, Fewshot, Settings, changed_settings
 from eval.results import (
     Environment,
     ModelInfo,
@@ -41,7 +42,11 @@ from eval.workers import launched
 if TYPE_CHECKING:
     from eval.encode import Encoded
     from eval.models import Backbone
+    from eval.precision import Precision
+    from eval.protocols.outcome import Outcome
     from eval.workers import Workers
+
+CONFIG = "config.json"  # of a kept model: written last
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,7 @@ class Request:
     device: str | None = None
     precision: str | None = None
     batch_size: int | None = None
+    keep_model: bool = False  # of detection: the trained detector, beside its result
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,11 @@ class Cell:
     @property
     def title(self) -> str:
         return f"{self.model.id} on {self.task.name}, {self.protocol}"
+
+    @property
+    def kept(self) -> Path:
+        """Where a trained model is kept that is asked for."""
+        return self.path.with_name(self.path.name.removesuffix(".json") + ".model")
 
 
 @dataclass(frozen=True)
@@ -119,13 +130,35 @@ def plan(request: Request) -> list[Cell]:
     models = _unique(resolve(m, request.cache, request.img_size) for m in request.models)
     names = list(dict.fromkeys(request.tasks))
     tasks = [load_task(t, request.cache, request.data, request.limit, request.seed) for t in names]
-    _check_shots(request, tasks)
+    for task in tasks:
+        _check_kind(request, task)
+    _check_shots(request, [t for t in tasks if t.kind == "classification"])
     return [
-        _cell(request, model, task, protocol, settings)
+        _cell(request, model, task, protocol, _of_task(settings, task))
         for model in models
         for task in tasks
         for protocol, settings in request.protocols.items()
+        if PROTOCOLS[protocol].kind == task.kind
     ]
+
+
+def _check_kind(request: Request, task: TaskData) -> None:
+    """Raises UserError where none of the protocols can score the task."""
+    able = [n for n, p in PROTOCOLS.items() if p.kind == task.kind]
+    if not set(able) & set(request.protocols):
+        what = "boxes" if task.kind == "detection" else "one label an image"
+        raise UserError(
+            f"task {task.name!r} has {what}; protocol {', '.join(request.protocols)} cannot score "
+            f"it, {', '.join(able)} can"
+        )
+
+
+def _of_task(settings: Settings, task: TaskData) -> Settings:
+    """The settings with what the task decides."""
+    if not isinstance(settings, Detection) or settings.schedule:
+        return settings
+    name = task.declared.name if task.declared else ""
+    return dataclasses.replace(settings, schedule=default_schedule(name, not task.subset))
 
 
 def _unique(models: Any) -> list[ResolvedModel]:
@@ -138,7 +171,7 @@ def _unique(models: Any) -> list[ResolvedModel]:
 def _check_shots(request: Request, tasks: list[TaskData]) -> None:
     """A shot count that no task can serve is a mistake; one that some cannot is noted there."""
     settings = request.protocols.get("fewshot")
-    if not isinstance(settings, Fewshot):
+    if not isinstance(settings, Fewshot) or not tasks:
         return
     from eval.pool import Pool, refusals
 
@@ -161,6 +194,7 @@ def _cell(
     if request.precision:
         changed["precision"] = request.precision
     variant = "@" + ",".join(f"{k}={shown(v)}" for k, v in changed.items()) if changed else ""
+    variant = variant.replace(":", "-")  # short:600, where a file's name has no colon
     folder = request.results / model.slug / model.revision
     name = task_label(task.name, task.split).replace("@", "__")  # @ stands before the settings
     path = folder / f"{name}.{protocol}{variant}.json"
@@ -172,7 +206,10 @@ def _cell(
     if held is None:
         return Cell(model, task, protocol, settings, path, False)
     settings, done = _merged(held, settings)
-    return Cell(model, task, protocol, settings, path, done)
+    cell = Cell(model, task, protocol, settings, path, done)
+    if request.keep_model and task.kind == "detection" and not (cell.kept / CONFIG).is_file():
+        cell = dataclasses.replace(cell, done=False)
+    return cell
 
 
 def _held(path: Path) -> Result | None:
@@ -228,7 +265,7 @@ def _score_model(
     report: Report,
     debug: bool,
 ) -> None:
-    from eval.encode import encode
+    from eval.encode import auto_precision, encode
     from eval.models import load
     from eval.precision import Precision
 
@@ -244,19 +281,25 @@ def _score_model(
     for cell in cells:
         by_task.setdefault(cell.task.split_hash, []).append(cell)
     for group in by_task.values():
+        task = group[0].task
         try:
-            encoded = encode(
-                backbone, group[0].task, request.cache, workers, precision, request.batch_size
-            )
+            if task.kind == "detection":  # trains on the images themselves
+                encoded = None
+                chosen = precision or auto_precision(backbone, task, request.cache, workers)
+            else:
+                encoded = encode(
+                    backbone, task, request.cache, workers, precision, request.batch_size
+                )
+                chosen = Precision.parse(encoded.bank.precision)
         except Exception as error:
             report.failures += [_failure(c.title, error, debug) for c in group]
             continue
-        report.images += encoded.images
+        report.images += encoded.images if encoded else 0
         for cell in group:
             together = PROTOCOLS[cell.protocol].trains
             if not (workers.main or together):
                 continue
-            score = partial(score_cell, cell, backbone, encoded, workers, request, loaded)
+            score = partial(score_cell, cell, backbone, encoded, chosen, workers, request, loaded)
             try:
                 result = workers.together(score) if together else score()
                 if workers.main:
@@ -277,30 +320,19 @@ def _failure(title: str, error: Exception, debug: bool) -> Failure:
 def score_cell(
     cell: Cell,
     backbone: Backbone,
-    encoded: Encoded,
+    encoded: Encoded | None,
+    precision: Precision,
     workers: Workers,
     request: Request,
     load_seconds: float,
 ) -> Result:
-    """Run the cell's protocol on the bank and describe everything it depended on."""
+    """Run the cell's protocol and describe everything it depended on. ``encoded`` are features,
+    which detection does without."""
     import torch
-
-    from eval.precision import Precision
-    from eval.protocols.trained import Setup
 
     task, model = cell.task, cell.model
     start = time.perf_counter()
-    protocol = PROTOCOLS[cell.protocol]
-    if protocol.trains:
-        outcome = protocol.load()(
-            Setup(
-                backbone, task, encoded.bank, workers, Precision.parse(encoded.bank.precision),
-                request.cache, request.seed,
-            ),
-            cell.settings,
-        )  # fmt: skip
-    else:
-        outcome = protocol.load()(encoded.bank, task, cell.settings, request.seed)
+    outcome = _outcome(cell, backbone, encoded, precision, workers, request)
     total = time.perf_counter() - start
     notes = [*task.notes, *outcome.notes]
     if task.duplicates:
@@ -342,14 +374,14 @@ def score_cell(
         environment=Environment(
             versions=versions(),
             device=str(workers.device.type),
-            dtype=encoded.bank.precision,
+            dtype=str(precision),
             threads=torch.get_num_threads(),
             processes=workers.count,
         ),
         seed=request.seed,
         seconds={
             "load": round(load_seconds, 3),
-            "encode": round(encoded.seconds, 3),
+            "encode": round(encoded.seconds if encoded else 0.0, 3),
             "fit": round(outcome.fit_seconds, 3),
             "score": round(total - outcome.fit_seconds, 3),
         },
@@ -361,11 +393,45 @@ def score_cell(
     )
 
 
+def _outcome(
+    cell: Cell,
+    backbone: Backbone,
+    encoded: Encoded | None,
+    precision: Precision,
+    workers: Workers,
+    request: Request,
+) -> Outcome:
+    protocol, task = PROTOCOLS[cell.protocol], cell.task
+    score = protocol.load()
+    if encoded is None:
+        from eval.detection.data import DetectionData
+        from eval.detection.setup import DetectionSetup
+
+        assert isinstance(task, DetectionData)  # its kind is detection
+        keep = cell.kept if request.keep_model else None
+        return score(
+            DetectionSetup(
+                backbone, task, workers, precision, request.cache, request.seed, keep
+            ),
+            cell.settings,
+        )  # fmt: skip
+    if protocol.trains:
+        from eval.protocols.trained import Setup
+
+        return score(
+            Setup(
+                backbone, task, encoded.bank, workers, precision, request.cache, request.seed
+            ),
+            cell.settings,
+        )  # fmt: skip
+    return score(encoded.bank, task, cell.settings, request.seed)
+
+
 def versions() -> dict[str, str]:
     """What the numbers were computed with."""
     packages = (
         "transferzoo", "torch", "torchvision", "timm", "numpy", "scipy", "pillow",
-        "datasets", "huggingface-hub", "safetensors", "accelerate",
+        "datasets", "huggingface-hub", "safetensors", "accelerate", "faster-coco-eval",
     )  # fmt: skip
     found = {"python": platform.python_version()}
     for name in packages:

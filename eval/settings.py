@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from eval import limited
+from eval.detection.schedule import schedule_named
 from eval.errors import UserError, did_you_mean
-from eval.protocols import Fewshot, Knn, Settings, protocol_named
+from eval.protocols import Detection, Fewshot, Knn, Settings, protocol_named
 
 # least and most of each number; of a tuple, of its members
 _BOUNDS: dict[str, tuple[float, float]] = {
@@ -31,7 +32,17 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "scale": (1e-3, 1),
     "views": (0, 100_000),
     "subsets": (1, 1000),
+    "precise_bn": (0, 100_000),
+    "channels": (0, 4096),
+    "head": (0, 65_536),
+    "iterations": (0, 10_000_000),
+    "batch_size": (0, 1_000_000),
+    "lr": (0, 1e6),
+    "sides": (16, 8192),
+    "test_side": (0, 8192),
+    "max_side": (0, 16_384),
 }
+_CHOICES = {"neck": ("fpn", "c4"), "norm": ("batch", "frozen")}
 SMALL_GRID = {"lrs": (0.01, 0.001), "batch_sizes": (32,), "weight_decays": (1e-4,)}
 
 
@@ -79,17 +90,31 @@ def with_setting(settings: Any, name: str, value: Any, what: str) -> Settings:
             one = float(one)
         if type(one) is not of:
             raise UserError(f"{what}: {name} takes {of.__name__} values, not {one!r}")
+        if of is str:
+            _check_word(name, one, what)
+            values.append(one)
+            continue
         low, high = _BOUNDS.get(name, (float("-inf"), float("inf")))
         if of is not bool and not low <= one <= high:
             bound = f"at least {low:g}" if not one >= low else f"at most {high:g}"
             subject = what if what.startswith("--") and " " not in what else f"{what}: {name}"
             raise UserError(f"{subject} must be {bound}, got {one:g}")
         values.append(one)
-    if many and not values and name not in ("fractions", "per_class"):
+    if many and not values and name not in ("fractions", "per_class", "sides"):
         raise UserError(f"{what}: {name} needs at least one value")
     if name == "scale" and (len(values) != 2 or values[0] > values[1]):
         raise UserError(f"{what}: scale takes two values, the smaller first")
     changed: Any = dataclasses.replace(settings, **{name: tuple(values) if many else values[0]})
-    if not isinstance(changed, Fewshot | Knn):
+    if not isinstance(changed, Fewshot | Knn | Detection):
         limited.check(changed.fractions, changed.per_class, changed.subsets)
     return changed
+
+
+def _check_word(name: str, value: str, what: str) -> None:
+    if name == "schedule":
+        try:
+            schedule_named(value)
+        except UserError as why:
+            raise UserError(f"{what}: {why}") from None
+    elif value not in _CHOICES[name]:
+        raise UserError(f"{what}: {name} must be one of {', '.join(_CHOICES[name])}, not {value!r}")

@@ -124,6 +124,23 @@ def paired(a: Floats, b: Floats, unit: str, seed: int = 0) -> Paired:
     return Paired(interval, p, wins, losses)
 
 
+def paired_resamples(difference: float, a: Floats, b: Floats) -> Paired:
+    """Compare two models by a score that is no mean over units.
+
+    ``a`` and ``b`` are [n] its values in the same n resamples of the test images, ``difference``
+    that of the scores on all of them. The p-value is the bootstrap's: twice the smaller share of
+    resamples on either side of no difference, at least 2 / (n + 1). Wins count resamples.
+    """
+    if a.shape != b.shape:
+        raise ValueError(f"unpaired resamples: {a.shape} and {b.shape}")
+    delta = (a - b)[np.isfinite(a - b)]
+    wins, losses = int((delta > 0).sum()), int((delta < 0).sum())
+    n = len(delta)
+    p = min(1.0, 2 * (1 + n - max(wins, losses)) / (n + 1)) if wins + losses else 1.0
+    low, high = np.quantile(delta, [0.025, 0.975]) if n else (np.nan, np.nan)
+    return Paired(Interval(difference, float(low), float(high)), p, wins, losses)
+
+
 def holm(p_values: list[float]) -> list[float]:
     """Holm's step-down correction, in the given order."""
     values = np.asarray(p_values, np.float64)

@@ -62,7 +62,7 @@ def read_task_file(path: Path) -> TaskFile:
     if kind in ("declared", "file"):
         raise UserError(
             f"task file {str(path)!r}: source = {found.source!r} is no data of your own; use "
-            "imagefolder:DIR, parquet:DIR, csv:FILE or hub:org/name"
+            "imagefolder:DIR, parquet:DIR, csv:FILE, hub:org/name, coco:DIR, voc:DIR or yolo:DIR"
         )
     return found
 
@@ -108,6 +108,8 @@ def load_task_file(text: str, cache: Path, seed: int) -> TaskData:
         splits=(SplitRule("own", "official", len(found.train), len(found.test)),),
         home=facts.home,
         note=facts.note,
+        metric="mAP" if found.kind == "detection" else "top1",
+        kind=found.kind,
     )
     return dataclasses.replace(found, name=facts.name, where=str(path.resolve()), declared=task)
 

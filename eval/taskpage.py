@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from eval.files import atomic_file
-from eval.tasks import CATALOG, TASKS, TRANSFER12, SplitRule, Task
+from eval.tasks import CATALOG, SUITES, TASKS, TRANSFER12, SplitRule, Task
 from eval.text import text_table
 
 PAGE = CATALOG / "README.md"
@@ -33,6 +33,7 @@ transfer-eval run MODEL --task eurosat --data DATA            # or TRANSFERZOO_D
 transfer-eval prepare eurosat --out DATA --push-to ORG/eurosat
 transfer-eval run MODEL --task eurosat --data hub:ORG         # the same split hash
 transfer-eval run MODEL --task eurosat                        # a known copy on the Hub
+transfer-eval run MODEL --suite detection --data DATA         # sets with boxes
 ```
 
 **Splits.** `TASK@study` is the split of the study: the authors' parts where there are some, else
@@ -46,6 +47,10 @@ that differ are refused, with what differs.
 **Smaller copies** that are known by their hash run under the same name, with a split of their
 own; their results are marked as on a subset (`*` on a board) and share no column with the whole
 set.
+
+**Boxes.** Other people's copies of a detection set are not used, as the form of their boxes is not
+checked. A box is cut to its image and left out where nothing of it is left, where it has no area,
+or where a side is shorter than a pixel; each result counts them.
 """
 
 
@@ -53,9 +58,14 @@ def page() -> str:
     """The whole page in Markdown."""
     real = [task for task in TASKS.values() if not task.embedded]
     study = [TASKS[name] for name in TRANSFER12]
-    others = [task for task in real if task not in study]
-    parts = [_INTRO, "## Suite transfer12\n", _table(study), "", "## Others\n", _table(others), ""]
-    parts += [_section(task) for task in (*study, *others)]
+    boxes = [TASKS[name] for name in SUITES["detection"]]
+    others = [task for task in real if task not in (*study, *boxes)]
+    parts = [_INTRO]
+    for title, tasks in (
+        ("Suite transfer12", study), ("Suite detection", boxes), ("Others", others)
+    ):  # fmt: skip
+        parts += [f"## {title}\n", _table(tasks), ""]
+    parts += [_section(task) for task in (*study, *boxes, *others)]
     return "\n".join(parts)
 
 

@@ -17,8 +17,8 @@ from urllib.parse import parse_qsl
 
 from eval.errors import UserError, did_you_mean
 from eval.mini import FACTOR_TASKS
+from eval.protocols import Kind
 
-Kind = Literal["classification", "detection"]
 Rule = Literal["official", "per-class", "groups"]
 CATALOG = Path(__file__).parent / "catalog"
 SUBSET = "subset"  # the split of a known smaller copy: its own
@@ -215,11 +215,13 @@ SUITES: dict[str, tuple[str, ...]] = {
         t.name for t in TASKS.values()
         if t.kind == "classification" and t.subset and not t.pretrains
     ),
+    "detection": ("voc0712", "coco2017", "voc2007", "coco128", "bccd"),
 }  # fmt: skip
 SUITE_NOTES = {
     "mini": "embedded, works offline: real digits and nine drawn tasks of known semantic level",
     "transfer12": "the twelve downstream sets of the study; what is not here is named and left out",
     "subsets": "the eleven sets of which a small copy is known; needs --data DIR",
+    "detection": "sets with boxes, for --protocol detection; what is not here is left out",
 }
 
 
@@ -227,8 +229,8 @@ SUITE_NOTES = {
 class TaskName:
     """A parsed task string: a declared task, or a user's own data in one of several forms."""
 
-    kind: Literal["declared", "parquet", "imagefolder", "csv", "hub", "file"]
-    value: str  # declared name, directory, CSV file, Hub repository or task file
+    kind: Literal["declared", "parquet", "imagefolder", "csv", "hub", "coco", "voc", "yolo", "file"]
+    value: str  # declared name, directory, CSV file, Hub repository, data.yaml or task file
     image: str = "image"
     label: str = "label"
     revision: str | None = None
@@ -237,13 +239,19 @@ class TaskName:
     test: str = "test"
     split: str = ""  # of a declared task, '' for its default; of a CSV file: the column
     group: str = ""  # column of a CSV file: rows of one group stay on one side
+    objects: str = ""  # column of Parquet files with boxes; of the others:
+    images: str = ""  # of COCO: the folder that file names count from
+    classes: str = ""  # of VOC: names with commas between
 
 
-_PREFIXES = ("parquet", "imagefolder", "csv", "hub")
+_PREFIXES = ("parquet", "imagefolder", "csv", "hub", "coco", "voc", "yolo")
 _KEYS = {
-    "parquet": ("image", "label"),
+    "parquet": ("image", "label", "objects"),
     "csv": ("image", "label", "group", "split"),
     "hub": ("image", "label", "revision", "config", "train", "test"),
+    "coco": ("train", "test", "images"),  # two JSON files and a folder
+    "voc": ("train", "test", "classes"),  # two lists of ImageSets/Main
+    "yolo": (),
 }
 
 
@@ -260,7 +268,8 @@ def parse_task(text: str) -> TaskName:
             + did_you_mean(
                 prefix,
                 _PREFIXES,
-                "use parquet:DIR, imagefolder:DIR, csv:FILE or hub:org/name?image=..&label=..",
+                "use parquet:DIR, imagefolder:DIR, csv:FILE or hub:org/name?image=..&label=.., or, "
+                "with boxes, coco:DIR, voc:DIR or yolo:DIR",
             )
         )
     if not rest:
@@ -274,14 +283,21 @@ def parse_task(text: str) -> TaskName:
     known = _KEYS[prefix]
     for key, given in options.items():
         if key not in known:
-            raise UserError(f"task {text!r} has an unknown option {key!r}"
-                            + did_you_mean(key, known, "known: " + ", ".join(known)))  # fmt: skip
+            raise UserError(f"task {text!r} has an unknown option {key!r}" + did_you_mean(
+                key, known, "known: " + (", ".join(known) or "none")))  # fmt: skip
         if not given:
             raise UserError(f"task {text!r}: option {key!r} is empty")
     if prefix == "parquet":
         return TaskName("parquet", value, **options)
     if prefix == "csv":
         return TaskName("csv", value, **options)
+    boxes = {"train": "", "test": ""} | options  # '': found by the layout
+    if prefix == "coco":
+        return TaskName("coco", value, **boxes)
+    if prefix == "voc":
+        return TaskName("voc", value, **boxes)
+    if prefix == "yolo":
+        return TaskName("yolo", value, **boxes)
     value, at, revision = value.partition("@")
     if at and not revision:
         raise UserError(f"task {text!r} has '@' without a revision")
@@ -308,7 +324,7 @@ def _parse_declared(text: str) -> TaskName:
         return TaskName("declared", name, split=TASKS[name].split_named(split).name if at else "")
     hint = (
         "see `transfer-eval list tasks`, or give your own data as imagefolder:DIR, parquet:DIR, "
-        "csv:FILE or a task file (FILE.toml)"
+        "csv:FILE or a task file (FILE.toml); with boxes as coco:DIR, voc:DIR or yolo:DIR"
     )
     if text in SUITES:
         raise UserError(f"unknown task {text!r}; {text!r} is a suite: use --suite {text}")

@@ -84,8 +84,11 @@ def verify(path: Path, cache: Path, data: Data | None = None) -> Verdict:
     cell = Cell(model, task, protocol.name, settings, path, done=False)
     with tempfile.TemporaryDirectory(prefix="transferzoo-verify-") as fresh:
         request = Request([], [], {}, Path(fresh), path.parent, seed=old.seed)
-        encoded = encode(backbone, task, Path(fresh), workers, precision)
-        new = score_cell(cell, backbone, encoded, workers, request, 0.0)
+        encoded = (
+            encode(backbone, task, Path(fresh), workers, precision)
+            if protocol.kind == "classification" else None
+        )  # fmt: skip
+        new = score_cell(cell, backbone, encoded, precision, workers, request, 0.0)
     return Verdict(tuple(_score_differences(old, new)), tuple(_context(old, new)))
 
 

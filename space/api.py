@@ -11,13 +11,14 @@ from typing import Any
 
 import gradio as gr
 
-from eval.errors import UserError
-from space import display
+from eval.errors import UserError, did_you_mean
+from space import detection, display
 from space.board import headline
 from space.comparison import compare as compared
 from space.comparison import models
 from space.desk import Desk
 from space.families import families
+from space.looks import short_names
 from space.objectives import PAIRS_SHOWN, differences, summary, transfer_tasks
 from space.pages.leaderboard import view_of
 from space.pages.submit import Submit
@@ -34,7 +35,7 @@ class Api:
     def register(self) -> None:
         """Make them endpoints of the app that is being built."""
         for function in (self.leaderboard, self.leaderboard_csv, self.objectives, self.compare,
-                         self.requests, self.submit):  # fmt: skip
+                         self.detection, self.requests, self.submit):  # fmt: skip
             gr.api(function, api_name=function.__name__, api_description=function.__doc__)
 
     def leaderboard(
@@ -94,6 +95,25 @@ class Api:
                 for m in found.matches
             ],
         }
+
+    def detection(self, data_set: str = "", score: str = "ap") -> dict[str, Any]:
+        """Detectors on one data set under one setting, best first, with paired tests against the
+        first; fractions of one. Without a name the fullest; ``data_sets`` are those there are."""
+        scores = self.desk.snapshot.scores
+        found = {title: place for place, title in detection.places(scores).items()}
+        if not found:
+            return {"error": detection.NOTHING, "data_sets": []}
+        title = data_set or next(iter(found))
+        place = found.get(title)
+        known = detection.score_names(scores, place) if place else []
+        if place is None or score not in known:
+            near = did_you_mean(*((title, list(found)) if place is None else (score, known)), "")
+            what = f"data set {title[:200]!r}" if place is None else f"score {score[:200]!r}"
+            return {"error": f"no {what} here{near}", "data_sets": list(found)}
+        table = detection.standing(scores, place, score)
+        return {"data_set": title, "setting": place.setting, "score": score,
+                "headline": detection.headline(table, score, short_names(table)),
+                "rows": _rows(table.drop(columns="path")), "data_sets": list(found)}  # fmt: skip
 
     def requests(self) -> list[dict[str, Any]]:
         """The submitted models and what became of them, the latest first."""

@@ -30,6 +30,7 @@ from space.backbones import Shelf
 from space.desk import Desk
 from space.pages.about import about
 from space.pages.compare import Compare
+from space.pages.detection import Detection
 from space.pages.fewshot import FewShot
 from space.pages.leaderboard import Leaderboard
 from space.pages.objectives import Objectives
@@ -52,6 +53,8 @@ def build(desk: Desk) -> gr.Blocks:
                 objectives = Objectives(desk)
             with gr.Tab("Compare", id="compare") as compare_tab:
                 compare = Compare(desk)
+            with gr.Tab("Detection", id="detection") as detection_tab:
+                detection = Detection(desk)
             with gr.Tab("Few-shot demo", id="fewshot"):
                 fewshot = FewShot(shelf)
             with gr.Tab("Submit", id="submit") as submit_tab:
@@ -62,6 +65,7 @@ def build(desk: Desk) -> gr.Blocks:
         board.wire()
         objectives.wire(objectives_tab)
         compare.wire(compare_tab)
+        detection.wire(detection_tab)
         fewshot.wire()
         submit.wire()
         submit_tab.select(submit.requests, None, submit.table, api_visibility="private")

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from eval.board import score_size, score_title, split_views
 from eval.protocols import PROTOCOLS
 from eval.tasks import TASKS
-from space.ties import Paired, paired
+from space.scores import RESAMPLED
+from space.ties import Paired, Resampled, paired
 
 Floats = NDArray[np.float64]
 DOMAINS = ("natural images", "agriculture", "satellite", "medical", "texture", "symbols",
@@ -46,6 +47,7 @@ class Key:
             "linear": "Linear",
             "linear-sgd": "Linear (SGD, augmented)",
             "finetune": "Full transfer",
+            "detection": "Detection, ",
         }.get(self.protocol, self.protocol)
         views, rest = split_views(self.setting)
         name, setting = name + views, f" ({rest})" if rest else ""
@@ -53,6 +55,12 @@ class Key:
             return f"{name}, {shots[1]}-shot{setting}"
         part = score_title(self.score).removeprefix("top-1")
         return f"{name}{part}{setting}"
+
+    @property
+    def what(self) -> str:
+        """What is scored: accuracy, or AP50."""
+        title = score_title(self.score)
+        return "accuracy" if "top-1" in title else title
 
 
 def keys(scores: pd.DataFrame) -> list[Key]:
@@ -102,24 +110,34 @@ class Grid:
         rows = np.flatnonzero(self.complete[:, columns].all(1)) if columns else np.array([], int)
         held = self.scores["samples"].to_numpy()
         kinds = list(zip(self.scores["of"], self.scores["unit"], strict=True))
-        usable, texts, scales = np.ones(len(rows), bool), [], []
+        usable, texts, common_kinds = np.ones(len(rows), bool), [], []
         for t in columns:
             places = self.row[rows, t]
             # most models' number of units, answers a unit, and kind of unit: others asked otherwise
-            asked = [(len(held[p]), *kinds[p]) for p in places]
+            asked = [(len(held[p]), *kinds[p], _undefined(held[p], kinds[p][1])) for p in places]
             common = Counter(kind for kind in asked if kind[0]).most_common(1)
             if not common:
                 return None
             usable &= np.array([kind == common[0][0] for kind in asked])
             texts.append([held[p] for p in places])
-            scales.append(int(common[0][0][1]))
+            common_kinds.append((int(common[0][0][1]), str(common[0][0][2])))
         if not usable.any():
             return None
-        stacks = [
-            np.frombuffer(b"".join(compress(column, usable)), np.uint8).reshape(usable.sum(), -1)
-            for column in texts
-        ]
-        return rows[usable], paired(stacks, scales)
+        rows = rows[usable]
+        stacks: list[NDArray[np.uint8] | Resampled] = []
+        for t, column, (of, unit) in zip(columns, texts, common_kinds, strict=True):
+            text = b"".join(compress(column, usable))
+            if unit == "resample":
+                values = np.frombuffer(text, RESAMPLED).reshape(len(rows), -1)
+                stacks.append(Resampled(self.value[rows, t], values, of))
+            else:
+                stacks.append(np.frombuffer(text, np.uint8).reshape(len(rows), -1))
+        return rows, paired(stacks, [of for of, _ in common_kinds])
+
+
+def _undefined(text: bytes, unit: str) -> bytes:
+    """Which resamples leave a score undefined: the same ones for all models on the same images."""
+    return np.isnan(np.frombuffer(text, RESAMPLED)).tobytes() if unit == "resample" else b""
 
 
 def grid(scores: pd.DataFrame, key: Key) -> Grid:

@@ -14,8 +14,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from eval.compare import outcome
-from eval.stats import Paired, holm, paired
+from eval.stats import Paired, holm, paired, paired_resamples
 from space.grid import Grid, grid, keys
+from space.scores import RESAMPLED
 from space.ties import SIGNIFICANT
 from zoo.names import PAIRS
 
@@ -62,13 +63,21 @@ def differences(
         held, of, unit = (scores[c].to_numpy()[rows] for c in ("samples", "of", "unit"))
         if not len(held[0]) or len(held[0]) != len(held[1]) or of[0] != of[1] or unit[0] != unit[1]:
             continue
-        test, a, b, error = _tested(bytes(held[0]), bytes(held[1]), int(of[0]) or 1, str(unit[0]))
+        texts = bytes(held[0]), bytes(held[1])
+        if unit[0] == "resample":
+            a, b = (float(value) for value in scores["value"].to_numpy()[rows])
+            test, error = _resampled(*texts, a - b)
+            if not np.isfinite(error):
+                continue
+        else:
+            test, a, b, error = _tested(*texts, int(of[0]) or 1, str(unit[0]))
         about = grid.tasks.iloc[t]
         found.append({
             **{name: about[name] for name in ("task", "title", "domain", "subset")},
             "a": a, "b": b, "difference": test.difference.value, "low": test.difference.low,
             "high": test.difference.high, "error": error, "wins": test.wins,
-            "losses": test.losses, "unit": str(unit[0]), "n": len(held[0]), "p": test.p_value,
+            "losses": test.losses, "unit": str(unit[0]), "n": _count(held[0], str(unit[0])),
+            "p": test.p_value,
         })  # fmt: skip
     for row, p in zip(found, holm([row["p"] for row in found]), strict=True):
         sure = "better" if row["difference"] > 0 else "worse"
@@ -83,6 +92,25 @@ def _tested(a: bytes, b: bytes, of: int, unit: str) -> tuple[Paired, float, floa
     x, y = (np.frombuffer(text, np.uint8).astype(np.float64) / of for text in (a, b))
     error = float(np.std(x - y)) / len(x) ** 0.5
     return paired(x, y, unit), float(x.mean()), float(y.mean()), error
+
+
+@lru_cache(maxsize=2048)
+def _resampled(a: bytes, b: bytes, difference: float) -> tuple[Paired, float]:
+    """(the paired test of a score that is no mean over units, the difference's standard error: its
+    spread over the resamples); nan where no resample has both."""
+    x, y = (resampled(text) for text in (a, b))
+    delta = (x - y)[np.isfinite(x - y)]
+    error = float(np.std(delta)) if len(delta) else np.nan
+    return paired_resamples(difference, x, y), error
+
+
+def resampled(text: bytes) -> NDArray[np.float64]:
+    """[n] the score in each resample, as a table of scores holds them."""
+    return np.frombuffer(text, RESAMPLED).astype(np.float64)
+
+
+def _count(text: bytes, unit: str) -> int:
+    return len(text) // RESAMPLED.itemsize if unit == "resample" else len(text)
 
 
 def mean_difference(frame: pd.DataFrame) -> tuple[float, float, float]:
@@ -122,7 +150,8 @@ def summary(frame: pd.DataFrame, a: str, b: str, *, trainings: int = 1) -> str:
 
 
 def _units(frame: pd.DataFrame) -> str:
-    names = {"image": "test images", "episode": "episodes"}
+    names = {"image": "test images", "episode": "episodes",
+             "resample": "resamples of the test images"}  # fmt: skip
     return " and ".join(names.get(unit, "units") for unit in sorted(set(frame["unit"])))
 
 

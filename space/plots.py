@@ -35,7 +35,7 @@ from space.looks import (
 from space.objectives import mean_difference
 from space.words import shown_objective
 
-__all__ = ["CSS", "domains", "empty", "forest", "scatter", "shots"]
+__all__ = ["CSS", "domains", "empty", "forest", "scatter", "shots", "standing"]
 
 
 def forest(
@@ -133,7 +133,38 @@ def _percent(value: float, half: float) -> str:
     return f"{100 * value:.1f} % ±{100 * half:.1f}"
 
 
-def domains(frame: pd.DataFrame) -> go.Figure:
+def standing(frame: pd.DataFrame, title: str) -> go.Figure:
+    """`detection.standing` as points with their intervals, the best on top; hollow where it is
+    surely behind the best. ``title`` is the score's."""
+    if not len(frame):
+        return empty("No model has this score here. Choose another score or data set.")
+    count = len(frame)
+    figure = bare_figure(90 + 30 * count)
+    for i, (row, name) in enumerate(zip(frame.itertuples(), short_names(frame), strict=True)):
+        style, behind = look(row.objective), row.verdict == "worse"
+        figure.add_trace(go.Scatter(
+            x=[100 * row.value], y=[count - i], name=text(name, 34), mode="markers",
+            showlegend=False,
+            marker={"symbol": style.symbol + ("-open" if behind else ""), "size": 11,
+                    "color": style.colour, "line": {"color": style.colour, "width": 2}},
+            error_x={"type": "data", "symmetric": False, "color": style.colour, "thickness": 2,
+                     "width": 4, "array": [100 * (row.high - row.value)],
+                     "arrayminus": [100 * (row.value - row.low)]},
+            hoverinfo="text", hovertext=[
+                told(row.model, f"{title} {100 * row.value:.1f} % [{100 * row.low:.1f}, "
+                     f"{100 * row.high:.1f}]", {"worse": "surely behind the best",
+                     "tied": "not told apart from the best"}.get(row.verdict, row.verdict))],
+        ))  # fmt: skip
+    figure.add_vline(x=100 * float(frame["value"].iloc[0]), line={"color": LINE, "dash": "dot"})
+    figure.update_yaxes(
+        tickvals=[count - i for i in range(count)], range=[0.4, count + 0.6], showgrid=False,
+        ticktext=[text(name, 22) for name in short_names(frame)],
+    )  # fmt: skip
+    figure.update_xaxes(title_text=f"{text(title)}, %")
+    return figure
+
+
+def domains(frame: pd.DataFrame, what: str = "accuracy") -> go.Figure:
     """`by_domain` as one line a model, a domain a row: it reads on a phone, too."""
     if not len(frame):
         return empty(
@@ -159,12 +190,12 @@ def domains(frame: pd.DataFrame) -> go.Figure:
     figure.update_yaxes(
         tickvals=list(range(len(order))), ticktext=ticks, range=[-0.5, len(order) - 0.5]
     )
-    figure.update_xaxes(title_text="mean accuracy, %")
+    figure.update_xaxes(title_text=f"mean {what}, %")
     return figure
 
 
-def scatter(frame: pd.DataFrame, by: str = "params") -> go.Figure:
-    """`scatter`'s table as points: accuracy against ``params`` or ``seconds``."""
+def scatter(frame: pd.DataFrame, by: str = "params", what: str = "accuracy") -> go.Figure:
+    """`scatter`'s table as points: ``what`` is scored against ``params`` or ``seconds``."""
     found = frame[frame[by] > 0] if len(frame) else frame
     if not len(found):
         return empty(
@@ -197,7 +228,7 @@ def scatter(frame: pd.DataFrame, by: str = "params") -> go.Figure:
     figure.update_xaxes(
         type="log", range=list(ends), title_text=unit, tickvals=ticks, ticktext=letters
     )
-    figure.update_yaxes(title_text="mean accuracy, %")
+    figure.update_yaxes(title_text=f"mean {what}, %")
     return figure
 
 

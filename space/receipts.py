@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,18 +25,23 @@ class Receipt:
 
 def receipt(root: Path, path: str) -> Receipt:
     """Raises UserError where the file is gone since the table was made."""
+    result = read(root, path)
+    content = result.model_dump(mode="json", exclude={"samples"})
+    title = f"{result.model.id} on {result.task.name}, {result.protocol.name}"
+    return Receipt(title, content, command(result))
+
+
+def read(root: Path, path: str) -> Result:
+    """One result of the shelf. Raises UserError where it is gone since the table was made."""
     # The Hub's cache links the files of a commit to its blobs: ROOT is .../snapshots/SHA then.
     bounds = root.parent.parent if root.parent.name == "snapshots" else root
     place = (root / path).resolve()
     if not place.is_relative_to(bounds.resolve()):  # a link out of the shelf
         raise UserError("this result lies outside of the results")
     try:
-        result = read_result(place)
+        return read_result(place)
     except NotAResult:
         raise UserError("this result is gone or was changed; the table is read anew") from None
-    content = result.model_dump(mode="json", exclude={"samples"})
-    title = f"{result.model.id} on {result.task.name}, {result.protocol.name}"
-    return Receipt(title, content, command(result))
 
 
 def _owner(result: Result) -> str:
@@ -70,9 +76,22 @@ def command(result: Result) -> str:
     for name in ("n_way", "queries", "episodes"):
         if name in config and config[name] != default.get(name):
             words += [f"--{name.replace('_', '-')}", str(config[name])]
+    if settings and settings.kind == "detection":
+        for name, value in config.items():
+            if name in default and value != _plain(default[name]):
+                words += ["--set", f"{settings.name}.{name}={_toml(value)}"]
     for flag, value in (("--seed", result.seed), ("--limit", result.limit),
                         ("--img-size", result.model.img_size),
                         ("--precision", result.precision)):  # fmt: skip
         if value:
             words += [flag, str(value)]
     return shlex.join(words)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _toml(value: Any) -> str:
+    """A setting as --set takes it: a bare word is a string."""
+    return value if isinstance(value, str) else json.dumps(value)

@@ -2,8 +2,8 @@
 
 Columns: path; model (as on the board), revision, id, objective, architecture, params, data (what it
 was pretrained on), px; task, title, domain, split, subset; protocol, setting, score, value, low,
-high, n, unit, of, samples (right answers a unit, as bytes), seconds, created, seed. Scores are
-fractions of one.
+high, n, unit, of, samples (right answers a unit, a byte each; of resamples the score in each, as
+float32), seconds, created, seed. Scores are fractions of one.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from eval.board import main_scores, model_label, setting_label
 from eval.results import Result, task_label
 from eval.resulttable import objective_of
 from eval.tasks import TASKS
 
+RESAMPLED = np.dtype("<f4")
 COLUMNS = {
     "path": "str", "model": "str", "revision": "str", "id": "str", "objective": "str",
     "architecture": "str", "params": "int64", "data": "str", "px": "int64", "task": "str",
@@ -100,11 +102,20 @@ def _px(result: Result) -> int:
 
 def _samples(result: Result, name: str) -> dict[str, Any]:
     held = result.samples.get(name)
-    if held is not None and 0 < held.of <= 255:
+    if held is not None and held.unit == "resample":
+        values = held.values()
+        if held.of > 0 and ((values >= 0) & (values <= 1) | np.isnan(values)).all():
+            return {"unit": held.unit, "of": held.of, "samples": as_bytes(values)}
+    elif held is not None and 0 < held.of <= 255:
         right = np.rint(held.values() * held.of)
         if ((right >= 0) & (right <= held.of)).all():
             return {"unit": held.unit, "of": held.of, "samples": right.astype(np.uint8).tobytes()}
     return {"unit": "", "of": 0, "samples": b""}
+
+
+def as_bytes(values: NDArray[np.float64]) -> bytes:
+    """[n] a score in n resamples, as a table of scores holds it."""
+    return values.astype(RESAMPLED).tobytes()
 
 
 def oddity(row: dict[str, Any]) -> str:

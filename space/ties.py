@@ -2,14 +2,16 @@
 
 For models i and j and data sets t with n_t shared units (episodes or test images), D_ij is the mean
 over t of the mean difference, and its variance is sum_t var_t(i - j) / n_t / T^2, data sets being
-independent. All variances of differences come from one covariance matrix a data set, so every pair
-costs one look-up afterwards.
+independent. A score that is no mean over units (AP) comes with its values in resamples of the test
+images: their covariance is that of the score itself, and is not divided again. All variances of
+differences come from one covariance matrix a data set, so every pair costs one look-up afterwards.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,20 +46,47 @@ class Paired:
         return np.maximum(2 * ndtr(-z), min(1.0, 2.0 ** (1 - self.units)))
 
 
-def paired(samples: Sequence[NDArray[np.uint8]], scale: Sequence[int]) -> Paired:
-    """``samples[t]`` [M, n_t] right answers of each model a unit, of ``scale[t]`` asked."""
-    models = samples[0].shape[0]
-    total = np.zeros((models, models), np.float64)
-    mean = np.zeros(models)
-    for hits, of in zip(samples, scale, strict=True):
-        shares = hits.astype(np.float32) / of
-        units = shares.shape[1]
-        centre = shares.mean(1, dtype=np.float64)
-        shares -= centre[:, None].astype(np.float32)
-        total += (shares @ shares.T) / (units * max(units - 1, 1))
-        mean += centre
+@dataclass(frozen=True)
+class Resampled:
+    """One data set's scores [M] and their values [M, n] in the same n resamples of ``images``."""
+
+    score: Floats
+    values: NDArray[np.float32]
+    images: int
+
+    def statistics(self) -> tuple[Floats, Floats, int]:
+        """(scores, their covariance [M, M], images); resamples that leave one undefined do not
+        count, and without two of the others nothing can be told apart."""
+        values = self.values[:, np.isfinite(self.values).all(0)].astype(np.float64)
+        count = values.shape[1]
+        if count < 2:
+            return self.score, np.zeros((len(values), len(values))), 0
+        values -= values.mean(1)[:, None]
+        return self.score, values @ values.T / (count - 1), self.images
+
+
+def paired(samples: Sequence[NDArray[np.uint8] | Resampled], scale: Sequence[int]) -> Paired:
+    """``samples[t]`` [M, n_t] right answers of each model a unit, of ``scale[t]`` asked; of a score
+    that is no mean over units, its resamples."""
+    first = samples[0]
+    models = len(first.values if isinstance(first, Resampled) else first)
+    total, mean, units = np.zeros((models, models)), np.zeros(models), 0
+    for each, of in zip(samples, scale, strict=True):
+        mine = each.statistics() if isinstance(each, Resampled) else _statistics(each, of)
+        mean += mine[0]
+        total += mine[1]
+        units += mine[2]
     count = len(samples)
-    return Paired(mean / count, total / count**2, sum(hits.shape[1] for hits in samples))
+    return Paired(mean / count, total / count**2, units)
+
+
+def _statistics(hits: NDArray[np.uint8], of: int) -> tuple[Floats, NDArray[Any], int]:
+    """([M] means, [M, M] their covariance, units) of right answers [M, n], of so many asked."""
+    shares = hits.astype(np.float32) / of
+    units = shares.shape[1]
+    centre = shares.mean(1, dtype=np.float64)
+    shares -= centre[:, None].astype(np.float32)
+    return centre, (shares @ shares.T) / (units * max(units - 1, 1)), units
 
 
 def groups(pairs: Paired, order: NDArray[np.int64]) -> list[int]:

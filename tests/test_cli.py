@@ -32,7 +32,7 @@ from tests.hub import LoopbackHub
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = ["--episodes", "20", "--precision", "fp32", "--img-size", "32"]
 
-DEFAULTS = [name for name, p in PROTOCOLS.items() if p.default]
+DEFAULTS = [n for n, p in PROTOCOLS.items() if p.default and p.kind == "classification"]
 
 
 @pytest.fixture(autouse=True)
@@ -714,7 +714,10 @@ BAD: dict[str, tuple[Callable[[Place], Arguments], tuple[str, ...]]] = {
         lambda p: {"task": f"parquet:{spoiled(p.tmp / 'spoiled', 30)}"},
         ("row 30 of spoiled/train-00000-of-00001.parquet", "cannot be read as an image"),
     ),
-    "task: detection": (lambda p: {"task": "voc2007"}, ("detection", "voc2007")),
+    "task: detection, not here": (
+        lambda p: {"task": "voc2007"},
+        ("no folder 'voc2007'", "voc:FOLDER"),
+    ),
     "task: Hub data set missing": (
         lambda p: {"task": "hub:org/none?image=image&label=label"},
         ("no dataset 'org/none'",),

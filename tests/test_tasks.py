@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -46,6 +45,15 @@ PARSED = [
     ("parquet:d?image=img", TaskName("parquet", "d", image="img")),
     ("parquet:d?label=y&image=img", TaskName("parquet", "d", image="img", label="y")),
     ("parquet:d?image=my%20image&label=a%26b", TaskName("parquet", "d", "my image", "a&b")),
+    ("parquet:d?objects=things", TaskName("parquet", "d", objects="things")),
+    ("coco:d", TaskName("coco", "d", train="", test="")),
+    (
+        "coco:d?train=a.json&test=b.json&images=my%20img",
+        TaskName("coco", "d", train="a.json", test="b.json", images="my img"),
+    ),
+    ("voc:VOC2007", TaskName("voc", "VOC2007", train="", test="")),
+    ("voc:d?classes=a,b", TaskName("voc", "d", train="", test="", classes="a,b")),
+    ("yolo:d/data.yaml", TaskName("yolo", "d/data.yaml", train="", test="")),
     ("imagefolder:photos", TaskName("imagefolder", "photos")),
     ("imagefolder:~/what?", TaskName("imagefolder", "~/what?")),
     ("hub:org/name", TaskName("hub", "org/name")),
@@ -112,7 +120,7 @@ def test_parse_refuses(text: str, why: str) -> None:
 
 def test_unknown_suites() -> None:
     assert suite_tasks("mini") == SUITES["mini"]
-    suites = "suites are mini, transfer12, subsets"
+    suites = "suites are mini, transfer12, subsets, detection"
     for name, hint in (("minni", "did you mean 'mini'?"), ("q", suites)):
         with pytest.raises(UserError) as error:
             suite_tasks(name)
@@ -147,7 +155,7 @@ def test_declared_facts_are_whole(task: Task) -> None:
     if known := task.subset:
         assert known.classes <= task.classes
         assert known.train + known.test < task.images or task.name == "bccd"
-        assert (task.kind == "classification") == bool(known.split_hash)
+        assert known.split_hash
     if not task.embedded:
         assert task.home.startswith("http")
         assert task.download
@@ -186,11 +194,13 @@ def test_tasks_are_filed_under_their_own_names() -> None:
     assert named <= TASKS.keys()
 
 
-def test_suites_name_known_classification_tasks() -> None:
+def test_suites_name_known_tasks_of_one_kind() -> None:
     assert SUITES.keys() == SUITE_NOTES.keys()
-    for names in SUITES.values():
+    for suite, names in SUITES.items():
         assert len(set(names)) == len(names)
-        assert all(TASKS[n].kind == "classification" for n in names)
+        kind = "detection" if suite == "detection" else "classification"
+        assert all(TASKS[n].kind == kind for n in names)
+    assert set(SUITES["detection"]) == {n for n, t in TASKS.items() if t.kind == "detection"}
     assert set(SUITES["mini"]) == {"digits", *FACTOR_TASKS}
     assert all(TASKS[n].embedded for n in SUITES["mini"])
     assert len(SUITES["subsets"]) == 11
@@ -260,7 +270,7 @@ def test_the_copy_at_hand_bears_official_names(real_data: Path) -> None:
 # --------------------------------------------------------------------------- real data
 
 REAL = [n for n, t in TASKS.items() if t.subset and t.kind == "classification"]
-BOXES = [n for n, t in TASKS.items() if t.subset and t.kind == "detection"]
+BOXES = [n for n, t in TASKS.items() if t.subset and t.kind == "detection"]  # tests/detection
 # /work/shared/data/SOURCES.md: byte-equal drawings 0192_03 and 0192_19, pictures image_07015 and
 # image_07040, and n03770439_128 = val_5819. Elsewhere exact duplicates were dropped.
 DUPLICATES = {"omniglot": 1, "flowers102": 1, "tiny_imagenet": 1}
@@ -290,21 +300,3 @@ def test_a_real_set_is_the_known_subset(name: str, real_data: Path, cache: Path)
     assert task.duplicates == sum(h.tobytes() in train for h in task.test.hashes)
     assert task.duplicates == DUPLICATES.get(name, 0)
     assert Pool.of(task).ambiguous == AMBIGUOUS.get(name, 0)
-
-
-@pytest.mark.parametrize("name", BOXES)
-def test_a_real_detection_set_is_the_known_subset(name: str, real_data: Path, cache: Path) -> None:
-    known = TASKS[name].subset
-    assert known is not None
-    for part, count in (("train", known.train), ("test", known.test)):
-        (file,) = (real_data / name).glob(f"{part}-*.parquet")
-        parquet = pq.ParquetFile(file)
-        assert parquet.metadata.num_rows == count
-        info = json.loads(parquet.schema_arrow.metadata[b"huggingface"])
-        boxes = info["info"]["features"]["objects"]
-        category = boxes.get("feature", boxes)["category"]
-        names = category.get("feature", category)["names"]
-        assert len(names) == known.classes
-        assert tuple(names) == TASKS[name].class_names
-    with pytest.raises(UserError, match=f"task '{name}' is a detection set"):
-        load_task(name, cache, real_data)

@@ -19,10 +19,11 @@ from eval.data import take
 from eval.errors import TooFew, UserError
 from eval.finetune.images import EvalImages, TrainImages, batches_of
 from eval.finetune.state import Known, Record, State, key, locked
-from eval.finetune.train import Diverged, OutOfMemory, Training, own_random
+from eval.finetune.train import Diverged, Training
 from eval.protocols import Finetune
 from eval.protocols.trained import Answer, Point, Setup, points
 from eval.protocols.validation import held_out
+from eval.steps import OutOfMemory, own_random
 
 
 def fit(setup: Setup, settings: Finetune, rows: NDArray[np.int64]) -> Answer:

@@ -136,32 +136,12 @@ class State:
         self._main(lambda: self._save(name, where, net, optimiser))
 
     def _save(self, name: str, where: Where, net: nn.Module, optimiser: Any) -> None:
-        tensors = {f"net.{k}": v for k, v in net.state_dict().items()}
-        for index, slots in optimiser.state_dict()["state"].items():
-            if slots.get("momentum_buffer") is not None:  # there is none before the first step
-                tensors[f"momentum.{index}"] = slots["momentum_buffer"]
-        tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-        with atomic_file(self._file(name)) as file:
-            file.write(save(tensors, {"where": json.dumps(asdict(where))}))
+        write_training(self._file(name), asdict(where), net, optimiser)
 
     def load(self, name: str, net: nn.Module, optimiser: Any) -> Where:
         """Go on where a saved training stood; from the start if there is none that can be read."""
-        weights: dict[str, Tensor] = {}
-        slots: dict[int, dict[str, Tensor]] = {}
-        try:
-            with safe_open(self._file(name), "pt") as file:
-                where = Where(**json.loads(file.metadata()["where"]))
-                for label in list(file.keys()):
-                    owner, _, rest = label.partition(".")
-                    if owner == "net":
-                        weights[rest] = file.get_tensor(label)
-                    else:
-                        slots[int(rest)] = {"momentum_buffer": file.get_tensor(label)}
-        except (SafetensorError, OSError, KeyError, ValueError, TypeError):
-            return Where()
-        net.load_state_dict(weights)
-        optimiser.load_state_dict({**optimiser.state_dict(), "state": slots})
-        return where
+        where = read_training(self._file(name), net, optimiser)
+        return Where(**where) if where is not None else Where()
 
     def drop(self, name: str) -> None:
         self._main(lambda: self._file(name).unlink(missing_ok=True))
@@ -204,6 +184,41 @@ class State:
                 ) from None
 
         self._workers.together(lambda: guarded() if self._workers.main else None)
+
+
+def write_training(
+    file: Path, where: dict[str, Any], net: nn.Module, optimiser: torch.optim.Optimizer
+) -> None:
+    """Weights, momentum and where a training stands (plain data), whole or not at all."""
+    tensors = {f"net.{k}": v for k, v in net.state_dict().items()}
+    for index, slots in optimiser.state_dict()["state"].items():
+        if slots.get("momentum_buffer") is not None:  # there is none before the first step
+            tensors[f"momentum.{index}"] = slots["momentum_buffer"]
+    tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    with atomic_file(file) as out:
+        out.write(save(tensors, {"where": json.dumps(where)}))
+
+
+def read_training(
+    file: Path, net: nn.Module, optimiser: torch.optim.Optimizer
+) -> dict[str, Any] | None:
+    """Put back what ``write_training`` wrote; None where there is nothing that can be read."""
+    weights: dict[str, Tensor] = {}
+    slots: dict[int, dict[str, Tensor]] = {}
+    try:
+        with safe_open(file, "pt") as held:
+            where = dict(json.loads(held.metadata()["where"]))
+            for label in list(held.keys()):
+                owner, _, rest = label.partition(".")
+                if owner == "net":
+                    weights[rest] = held.get_tensor(label)
+                else:
+                    slots[int(rest)] = {"momentum_buffer": held.get_tensor(label)}
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError):
+        return None
+    net.load_state_dict(weights)
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": slots})
+    return where
 
 
 def forget_answer(cache: Path, digest: str) -> None:

@@ -12,11 +12,10 @@ process that runs out of memory can say so before the others wait for its gradie
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -32,19 +31,15 @@ from eval.finetune.images import EvalImages, TrainImages, batches_of, draw_seed,
 from eval.finetune.state import State, Where
 from eval.models import Backbone
 from eval.protocols.trained import Point, Setup, rate
+from eval.steps import add_up_gradients, agree, average_statistics
 
 SAVE_SECONDS = 20.0  # of training between two states on disk
 SAVE_SHARE = 20  # and that many times what a save takes
 READ_EVERY = 10  # steps between two looks at the loss, where a look waits for an accelerator
-NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 class Diverged(Exception):
     """The loss, or an answer, is no finite number."""
-
-
-class OutOfMemory(Exception):
-    """A step did not fit the memory of a process."""
 
 
 class Classifier(nn.Module):
@@ -139,7 +134,7 @@ class Training:
                 if due:
                     self.save(state, name)
             self._read_losses()
-            self._average_statistics()
+            average_statistics(self.setup.workers, self.net)
             where.epoch, where.step = where.epoch + 1, 0
             where.last, where.loss = where.loss / max(trained, 1), 0.0
             bar.set_postfix_str(f"epoch {where.epoch}/{self.epochs}, loss {where.last:.3f}")
@@ -154,8 +149,8 @@ class Training:
             self.gradients(rows, pixels, crops, size, loss)
         except Exception as raised:
             error = raised
-        due = self._agree(error, loss, due)
-        self._add_up_gradients()
+        due = agree(self.setup.workers, self.optimiser, error, loss, due)
+        add_up_gradients(self.setup.workers, self.net)
         self.optimiser.step()
         self._unread.append(loss)
         if loss.device.type == "cpu" or len(self._unread) >= READ_EVERY:
@@ -184,45 +179,6 @@ class Training:
         pieces = max(1, min(math.ceil(n / self.micro_batch), n // 2))
         return list(zip(images.tensor_split(pieces), labels.tensor_split(pieces), strict=True))
 
-    def _agree(self, error: Exception | None, loss: Tensor, due: bool) -> bool:
-        """Raise on all processes what was raised on one; add up ``loss``.
-
-        Returns what the main process says of ``due``."""
-        memory = error is not None and _is_memory(error)
-        if self.setup.workers.count > 1:
-            facts = torch.tensor(
-                [memory, error is not None, due and self.setup.workers.main], device=loss.device
-            )
-            told = torch.cat([facts.to(loss.dtype), loss[None]])
-            torch.distributed.all_reduce(told)
-            loss.copy_(told[3])
-            memory, failed, due = (v > 0 for v in told[:3].tolist())
-            if failed and error is None and not memory:
-                raise RuntimeError("another process failed")
-        if memory:
-            self.optimiser.zero_grad(set_to_none=True)
-            raise OutOfMemory from error
-        if error is not None:
-            raise error
-        return due
-
-    def _add_up_gradients(self) -> None:
-        if self.setup.workers.count == 1:
-            return
-        grads = [p.grad for p in self.net.parameters() if p.grad is not None]
-        _reduce(grads)
-
-    def _average_statistics(self) -> None:
-        """BatchNorm's running mean and variance: their mean over the processes, everywhere."""
-        if (count := self.setup.workers.count) == 1:
-            return
-        running = ("running_mean", "running_var")
-        buffers = [b for name, b in self.net.named_buffers() if name.endswith(running)]
-        if buffers:
-            _reduce(buffers)
-            for buffer in buffers:
-                buffer /= count
-
     def _read_losses(self) -> None:
         """Wait for the losses of the last steps. Raises Diverged."""
         if self._unread:
@@ -233,7 +189,7 @@ class Training:
 
     def save(self, state: State, name: str) -> None:
         self._read_losses()
-        self._average_statistics()
+        average_statistics(self.setup.workers, self.net)
         start = time.perf_counter()
         state.save(name, self.where, self.net, self.optimiser)
         self._saved = time.perf_counter()
@@ -264,25 +220,3 @@ class Training:
             out[torch.from_numpy(places)] = answer.float().cpu()
         self.net.train()
         return out
-
-
-def _reduce(tensors: list[Tensor]) -> None:
-    """Add up tensors over all processes, in place and in one message."""
-    flat = torch.cat([t.reshape(-1) for t in tensors])
-    torch.distributed.all_reduce(flat)
-    for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
-        tensor.copy_(part.view(tensor.shape))
-
-
-def _is_memory(error: Exception) -> bool:
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and any(t in str(error).lower() for t in NO_MEMORY)
-
-
-@contextlib.contextmanager
-def own_random(device: torch.device) -> Iterator[None]:
-    """Draws in here leave the caller's random state as it was."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        yield

@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 
 from eval.errors import UserError
+from eval.protocols import PROTOCOLS
 from eval.tasks import TASKS
 from eval.text import escaped
 from space import plots
@@ -18,6 +19,9 @@ from space.scores import facts
 from space.words import facts_label, shown_objective
 
 _NO_DATA = "Start with `--data DIR` to see pictures of data sets that do not come with the package."
+
+
+_BOXES = "a detector has no one answer an image; the page Detection shows its boxes"
 
 
 class Compare:
@@ -101,6 +105,8 @@ class Compare:
         """Pictures that exactly one of the two models gets right, with both answers."""
         protocol = (board or "linear").partition("/")[0]
         try:
+            if protocol in PROTOCOLS and PROTOCOLS[protocol].kind == "detection":
+                raise UserError(_BOXES)
             known = set(models(self.desk.snapshot.scores)["name"])
             if a not in known or b not in known or not task:
                 raise UserError("choose two models and a data set first")
@@ -109,7 +115,7 @@ class Compare:
                 protocol="knn" if protocol == "knn" else "linear",
             )  # fmt: skip
         except UserError as why:
-            hint = "" if self.desk.data else f" {_NO_DATA}"
+            hint = "" if self.desk.data or str(why) == _BOXES else f" {_NO_DATA}"
             return [], f"**{escaped(str(why))}**{hint}", gr.update(visible=False)
         rows = [
             [i, c.truth, c.predicted_a, c.predicted_b, "A" if c.a_right else "B"]

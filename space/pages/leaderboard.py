@@ -57,9 +57,9 @@ class Leaderboard:
             show_label=False, buttons=["fullscreen"], datatype="auto",
         )  # fmt: skip
         gr.Markdown(
-            "Top-1 in percent with 95 % intervals. `*` a subset of the data set: not comparable "
-            "to published numbers. Models of one tie group cannot be told apart by paired tests on "
-            "the same episodes or images. Click a number for its receipt.",
+            "Top-1, or AP of detection, in percent with 95 % intervals. `*` a subset of the data "
+            "set: not comparable to published numbers. Models of one tie group cannot be told "
+            "apart by paired tests on the same episodes or images. Click a number for its receipt.",
             elem_id="legend",
         )
         with gr.Row():

@@ -50,7 +50,7 @@ class Objectives:
         self.domains = gr.Plot(show_label=False)
         with gr.Row():
             with gr.Column(min_width=320):
-                gr.Markdown("### Accuracy against time")
+                gr.Markdown("### Score against time")
                 self.by = gr.Radio(["seconds", "params"], value="seconds", show_label=False)
                 self.scatter = gr.Plot(show_label=False)
             with gr.Column(min_width=320):
@@ -93,8 +93,8 @@ class Objectives:
             gr.update(choices=boards, value=key.text),
             gr.update(choices=[f.label for f in found], value=chosen.label),
             gr.update(choices=names, value=pair), *self._compared(grid, chosen, pair),
-            self._all(grid, chosen), plots.domains(by_domain(grid, rows)),
-            plots.scatter(scatter(grid, rows), by), plots.shots(curves),
+            self._all(grid, chosen), plots.domains(by_domain(grid, rows), key.what),
+            plots.scatter(scatter(grid, rows), by, key.what), plots.shots(curves),
         ]  # fmt: skip
 
     def compare(self, board: str, family: str, pair: str) -> tuple[str, Any]:
@@ -108,10 +108,10 @@ class Objectives:
     def cost(self, board: str, family: str, by: str) -> Any:
         """Accuracy against seconds or parameters."""
         try:
-            _, grid, _, chosen = self._chosen(board, family)
+            key, grid, _, chosen = self._chosen(board, family)
         except UserError as why:
             return plots.empty(str(why))
-        return plots.scatter(scatter(grid, list(chosen.members.values())), by)
+        return plots.scatter(scatter(grid, list(chosen.members.values())), by, key.what)
 
     def _chosen(self, board: str, family: str) -> tuple[Key, Grid, list[Family], Family]:
         key = self.desk.key(board or "")

@@ -699,8 +699,12 @@ def test_a_detection_set(
         assert found["category"] == [box.category for box in boxes]
         assert found["bbox"] == [[b.x, b.y, b.width, b.height] for b in boxes]
         assert found["difficult"] == [box.difficult for box in boxes]
-    text = refusal(lambda: load_task("voc0712", tmp_path / "c", HubData(owner)))
-    assert "is a detection set" in text
+    online = load_task("voc0712", tmp_path / "c", HubData(owner))
+    here = load_task("voc0712", tmp_path / "c", tmp_path / "data")
+    assert (online.kind, online.revision, online.where) == ("detection", sha, f"hub:{repo}")
+    manifest = read_manifest(folder)
+    assert manifest is not None
+    assert online.split_hash == here.split_hash == manifest.splits["study"].split_hash
 
 
 def test_the_command_prepares_and_publishes(

@@ -19,10 +19,13 @@ import pytest
 
 from eval.results import write_result
 from tests.hub import LoopbackHub
+from tests.space.detectors import COCO, VOC, detector, real_examples, task_of
 from tests.test_results import make_result
+from zoo.names import STUDY
 
 ROOT = Path(__file__).resolve().parents[2]
 CARDS = ROOT / "model_cards"
+DATA = ROOT.parent / "shared" / "data"
 CHROMIUM = "/usr/bin/chromium"
 PAGE_PATIENCE = 20_000.0  # milliseconds
 PATIENCE = 60.0  # seconds a server may take to start on a busy machine
@@ -60,7 +63,7 @@ class App:
         return self
 
 
-def _start(folder: Path, results: Path, hub: LoopbackHub) -> App:
+def _start(folder: Path, results: Path, hub: LoopbackHub, data: Path | None = None) -> App:
     folder.mkdir()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -73,10 +76,27 @@ def _start(folder: Path, results: Path, hub: LoopbackHub) -> App:
     with log.open("wb") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", "space", "--port", str(port), "--results", str(results),
-             "--queue", str(folder / "queue"), "--cache", str(folder / "cache")],
+             "--queue", str(folder / "queue"), "--cache", str(folder / "cache"),
+             *(["--data", str(data)] if data else [])],
             cwd=folder, env=env, stdout=out, stderr=subprocess.STDOUT,
         )  # fmt: skip
     return App(f"http://127.0.0.1:{port}", process, log, hub, results)
+
+
+def _detector_shelf(folder: Path, data: Path) -> Path:
+    """Made-up detectors, with boxes in real images where there are some."""
+    folder.mkdir()
+    task = task_of(data, folder.parent / "detector-cache") if data.is_dir() else None
+    for i, name in enumerate(STUDY):
+        model = f"zoo:resnet18_narrow.{name.replace('+', '_')}_tin100"
+        boxes = real_examples(task, i) if task else []
+        about = {"split_hash": task.split_hash, "task_split": task.split} if task else {}
+        ap = 0.42 - 0.02 * i - 0.1 * (i > 3)
+        result = detector(model, ap, seed=i, names=(*COCO, *VOC), examples=boxes, **about)
+        write_result(folder / f"{i}.json", result)
+    strange = detector(HOSTILE_MODELS[0], 0.1, HOSTILE_TASKS[0])
+    write_result(folder / "strange.json", strange)
+    return folder
 
 
 def _hostile_shelf(folder: Path) -> Path:
@@ -98,19 +118,23 @@ def _hostile_shelf(folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def apps(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, App]]:
-    """Three served apps, started side by side."""
+    """Four served apps, started side by side."""
     folder = tmp_path_factory.mktemp("apps")
     shelf = folder / "hostile-shelf"
     shelf.mkdir()
     nothing = folder / "empty-shelf"
     nothing.mkdir()
+    data = Path(os.environ.get("TRANSFERZOO_DATA", DATA))
+    data = data if (data / "bccd").is_dir() else folder / "no-data"
     with LoopbackHub() as hub:
         started = {}
         try:
             for name, results in (
                 ("shipped", CARDS), ("hostile", _hostile_shelf(shelf)), ("empty", nothing),
+                ("detectors", _detector_shelf(folder / "detector-shelf", data)),
             ):  # fmt: skip
-                started[name] = _start(folder / name, results, hub)
+                theirs = data if name == "detectors" and data.is_dir() else None
+                started[name] = _start(folder / name, results, hub, theirs)
             yield started
         finally:
             for each in started.values():
@@ -138,6 +162,12 @@ def hostile(apps: dict[str, App]) -> App:
 def empty(apps: dict[str, App]) -> App:
     """The app on a directory without results."""
     return apps["empty"].wait()
+
+
+@pytest.fixture(scope="session")
+def detectors(apps: dict[str, App]) -> App:
+    """The app on made-up results of detectors, with the real images where they are."""
+    return apps["detectors"].wait()
 
 
 @pytest.fixture(scope="session")

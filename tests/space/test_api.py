@@ -20,8 +20,8 @@ from tests.conftest import blobs
 from tests.space.conftest import CARDS, MODELS, App
 from tests.space.test_browser import add_tiny
 
-NAMES = ("/leaderboard", "/leaderboard_csv", "/objectives", "/compare", "/requests", "/submit",
-         "/classify")  # fmt: skip
+NAMES = ("/leaderboard", "/leaderboard_csv", "/objectives", "/compare", "/detection", "/requests",
+         "/submit", "/classify")  # fmt: skip
 SECRETS = ("root:x:", "root:", "daemon:", "[build-system]", "Traceback", 'File "', "line ")
 
 

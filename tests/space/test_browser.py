@@ -22,7 +22,7 @@ try:
 except ImportError:  # the fixture `browser` says so
     Late = TimeoutError
 
-TABS = ("Leaderboard", "Objectives", "Compare", "Few-shot demo", "Submit", "About")
+TABS = ("Leaderboard", "Objectives", "Compare", "Detection", "Few-shot demo", "Submit", "About")
 CELL = "[data-testid=cell-0-{}]"
 # The first cell of a data set: model, mean, tie group, mean rank, objective, params come before.
 FIRST_SCORE = 6
@@ -337,6 +337,59 @@ def test_pictures_on_which_two_models_disagree(hostile: App, visit: Any) -> None
     assert right.count() == count
 
 
+# ----------------------------------------------------------------------------------- detection
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_detection_main_path(detectors: App, visit: Any, width: int) -> None:
+    seen = visit(detectors, width).open()
+    page = seen.page
+    seen.tab("Detection")
+    said = page.locator("#detection-said")
+    said.filter(has_text="CE detects best here: AP 42.0 %").wait_for()
+    page.locator("#detection-plot .js-plotly-plot").wait_for()
+    page.locator("#detectors [data-testid=cell-5-0]").wait_for()
+    names = seen.column(0, "#detectors")
+    assert names[0] == "CE*"
+    assert len(names) == 6
+    page.locator("#detection-classes [data-testid=cell-2-0]").wait_for()
+    assert seen.column(0, "#detection-classes") == ["RBC", "WBC", "Platelets"]
+    assert page.evaluate(NAMELESS) == []
+    seen.pick("Order by", "AP50 (VOC")
+    said.filter(has_text="AP50 (VOC 2007, 11 points)").wait_for()
+    seen.pick("Detector B", "SupCon+SelfSupCon")
+    header = page.locator("#detection-classes th").filter(has_text="B: SupCon+SelfSupCon")
+    header.first.wait_for()
+    page.get_by_role("button", name="Show images").click()
+    told = page.locator("#boxes-told")
+    if "--data" in detectors.process.args:
+        told.filter(has_text="6 test images, boxes of at least 50 %.").wait_for(timeout=60_000)
+        images = page.locator("#boxes .thumbnail-item img")
+        images.nth(11).wait_for()
+        for i in range(12):  # a browser loads what comes into view
+            images.nth(i).scroll_into_view_if_needed()
+            page.wait_for_function(
+                "i => [...document.querySelectorAll('#boxes .thumbnail-item img')][i].naturalWidth",
+                arg=i,
+            )
+        seen.keep(f"detection-boxes-{width}")
+        # fewer boxes, once the slider says so
+        page.get_by_label(re.compile("number input for Least score")).fill("0.9")
+        page.keyboard.press("Tab")
+        page.get_by_role("button", name="Show images").click()
+        told.filter(has_text="boxes of at least 90 %.").wait_for()
+    else:
+        told.filter(has_text="needs --data DIR").wait_for()
+    assert not seen.overflows()
+    seen.keep(f"detection-{width}")
+    # a stranger's data set is named as it is, and its images are not looked for
+    seen.pick("Data set and setting", "<img")
+    said.filter(has_text="It is the only model here.").wait_for()
+    page.get_by_role("button", name="Show images").click()
+    told.filter(has_text="no example images").wait_for()
+    assert page.locator("#detection-said img, #boxes-told img, #detectors img").count() == 0
+
+
 # ------------------------------------------------------------------------------------ few-shot
 
 
@@ -502,6 +555,12 @@ def test_pages_without_results_say_what_to_do(empty: App, visit: Any) -> None:
     seen.keep("empty-compare-1280")
     page.get_by_role("button", name="Show pictures").click()
     page.get_by_text("choose two models and a data set first").wait_for()
+    seen.tab("Detection")
+    sentence = page.locator("#detection-said")
+    sentence.filter(has_text="transfer-eval run zoo:all --suite detection --data DIR").wait_for()
+    seen.keep("empty-detection-1280")
+    page.get_by_role("button", name="Show images").click()
+    page.get_by_text("choose a data set and two models first").wait_for()
     seen.tab("Few-shot demo")
     seen.tab("Submit")
     seen.tab("About")

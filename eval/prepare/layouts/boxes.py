@@ -8,6 +8,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from eval.detection.notation import voc_difficult, voc_place, without_outline, xml_root
 from eval.errors import UserError, one_line
 from eval.prepare.layouts.lists import lines, once, positions, sole, texts, unknown_class
 from eval.prepare.layouts.marks import nothing_found
@@ -28,16 +29,6 @@ _VOC = (
 _YEAR = r"(?P<year>VOC20(?:07|12))"
 
 
-def _root(content: str, where: str) -> ET.Element:
-    """The file's outermost element. Entities are refused before the parser may expand them."""
-    if "<!DOCTYPE" in content or "<!ENTITY" in content:
-        raise UserError(f"{where} declares XML entities; no official annotation does")
-    try:
-        return ET.fromstring(content)
-    except (ET.ParseError, ValueError) as error:
-        raise UserError(f"{where} is no XML: {one_line(error, 120)}") from None
-
-
 def _voc_box(node: ET.Element, where: str, label: Mapping[str, int]) -> Box | None:
     """One object; None for a box without area. Pixels count from 1, both ends belong to the box.
 
@@ -46,19 +37,10 @@ def _voc_box(node: ET.Element, where: str, label: Mapping[str, int]) -> Box | No
     name = (node.findtext("name") or "").strip()
     if name not in label:
         raise unknown_class(name, where, "voc0712", label)
-    try:
-        x1, y1, x2, y2 = (
-            float(node.findtext(f"bndbox/{end}") or "") for end in ("xmin", "ymin", "xmax", "ymax")
-        )
-    except ValueError:
-        raise UserError(f"{where} ({name}) has no bndbox of four numbers") from None
-    width, height = x2 - x1 + 1, y2 - y1 + 1  # floats occur in the 2012 files
-    if not all(map(math.isfinite, (x1, y1, width, height))):
-        raise UserError(f"{where} ({name}) has no bndbox of four numbers")
+    x, y, width, height = voc_place(node, f"{where} ({name})")
     if width <= 0 or height <= 0:
         return None
-    difficult = (node.findtext("difficult") or "0").strip() == "1"
-    return Box(x1 - 1, y1 - 1, width, height, label[name], width * height, difficult=difficult)
+    return Box(x, y, width, height, label[name], width * height, difficult=voc_difficult(node))
 
 
 def _voc_boxes(
@@ -69,7 +51,7 @@ def _voc_boxes(
     empty = 0
     for entry, content in texts(download, entries, _XML):
         where = repr(download.where(entry))
-        nodes = _root(content, where).findall("object")
+        nodes = xml_root(content, where).findall("object")
         boxes = [
             _voc_box(node, f"object {place} of {where}", label)
             for place, node in enumerate(nodes, 1)
@@ -132,16 +114,10 @@ def voc0712(download: Download, classes: Sequence[str]) -> Listing:
     return Listing(items, strangers, tuple(notes))
 
 
-def _without_outline(value: dict[str, Any]) -> dict[str, Any]:
-    """Drop an object's outline as soon as it is parsed: it is most of the file."""
-    value.pop("segmentation", None)
-    return value
-
-
 def _json(download: Download, entry: Entry) -> dict[str, Any]:
     where = repr(download.where(entry))
     try:
-        facts = json.loads(download.read(entry), object_hook=_without_outline)
+        facts = json.loads(download.read(entry), object_hook=without_outline)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{where} is no JSON: {one_line(error, 120)}") from None
     keys = ("images", "annotations", "categories")

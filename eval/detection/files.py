@@ -1,0 +1,105 @@
+"""Image files of the user's own with boxes that stand in other files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eval.detection.stored import BoxScan, Stored, look
+from eval.errors import UserError, one_line
+from eval.sources import Scan
+
+
+@dataclass(frozen=True)
+class FileBoxes:
+    """One part of a set. With ``shares`` a box is stored as centre x, centre y, width, height, each
+    a share of the upright image's size (YOLO); the scan turns it into pixels."""
+
+    files: tuple[Path, ...]  # [N]
+    stored: Stored  # of N images
+    classes: tuple[str, ...]
+    shares: bool = False
+    claimed: NDArray[np.int64] | None = None  # [N, 2] height, width as annotated; 0 unknown
+
+    def fingerprint(self) -> list[Any]:
+        stats = [(str(f), (s := f.stat()).st_size, s.st_mtime_ns) for f in self.files]
+        stored = self.stored.digest()
+        return ["files", stats, stored, self.stored.flagged, self.classes, self.shares]
+
+    def describe(self, row: int) -> str:
+        return f"file {self.files[row]}"
+
+    def images(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, bytes]]:
+        for row in rows.tolist():
+            try:
+                yield row, self.files[row].read_bytes()
+            except OSError as error:
+                why = one_line(error)
+                raise UserError(f"{self.describe(row)} cannot be read: {why}") from None
+
+    def scan(self) -> Scan:
+        return self.box_scan().plain()
+
+    def annotations(self) -> Stored:
+        return self.box_scan().stored if self.shares else self.stored
+
+    def box_scan(self) -> BoxScan:
+        rows = np.arange(len(self.files))
+        found = [look(data, self.describe(row)) for row, data in self.images(rows)]
+        sizes = np.asarray([size for _, size in found], np.int64).reshape(-1, 2)
+        stored = in_pixels(self.stored, sizes) if self.shares else self.stored
+        return BoxScan.of(stored, found, self.classes)
+
+
+def in_pixels(stored: Stored, sizes: NDArray[np.int64]) -> Stored:
+    """Shares of an image's size as pixels. ``sizes`` [N, 2] height, width."""
+    scale = sizes[stored.image_of][:, ::-1].astype(np.float64)  # [K, 2] width, height
+    shares = stored.xywh.astype(np.float64)
+    extent = shares[:, 2:] * scale
+    corner = shares[:, :2] * scale - extent / 2
+    boxes = np.concatenate([corner, extent], axis=1).astype(np.float32)
+    return replace(stored, xywh=boxes, area=boxes[:, 2] * boxes[:, 3])
+
+
+def safe_name(name: Any, where: str) -> str:
+    """A path that stays in its folder, with '/'. Raises UserError for an absolute one, for '..'
+    and for what is no file name."""
+    if not isinstance(name, str) or not name.strip("/\\. ") or not name.isprintable():
+        raise UserError(f"{where} names an image {str(name)[:80]!r}, which is no file name")
+    plain = name.replace("\\", "/")
+    if (
+        PurePosixPath(plain).is_absolute()
+        or PureWindowsPath(name).drive
+        or ".." in PurePosixPath(plain).parts
+    ):
+        raise UserError(
+            f"{where} names an image {name[:80]!r}, which leaves its folder; use a path below it"
+        )
+    return plain
+
+
+def refuse_missing(gone: Sequence[Path | str], total: int, what: str) -> None:
+    """Raise UserError where image files are missing."""
+    if gone:
+        raise UserError(
+            f"{what}: {len(gone):,} of {total:,} images are missing, the first is "
+            f"{str(gone[0])[:300]!r}"
+        )
+
+
+def read_text(path: Path, what: str) -> str:
+    """A text file's content. Raises UserError."""
+    try:
+        content = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{what}: {str(path)!r} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{what}: {str(path)!r} is not UTF-8 text: {one_line(error)}") from None
+    if "\0" in content:  # UTF-16; the XML parser would take it for that
+        raise UserError(f"{what}: {str(path)!r} is not UTF-8 text: it holds a NUL")
+    return content

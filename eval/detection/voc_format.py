@@ -1,0 +1,158 @@
+"""A user's own set as PASCAL VOC lays it out: JPEGImages, Annotations, ImageSets/Main."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from eval.detection.files import FileBoxes, read_text, refuse_missing, safe_name
+from eval.detection.notation import voc_difficult, voc_place, xml_root
+from eval.detection.stored import Row, stack
+from eval.errors import UserError, did_you_mean
+from eval.sources import IMAGE_SUFFIXES, is_shown
+
+_FOLDERS = ("JPEGImages", "Annotations")
+
+
+def read_voc(
+    root: Path, train: str, test: str, classes: str, what: str
+) -> tuple[FileBoxes, FileBoxes]:
+    """(train, test). ``train`` and ``test`` name lists of ImageSets/Main, ``classes`` are
+    names with commas between; '' to find them. Raises UserError for what is wrong."""
+    base = _base(root, what)
+    ours, theirs = _lists(base, train, test, what)
+    images = _by_stem(base / "JPEGImages")
+    listed = [_ids(path, what) for path in (ours, theirs)]
+    if both := sorted(set(listed[0]) & set(listed[1])):
+        raise UserError(
+            f"{what}: {len(both):,} images are on both {ours.name} and {theirs.name}, such as "
+            f"{both[0]!r}; name other lists with ?train=LIST&test=LIST"
+        )
+    found = []
+    for ids in listed:
+        gone = [base / "JPEGImages" / f"{number}.jpg" for number in ids if number not in images]
+        refuse_missing(gone, len(ids), what)
+        found.append([_annotation(base, number, what) for number in ids])
+    seen = sorted({name for part in found for one in part for name, *_ in one.objects})
+    names = tuple(name.strip() for name in classes.split(",")) if classes else tuple(seen)
+    if "" in names or len(set(names)) < len(names):
+        raise UserError(f"{what}: ?classes={classes} has an empty name, or one twice")
+    if other := [name for name in seen if name not in names]:
+        raise UserError(
+            f"{what}: objects are of {other[0]!r}, none of the {len(names)} given classes"
+            + did_you_mean(other[0], names, f"known: {', '.join(names[:20])}")
+        )
+    label = {name: place for place, name in enumerate(names)}
+    parts = [
+        FileBoxes(
+            tuple(images[number] for number in ids),
+            stack(
+                (
+                    [Row(place, label[name], difficult=hard) for name, place, hard in one.objects]
+                    for one in part
+                ),
+                flagged=True,
+            ),
+            names,
+            claimed=np.asarray([one.size for one in part], np.int64),
+        )
+        for ids, part in zip(listed, found, strict=True)
+    ]
+    return parts[0], parts[1]
+
+
+def _base(root: Path, what: str) -> Path:
+    """The folder that has JPEGImages: ``root``, or one of a year below it."""
+
+    def has_all(folder: Path) -> bool:
+        return all((folder / name).is_dir() for name in _FOLDERS)
+
+    if has_all(root):
+        return root
+    below = [p for top in (root, root / "VOCdevkit") if top.is_dir() for p in sorted(top.iterdir())]
+    found = [folder for folder in below if has_all(folder)]
+    if len(found) > 1:
+        raise UserError(
+            f"{what}: {root} has {found[0].name} and {found[1].name}; name one, as voc:{found[0]}"
+        )
+    if not found:
+        raise UserError(
+            f"{what}: {root} has no folders JPEGImages and Annotations, nor has a folder such as "
+            "VOC2007 or VOCdevkit/VOC2007 below it"
+        )
+    return found[0]
+
+
+def _lists(base: Path, train: str, test: str, what: str) -> tuple[Path, Path]:
+    """The lists of train and test; a list that holds the other's images is not taken."""
+    folder = base / "ImageSets" / "Main"
+    if train or test:
+        chosen = [folder / f"{(name or instead).removesuffix('.txt')}.txt"
+                  for name, instead in ((train, "train"), (test, "test"))]  # fmt: skip
+    else:
+        has_test = (folder / "test.txt").is_file()
+        names = ("trainval", "train") if has_test else ("train",)
+        ours = next((n for n in names if (folder / f"{n}.txt").is_file()), "train")
+        chosen = [folder / f"{ours}.txt", folder / f"{'test' if has_test else 'val'}.txt"]
+    for path in chosen:
+        if not path.is_file():
+            have = ", ".join(sorted(p.name for p in folder.glob("*.txt"))[:8])
+            raise UserError(
+                f"{what}: {folder} has no {path.name}; it holds {have or 'no lists'}; needed are "
+                "train.txt or trainval.txt, and test.txt or (beside train.txt) val.txt"
+            )
+    return chosen[0], chosen[1]
+
+
+def _ids(path: Path, what: str) -> list[str]:
+    lines = [line.strip() for line in read_text(path, what).splitlines() if line.strip()]
+    found = []
+    for line in lines:
+        name = safe_name(line, f"{what}: {path}")
+        suffix = Path(name).suffix
+        found.append(name.removesuffix(suffix) if suffix.lower() in IMAGE_SUFFIXES else name)
+    if not found:
+        raise UserError(f"{what}: {path} lists no images")
+    if len(set(found)) < len(found):
+        twice = next(name for name in found if found.count(name) > 1)
+        raise UserError(f"{what}: {path} lists {twice!r} twice")
+    return found
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    """Image id -> file, also of folders below."""
+    return {
+        str(path.relative_to(folder).with_suffix("")).replace("\\", "/"): path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in IMAGE_SUFFIXES and is_shown(path.name)
+    }
+
+
+@dataclass(frozen=True)
+class _Annotation:
+    objects: tuple[tuple[str, tuple[float, float, float, float], bool], ...]
+    size: tuple[int, int]  # height, width; 0 where it is not said
+
+
+def _annotation(base: Path, number: str, what: str) -> _Annotation:
+    """An image's objects: class name, (x, y, width, height), difficult."""
+    path = base / "Annotations" / f"{number}.xml"
+    where = f"{what}: {path}"
+    if not path.is_file():
+        raise UserError(
+            f"{what}: image {number!r} has no annotation {path}; one without objects needs a file "
+            "that says so"
+        )
+    root = xml_root(read_text(path, what), where)
+    found = []
+    for place, node in enumerate(root.findall("object"), 1):
+        name = (node.findtext("name") or "").strip()
+        if not name:
+            raise UserError(f"{where}: object {place} has no name")
+        spot = voc_place(node, f"{where}: object {place} ({name})")
+        found.append((name, spot, voc_difficult(node)))
+    height, width = (root.findtext(f"size/{side}") or "" for side in ("height", "width"))
+    said = height.isdecimal() and width.isdecimal() and len(height + width) < 18
+    return _Annotation(tuple(found), (int(height), int(width)) if said else (0, 0))

@@ -1,0 +1,186 @@
+"""A user's own set as Ultralytics lays it out: images/, labels/ and data.yaml."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from eval.detection.files import FileBoxes, read_text, refuse_missing
+from eval.detection.stored import Row, stack
+from eval.errors import UserError, one_line
+from eval.sources import IMAGE_SUFFIXES, is_shown
+
+TEST_NAMES = ("test", "val", "valid", "validation")  # the first that is there is scored
+MOST = 2.0  # a share beyond this is a number of pixels
+
+
+def read_yolo(place: Path, what: str) -> tuple[FileBoxes, FileBoxes]:
+    """(train, test) of a folder or a data.yaml. Raises UserError for what is wrong."""
+    root = place if place.is_dir() else place.parent
+    facts = _yaml(place if place.is_file() else _only_yaml(root), what)
+    names = _names(facts, root, what)
+    parts = {}
+    for part, keys in (("train", ("train",)), ("test", TEST_NAMES)):
+        files = _listed(facts, keys, root, what) or _laid_out(root, keys)
+        if not files:
+            raise UserError(
+                f"{what}: {root} has no images of {part}: neither images/{keys[0]} nor "
+                f"{keys[0]}/images, nor does data.yaml name them"
+                + (" (val or valid would do)" if part == "test" else "")
+            )
+        parts[part] = files
+    if both := sorted(set(parts["train"]) & set(parts["test"])):
+        raise UserError(
+            f"{what}: {len(both):,} images are in both train and test, such as {both[0]}"
+        )
+    found = [_part(files, names, what) for files in parts.values()]
+    return found[0], found[1]
+
+
+def _only_yaml(root: Path) -> Path | None:
+    for name in ("data.yaml", "data.yml"):
+        if (root / name).is_file():
+            return root / name
+    several = sorted(root.glob("*.yaml"))
+    return several[0] if len(several) == 1 else None
+
+
+def _yaml(path: Path | None, what: str) -> dict[str, Any]:
+    if path is None:
+        return {}
+    import yaml
+
+    try:
+        tree = yaml.safe_load(read_text(path, what))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"{what}: {path} is no YAML: {one_line(error, 120)}") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"{what}: {path} is no YAML with names, train and val")
+    return tree
+
+
+def _names(facts: dict[str, Any], root: Path, what: str) -> tuple[str, ...]:
+    """By label: data.yaml's names, a list or a number each; else the lines of classes.txt."""
+    given = facts.get("names")
+    if isinstance(given, dict):
+        if sorted(map(str, given)) != sorted(map(str, range(len(given)))):
+            raise UserError(f"{what}: names in data.yaml are not numbered from 0 without gaps")
+        given = [value for _, value in sorted((int(k), v) for k, v in given.items())]
+    if given is None:
+        file = next(
+            (f for f in (root / "classes.txt", root / "labels" / "classes.txt") if f.is_file()),
+            None,
+        )
+        if file is None:
+            raise UserError(
+                f"{what}: {root} names no classes: neither data.yaml with names nor classes.txt"
+            )
+        given = [line.strip() for line in read_text(file, what).splitlines() if line.strip()]
+    if not isinstance(given, list) or not given:
+        raise UserError(f"{what}: names in data.yaml are {str(given)[:80]}, not a list of names")
+    names = tuple(str(name) for name in given)
+    if len(set(names)) < len(names):
+        raise UserError(f"{what}: the class names hold one twice: {', '.join(names)[:200]}")
+    return names
+
+
+def _listed(facts: dict[str, Any], keys: Sequence[str], root: Path, what: str) -> list[Path]:
+    """The images that data.yaml names for the first of ``keys`` it has: folders, or lists of files
+    (.txt). Folders are looked for below its path, below its own folder, and, as Roboflow writes
+    them, without a leading '../'."""
+    given = next((facts[key] for key in keys if facts.get(key)), None)
+    if given is None:
+        return []
+    tops = [root / str(facts["path"])] if facts.get("path") else []
+    found: list[Path] = []
+    for name in given if isinstance(given, list) else [given]:
+        bare = str(name)
+        while bare.startswith("../"):
+            bare = bare[3:]
+        tried = [top / n for n in dict.fromkeys((str(name), bare)) for top in (*tops, root)]
+        place = next((p for p in tried if p.exists()), None)
+        if place is None:
+            raise UserError(
+                f"{what}: data.yaml names {str(name)!r}, which is not there (looked for {tried[0]})"
+            )
+        found += _below(place) if place.is_dir() else _in_list(place, (*tops, root), what)
+    return found
+
+
+def _in_list(path: Path, tops: Sequence[Path], what: str) -> list[Path]:
+    lines = [line.strip() for line in read_text(path, what).splitlines() if line.strip()]
+    files, gone = [], []
+    for line in lines:
+        tried = [top / line for top in (path.parent, *tops)]
+        file = next((p for p in tried if p.is_file()), None)
+        files += [file] if file else []
+        gone += [] if file else [tried[0]]
+    refuse_missing(gone, len(lines), f"{what}: {path}")
+    return files
+
+
+def _laid_out(root: Path, keys: Sequence[str]) -> list[Path]:
+    for name in keys:
+        for folder in (root / "images" / name, root / name / "images"):
+            if found := _below(folder):
+                return found
+    return []
+
+
+def _below(folder: Path) -> list[Path]:
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in IMAGE_SUFFIXES and is_shown(path.name)
+    )
+
+
+def _label_file(image: Path) -> Path:
+    """Beside the image, with the last folder 'images' of its path called 'labels'."""
+    parts = list(image.with_suffix(".txt").parts)
+    for place in range(len(parts) - 2, -1, -1):
+        if parts[place] == "images":
+            parts[place] = "labels"
+            break
+    return Path(*parts)
+
+
+def _part(files: Sequence[Path], names: tuple[str, ...], what: str) -> FileBoxes:
+    labels = [_label_file(image) for image in files]
+    if not any(path.is_file() for path in labels):
+        raise UserError(
+            f"{what}: none of {len(files):,} images has a label file, such as {labels[0]}"
+        )
+    rows = [list(_rows(path, len(names), what)) if path.is_file() else [] for path in labels]
+    return FileBoxes(tuple(files), stack(rows), names, shares=True)
+
+
+def _rows(path: Path, classes: int, what: str) -> Iterator[Row]:
+    """A label file's boxes: class, centre x, centre y, width, height, as shares of the image."""
+    for number, line in enumerate(read_text(path, what).splitlines(), 1):
+        if not (fields := line.split()):
+            continue
+        where = f"{what}: line {number} of {path}"
+        if len(fields) > 5:
+            raise UserError(
+                f"{where} has {len(fields)} numbers: it is a polygon, not a box (class, centre x, "
+                "centre y, width, height)"
+            )
+        try:
+            label, *box = map(float, fields)
+        except ValueError:
+            label, box = math.nan, []
+        if len(box) != 4 or label != label // 1:
+            raise UserError(
+                f"{where} is {line.strip()[:80]!r}, not class, centre x, centre y, width, height"
+            )
+        if not 0 <= label < classes:
+            raise UserError(f"{where} is of class {label:g}; there are {classes} names, from 0")
+        if max(map(abs, box)) > MOST:
+            raise UserError(
+                f"{where} has {max(box, key=abs):g} where shares of the image's size are expected "
+                "(0 to 1)"
+            )
+        yield Row(box, int(label))
