@@ -8,7 +8,7 @@ travel there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -134,17 +134,3 @@ def found_in(
     boxes = to_image(output["boxes"].detach().float().cpu().numpy(), size_in_batch, size)
     labels = output["labels"].detach().cpu().numpy().astype(np.int64) - 1
     return Found(boxes[best], scores[best], labels[best])
-
-
-def grouped(rows: Iterable[int], wide: NDArray[np.bool_], size: int) -> Iterator[list[int]]:
-    """Batches of ``size`` from a stream of rows, wide images apart from tall ones so that little is
-    padded. ``wide`` [N] tells them apart by row. A batch comes when it is full; what is left when
-    the stream ends comes then, in smaller batches: an endless stream loses no image."""
-    waiting: tuple[list[int], list[int]] = ([], [])
-    for row in rows:
-        group = waiting[int(wide[row])]
-        group.append(row)
-        if len(group) == size:
-            yield group.copy()
-            group.clear()
-    yield from (group for group in waiting if group)

@@ -59,7 +59,7 @@ class TrainBatches:
     def __init__(self, setup: DetectionSetup, schedule: Schedule, divisor: int) -> None:
         self.setup, self.schedule, self.divisor = setup, schedule, divisor
         split = setup.task.train
-        self.images = EncodedImages.of(split, setup.cache)
+        self.images = setup.workers.together(lambda: EncodedImages.of(split, setup.cache))
         assert split.sizes is not None  # of detection data that were loaded
         self.wide = split.sizes[:, 1] >= split.sizes[:, 0]
 
@@ -165,7 +165,7 @@ class Training:
                         bar.set_postfix_str(f"{self._told()}, {speed:.1f} img/s")
                     if due and where.iteration < schedule.iterations:
                         self.save(file)
-                self._read_losses()
+                self._read_losses(where.iteration)
         finally:
             stream.close()  # its threads end here
         average_statistics(workers, self.net)
@@ -183,7 +183,7 @@ class Training:
         due = agree(self.setup.workers, self.optimiser, error, losses, due)
         self._unread.append(losses)
         if losses.device.type == "cpu" or len(self._unread) >= READ_EVERY:
-            self._read_losses()
+            self._read_losses(self.where.iteration + 1)
         add_up_gradients(self.setup.workers, self.net)
         for group in self.optimiser.param_groups:
             group["lr"] = self.schedule.rate(self.where.iteration)
@@ -209,8 +209,9 @@ class Training:
         batch.images = batch.images.contiguous(memory_format=self._layout)
         return batch
 
-    def _read_losses(self) -> None:
-        """Wait for the losses of the last steps. Raises UserError where one is not finite."""
+    def _read_losses(self, done: int) -> None:
+        """Wait for the losses of the last of ``done`` steps. Raises UserError where one is not
+        finite."""
         where = self.where
         for each in torch.stack(self._unread).tolist() if self._unread else []:
             if not all(map(math.isfinite, each)):
@@ -219,7 +220,7 @@ class Training:
             where.steps += 1
         self._unread = []
         if where.steps >= max(1, self.schedule.iterations // POINTS):
-            where.curve.append([where.iteration, *(round(v / where.steps, 5) for v in where.sums)])
+            where.curve.append([done, *(round(v / where.steps, 5) for v in where.sums)])
             where.sums, where.steps = [0.0] * len(LOSSES), 0
 
     def _diverged(self) -> str:
@@ -244,7 +245,7 @@ class Training:
 
     def save(self, file: Path) -> None:
         """On all processes; the main one writes. Raises UserError where the disk is full."""
-        self._read_losses()
+        self._read_losses(self.where.iteration)
         average_statistics(self.setup.workers, self.net)
         start = time.perf_counter()
 
@@ -267,7 +268,8 @@ class Training:
     @torch.no_grad()
     def settle_statistics(self, count: int) -> int:
         """BatchNorm's running statistics as the mean over that many further batches ("precise BN",
-        as detectron2 and the MoCo recipe do); how many were seen."""
+        as detectron2 and the MoCo recipe do); how many were seen. Raises OutOfMemory on all
+        processes."""
         norms = [
             m for m in self.net.modules()
             if isinstance(m, torch.nn.modules.batchnorm._BatchNorm) and m.training
@@ -281,12 +283,17 @@ class Training:
             norm.momentum = None  # a cumulative mean
         stream = self.batches.since(self.schedule.iterations)
         torch.manual_seed(draw_seed(self.setup.seed, self.schedule.iterations))
+        error = None
         try:
             for pictures in islice(stream, count):
                 for at in range(0, len(pictures), self.micro_batch):
                     self.net(self._batch(pictures[at : at + self.micro_batch]))
+        except Exception as raised:  # as in training, all are told
+            error = raised
         finally:
             stream.close()  # its threads end here
+        none = torch.zeros(1, device=self.setup.workers.device)
+        agree(self.setup.workers, self.optimiser, error, none, False)
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
         average_statistics(self.setup.workers, self.net)

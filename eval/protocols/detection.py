@@ -49,16 +49,13 @@ def score(setup: DetectionSetup, settings: Detection) -> Outcome:
     out twice, the loss diverges or an image cannot be read.
     """
     schedule = resolved(settings)
-    if schedule.batch_size < setup.workers.count:
-        raise UserError(
-            f"schedule {schedule.name} has {schedule.batch_size} images a batch for "
-            f"{setup.workers.count} processes; give --set detection.batch_size="
-            f"{setup.workers.count} or more"
-        )
+    _check_shares(setup, schedule)
     digest = _key(setup, settings)
     folder = setup.cache / "detection" / digest
     start = time.perf_counter()
     with locked(setup.cache, digest, setup.workers), own_random(setup.workers.device):
+        # None looks for a state before the main process has the lock, or they find unlike ones.
+        setup.workers.together(lambda: None)
         training, seen = _trained(setup, settings, schedule, folder / "training.safetensors")
         seconds = time.perf_counter() - start
         found = _answers(setup, training.net, schedule)
@@ -69,6 +66,19 @@ def score(setup: DetectionSetup, settings: Detection) -> Outcome:
                 _keep(setup, training.net, schedule, out)
             shutil.rmtree(folder, ignore_errors=True)
     return out
+
+
+def _check_shares(setup: DetectionSetup, schedule: Schedule) -> None:
+    """Raises UserError where a process would have no image, or, on accelerators, fewer than
+    another: BatchNorm that is synchronised waits for as many passes of each."""
+    images, count = schedule.batch_size, setup.workers.count
+    alike = setup.workers.device.type != "cpu"
+    if images < count or (alike and images % count):
+        raise UserError(
+            f"schedule {schedule.name} has {images} images a batch for {count} processes; give "
+            f"--set detection.batch_size={-(-images // count) * count}"
+            + (", which all share alike" if alike else " or more")
+        )
 
 
 def _trained(

@@ -16,7 +16,6 @@ from eval.detection.pixels import (
     batch_of,
     draw_view,
     found_in,
-    grouped,
     new_size,
     shown,
     target_of,
@@ -254,22 +253,3 @@ def test_found_is_in_pixels_of_the_image_best_first():
     nothing = {"boxes": torch.zeros(0, 4), "scores": torch.zeros(0)}
     empty = found_in({**nothing, "labels": torch.zeros(0, dtype=torch.int64)}, (2, 3), (4, 6))
     assert empty.boxes.shape == (0, 4)
-
-
-@given(st.lists(st.booleans(), max_size=60), st.integers(1, 7), st.randoms())
-def test_groups_hold_every_row_once_and_one_shape(wide, size, random):
-    rows = list(range(len(wide)))
-    random.shuffle(rows)
-    batches = list(grouped(rows, np.array(wide, bool), size))
-    assert sorted(itertools.chain.from_iterable(batches)) == sorted(rows)
-    assert all(len({wide[row] for row in batch}) == 1 for batch in batches)
-    assert sum(len(batch) < size for batch in batches) <= 2
-    for shape in (False, True):  # the order of the stream is kept within a shape
-        kept = [row for batch in batches for row in batch if wide[row] == shape]
-        assert kept == [row for row in rows if wide[row] == shape]
-
-
-def test_groups_of_an_endless_stream():
-    wide = np.array([True, False, True])
-    batches = itertools.islice(grouped(itertools.cycle([0, 1, 2]), wide, 2), 3)
-    assert list(batches) == [[0, 2], [1, 1], [0, 2]]
