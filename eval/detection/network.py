@@ -41,7 +41,7 @@ class Detector(nn.Module):
     """A detector whose parts are ``body`` (maps), ``neck``, ``rpn`` and ``roi_heads``."""
 
     def __init__(
-        self, body: nn.Module, neck: nn.Module, rpn: nn.Module, roi_heads: nn.Module, divisor: int,
+        self, body: nn.Module, neck: nn.Module, rpn: nn.Module, roi_heads: RoIHeads, divisor: int,
         recipe: dict[str, Any],
     ) -> None:  # fmt: skip
         super().__init__()
@@ -61,6 +61,10 @@ class Detector(nn.Module):
             if isinstance(self.roi_heads.box_head, LastStage):
                 norms.freeze(self.roi_heads.box_head.stage)
         return self
+
+    def sample(self, rois: int) -> None:
+        """Let the head of the boxes learn from so many of an image."""
+        self.roi_heads.fg_bg_sampler.batch_size_per_image = rois
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The losses, scalars: loss_objectness, loss_rpn_box_reg, loss_classifier, loss_box_reg."""

@@ -113,6 +113,7 @@ class Training:
             torch.channels_last if setup.precision.channels_last else torch.contiguous_format
         )
         detector.bf16 = setup.precision.dtype == "bf16"
+        detector.sample(schedule.rois)
         detector.train()
         # Parameters keep their values: only the order in memory changes.
         self.net: Detector = detector.to(setup.workers.device).to(memory_format=self._layout)

@@ -14,7 +14,7 @@ IMAGES = 16
 
 
 def test_overfits_real_images(real_data: Path, tmp_path: Path) -> None:
-    """Blood cells, some 15 an image, on a backbone of the zoo: AP50 comes to about 0.97."""
+    """Blood cells, some 15 an image, on a backbone of the zoo."""
     rows = pq.read_table(real_data / "bccd" / "train-00000-of-00001.parquet").slice(0, IMAGES)
     folder = tmp_path / "cells"
     folder.mkdir()

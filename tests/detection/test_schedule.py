@@ -81,7 +81,7 @@ def test_short_schedules() -> None:
         assert few.warmup <= n / 4
         assert all(few.rate(i) > 0 for i in range(n))
     assert schedule_named("short:2").drops == (1,)
-    assert schedule_named("short:1").rate(0) == 0.01
+    assert schedule_named("short:1").rate(0) == 0.02
 
 
 @pytest.mark.parametrize(
