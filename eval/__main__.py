@@ -277,6 +277,70 @@ def compare_command(args: argparse.Namespace) -> int:
     return 0
 
 
+def cka_command(args: argparse.Namespace) -> int:
+    from eval.analysis import likeness, plots
+    from eval.analysis.finding import write_finding
+    from eval.data import load_task
+    from eval.places import data_from
+    from eval.text import text_table
+
+    if args.images is not None and args.images < 4:
+        raise UserError(f"--images must be at least 4 for an unbiased estimate, got {args.images}")
+    if args.out:
+        plots.check_picture(args.out)
+    cache = args.cache or default_cache()
+    task = load_task(args.task, cache, data_from(args.data))
+    found = likeness.cka(
+        args.model_a, args.model_b, task, cache, kernel=args.kernel, images=args.images,
+        layers=args.layers or (), img_size=args.img_size, device=args.device,
+    )  # fmt: skip
+    path = write_finding(args.results, found)
+    if args.out:
+        plots.draw_cka(found, args.out)
+    if args.json:
+        print(json.dumps(found.values, indent=1))
+        return 0
+    header, lines = likeness.table(found.values)
+    print(text_table(header, lines, markdown=not sys.stdout.isatty()))
+    print(found.sentence)
+    for note in found.notes:
+        print(f"- {note}")
+    print(f"{args.out.resolve()}\n{path.resolve()}" if args.out else path.resolve())
+    return 0
+
+
+def analyze_command(args: argparse.Namespace) -> int:
+    from eval.analysis.analyze import analyze, check_name
+    from eval.analysis.finding import write_finding
+    from eval.data import load_task
+    from eval.models import ZOO_FOLDER, expand
+    from eval.places import data_from
+    from eval.results import read_shelf
+    from eval.text import text_table
+
+    check_name(args.name)
+    cache = args.cache or default_cache()
+    models = [name for text in args.models for name in expand(text)]
+    task = load_task(args.task, cache, data_from(args.data))
+    # what was measured here, and what ships with the zoo
+    shelves = [read_shelf(f) for f in (ZOO_FOLDER, args.results) if f.is_dir()]
+    results = [result for shelf in shelves for _, result in shelf.results]
+    done = analyze(
+        args.name, models, task, cache,
+        results=results, img_size=args.img_size, device=args.device,
+    )  # fmt: skip
+    path = write_finding(args.results, done.finding)
+    if args.json:
+        print(json.dumps(done.finding.values | {"sentence": done.finding.sentence}, indent=1))
+        return 0
+    print(text_table(done.header, done.lines, markdown=not sys.stdout.isatty()))
+    print(done.finding.sentence)
+    for note in done.finding.notes:
+        print(f"- {note}")
+    print(path.resolve())
+    return 0
+
+
 def verify_command(args: argparse.Namespace) -> int:
     from eval.places import data_from
     from eval.verify import verify
@@ -480,6 +544,8 @@ HANDLERS = {
     "leaderboard": leaderboard_command,
     "curves": curves_command,
     "compare": compare_command,
+    "cka": cka_command,
+    "analyze": analyze_command,
     "verify": verify_command,
     "detect": detect_command,
     "prepare": prepare_command,

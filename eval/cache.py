@@ -72,7 +72,7 @@ def remove(
         entry.path.unlink(missing_ok=True)
     if everything:
         # with temporary files, banks that do not read, and what the protocols that train keep
-        for name in ("banks", "partial", "pixels", "finetune"):
+        for name in ("banks", "partial", "pixels", "finetune", "detection"):
             shutil.rmtree(folder / name, ignore_errors=True)
     return chosen
 

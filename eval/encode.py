@@ -72,6 +72,7 @@ def encode(
         json.dumps(backbone.input_config, sort_keys=True),
         task.split_hash,
         str(precision),
+        backbone.layer,
     )
     path = bank_path(cache, key)
     with _locked(cache / "locks" / f"{key.digest}.lock", workers):

@@ -93,6 +93,7 @@ class Backbone:
     dim: int
     params: int
     weights_sha256: str
+    layer: str = "pooled"  # which features ``net`` gives: part of a bank's key
 
 
 def parse_model(text: str) -> ModelName:

@@ -18,6 +18,8 @@ COMMANDS = {
     "leaderboard": "boards of all results in a directory or a data set repository of the Hub",
     "curves": "plot accuracy against the number of training images (--train-fraction)",
     "compare": "two models on the same episodes and images, with paired tests",
+    "cka": "how alike the layers of two models are (centred kernel alignment)",
+    "analyze": "geometry or predictors: look into the features of many models on one task",
     "verify": "run one result again and say equal, or what differs",
     "detect": "draw what a kept detector finds in pictures of yours",
     "prepare": "official downloads of a declared data set -> Parquet that every run can use",
@@ -50,6 +52,13 @@ PREPARE_EXAMPLES = """examples:
 DETECT_EXAMPLE = """example:
   transfer-eval run zoo:NAME --task bccd --data DATA --schedule short:600 --keep-model
   transfer-eval detect results/zoo-NAME/REVISION/bccd.detection@schedule=short-600.model photo.jpg
+"""
+CKA_EXAMPLE = """example:
+  transfer-eval cka zoo:NAME random:resnet18 --task eurosat --data DATA --img-size 64 --out map.png
+"""
+ANALYZE_EXAMPLE = """examples:
+  transfer-eval analyze geometry zoo:all --task dtd --data DATA
+  transfer-eval analyze predictors zoo:all random:resnet18 --task imagefolder:photos
 """
 CHECK_EXAMPLE = """a task file, say flowers.toml:
   name = "my-flowers"
@@ -101,6 +110,28 @@ def build_parser() -> Parser:
     compare.add_argument("model_a", metavar="MODEL_A")
     compare.add_argument("model_b", metavar="MODEL_B")
     _add_shelf(compare)
+    cka = command("cka", CKA_EXAMPLE)
+    cka.add_argument("model_a", metavar="MODEL_A")
+    cka.add_argument("model_b", metavar="MODEL_B", help="the same again: a model with itself")
+    cka.add_argument("--task", required=True, metavar="T", help="whose images are looked at")
+    cka.add_argument("--data", metavar="DIR", help="as for run")
+    cka.add_argument("--kernel", default="linear", metavar="K", help="linear (default) or rbf")
+    cka.add_argument("--layers", nargs="+", action="extend", metavar="L", help="default: all")
+    cka.add_argument("--images", type=int, metavar="N", help="at most so many (default: all)")
+    cka.add_argument("--img-size", type=int, metavar="PX", help="override the models' own")
+    cka.add_argument("--device", help="cpu, cuda or mps (default: the fastest there is)")
+    cka.add_argument("--out", type=Path, metavar="FILE", help="also draw the map: .png or .svg")
+    _add_results(cka)
+    _add_cache(cka)
+    analyze = command("analyze", ANALYZE_EXAMPLE)
+    analyze.add_argument("name", metavar="NAME", help="geometry or predictors")
+    analyze.add_argument("models", nargs="+", metavar="MODEL", help="as for run")
+    analyze.add_argument("--task", required=True, metavar="T")
+    analyze.add_argument("--data", metavar="DIR", help="as for run")
+    analyze.add_argument("--img-size", type=int, metavar="PX", help="override the models' own")
+    analyze.add_argument("--device", help="cpu, cuda or mps (default: the fastest there is)")
+    _add_results(analyze)
+    _add_cache(analyze)
     verify = command("verify")
     verify.add_argument("result", type=Path, metavar="RESULT.json")
     verify.add_argument(

@@ -27,6 +27,7 @@ from eval.tasks import SUBSET, TASKS
 from eval.text import slug
 
 SCHEMA_VERSION = 1
+ANALYSES = "analyses"  # folder of a results directory: findings about models, no scores
 
 
 class _Part(BaseModel):
@@ -294,7 +295,7 @@ def read_shelf(directory: Path) -> Shelf:
 def result_files(directory: Path) -> Iterator[Path]:
     """The JSON files below a directory that may be results, in a stable order."""
     for folder, folders, files in os.walk(directory):
-        folders[:] = sorted(f for f in folders if not f.startswith("."))
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and f != ANALYSES)
         for name in sorted(files):
             # config.json is timm's: a folder of checkpoints with their results is a shelf too
             if name.endswith(".json") and not name.startswith(".") and name != "config.json":

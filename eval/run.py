@@ -328,9 +328,7 @@ def score_cell(
 ) -> Result:
     """Run the cell's protocol and describe everything it depended on. ``encoded`` are features,
     which detection does without."""
-    import torch
-
-    task, model = cell.task, cell.model
+    task = cell.task
     start = time.perf_counter()
     outcome = _outcome(cell, backbone, encoded, precision, workers, request)
     total = time.perf_counter() - start
@@ -339,29 +337,8 @@ def score_cell(
         notes.append(f"{task.duplicates} test images also stand in train, byte for byte")
     return Result(
         schema_version=1,
-        model=ModelInfo(
-            spec=model.spec,
-            id=model.id,
-            revision=model.revision,
-            weights_sha256=backbone.weights_sha256,
-            params=backbone.params,
-            input=backbone.input_config,
-            img_size=model.img_size,
-        ),
-        task=TaskInfo(
-            name=task.name,
-            source=task.where,
-            revision=task.revision,
-            split_hash=task.split_hash,
-            counts={
-                "classes": len(task.classes),
-                "train": len(task.train),
-                "test": len(task.test),
-            },
-            duplicates=task.duplicates,
-            subset=task.subset,
-            split=task.split,
-        ),
+        model=model_info(backbone),
+        task=task_info(task),
         protocol=ProtocolInfo(
             name=cell.protocol,
             config={
@@ -371,13 +348,7 @@ def score_cell(
         ),
         scores=outcome.scores,
         samples=outcome.samples,
-        environment=Environment(
-            versions=versions(),
-            device=str(workers.device.type),
-            dtype=str(precision),
-            threads=torch.get_num_threads(),
-            processes=workers.count,
-        ),
+        environment=environment(workers, precision),
         seed=request.seed,
         seconds={
             "load": round(load_seconds, 3),
@@ -390,6 +361,47 @@ def score_cell(
         notes=notes,
         limit=task.limit,
         precision=request.precision,
+    )
+
+
+def model_info(backbone: Backbone) -> ModelInfo:
+    """What a result file says of a loaded model."""
+    model = backbone.resolved
+    return ModelInfo(
+        spec=model.spec,
+        id=model.id,
+        revision=model.revision,
+        weights_sha256=backbone.weights_sha256,
+        params=backbone.params,
+        input=backbone.input_config,
+        img_size=model.img_size,
+    )
+
+
+def task_info(task: TaskData) -> TaskInfo:
+    """What a result file says of a task's data."""
+    return TaskInfo(
+        name=task.name,
+        source=task.where,
+        revision=task.revision,
+        split_hash=task.split_hash,
+        counts={"classes": len(task.classes), "train": len(task.train), "test": len(task.test)},
+        duplicates=task.duplicates,
+        subset=task.subset,
+        split=task.split,
+    )
+
+
+def environment(workers: Workers, precision: Precision) -> Environment:
+    """What the numbers were computed with."""
+    import torch
+
+    return Environment(
+        versions=versions(),
+        device=str(workers.device.type),
+        dtype=str(precision),
+        threads=torch.get_num_threads(),
+        processes=workers.count,
     )
 
 

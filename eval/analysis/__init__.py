@@ -1,0 +1,1 @@
+"""Why do some representations transfer better? Measures on features, pure."""

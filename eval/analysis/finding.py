@@ -1,0 +1,62 @@
+"""What an analysis leaves: one file of the results' schema family, and one sentence.
+
+Files lie at ``RESULTS/analyses/<analysis>/<task>.<models>.json``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from eval.errors import UserError
+from eval.files import write_json
+from eval.results import ANALYSES, Environment, ModelInfo, TaskInfo, task_label
+from eval.text import slug
+
+
+class Finding(BaseModel):
+    """``values`` are plain data, by names that the analysis documents."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    schema_version: Literal[1] = 1
+    analysis: str
+    models: list[ModelInfo]
+    task: TaskInfo
+    config: dict[str, Any]
+    values: dict[str, Any]
+    sentence: str  # what the picture shows
+    environment: Environment
+    seed: int
+    seconds: dict[str, float]
+    created: str
+    notes: list[str] = Field(default_factory=list)
+
+
+def finding_path(results: Path, finding: Finding) -> Path:
+    """The file's place, by the finding's content alone. Many models make a hash of their names."""
+    names = [f"{slug(m.id)}@{m.revision[:7]}" for m in finding.models]
+    models = "+".join(names)
+    if len(models) > 120:
+        models = f"{len(names)}-models-{hashlib.sha256(models.encode()).hexdigest()[:8]}"
+    label = slug(task_label(finding.task.name, finding.task.split).replace("@", "__"))
+    return results / ANALYSES / finding.analysis / f"{label}.{models}.json"
+
+
+def write_finding(results: Path, finding: Finding) -> Path:
+    """Write it atomically. Raises UserError where the place cannot be written."""
+    path = finding_path(results, finding)
+    try:
+        write_json(path, finding.model_dump(mode="json"))
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+    return path
+
+
+def listed(names: Sequence[str]) -> str:
+    """a, b and c."""
+    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)

@@ -1,0 +1,120 @@
+"""The layers of a backbone as features: one pass, one bank, a layer a range of its columns.
+
+Layers are those that timm itself names in ``feature_info`` (a ResNet's stem and stages, a ViT's
+blocks) and ``features``, the pooled vector that every other protocol uses. A map is averaged over
+space, a sequence over its patch tokens. All of them stand side by side in one vector an image, so
+the encoder, its cache and its resume serve them as they serve any features.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from eval.errors import UserError
+from eval.models import Backbone
+
+LAST = "features"
+_VERSION = 1  # raise it when a layer's vector changes
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Columns ``start`` to ``stop`` of a layered bank."""
+
+    name: str
+    start: int
+    stop: int
+
+    def of(self, features: Tensor) -> Tensor:
+        """[N, width] of [N, all layers]."""
+        return features[:, self.start : self.stop]
+
+
+class LayerFeatures(nn.Module):
+    """[B, 3, H, W] -> [B, all widths]: each layer averaged over its places, then the last."""
+
+    def __init__(self, net: nn.Module, names: Sequence[str]) -> None:
+        """``net`` pools by itself (``PooledFeatures``); ``names`` are modules of the network in
+        it."""
+        super().__init__()
+        self.net = net
+        self.names = tuple(names)
+        inner = net.net
+        assert isinstance(inner, nn.Module)
+        self.channels = {f["module"]: int(f["num_chs"]) for f in _facts(inner)}
+        self.prefix_tokens = int(getattr(inner, "num_prefix_tokens", 0))
+        self.widths: dict[str, int] = {}  # of each layer, once an image has passed
+
+    def forward(self, images: Tensor) -> Tensor:
+        seen: dict[str, Tensor] = {}
+        inner = self.net.net
+        assert isinstance(inner, nn.Module)
+        # The network is shared: it is listened to while it runs, and no longer.
+        handles = [
+            inner.get_submodule(name).register_forward_hook(
+                lambda module, given, out, name=name: seen.__setitem__(name, out)
+            )
+            for name in self.names
+        ]
+        try:
+            last = self.net(images)
+        finally:
+            for handle in handles:
+                handle.remove()
+        parts = {name: self._pooled(seen[name], self.channels[name]) for name in self.names}
+        parts[LAST] = last
+        self.widths = {name: part.shape[1] for name, part in parts.items()}
+        return torch.cat([part.float() for part in parts.values()], dim=1)
+
+    def _pooled(self, out: Tensor, channels: int) -> Tensor:
+        if out.ndim == 3:
+            return out[:, self.prefix_tokens :].mean(1)  # [B, tokens, D]
+        if out.ndim == 4:
+            last = out.shape[1] != channels == out.shape[3]
+            return out.mean((1, 2) if last else (2, 3))  # [B, H, W, D] or [B, D, H, W]
+        return out.flatten(1)
+
+
+def _facts(net: object) -> list[dict[str, Any]]:
+    found = getattr(net, "feature_info", None)
+    return list(getattr(found, "info", found) or [])
+
+
+def layer_names(backbone: Backbone) -> tuple[str, ...]:
+    """The layers there are, first to last. Raises UserError where timm names none."""
+    names = [f["module"] for f in _facts(backbone.net.net)]
+    if not names:
+        raise UserError(
+            f"{backbone.resolved.id} has no layers that timm names (no feature_info), so only its "
+            f"{LAST!r} can be looked at"
+        )
+    return (*names, LAST)
+
+
+def layered(backbone: Backbone, wanted: Sequence[str] = ()) -> tuple[Backbone, tuple[Layer, ...]]:
+    """(a backbone whose features are those of all its layers, the layers that are wanted).
+
+    The network itself is shared with the given one. Raises UserError for a layer it has not.
+    """
+    names = layer_names(backbone)
+    for name in wanted:
+        if name not in names:
+            raise UserError(
+                f"{backbone.resolved.id} has no layer {name!r}; its layers are {', '.join(names)}"
+            )
+    net = LayerFeatures(backbone.net, names[:-1]).eval()
+    with torch.inference_mode():
+        dim = net(torch.zeros(1, *backbone.input_config["input_size"])).shape[1]
+    layers, at = [], 0
+    for name, width in net.widths.items():
+        layers.append(Layer(name, at, at + width))
+        at += width
+    layer = f"layers{_VERSION}:" + ",".join(f"{x.name}={x.stop - x.start}" for x in layers)
+    chosen = tuple(x for x in layers if not wanted or x.name in wanted)
+    return dataclasses.replace(backbone, net=net, dim=dim, layer=layer), chosen
