@@ -25,8 +25,10 @@ EVERY_EVAL_EVER = "0.2.1"
 
 _LIBRARY = "transferzoo"
 _DEVELOPERS = {"zoo": ZOO_ORG, "random": "random", "local-dir": "local"}
-_LOWER_IS_BETTER = frozenset({"ece"})
-_INTERVALS = {"episode": "normal", "image": "bootstrap"}  # what eval.stats does for each unit
+_LOWER_IS_BETTER = frozenset({"ece", "nll"})
+_MOST_NLL = 28  # nats: eval.stats bounds probabilities from below by 1e-12
+# what eval.stats does for each unit
+_INTERVALS = {"episode": "normal", "image": "bootstrap", "resample": "bootstrap"}
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "transferzoo.every_eval_ever")
 
 
@@ -116,11 +118,11 @@ def _entry(result: Result, score: Score, source: dict[str, Any]) -> dict[str, An
         "evaluation_name": f"{task} / {protocol} / {score.name}",
         "source_data": source,
         "metric_config": {
-            "evaluation_description": f"{score.name} of frozen features under {protocol}",
+            "evaluation_description": f"{score.name} under {protocol}",
             "lower_is_better": score.name in _LOWER_IS_BETTER,
             "score_type": "continuous",
             "min_score": 0,
-            "max_score": 1,
+            "max_score": _MOST_NLL if score.name == "nll" else 1,
             "additional_details": _details(
                 **(
                     result.protocol.config

@@ -196,6 +196,25 @@ def test_only_calibration_error_is_better_when_lower(committed: list[Result]) ->
     assert {"top1", "mean_per_class", "top1_1shot", "top1_5shot_cosine"} <= set(lower)
 
 
+def test_a_detector_s_result() -> None:
+    """Its samples are resamples, its scores no means over images."""
+    from tests.space.detectors import detector
+
+    document = to_every_eval_ever(detector("random:resnet18"))
+    check_document(document)
+    entries = {e["evaluation_name"].split(" / ")[-1]: e for e in document["evaluation_results"]}
+    assert {"ap", "ap50", "ap75"} <= set(entries)
+    uncertainty = entries["ap"]["score_details"]["uncertainty"]
+    assert uncertainty["confidence_interval"]["method"] == "bootstrap"
+
+
+def test_log_likelihood_may_exceed_one_and_is_better_when_lower() -> None:
+    score = {"name": "nll", "value": 2.5, "ci_low": 2.0, "ci_high": 3.0, "n": 40}
+    (entry,) = to_every_eval_ever(make_result(scores=[score]))["evaluation_results"]
+    assert entry["metric_config"]["lower_is_better"]
+    assert entry["metric_config"]["max_score"] > 27.6
+
+
 def test_hand_made_linear_result() -> None:
     result = make_result(config={"validation": 0.2}, seed=3, limit=10)
     document = to_every_eval_ever(result)
