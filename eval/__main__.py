@@ -310,6 +310,7 @@ def cka_command(args: argparse.Namespace) -> int:
 
 
 def analyze_command(args: argparse.Namespace) -> int:
+    from eval.analysis import plots, profile
     from eval.analysis.analyze import analyze, check_name
     from eval.analysis.finding import write_finding
     from eval.data import load_task
@@ -321,15 +322,23 @@ def analyze_command(args: argparse.Namespace) -> int:
     check_name(args.name)
     cache = args.cache or default_cache()
     models = [name for text in args.models for name in expand(text)]
-    task = load_task(args.task, cache, data_from(args.data))
+    wanted = args.task or (profile.DEFAULT_TASKS if args.name == "profile" else ())
+    tasks = [load_task(t, cache, data_from(args.data)) for t in wanted]
+    if args.out:
+        plots.check_picture(args.out)
+        if args.name != "profile":
+            raise UserError(f"analyze {args.name} draws nothing yet; leave --out out")
     # what was measured here, and what ships with the zoo
     shelves = [read_shelf(f) for f in (ZOO_FOLDER, args.results) if f.is_dir()]
     results = [result for shelf in shelves for _, result in shelf.results]
     done = analyze(
-        args.name, models, task, cache,
+        args.name, models, tasks, cache,
         results=results, img_size=args.img_size, device=args.device,
     )  # fmt: skip
     path = write_finding(args.results, done.finding)
+    if args.out:
+        found = done.finding.values["models"]
+        profile.draw(list(found), list(found.values()), args.out)
     if args.json:
         print(json.dumps(done.finding.values | {"sentence": done.finding.sentence}, indent=1))
         return 0
@@ -337,7 +346,7 @@ def analyze_command(args: argparse.Namespace) -> int:
     print(done.finding.sentence)
     for note in done.finding.notes:
         print(f"- {note}")
-    print(path.resolve())
+    print(f"{args.out.resolve()}\n{path.resolve()}" if args.out else path.resolve())
     return 0
 
 

@@ -19,7 +19,7 @@ COMMANDS = {
     "curves": "plot accuracy against the number of training images (--train-fraction)",
     "compare": "two models on the same episodes and images, with paired tests",
     "cka": "how alike the layers of two models are (centred kernel alignment)",
-    "analyze": "geometry or predictors: look into the features of many models on one task",
+    "analyze": "look into the features of models: profile, geometry or predictors",
     "verify": "run one result again and say equal, or what differs",
     "detect": "draw what a kept detector finds in pictures of yours",
     "prepare": "official downloads of a declared data set -> Parquet that every run can use",
@@ -57,6 +57,7 @@ CKA_EXAMPLE = """example:
   transfer-eval cka zoo:NAME random:resnet18 --task eurosat --data DATA --img-size 64 --out map.png
 """
 ANALYZE_EXAMPLE = """examples:
+  transfer-eval analyze profile zoo:all random:resnet18 --img-size 64 --out profile.png
   transfer-eval analyze geometry zoo:all --task dtd --data DATA
   transfer-eval analyze predictors zoo:all random:resnet18 --task imagefolder:photos
 """
@@ -124,9 +125,13 @@ def build_parser() -> Parser:
     _add_results(cka)
     _add_cache(cka)
     analyze = command("analyze", ANALYZE_EXAMPLE)
-    analyze.add_argument("name", metavar="NAME", help="geometry or predictors")
+    analyze.add_argument("name", metavar="NAME", help="profile, geometry or predictors")
     analyze.add_argument("models", nargs="+", metavar="MODEL", help="as for run")
-    analyze.add_argument("--task", required=True, metavar="T")
+    analyze.add_argument(
+        "--task", nargs="+", action="extend", metavar="T",
+        help="profile: any number (default: the drawn tasks of mini); else one",
+    )  # fmt: skip
+    analyze.add_argument("--out", type=Path, metavar="FILE", help="profile: .png or .svg")
     analyze.add_argument("--data", metavar="DIR", help="as for run")
     analyze.add_argument("--img-size", type=int, metavar="PX", help="override the models' own")
     analyze.add_argument("--device", help="cpu, cuda or mps (default: the fastest there is)")

@@ -8,8 +8,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from eval.analysis import forecast, shape
+from tqdm import tqdm
+
+from eval.analysis import forecast, profile, shape
 from eval.analysis.finding import Finding
 from eval.analysis.likeness import layer_bank
 from eval.data import TaskData
@@ -23,6 +26,7 @@ from eval.workers import Workers
 
 ANALYSES = {
     "geometry": "class separation, dimension and collapse in every layer",
+    "profile": "linear probes on every layer, of tasks whose semantic level is known",
     "predictors": "LogME, H-score, TransRate and centroids: which model to try first",
 }
 
@@ -46,61 +50,71 @@ def check_name(name: str) -> None:
 def analyze(
     name: str,
     models: Sequence[str],
-    task: TaskData,
+    tasks: Sequence[TaskData],
     cache: Path,
     *,
     results: Iterable[Result] = (),
     img_size: int | None = None,
     device: str | None = None,
 ) -> Analysed:
-    """Raises UserError for an unknown analysis, a detection task, or a model that does not load."""
+    """Raises UserError for an unknown analysis, a detection task, more than the one task that an
+    analysis takes, or a model that does not load."""
     check_name(name)
-    if task.kind != "classification":
-        raise UserError(f"task {task.name!r} has boxes; analyses need one label an image")
+    for task in tasks:
+        if task.kind != "classification":
+            raise UserError(f"task {task.name!r} has boxes; analyses need one label an image")
+    if name != "profile" and len(tasks) != 1:
+        raise UserError(f"analyze {name} takes one task, got {len(tasks)}; call it for each")
     workers = Workers(device)
     found: list[ModelInfo] = []
-    values: list[dict] = []
+    values: list[dict[str, Any]] = []
     encoding, precision = 0.0, Precision()
     start = time.perf_counter()
-    for text in dict.fromkeys(models):
-        if name == "geometry":
-            model = layer_bank(text, task, cache, workers, img_size=img_size)
-            found.append(model_info(model.backbone))
-            values.append(shape.measure(model, task))
-            encoding, precision = encoding + model.seconds, model.precision
-        else:
-            backbone = load(resolve(text, cache, img_size))
-            encoded = encode(backbone, task, cache, workers)
-            found.append(model_info(backbone))
+    for text in tqdm(dict.fromkeys(models), unit="model", leave=False, disable=None):
+        backbone = load(resolve(text, cache, img_size))
+        found.append(model_info(backbone))
+        if name == "predictors":
+            encoded = encode(backbone, tasks[0], cache, workers)
             values.append(forecast.measure(encoded.bank))
-            encoding += encoded.seconds
-            precision = Precision.parse(encoded.bank.precision)
-    seconds = time.perf_counter() - start - encoding
+            seconds, precision = encoded.seconds, Precision.parse(encoded.bank.precision)
+            encoding += seconds
+            continue
+        measured: dict[str, Any] = {}
+        for task in tasks:
+            model = layer_bank(backbone, task, cache, workers)
+            encoding, precision = encoding + model.seconds, model.precision
+            if name == "profile":
+                measured[task.name] = profile.measure(model, task)
+            else:
+                measured = shape.measure(model, task)
+        values.append(measured)
     names = [m.id for m in found]
-    content: dict = {"models": dict(zip(names, values, strict=True))}
-    if name == "geometry":
-        sentence = shape.sentence(names, values)
-        header, lines = shape.table(names, values)
-    else:
+    content: dict[str, Any] = {"models": dict(zip(names, values, strict=True))}
+    if name == "predictors":
         weights = [m.weights_sha256 for m in found]
-        scores = forecast.measured(results, task.split_hash, weights)
+        scores = forecast.measured(results, tasks[0].split_hash, weights)
         held = forecast.held_against(values, scores)
-        content |= {
-            "measured": [None if math.isnan(s) else s for s in scores], "agreement": held
-        }  # fmt: skip
+        content |= {"measured": [None if math.isnan(s) else s for s in scores], "agreement": held}
         sentence = forecast.sentence(names, values, held)
         header, lines = forecast.table(names, values, scores)
+    else:
+        module = profile if name == "profile" else shape
+        sentence = module.sentence(names, values)
+        header, lines = module.table(names, values)
     finding = Finding(
         analysis=name,
         models=found,
-        task=task_info(task),
-        config={"images": len(task.train) + len(task.test), "img_size": img_size},
+        tasks=[task_info(task) for task in tasks],
+        config={"img_size": img_size},
         values=content,
         sentence=sentence,
         environment=environment(workers, precision),
         seed=0,
-        seconds={"encode": round(encoding, 3), "score": round(seconds, 3)},
+        seconds={
+            "encode": round(encoding, 3),
+            "score": round(time.perf_counter() - start - encoding, 3),
+        },
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        notes=list(task.notes),
+        notes=list(dict.fromkeys(note for task in tasks for note in task.notes)),
     )
     return Analysed(finding, header, lines)

@@ -1,12 +1,11 @@
 """What an analysis leaves: one file of the results' schema family, and one sentence.
 
-Files lie at ``RESULTS/analyses/<analysis>/<task>.<models>.json``.
+Files lie at ``RESULTS/analyses/<analysis>/<tasks>.<models>.json``.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +25,7 @@ class Finding(BaseModel):
     schema_version: Literal[1] = 1
     analysis: str
     models: list[ModelInfo]
-    task: TaskInfo
+    tasks: list[TaskInfo]
     config: dict[str, Any]
     values: dict[str, Any]
     sentence: str  # what the picture shows
@@ -38,13 +37,18 @@ class Finding(BaseModel):
 
 
 def finding_path(results: Path, finding: Finding) -> Path:
-    """The file's place, by the finding's content alone. Many models make a hash of their names."""
-    names = [f"{slug(m.id)}@{m.revision[:7]}" for m in finding.models]
-    models = "+".join(names)
-    if len(models) > 120:
-        models = f"{len(names)}-models-{hashlib.sha256(models.encode()).hexdigest()[:8]}"
-    label = slug(task_label(finding.task.name, finding.task.split).replace("@", "__"))
-    return results / ANALYSES / finding.analysis / f"{label}.{models}.json"
+    """The file's place, by the finding's content alone. Many names make a hash of them."""
+    models = _joined([f"{slug(m.id)}@{m.revision[:7]}" for m in finding.models], "models")
+    labels = [slug(task_label(t.name, t.split).replace("@", "__")) for t in finding.tasks]
+    name = f"{_joined(labels, 'tasks')}.{models}.json"
+    return results / ANALYSES / finding.analysis / name
+
+
+def _joined(names: list[str], what: str, most: int = 120) -> str:
+    text = "+".join(names)
+    if len(text) <= most:
+        return text
+    return f"{len(names)}-{what}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def write_finding(results: Path, finding: Finding) -> Path:
@@ -55,8 +59,3 @@ def write_finding(results: Path, finding: Finding) -> Path:
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from None
     return path
-
-
-def listed(names: Sequence[str]) -> str:
-    """a, b and c."""
-    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)

@@ -7,6 +7,7 @@ the images at its own size.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from eval.workers import Workers
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from eval.bank import FeatureBank
     from eval.models import Backbone
 
 BATCH = 256  # images behind one term of the estimate
@@ -38,27 +40,34 @@ BATCH = 256  # images behind one term of the estimate
 
 @dataclass(frozen=True)
 class Layered:
-    """A model's layers on the images of a task: features [N, all], train's rows before test's."""
+    """A model's layers on the images of a task, side by side in one bank."""
 
     backbone: Backbone
     layers: tuple[Layer, ...]
-    features: Tensor
-    precision: Precision
-    seconds: float
+    bank: FeatureBank
+    seconds: float  # of encoding, 0 from the cache
+
+    @property
+    def features(self) -> Tensor:
+        """[N, all], train's rows before test's."""
+        return self.bank.features
+
+    @property
+    def precision(self) -> Precision:
+        return Precision.parse(self.bank.precision)
+
+    def bank_of(self, layer: Layer) -> FeatureBank:
+        """One layer's features as a bank of its own."""
+        return dataclasses.replace(self.bank, features=layer.of(self.features).contiguous())
 
 
 def layer_bank(
-    model: str, task: TaskData, cache: Path, workers: Workers, wanted: Sequence[str] = (),
-    img_size: int | None = None,
-) -> Layered:  # fmt: skip
+    backbone: Backbone, task: TaskData, cache: Path, workers: Workers, wanted: Sequence[str] = ()
+) -> Layered:
     """Encode a task with all layers of a model, or find that in the cache."""
-    backbone = load(resolve(model, cache, img_size))
     many, layers = layered(backbone, wanted)
     encoded = encode(many, task, cache, workers)
-    bank = encoded.bank
-    return Layered(
-        backbone, layers, bank.features, Precision.parse(bank.precision), encoded.seconds
-    )
+    return Layered(backbone, layers, encoded.bank, encoded.seconds)
 
 
 def cka(
@@ -81,8 +90,11 @@ def cka(
     if kernel not in ("linear", "rbf"):
         raise UserError(f"unknown kernel {kernel!r}; use linear or rbf")
     workers = Workers(device)
-    a = layer_bank(model_a, task, cache, workers, layers, img_size)
-    b = a if model_b == model_a else layer_bank(model_b, task, cache, workers, layers, img_size)
+    a, *rest = (
+        layer_bank(load(resolve(model, cache, img_size)), task, cache, workers, layers)
+        for model in dict.fromkeys((model_a, model_b))
+    )
+    b = rest[0] if rest else a
     start = time.perf_counter()
     rows = _rows(task, images)
     found = _sums(a, b, rows, kernel)
@@ -92,7 +104,7 @@ def cka(
     return Finding(
         analysis="cka",
         models=models,
-        task=task_info(task),
+        tasks=[task_info(task)],
         config={"kernel": kernel, "images": len(rows), "batch": BATCH, "layers": list(layers)},
         values={
             "layers_a": names_a,

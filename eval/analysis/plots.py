@@ -41,17 +41,20 @@ def draw_cka(finding: Finding, path: Path) -> Path:
     axis.set_xlabel(_short(finding.models[-1].id), fontsize=9)
     axis.set_ylabel(_short(finding.models[0].id), fontsize=9)
     kernel = finding.config["kernel"]
-    axis.set_title(f"{kernel} CKA, {finding.task.name}, {values['images']:,} images", fontsize=10)
+    axis.set_title(
+        f"{kernel} CKA, {finding.tasks[0].name}, {values['images']:,} images", fontsize=10
+    )
     figure.colorbar(image, ax=axis, fraction=0.05)
-    return _saved(figure, path)
+    return saved(figure, path)
 
 
 def _short(name: str, most: int = 44) -> str:
     return name if len(name) <= most else "..." + name[3 - most :]
 
 
-def _saved(figure: Figure, path: Path) -> Path:
-    figure.tight_layout()
+def saved(figure: Figure, path: Path, bottom: float = 0.0) -> Path:
+    """Write the figure atomically; ``bottom`` is the share of it that is kept for a legend."""
+    figure.tight_layout(rect=(0, bottom, 1, 1))
     with atomic_file(path) as file:
         figure.savefig(file, format=path.suffix[1:])
     return path
