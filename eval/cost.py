@@ -71,9 +71,7 @@ def estimate(request: Request, cells: Sequence[Cell]) -> list[Cost]:
                     backbone, task, workers, precision, request.cache, request.seed
                 )
                 training = sum(_detection_seconds(setup, c.settings) for c in group if not c.done)
-                out.append(
-                    Cost(model.id, task.name, len(group), done, 0, True, 0.0, 0.0, training)
-                )
+                out.append(Cost(model.id, task.name, len(group), done, 0, True, 0.0, 0.0, training))
                 continue
             if not speed:
                 read = task.train.source.images(task.train.rows[:1])
