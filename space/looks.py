@@ -166,11 +166,15 @@ def by_model(
 
 
 def short_names(frame: pd.DataFrame) -> list[str]:
-    """The objective where it tells the models apart, else the model's name without its kind."""
+    """The objective where it tells the models apart, else the model's name without its kind; that
+    of a network that was never trained says so."""
     objectives = frame["objective"]
     alone = (objectives != "") & (objectives != "untrained") & ~objectives.duplicated(keep=False)
     return [
-        shown_objective(str(objective)) if single else re.sub(r"^[\w-]+:", "", str(model))
+        shown_objective(str(objective))
+        if single
+        else ("untrained " if objective == "untrained" else "")
+        + re.sub(r"^[\w-]+:", "", str(model))
         for objective, model, single in zip(objectives, frame["model"], alone, strict=True)
     ]
 
