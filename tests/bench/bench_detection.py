@@ -133,7 +133,7 @@ class Ours:
     def __init__(self, setup: DetectionSetup, detector: Detector) -> None:
         schedule = dataclasses.replace(
             schedule_named("short:1000000"), sides=(SIDE,), test_side=SIDE, max_side=MAX_SIDE,
-            batch_size=BATCH, lr=LR, warmup=0,
+            batch_size=BATCH, lr=LR, warmup=0, rois=512,
         )  # fmt: skip
         self.setup, self.training = setup, Training(setup, detector, schedule, None)
         self.stream = self.training.batches.since(0)
