@@ -1,5 +1,9 @@
-"""Corruptions: what each does to the pixels, against closed forms, slow references and, where it is
-installed, the package ``imagecorruptions``."""
+"""Corruptions: what each does to the pixels, against closed forms and slow references.
+
+They were also held against the package ``imagecorruptions`` once, on photographs at 224 px: equal
+for pixelate and JPEG, alike in strength for the others but frost and fog. It is not among the
+requirements of the tests, since it fails on today's numpy and scikit-image.
+"""
 
 from __future__ import annotations
 
@@ -376,29 +380,3 @@ def test_zoom_crops_and_enlarges_as_the_original(severity: int) -> None:
     out = corrupt(image, "zoom_blur", severity, 0)
     assert np.abs(out - slow).max() < 1.5  # Pillow rounds each zoom
     assert np.abs(out - slow).mean() < 0.35
-
-
-# The package
-
-
-@pytest.mark.parametrize("name", [n for n in CORRUPTIONS if n not in ("frost", "fog")])
-def test_package(name: str) -> None:
-    """Same pixels where nothing is drawn, else the same change and spread on average; its frost is
-    photographs, one of five."""
-    package = pytest.importorskip(
-        "imagecorruptions", reason="needs OpenCV and scikit-image, which the project does without"
-    )
-    images = [natural(224, 224, seed) for seed in range(3)]
-    for severity in SEVERITIES:
-        try:
-            theirs = [package.corrupt(x, severity, name) for x in images]
-        except (TypeError, AttributeError) as error:
-            pytest.skip(f"the package fails on this numpy or scikit-image: {error}")
-        ours = [corrupt(x, name, severity, i) for i, x in enumerate(images)]
-        if name in ("pixelate", "jpeg_compression"):
-            assert np.array_equal(ours, theirs)
-        elif name in ("defocus_blur", "brightness", "contrast"):
-            assert difference(np.array(ours), np.array(theirs)) < 1.5
-        changes = [difference(np.array(some), np.array(images)) for some in (ours, theirs)]
-        assert changes[0] == pytest.approx(changes[1], rel=0.1)
-        assert np.std(ours) == pytest.approx(np.std(theirs), rel=0.05)
