@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,24 +20,17 @@ _NUMBER_LIST = re.compile(r"(?<=[ \n])\[\n([-+.\deE,\s]+)\]")
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """A file to write that takes the name ``path`` only once it is complete and on disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    temp = Path(name)
+    # The name is known before the file is there: a Ctrl-C at any moment leaves none behind.
+    temp = path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
     try:
-        with os.fdopen(handle, "w+b") as file:  # type: BinaryIO
+        with temp.open("x+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        temp.chmod(0o666 & ~_umask())  # mkstemp gives 0600, which a shared cache cannot read
         temp.replace(path)
     except BaseException:
         temp.unlink(missing_ok=True)
         raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def dump_json(value: Any) -> bytes:
