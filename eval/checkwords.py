@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -29,18 +29,18 @@ def warnings_of(
 ) -> Iterator[str]:
     if images.unreadable:
         yield (
-            f"{_number(images.unreadable, 'image')} cannot be read: every protocol stops at the "
+            f"{number(images.unreadable, 'image')} cannot be read: every protocol stops at the "
             "first; take them out or fetch them anew"
         )
     by_kind = {c.kind: c for c in copies}
     if data.duplicates:
         yield (
-            f"{data.duplicates:,} of {_number(len(data.test), 'test image')} also in train: knn "
+            f"{data.duplicates:,} of {number(len(data.test), 'test image')} also in train: knn "
             "and linear have seen the answer"
         )
     if (ambiguous := by_kind["under two labels"]).groups:
         yield (
-            f"{_number(ambiguous.images, 'image')} under two labels (the bytes are equal): one "
+            f"{number(ambiguous.images, 'image')} under two labels (the bytes are equal): one "
             "label is always wrong; fewshot leaves them out"
         )
     yield from _count_warnings(counts)
@@ -51,7 +51,7 @@ def warnings_of(
 def _count_warnings(counts: Sequence[ClassCount]) -> Iterator[str]:
     def named(wanted: Callable[[ClassCount], bool]) -> str:
         names = [c.name for c in counts if wanted(c)]
-        return f"{_number(len(names), 'class', 'classes')} ({some(names)})" if names else ""
+        return f"{number(len(names), 'class', 'classes')} ({some(names)})" if names else ""
 
     trained = [c for c in counts if c.train]
     large = max(trained, key=lambda c: c.train)
@@ -89,7 +89,7 @@ def _header_warnings(images: Images, tests: int) -> Iterator[str]:
         )
     if images.small:
         yield (
-            f"{_number(images.small, 'image')} with a side under {SMALL} px: models enlarge them "
+            f"{number(images.small, 'image')} with a side under {SMALL} px: models enlarge them "
             "and see little in them"
         )
     modes = images.modes
@@ -102,17 +102,17 @@ def _header_warnings(images: Images, tests: int) -> Iterator[str]:
         )
     if alpha := sum(n for mode, n in modes.items() if mode in ALPHA):
         yield (
-            f"{_number(alpha, 'image')} with transparency, which is dropped: the colour under it "
+            f"{number(alpha, 'image')} with transparency, which is dropped: the colour under it "
             "shows, often black"
         )
     if printed := modes.get("CMYK", 0):
         yield (
-            f"{_number(printed, 'image')} in CMYK, converted without the colour profile: colours "
+            f"{number(printed, 'image')} in CMYK, converted without the colour profile: colours "
             "may be off"
         )
     if deep := sum(n for mode, n in modes.items() if mode[0] in "IF"):
         yield (
-            f"{_number(deep, 'image')} with more than 8 bits: scaled from 16 bits (floats: from "
+            f"{number(deep, 'image')} with more than 8 bits: scaled from 16 bits (floats: from "
             "0..255), so that values which use fewer bits turn nearly black; see the contact sheet"
         )
 
@@ -150,7 +150,7 @@ def _like_a_path(name: str) -> bool:
     return name.startswith(("/", "./", "../", "~/")) or "\\" in name or "://" in name
 
 
-def _number(count: int, one: str, many: str = "") -> str:
+def number(count: int, one: str, many: str = "") -> str:
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
@@ -166,31 +166,59 @@ def some(names: Sequence[str], most: int = 5) -> str:
 # --------------------------------------------------------------------------- words
 
 
-def render(found: Check, *, markdown: bool = False) -> str:
-    """The check for a terminal, or as Markdown."""
+class Page:
+    """Lines of a check for a terminal, or as Markdown."""
 
-    def foreign(text: object) -> str:
-        return escaped(_shown(text)) if markdown else _shown(text)
+    def __init__(self, markdown: bool) -> None:
+        self.markdown = markdown
 
-    def title(text: str) -> str:
-        return f"\n### {text}\n" if markdown else f"\n{text}"
+    def foreign(self, text: object) -> str:
+        return escaped(printable(text)) if self.markdown else printable(text)
 
-    def bullets(lines: Sequence[str]) -> list[str]:
-        return [f"- {foreign(line)}" for line in lines]
+    def title(self, text: str) -> str:
+        return f"\n### {text}\n" if self.markdown else f"\n{text}"
 
-    def table(header: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
-        return text_table(header, [[foreign(c) for c in line] for line in lines], markdown)
+    def bullets(self, lines: Sequence[str]) -> list[str]:
+        return [f"- {self.foreign(line)}" for line in lines]
 
-    head = (
-        f"{found.task}: {_number(len(found.classes), 'class', 'classes')}, "
-        f"{found.train:,} training and {found.test:,} test images"
-    )
+    def table(self, header: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
+        return text_table(
+            header, [[self.foreign(c) for c in line] for line in lines], self.markdown
+        )
+
+
+class Found(Protocol):
+    """What every check says of its data."""
+
+    @property
+    def where(self) -> str: ...
+    @property
+    def revision(self) -> str: ...
+    @property
+    def split(self) -> str: ...
+    @property
+    def subset(self) -> bool: ...
+
+
+def origin(found: Found) -> list[str]:
+    """Where the data are from, line by line."""
     facts = [f"source: {found.where}"]
     facts += [f"revision: {found.revision}"] if found.revision else []
     facts += [f"split: {found.split}"] if found.split else []
-    facts += ["less than the whole data set"] if found.subset else []
+    return facts + (["less than the whole data set"] if found.subset else [])
+
+
+def render(found: Check, *, markdown: bool = False) -> str:
+    """The check for a terminal, or as Markdown."""
+
+    page = Page(markdown)
+    foreign, title, bullets, table = page.foreign, page.title, page.bullets, page.table
+    head = (
+        f"{found.task}: {number(len(found.classes), 'class', 'classes')}, "
+        f"{found.train:,} training and {found.test:,} test images"
+    )
     out = [f"## {foreign(head)}\n" if markdown else foreign(head)]
-    out += bullets([*facts, f"split hash: {found.split_hash}", *found.notes])
+    out += bullets([*origin(found), f"split hash: {found.split_hash}", *found.notes])
 
     out += [title("Classes"), *bullets(list(_balance(found.classes)))]
     rows = [(_cell(c.name), f"{c.train:,}", f"{c.test:,}") for c in _table_classes(found.classes)]
@@ -277,10 +305,10 @@ def _verdicts(found: Check) -> Iterator[tuple[str, str, str]]:
 
 def _cell(name: str) -> str:
     """A class name in a table: quoted where it would not show as it is."""
-    return name[:57] + "..." if len(name) > 60 else name if _shown(name) == name else repr(name)
+    return name[:57] + "..." if len(name) > 60 else name if printable(name) == name else repr(name)
 
 
-def _shown(text: object) -> str:
+def printable(text: object) -> str:
     """Foreign text that moves no cursor: what cannot be printed stands as its escape."""
     line = " ".join(str(text).split())
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)

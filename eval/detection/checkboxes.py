@@ -15,11 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.checktask import Copies, Spread
-from eval.checkwords import some
+from eval.checkwords import Page, number, origin, some
 from eval.detection.data import BoxSplit, DetectionData
 from eval.detection.resample import RANGES
 from eval.detection.schedule import SMALL, Schedule, schedule_named
-from eval.text import escaped, text_table
 
 FINDABLE = 100  # boxes that the detector says of an image
 TINY = 8  # px of a box's side, as the detector is shown it
@@ -248,18 +247,18 @@ def _warnings(
 ) -> Iterator[str]:
     if data.duplicates:
         yield (
-            f"{data.duplicates:,} of {_number(test.images, 'test image')} also in train: the "
+            f"{data.duplicates:,} of {number(test.images, 'test image')} also in train: the "
             "detector has learned their boxes"
         )
     different = next(c for c in copies if c.kind == "with different boxes")
     if different.groups:
         yield (
-            f"{_number(different.images, 'image')} whose bytes are equal have different boxes: "
+            f"{number(different.images, 'image')} whose bytes are equal have different boxes: "
             "at least one annotation is wrong"
         )
     if test.images < FEW_IMAGES:
         yield (
-            f"{_number(test.images, 'test image')}: under {FEW_IMAGES} an interval is too wide to "
+            f"{number(test.images, 'test image')}: under {FEW_IMAGES} an interval is too wide to "
             "tell backbones apart"
         )
     yield from _class_warnings(classes)
@@ -271,7 +270,7 @@ def _warnings(
 def _class_warnings(classes: Sequence[ClassBoxes]) -> Iterator[str]:
     def named(wanted: Callable[[ClassBoxes], bool]) -> str:
         names = [c.name for c in classes if wanted(c)]
-        return f"{_number(len(names), 'class', 'classes')} ({some(names)})" if names else ""
+        return f"{number(len(names), 'class', 'classes')} ({some(names)})" if names else ""
 
     if which := named(lambda c: not c.train and c.test > 0):
         yield f"{which} without a box in train, though asked for in test: the AP of each is 0"
@@ -304,12 +303,12 @@ def _part_warnings(train: PartBoxes, test: PartBoxes, schedule: Schedule) -> Ite
     for name, part in parts:
         if 2 * part.empty > part.images:
             yield (
-                f"{part.empty:,} of {_number(part.images, 'image')} of {name} without boxes: are "
+                f"{part.empty:,} of {number(part.images, 'image')} of {name} without boxes: are "
                 "annotations missing?"
             )
         if part.twice:
             yield (
-                f"{_number(part.twice, 'box', 'boxes')} of {name} annotated twice (equal place and "
+                f"{number(part.twice, 'box', 'boxes')} of {name} annotated twice (equal place and "
                 "class in one image)" + (": each can be found only once" * (name == "test"))
             )
     if test.per_image.most > FINDABLE:
@@ -319,38 +318,20 @@ def _part_warnings(train: PartBoxes, test: PartBoxes, schedule: Schedule) -> Ite
         )
 
 
-def _number(count: int, one: str, many: str = "") -> str:
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
-
-
 # --------------------------------------------------------------------------- words
 
 
 def render(found: BoxCheck, *, markdown: bool = False) -> str:
     """The check for a terminal, or as Markdown."""
 
-    def foreign(text: object) -> str:
-        return escaped(_shown(text)) if markdown else _shown(text)
-
-    def title(text: str) -> str:
-        return f"\n### {text}\n" if markdown else f"\n{text}"
-
-    def bullets(lines: Sequence[str]) -> list[str]:
-        return [f"- {foreign(line)}" for line in lines]
-
-    def table(header: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
-        return text_table(header, [[foreign(c) for c in line] for line in lines], markdown)
-
+    page = Page(markdown)
+    foreign, title, bullets, table = page.foreign, page.title, page.bullets, page.table
     head = (
-        f"{found.task}: object detection, {_number(len(found.classes), 'class', 'classes')}, "
+        f"{found.task}: object detection, {number(len(found.classes), 'class', 'classes')}, "
         f"{found.train.images:,} training and {found.test.images:,} test images"
     )
-    facts = [f"source: {found.where}"]
-    facts += [f"revision: {found.revision}"] if found.revision else []
-    facts += [f"split: {found.split}"] if found.split else []
-    facts += ["less than the whole data set"] if found.subset else []
     rules = "PASCAL VOC's rules beside COCO's" if found.voc else "COCO's rules"
-    facts += [f"scored by {rules}", f"split hash: {found.split_hash}", *found.notes]
+    facts = [*origin(found), f"scored by {rules}", f"split hash: {found.split_hash}", *found.notes]
     out = [f"## {foreign(head)}\n" if markdown else foreign(head), *bullets(facts)]
 
     out += [title("Images and boxes"), table(("", "train", "test"), list(_rows(found)))]
@@ -426,9 +407,3 @@ def _table_classes(classes: Sequence[ClassBoxes]) -> list[ClassBoxes]:
     order = sorted(classes, key=lambda c: (-c.train, -c.test))
     half = MOST_ROWS // 2
     return order if len(order) <= MOST_ROWS else order[:half] + order[-half:]
-
-
-def _shown(text: object) -> str:
-    """Foreign text that moves no cursor: what cannot be printed stands as its escape."""
-    line = " ".join(str(text).split())
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)

@@ -43,7 +43,7 @@ class Images(Dataset[tuple[torch.Tensor, int]]):
         return len(self.files)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        return self.transform(decode(self.files[index])), index  # type: ignore[operator]
+        return self.transform(decode(self.files[index])), index  # type: ignore[operator]  # it is callable
 
 
 def main() -> None:
