@@ -7,12 +7,11 @@ import copy
 import dataclasses
 import json
 import math
-import multiprocessing
 import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -39,11 +38,10 @@ from eval.protocols import Finetune
 from eval.protocols.finetune import score
 from eval.protocols.trained import Answer, Point, Setup, milestones
 from eval.workers import Workers
+from tests.children import FORKS, PATIENCE, finish, join_two, start
 from tests.conftest import make_task, refusal, write_parquet
 
-FORKS = multiprocessing.get_context("forkserver")
 PRELOAD = [__name__, "timm", "accelerate", "eval.finetune.grid", "torchvision"]
-PATIENCE = 60  # seconds until a process counts as hanging
 CHANCE = 1 / 4
 SHORT = Finetune(lrs=(0.05,), batch_sizes=(16,), weight_decays=(0.0, 1e-3), tune_epochs=2, epochs=3)
 
@@ -459,9 +457,7 @@ def _fit_in_child(
 
 
 def _rank(rank: int, port: int, *args: Any) -> None:
-    """As one of two processes, as torchrun sets them up."""
-    both = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
-    os.environ |= both | {"MASTER_PORT": str(port), "RANK": str(rank), "LOCAL_RANK": str(rank)}
+    join_two(rank, port)
     _fit_in_child(*args)
 
 
@@ -471,20 +467,6 @@ def fork_server() -> Iterator[None]:
         patch.setenv("OMP_NUM_THREADS", "1")
         FORKS.set_forkserver_preload(PRELOAD)
         yield
-
-
-def start(target: Callable[..., None], *args: Any) -> Any:
-    process = FORKS.Process(target=target, args=args)
-    process.start()
-    return process
-
-
-def finish(process: Any) -> int:
-    process.join(PATIENCE)
-    if process.exitcode is None:
-        process.kill()
-        pytest.fail("hangs")
-    return process.exitcode
 
 
 def test_killed_and_started_again(tmp_path: Path) -> None:

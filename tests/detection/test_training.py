@@ -9,12 +9,11 @@ import io
 import itertools
 import json
 import math
-import multiprocessing
 import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +40,12 @@ from eval.protocols import Detection
 from eval.protocols import detection as protocol
 from eval.protocols.detection import _key, score
 from eval.protocols.outcome import Outcome
+from tests.children import FORKS, PATIENCE, finish, join_two, start
 from tests.conftest import refusal
 from tests.detection.drawn import Picture
 from tests.detection.make import SHAPES, SMALL, make_setup, scenes, write_part, write_set
 
-FORKS = multiprocessing.get_context("forkserver")
 PRELOAD = [__name__, "timm", "accelerate", "eval.protocols.detection", "torchvision"]
-PATIENCE = 120  # seconds until a process counts as hanging
 SHORT = Detection(schedule="short:6", **SMALL)
 
 
@@ -614,9 +612,7 @@ collated = TrainBatches.collated
 
 
 def _rank(rank: int, port: int, *args: Any) -> None:
-    """As one of two processes, as torchrun sets them up."""
-    both = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
-    os.environ |= both | {"MASTER_PORT": str(port), "RANK": str(rank), "LOCAL_RANK": str(rank)}
+    join_two(rank, port)
     _score_in_child(*args)
 
 
@@ -626,20 +622,6 @@ def fork_server() -> Iterator[None]:
         patch.setenv("OMP_NUM_THREADS", "1")
         FORKS.set_forkserver_preload(PRELOAD)
         yield
-
-
-def start(target: Callable[..., None], *args: Any) -> Any:
-    process = FORKS.Process(target=target, args=args)
-    process.start()
-    return process
-
-
-def finish(process: Any) -> int:
-    process.join(PATIENCE)
-    if process.exitcode is None:
-        process.kill()
-        pytest.fail("hangs")
-    return process.exitcode
 
 
 def test_killed_and_started_again(shapes: Path, tmp_path: Path) -> None:
