@@ -66,8 +66,8 @@ def sentence(names: Sequence[str], values: Sequence[dict[str, Any]]) -> str:
     peaks = [max(found[first], key=found[first].__getitem__) for found in levels]
     common = max(dict.fromkeys(peaks), key=peaks.count)
     return (
-        f"At the end of the network most is read linearly of {', '.join(parts)}; {first} is read "
-        f"best from {common} in {peaks.count(common)} of {len(names)} models."
+        f"At the end of the network a linear probe reads most: {', '.join(parts)}; before it, "
+        f"{first} is read best from {common} in {peaks.count(common)} of {len(names)} models."
     )
 
 
