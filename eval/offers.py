@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from eval.errors import UserError
 from eval.files import dump_json
-from eval.results import Result, changes, shelf_path
+from eval.results import SAME_CONFIDENCE, Result, changes, confidence_gap, shelf_path
 
 Held = Mapping[str, Result | str]  # path -> what is published there, or why it is no result
 
@@ -88,6 +88,8 @@ def _unlike(one: Result, other: Result) -> str:
     """What keeps two local files from being one; neither may know more than the other."""
     if what := difference(other, one):
         return what
+    if (one.confidence is None) != (other.confidence is None):
+        return "one has confidences that the other lacks"
     same = covers(one, other) and covers(other, one)
     return "" if same else "one has scores that the other lacks"
 
@@ -119,13 +121,17 @@ def difference(there: Result, here: Result) -> str:
     for name in there.samples.keys() & here.samples.keys():
         if there.samples[name] != here.samples[name]:
             return f"the samples of {name} are others"
+    if (gap := confidence_gap(there, here)) > SAME_CONFIDENCE:
+        return f"the confidences are up to {gap:.4f} off"
     return ""
 
 
 def covers(one: Result, other: Result) -> bool:
-    """Whether ``one`` has every score, and the samples, that ``other`` has."""
-    return {s.name for s in other.scores} <= {s.name for s in one.scores} and (
-        other.samples.keys() <= one.samples.keys()
+    """Whether ``one`` has every score, the samples and the confidences that ``other`` has."""
+    return (
+        {s.name for s in other.scores} <= {s.name for s in one.scores}
+        and other.samples.keys() <= one.samples.keys()
+        and (one.confidence is not None or other.confidence is None)
     )
 
 

@@ -72,7 +72,7 @@ def _objection(path: str, new: Result | str, old: Result | str | None) -> str:
     if what := difference(old, new):
         hint = "whoever wants that pushes it with --direct --replace"
         return f"is on main already and {what} ('there' is main); {hint}"
-    return "" if covers(new, old) else "would drop scores or samples that main holds"
+    return "" if covers(new, old) else "would drop scores, samples or confidences of main"
 
 
 def _base(api: HfApi, repo: str, ref: str, name: str) -> str:

@@ -32,6 +32,7 @@ from eval.results import (
     Result,
     TaskInfo,
     check_writable,
+    pack_confidence,
     read_result,
     shown,
     task_label,
@@ -65,7 +66,7 @@ class Request:
     device: str | None = None
     precision: str | None = None
     batch_size: int | None = None
-    keep_model: bool = False  # of detection: the trained detector, beside its result
+    keep_model: bool = False  # of detection and finetune: what was trained, beside its result
 
 
 @dataclass(frozen=True)
@@ -207,7 +208,8 @@ def _cell(
         return Cell(model, task, protocol, settings, path, False)
     settings, done = _merged(held, settings)
     cell = Cell(model, task, protocol, settings, path, done)
-    if request.keep_model and task.kind == "detection" and not (cell.kept / CONFIG).is_file():
+    wanted = request.keep_model and PROTOCOLS[protocol].keeps
+    if wanted and not (cell.kept / CONFIG).is_file():
         cell = dataclasses.replace(cell, done=False)
     return cell
 
@@ -361,6 +363,7 @@ def score_cell(
         notes=notes,
         limit=task.limit,
         precision=request.precision,
+        confidence=(None if outcome.confidence is None else pack_confidence(outcome.confidence)),
     )
 
 
@@ -415,12 +418,12 @@ def _outcome(
 ) -> Outcome:
     protocol, task = PROTOCOLS[cell.protocol], cell.task
     score = protocol.load()
+    keep = cell.kept if request.keep_model and protocol.keeps else None
     if encoded is None:
         from eval.detection.data import DetectionData
         from eval.detection.setup import DetectionSetup
 
         assert isinstance(task, DetectionData)  # its kind is detection
-        keep = cell.kept if request.keep_model else None
         return score(
             DetectionSetup(
                 backbone, task, workers, precision, request.cache, request.seed, keep
@@ -432,7 +435,7 @@ def _outcome(
 
         return score(
             Setup(
-                backbone, task, encoded.bank, workers, precision, request.cache, request.seed
+                backbone, task, encoded.bank, workers, precision, request.cache, request.seed, keep
             ),
             cell.settings,
         )  # fmt: skip

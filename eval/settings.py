@@ -11,7 +11,7 @@ from typing import Any
 from eval import limited
 from eval.detection.schedule import schedule_named
 from eval.errors import UserError, did_you_mean
-from eval.protocols import Detection, Fewshot, Knn, Settings, protocol_named
+from eval.protocols import Settings, protocol_named
 
 # least and most of each number; of a tuple, of its members
 _BOUNDS: dict[str, tuple[float, float]] = {
@@ -32,6 +32,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "scale": (1e-3, 1),
     "views": (0, 100_000),
     "subsets": (1, 1000),
+    "last": (0, 1000),
     "precise_bn": (0, 100_000),
     "channels": (0, 4096),
     "head": (0, 65_536),
@@ -41,8 +42,17 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "sides": (16, 8192),
     "test_side": (0, 8192),
     "max_side": (0, 16_384),
+    "images": (0, 100_000_000),
+    "severities": (1, 5),
+    "steps": (1, 1_000_000),
+    "pictures": (0, 64),
+    "prior_steps": (1, 100_000),
+    "train_images": (2, 1_000_000),
+    "test_images": (2, 1_000_000),
 }
-_CHOICES = {"neck": ("fpn", "c4"), "norm": ("batch", "frozen")}
+_CHOICES = {"neck": ("fpn", "c4"), "norm": ("batch", "frozen"), "kernel": ("linear", "rbf")}
+_MAY_BE_EMPTY = ("fractions", "per_class", "sides", "layers", "prior_layers", "corruptions")
+_FREE = ("layers", "prior_layers", "corruptions")  # words that whoever uses them checks
 SMALL_GRID = {"lrs": (0.01, 0.001), "batch_sizes": (32,), "weight_decays": (1e-4,)}
 
 
@@ -63,18 +73,32 @@ def chosen(names: Sequence[str], overrides: Sequence[str]) -> dict[str, Settings
     return found
 
 
+def with_assignments(settings: Any, overrides: Sequence[str]) -> Any:
+    """A copy with each ``name=value`` changed, the value as in TOML. Raises UserError."""
+    for text in overrides:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise UserError(f"--set {text!r} is no setting; write --set name=value")
+        settings = with_setting(settings, name.strip(), _value(value), f"--set {text!r}")
+    return settings
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"x = {text}")["x"]
+    except tomllib.TOMLDecodeError:
+        return text.strip()  # a bare word is a string
+
+
 def _parsed(text: str) -> tuple[str, str, Any]:
     key, equals, value = text.partition("=")
     protocol, dot, name = key.strip().partition(".")
     if not (equals and dot and name):
         raise UserError(f"--set {text!r} is no setting; write --set finetune.epochs=10")
-    try:
-        return protocol, name, tomllib.loads(f"x = {value}")["x"]
-    except tomllib.TOMLDecodeError:
-        return protocol, name, value.strip()  # a bare word is a string
+    return protocol, name, _value(value)
 
 
-def with_setting(settings: Any, name: str, value: Any, what: str) -> Settings:
+def with_setting(settings: Any, name: str, value: Any, what: str) -> Any:
     """A copy with one setting changed. Raises UserError, beginning with ``what``."""
     hints = typing.get_type_hints(type(settings))
     if name not in hints:
@@ -100,12 +124,12 @@ def with_setting(settings: Any, name: str, value: Any, what: str) -> Settings:
             subject = what if what.startswith("--") and " " not in what else f"{what}: {name}"
             raise UserError(f"{subject} must be {bound}, got {one:g}")
         values.append(one)
-    if many and not values and name not in ("fractions", "per_class", "sides"):
+    if many and not values and name not in _MAY_BE_EMPTY:
         raise UserError(f"{what}: {name} needs at least one value")
     if name == "scale" and (len(values) != 2 or values[0] > values[1]):
         raise UserError(f"{what}: scale takes two values, the smaller first")
     changed: Any = dataclasses.replace(settings, **{name: tuple(values) if many else values[0]})
-    if not isinstance(changed, Fewshot | Knn | Detection):
+    if hasattr(changed, "fractions"):
         limited.check(changed.fractions, changed.per_class, changed.subsets)
     return changed
 
@@ -116,5 +140,5 @@ def _check_word(name: str, value: str, what: str) -> None:
             schedule_named(value)
         except UserError as why:
             raise UserError(f"{what}: {why}") from None
-    elif value not in _CHOICES[name]:
+    elif name not in _FREE and value not in _CHOICES[name]:
         raise UserError(f"{what}: {name} must be one of {', '.join(_CHOICES[name])}, not {value!r}")

@@ -11,7 +11,7 @@ from eval.errors import UserError
 from eval.models import load, resolve
 from eval.places import Data, HubData
 from eval.protocols import protocol_named
-from eval.results import NotAResult, Result, read_result
+from eval.results import SAME_CONFIDENCE, NotAResult, Result, confidence_gap, read_result
 from eval.run import Cell, Request, score_cell, versions
 from eval.tasks import SUBSET, TASKS
 
@@ -114,6 +114,9 @@ def _score_differences(old: Result, new: Result) -> list[str]:
     for name, samples in old.samples.items():
         if name not in new.samples or new.samples[name].correct != samples.correct:
             out.append(f"{name}: other episodes or images are answered right")
+    gap = confidence_gap(old, new)  # results of earlier versions have none
+    if gap > SAME_CONFIDENCE:
+        out.append(f"confidence: up to {gap:.4f} off at an image")
     return out
 
 

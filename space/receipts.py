@@ -26,7 +26,7 @@ class Receipt:
 def receipt(root: Path, path: str) -> Receipt:
     """Raises UserError where the file is gone since the table was made."""
     result = read(root, path)
-    content = result.model_dump(mode="json", exclude={"samples"})
+    content = result.model_dump(mode="json", exclude={"samples", "confidence"})
     title = f"{result.model.id} on {result.task.name}, {result.protocol.name}"
     return Receipt(title, content, command(result))
 

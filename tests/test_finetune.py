@@ -39,7 +39,7 @@ from eval.protocols.finetune import score
 from eval.protocols.trained import Answer, Point, Setup, milestones
 from eval.workers import Workers
 from tests.children import FORKS, PATIENCE, finish, join_two, start
-from tests.conftest import make_task, refusal, write_parquet
+from tests.conftest import Cli, make_task, refusal, write_parquet
 
 PRELOAD = [__name__, "timm", "accelerate", "eval.finetune.grid", "torchvision"]
 CHANCE = 1 / 4
@@ -237,6 +237,118 @@ def test_one_point_needs_no_tuning(setup: Setup) -> None:
     assert details["images_seen"] == 3 * 48
     assert details["validation_top1"] is None
     assert details["points"][0]["end"] == "not tuned"
+
+
+# ---- the last stages alone
+
+
+def trained(setup: Setup, last: int, epochs: int = 2) -> Training:
+    """With momentum and weight decay, of which nothing frozen may have any."""
+    images = TrainImages(setup, (0.2, 1.0))
+    training = Training(
+        setup, images, Point(0.05, 16, 1e-2), everything(setup), epochs, 0.9, last=last
+    )
+    state = State(setup.cache, "apart", 1, setup.workers)
+    training.run(epochs, state, "one", tqdm(disable=True))
+    return training
+
+
+@pytest.mark.parametrize(
+    ("model", "last", "free"),
+    [
+        ("random:test_resnet", 1, "layer4"),
+        ("random:test_resnet", 4, "layer1 layer2 layer3 layer4"),
+        ("random:test_vit", 2, "blocks.4 blocks.5 norm"),
+        # A stage begins where the one before ends, whatever timm names of it.
+        ("random:test_efficientnet", 1, "blocks.4 conv_head bn2"),
+        ("random:test_nfnet", 1, "stages.3 final_conv"),
+        ("random:test_convnext", 1, "stages.3 head"),
+    ],
+)
+def test_what_is_frozen_stays(model: str, last: int, free: str, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    backbone = load(resolve(model, cache, img_size=32))
+    setup = dataclasses.replace(make_setup(write_task(tmp_path), cache), backbone=backbone)
+    training = trained(setup, last)
+    net = training.net
+    before = setup.backbone.net.state_dict()
+    starts = tuple(f"net.{name}." for name in free.split())
+    weights = dict(net.backbone.named_parameters())
+    for name, now in net.backbone.state_dict().items():
+        if not name.startswith(starts):
+            assert torch.equal(now, before[name]), name
+        elif name in weights and weights[name].grad is not None:
+            assert not torch.equal(now, before[name]), name
+    moved = {n for n, p in weights.items() if p.requires_grad}
+    assert moved == {n for n in weights if n.startswith(starts)}
+    frozen = [p for p in weights.values() if not p.requires_grad]
+    assert frozen
+    assert all(p.grad is None and p not in training.optimiser.state for p in frozen)
+    statistics = {n for n, b in net.backbone.named_buffers() if n.endswith("running_var")}
+    changed = {n for n in statistics if not torch.equal(net.backbone.state_dict()[n], before[n])}
+    assert changed == {n for n in statistics if n.startswith(starts)}
+
+
+def test_dropped_paths_are_not_of_frozen_stages(tmp_path: Path) -> None:
+    setup = make_setup(write_task(tmp_path), tmp_path / "cache", "random:test_vit")
+    net = finetune_train.Classifier(setup.backbone, 4, 0, last=2).train()
+    blocks = cast(Any, net.backbone.net).blocks
+    assert [b.training for b in blocks] == [False] * 4 + [True] * 2
+    assert not any(part.training for b in blocks[:4] for part in b.modules())
+    assert all(part.training for b in blocks[4:] for part in b.modules())
+    assert not any(m.training for m in net.eval().modules())
+
+
+@pytest.mark.parametrize(("model", "stages"), [("random:test_resnet", 5), ("random:test_vit", 6)])
+def test_all_stages_are_everything(model: str, stages: int, tmp_path: Path) -> None:
+    setup = make_setup(write_task(tmp_path), tmp_path / "cache", model)
+    whole = fit(setup, SHORT, everything(setup))
+    every = fit(setup, dataclasses.replace(SHORT, last=stages), everything(setup))
+    fewer = fit(setup, dataclasses.replace(SHORT, last=1), everything(setup))
+    assert np.array_equal(whole.probability, every.probability)
+    assert not np.allclose(whole.probability, fewer.probability)
+    names = every.details.pop("free_stages")
+    assert timeless(every.details) == timeless(whole.details)
+    assert len(names) == stages
+    assert fewer.details["free_stages"] == names[-1:]
+
+
+def test_stages_that_are_not_there(setup: Setup, tmp_path: Path) -> None:
+    text = refusal(fit, setup, dataclasses.replace(SHORT, last=6), everything(setup))
+    assert "random:test_resnet has 5 stages (act1, layer1, layer2, layer3, layer4)" in text
+    assert "finetune.last is 6" in text
+    assert "use 5 at most" in text
+    cast(Any, setup.backbone.net.net).feature_info = [{"module": n} for n in ("layer4", "fc")]
+    fit(setup, dataclasses.replace(SHORT, last=2), everything(setup))
+    cast(Any, setup.backbone.net.net).feature_info = [{"module": n} for n in ("layer4", "layer1")]
+    text = refusal(fit, setup, dataclasses.replace(SHORT, last=1), everything(setup))
+    assert "no modules that follow one another" in text
+    del cast(Any, setup.backbone.net.net).feature_info
+    text = refusal(fit, setup, dataclasses.replace(SHORT, last=1), everything(setup))
+    assert "no feature_info" in text
+    assert fit(setup, SHORT, everything(setup)).details["epochs"] == 3
+
+
+def test_too_many_stages_on_the_command_line(cli: Cli, tmp_path: Path) -> None:
+    data = write_task(tmp_path)
+    command = [
+        "run", "random:test_resnet", "--task", f"parquet:{data}", "--protocol", "finetune",
+        "--grid", "small", "--img-size", "24", "--precision", "fp32",
+        "--cache", tmp_path / "c", "--results", tmp_path / "r",
+    ]  # fmt: skip
+    ran = cli(*command, "--set", "finetune.last=9")
+    assert ran.code == 2
+    assert "(act1, layer1, layer2, layer3, layer4)" in ran.err
+    ran = cli(*command, "--set", "finetune.last=-1")
+    assert ran.code == 2
+    assert "last must be at least 0" in ran.err
+    short = ["finetune.last=1", "finetune.lrs=[0.05]", "finetune.epochs=1"]
+    ran = cli(*command, "--set", *short)
+    assert ran.code == 0, ran.err
+    assert "last=1" in ran.out
+    (file,) = (tmp_path / "r").rglob("*.json")
+    assert "last=1" in file.name
+    assert json.loads(file.read_text())["details"]["free_stages"] == ["layer4"]
 
 
 # ---- batches
@@ -507,12 +619,14 @@ def test_killed_and_started_again(tmp_path: Path) -> None:
     assert sorted(p.name for p in folder.iterdir()) == ["answer.npy", "points.json"]
 
 
-@pytest.mark.parametrize("halving", [False, True])
+@pytest.mark.parametrize(("halving", "last"), [(False, 0), (True, 0), (False, 2)])
 def test_no_step_is_taken_twice(
-    setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, halving: bool
+    setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, halving: bool, last: int
 ) -> None:
     """Stopped every few steps, wherever that is, all runs together take those of one."""
-    settings = dataclasses.replace(SHORT, lrs=(0.05, 0.02), tune_epochs=3, halving=halving)
+    settings = dataclasses.replace(
+        SHORT, lrs=(0.05, 0.02), tune_epochs=3, halving=halving, last=last
+    )
     steps = [0]
     plain = Training.gradients
 
@@ -571,12 +685,13 @@ def test_the_key_names_what_matters(setup: Setup) -> None:
     others = {
         key(setup, SHORT, rows),
         key(setup, dataclasses.replace(SHORT, epochs=4), rows),
+        key(setup, dataclasses.replace(SHORT, last=1), rows),
         key(setup, SHORT, rows[1:]),
         key(dataclasses.replace(setup, seed=1), SHORT, rows),
         key(dataclasses.replace(setup, precision=Precision()), SHORT, rows),
         key(dataclasses.replace(setup, backbone=other_weights(setup.backbone)), SHORT, rows),
     }
-    assert len(others) == 6
+    assert len(others) == 7
 
 
 def other_weights(backbone: Backbone) -> Backbone:

@@ -18,6 +18,8 @@ from tqdm import tqdm
 from eval.data import take
 from eval.errors import TooFew, UserError
 from eval.finetune.images import EvalImages, TrainImages, batches_of
+from eval.finetune.kept import Keeper
+from eval.finetune.stages import free_stages
 from eval.finetune.state import Known, Record, State, key, locked
 from eval.finetune.train import Diverged, Training
 from eval.protocols import Finetune
@@ -26,24 +28,31 @@ from eval.protocols.validation import held_out
 from eval.steps import OutOfMemory, own_random
 
 
-def fit(setup: Setup, settings: Finetune, rows: NDArray[np.int64]) -> Answer:
+def fit(
+    setup: Setup, settings: Finetune, rows: NDArray[np.int64], keeper: Keeper | None = None
+) -> Answer:
     """Tune on ``rows`` of train (canonical, ascending), retrain, answer every test image.
 
-    Raises UserError where nothing can be held out, all points diverge, memory runs out twice or an
-    image cannot be read.
+    A ``keeper`` is given the network that answers. If it is asked for after the answer was found,
+    that network alone is trained again. Raises UserError where nothing can be held out, all points
+    diverge, memory runs out twice, an image cannot be read, the network has not the stages that
+    are to train or it cannot be kept.
     """
     digest = key(setup, settings, rows)
     with locked(setup.cache, digest, setup.workers), own_random(setup.workers.device):
-        return _Fit(setup, settings, rows, digest).answer()
+        return _Fit(setup, settings, rows, digest, keeper).answer()
 
 
 class _Fit:
     """One fine-tuning: what is known of its grid, and the trainings that find out more."""
 
     def __init__(
-        self, setup: Setup, settings: Finetune, rows: NDArray[np.int64], digest: str
-    ) -> None:
+        self, setup: Setup, settings: Finetune, rows: NDArray[np.int64], digest: str,
+        keeper: Keeper | None,
+    ) -> None:  # fmt: skip
         self.setup, self.settings, self.rows = setup, settings, rows
+        self.free = free_stages(setup.backbone, settings.last)
+        self.keeper = keeper if keeper is not None and keeper.wants(digest) else None
         self.grid = points(settings)
         self.state = State(setup.cache, digest, len(self.grid), setup.workers)
         self.tuned, self.held = self._halves()
@@ -78,7 +87,9 @@ class _Fit:
 
     def answer(self) -> Answer:
         workers = self.setup.workers
-        logits = workers.broadcast(self.state.answer() if workers.main else None)
+        # An answer on disk has no network to keep any more.
+        known = workers.main and self.keeper is None
+        logits = workers.broadcast(self.state.answer() if known else None)
         if logits is None:
             self.images = TrainImages(self.setup, self.settings.scale)
             self.bar = tqdm(
@@ -174,6 +185,8 @@ class _Fit:
                 continue
             self.known.answered, self.known.loss = index, training.where.last
             self.known.images, self.known.seconds = training.where.images, training.where.seconds
+            if self.keeper is not None:
+                self.keeper.keep(training.net)
             return logits
         raise self._all_diverged("on all training images")
 
@@ -184,7 +197,7 @@ class _Fit:
         while True:
             training = Training(
                 self.setup, self.images, self.grid[index], rows, epochs, self.settings.momentum,
-                self.known.micro_batch,
+                self.known.micro_batch, self.settings.last,
             )  # fmt: skip
             what = "last" if rows is self.rows else f"{index + 1}/{len(self.grid)}"
             self.bar.set_description_str(f"finetune {self.setup.task.name}, training {what}")
@@ -264,6 +277,7 @@ class _Fit:
         record = known.points[known.answered]
         top1 = record.top1.get(str(settings.tune_epochs))
         return {
+            **({"free_stages": list(self.free)} if self.free else {}),
             "chosen": dataclasses.asdict(best),
             "validation_top1": None if top1 is None else round(top1, 6),
             "points": [

@@ -78,6 +78,8 @@ def key(setup: Setup, settings: Any, rows: NDArray[np.int64]) -> str:
     asked = dataclasses.asdict(settings)
     for name in ("fractions", "per_class", "subsets"):
         asked.pop(name, None)
+    if not asked.get("last"):  # as before there was that setting
+        asked.pop("last", None)
     model = setup.backbone.resolved
     facts = {
         "version": VERSION,

@@ -28,6 +28,7 @@ from tqdm import tqdm
 from eval.augment import Crops
 from eval.encode import normalised
 from eval.finetune.images import EvalImages, TrainImages, batches_of, draw_seed, share_of
+from eval.finetune.stages import frozen
 from eval.finetune.state import State, Where
 from eval.models import Backbone
 from eval.protocols.trained import Point, Setup, rate
@@ -45,14 +46,32 @@ class Diverged(Exception):
 class Classifier(nn.Module):
     """Backbone, BatchNorm with affine, linear layer: images [B, 3, H, W] -> logits [B, C]."""
 
-    def __init__(self, backbone: Backbone, classes: int, seed: int) -> None:
-        """A copy of the backbone, which is shared with other protocols, under a new head."""
+    def __init__(self, backbone: Backbone, classes: int, seed: int, last: int = 0) -> None:
+        """A copy of the backbone, which is shared with other protocols, under a new head. All
+        parameters are to train, or those from the ``last`` stages on."""
         super().__init__()
         self.backbone = copy.deepcopy(backbone.net)
         self.norm = nn.BatchNorm1d(backbone.dim)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.linear = nn.Linear(backbone.dim, classes)
+        inner = self.backbone.net
+        assert isinstance(inner, nn.Module)
+        self.frozen = frozen(inner, last)
+        self.requires_grad_(True)
+        for parameter in self.frozen.parameters:
+            parameter.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Classifier:
+        """What is frozen is never in train mode: BatchNorm's statistics stay, nothing drops."""
+        super().train(mode)
+        for module in self.frozen.modules:
+            module.eval()
+        return self
+
+    def statistics(self) -> nn.Module:
+        """The modules with running statistics that move, while the network is in train mode."""
+        return nn.ModuleList(m for m in self.modules() if m.training and hasattr(m, "running_mean"))
 
     def forward(self, images: Tensor, half: bool = False) -> Tensor:
         with torch.autocast(images.device.type, torch.bfloat16, enabled=half):
@@ -72,9 +91,10 @@ class Training:
         epochs: int,
         momentum: float,
         micro_batch: int | None = None,
+        last: int = 0,
     ) -> None:
         """``epochs`` are those of the schedule; ``micro_batch`` the most images that a process
-        takes at once."""
+        takes at once; ``last`` the stages that train, 0 for all."""
         self.setup, self.images, self.point = setup, images, point
         self.rows, self.epochs = rows, epochs
         workers = setup.workers
@@ -84,12 +104,12 @@ class Training:
         self._layout = (
             torch.channels_last if setup.precision.channels_last else torch.contiguous_format
         )
-        net = Classifier(setup.backbone, len(setup.task.classes), setup.seed)
-        net.requires_grad_(True).train()
+        net = Classifier(setup.backbone, len(setup.task.classes), setup.seed, last).train()
         # Parameters keep their values: only the order in memory changes.
         self.net: Classifier = net.to(workers.device).to(memory_format=self._layout)
+        free = [p for p in self.net.parameters() if p.requires_grad]
         self.optimiser = torch.optim.SGD(
-            self.net.parameters(), point.lr, momentum=momentum, weight_decay=point.weight_decay
+            free, point.lr, momentum=momentum, weight_decay=point.weight_decay
         )
         self.where = Where()
         self._unread: list[Tensor] = []  # losses that are still on the device
@@ -134,7 +154,7 @@ class Training:
                 if due:
                     self.save(state, name)
             self._read_losses()
-            average_statistics(self.setup.workers, self.net)
+            average_statistics(self.setup.workers, self.net.statistics())
             where.epoch, where.step = where.epoch + 1, 0
             where.last, where.loss = where.loss / max(trained, 1), 0.0
             bar.set_postfix_str(f"epoch {where.epoch}/{self.epochs}, loss {where.last:.3f}")
@@ -189,7 +209,7 @@ class Training:
 
     def save(self, state: State, name: str) -> None:
         self._read_losses()
-        average_statistics(self.setup.workers, self.net)
+        average_statistics(self.setup.workers, self.net.statistics())
         start = time.perf_counter()
         state.save(name, self.where, self.net, self.optimiser)
         self._saved = time.perf_counter()

@@ -84,6 +84,7 @@ class Finetune(Trained):
     the head is BatchNorm (affine) and a linear layer."""
 
     halving: bool = False  # stop the worse half of the grid early, twice
+    last: int = 0  # stages that train, counted from the end; 0: all
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,7 @@ class Protocol:
     trains: bool = False  # score(setup, settings), on every process; else score(bank, ...), on one
     default: bool = True  # part of a run that names no protocol
     kind: Kind = "classification"  # of the tasks that it scores
+    keeps: bool = False  # setup.keep names the folder for what it trained, where that is asked for
 
     def load(self) -> Callable[..., Outcome]:
         return importlib.import_module(f"eval.protocols.{self.name.replace('-', '_')}").score
@@ -156,6 +158,7 @@ PROTOCOLS: dict[str, Protocol] = {
             "the study's full-network transfer: everything trains, grid tuned on part of train",
             trains=True,
             default=False,
+            keeps=True,
         ),
         Protocol(
             "detection",
@@ -165,6 +168,7 @@ PROTOCOLS: dict[str, Protocol] = {
             "rules, and by PASCAL VOC's where the set is theirs",
             trains=True,
             kind="detection",
+            keeps=True,
         ),
     )
 }

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.finetune.grid import fit as finetuned
+from eval.finetune.kept import Keeper
 from eval.finetune.state import forget_answer, key
 from eval.protocols import Finetune, trained
 from eval.protocols.outcome import Outcome
@@ -18,8 +19,10 @@ def score(setup: Setup, settings: Finetune) -> Outcome:
     digests: list[str] = []
 
     def fit(setup: Setup, settings: Finetune, rows: NDArray[np.int64]) -> Answer:
+        whole = not digests  # all of train comes first; no network of its parts is kept
         digests.append(key(setup, settings, rows))
-        return finetuned(setup, settings, rows)
+        keeper = Keeper(setup, settings, setup.keep) if setup.keep and whole else None
+        return finetuned(setup, settings, rows, keeper)
 
     out = trained.score(setup, settings, fit)
     if setup.workers.main:

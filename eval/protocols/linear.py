@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from eval.bank import FeatureBank
 from eval.data import TaskData, take
@@ -16,7 +19,7 @@ from eval.protocols import Linear
 from eval.protocols.outcome import Outcome
 from eval.protocols.trained import Answer, outcome
 from eval.protocols.validation import held_out
-from eval.solvers.logistic import fit, search_c, standardise
+from eval.solvers.logistic import LinearModel, fit, search_c, standardise
 
 # The search stops early by design; the one fit that is reported gets the time it needs.
 MAX_ITERATIONS = 1000
@@ -36,6 +39,21 @@ def _steady_sums(values: int) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+@dataclass(frozen=True)
+class Head:
+    """A linear classifier of standardised features."""
+
+    model: LinearModel
+    mean: Tensor  # [D]
+    scale: Tensor  # [D]
+
+    def probability(self, features: Tensor) -> NDArray[np.float64]:
+        """[N, C] of features [N, D]."""
+        with _steady_sums(features.numel()):
+            logits = self.model.logits((features - self.mean) / self.scale)
+            return logits.double().softmax(1).numpy()
+
+
 def score(bank: FeatureBank, task: TaskData, settings: Linear, seed: int) -> Outcome:
     """Choose C on a stratified part of train, refit on all of train, score once on test.
 
@@ -43,15 +61,27 @@ def score(bank: FeatureBank, task: TaskData, settings: Linear, seed: int) -> Out
     """
 
     def fit_rows(rows: NDArray[np.int64]) -> Answer:
-        return _fit(bank, task, settings, seed, rows)
+        head, details = _fit(bank, task, settings, seed, rows)
+        notes = []
+        if not head.model.converged:
+            notes.append(
+                f"the final fit stopped after {head.model.iterations} iterations, unconverged"
+            )
+        return Answer(head.probability(bank.test[0]), details, notes)
 
     with _steady_sums(bank.features.numel()):
         return outcome(fit_rows, task, settings, seed)
 
 
+def fit_head(bank: FeatureBank, task: TaskData, seed: int = 0) -> Head:
+    """The classifier that ``score`` fits on all of train, by its default settings."""
+    with _steady_sums(bank.features.numel()):
+        return _fit(bank, task, Linear(), seed, np.arange(len(task.train)))[0]
+
+
 def _fit(
     bank: FeatureBank, task: TaskData, settings: Linear, seed: int, rows: NDArray[np.int64]
-) -> Answer:
+) -> tuple[Head, dict[str, Any]]:
     x, y = (part[rows] if len(rows) < len(part) else part for part in bank.train)
     part = dataclasses.replace(task, train=take(task.train, rows))
     classes = len(task.classes)
@@ -63,14 +93,10 @@ def _fit(
     mean, scale = standardise(x)
     x_all = (x - mean) / scale
     model = fit(x_all, y, classes, search.best_c, init=search.model, max_iter=MAX_ITERATIONS)
-    probability = model.logits((bank.test[0] - mean) / scale).double().softmax(1)
     details = {
         "c": search.best_c,
         "validation_top1": [[c, round(v, 6)] for c, v in search.tried],
         "converged": model.converged,
         "iterations": model.iterations,
     }
-    notes = []
-    if not model.converged:
-        notes.append(f"the final fit stopped after {model.iterations} iterations, unconverged")
-    return Answer(probability.numpy(), details, notes)
+    return Head(model, mean, scale), details

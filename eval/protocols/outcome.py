@@ -17,7 +17,8 @@ class Outcome:
     """Scores, the samples paired tests need, and what was found on the way.
 
     ``predictions`` are [N_test] classes, in canonical order, behind the main score of a protocol
-    that answers each test image once. Result files do not keep them.
+    that answers each test image once. Result files do not keep them. ``confidence`` are [N_test]
+    the probabilities of these answers, where there are any; result files keep them.
     """
 
     scores: list[Score] = field(default_factory=list)
@@ -26,6 +27,7 @@ class Outcome:
     notes: list[str] = field(default_factory=list)
     fit_seconds: float = 0.0
     predictions: NDArray[np.int64] | None = None
+    confidence: NDArray[np.float64] | None = None
 
     def add(self, name: str, interval: Interval, n: int) -> None:
         """A score over n units (episodes or test images)."""

@@ -40,6 +40,7 @@ class Setup:
     precision: Precision
     cache: Path
     seed: int
+    keep: Path | None = None  # folder for the trained network, of a protocol that keeps it
 
 
 @dataclass(frozen=True)
@@ -129,9 +130,10 @@ def describe(
 ) -> None:
     """Top-1, mean per-class accuracy, ECE and NLL with intervals over the test images."""
     correct = probability.argmax(1) == labels
+    out.confidence = probability.max(1)
     n = len(labels)
     out.add("top1", stats.accuracy(correct, seed), n)
     out.add_image_samples("top1", correct)
     out.add("mean_per_class", stats.mean_per_class(correct, labels, seed), n)
-    out.add("ece", stats.expected_calibration_error(probability.max(1), correct, seed), n)
+    out.add("ece", stats.expected_calibration_error(out.confidence, correct, seed), n)
     out.add("nll", stats.negative_log_likelihood(probability[np.arange(n), labels], seed), n)
