@@ -6,14 +6,17 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from eval.analysis.plots import saved
 from eval.board import model_label, setting_label
 from eval.errors import UserError
-from eval.files import atomic_file
 from eval.results import Result, task_label
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -76,16 +79,19 @@ def draw(found: Sequence[Curve], path: Path) -> Path:
             "no result here has parts of train; make some with `transfer-eval run --protocol "
             "linear --train-fraction 0.01 0.1 0.25 0.5 1`"
         )
-    if path.suffix not in (".png", ".svg"):
-        raise UserError(f"--out {str(path)!r} must end in .png or .svg")
+    return saved(figure(found), path)
+
+
+def figure(found: Sequence[Curve]) -> Figure:
+    """One or more curves, a panel a data set and protocol."""
     from matplotlib.figure import Figure  # no pyplot: no window, no state
 
     panels = list(dict.fromkeys((c.task, c.protocol, c.setting) for c in found))
     models = list(dict.fromkeys(c.model for c in found))
     columns = min(3, math.ceil(len(panels) ** 0.5)) if len(panels) > 3 else len(panels)
     lines = -(-len(panels) // columns)
-    figure = Figure(figsize=(4.2 * columns, 3.2 * lines + 0.2 * len(models)), dpi=130)
-    axes = figure.subplots(lines, columns, squeeze=False)
+    drawn = Figure(figsize=(4.2 * columns, 3.2 * lines + 0.2 * len(models)), dpi=130)
+    axes = drawn.subplots(lines, columns, squeeze=False)
     for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)
     for axis, panel in zip(axes.flat, panels, strict=False):
@@ -107,10 +113,8 @@ def draw(found: Sequence[Curve], path: Path) -> Path:
         axis.set_ylabel("top-1, %", fontsize=9)
         axis.tick_params(labelsize=8)
         axis.grid(alpha=0.25)
-    handles = [figure.axes[0].plot([], [], "o-", ms=3, color=f"C{i % 10}")[0]
+    handles = [drawn.axes[0].plot([], [], "o-", ms=3, color=f"C{i % 10}")[0]
                for i in range(len(models))]  # fmt: skip
-    figure.legend(handles, models, loc="lower center", fontsize=8, frameon=False)
-    figure.tight_layout(rect=(0, 0.2 * (len(models) + 0.5) / figure.get_figheight(), 1, 1))
-    with atomic_file(path) as file:
-        figure.savefig(file, format=path.suffix[1:])
-    return path
+    drawn.legend(handles, models, loc="lower center", fontsize=8, frameon=False)
+    drawn.tight_layout(rect=(0, 0.2 * (len(models) + 0.5) / drawn.get_figheight(), 1, 1))
+    return drawn

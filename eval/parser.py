@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from eval.analysis import ANALYSES
 from eval.cli import Parser
 
 COMMANDS = {
@@ -17,9 +18,12 @@ COMMANDS = {
     "list": "tasks, suites, protocols or models that can be named",
     "leaderboard": "boards of all results in a directory or a data set repository of the Hub",
     "curves": "plot accuracy against the number of training images (--train-fraction)",
+    "reliability": "plot how often answers of a confidence are right (linear, finetune)",
     "compare": "two models on the same episodes and images, with paired tests",
     "cka": "how alike the layers of two models are (centred kernel alignment)",
-    "analyze": "look into the features of models: profile, geometry or predictors",
+    "analyze": "why do models transfer: profile, geometry, robustness, reconstruction, predictors",
+    "recommend": "which models to try first on a data set, and how good that advice has been",
+    "report": "results and findings as one page that prints well and needs nothing beside it",
     "verify": "run one result again and say equal, or what differs",
     "detect": "draw what a kept detector finds in pictures of yours",
     "prepare": "official downloads of a declared data set -> Parquet that every run can use",
@@ -53,6 +57,10 @@ DETECT_EXAMPLE = """example:
   transfer-eval run zoo:NAME --task bccd --data DATA --schedule short:600 --keep-model
   transfer-eval detect results/zoo-NAME/REVISION/bccd.detection@schedule=short-600.model photo.jpg
 """
+RELIABILITY_EXAMPLE = """examples:
+  transfer-eval run zoo:all --task eurosat dtd --data DATA --protocol linear
+  transfer-eval reliability --task eurosat --out reliability.svg
+"""
 CKA_EXAMPLE = """example:
   transfer-eval cka zoo:NAME random:resnet18 --task eurosat --data DATA --img-size 64 --out map.png
 """
@@ -60,6 +68,14 @@ ANALYZE_EXAMPLE = """examples:
   transfer-eval analyze profile zoo:all random:resnet18 --img-size 64 --out profile.png
   transfer-eval analyze geometry zoo:all --task dtd --data DATA
   transfer-eval analyze predictors zoo:all random:resnet18 --task imagefolder:photos
+"""
+RECOMMEND_EXAMPLE = """example:
+  transfer-eval recommend --task imagefolder:photos
+  transfer-eval recommend zoo:all resnet50.a1_in1k --task csv:FILE?image=path&label=class
+"""
+REPORT_EXAMPLES = """examples:
+  transfer-eval report results --out report.html
+  transfer-eval report hub:ORG/results results --title "Our models, spring"
 """
 CHECK_EXAMPLE = """a task file, say flowers.toml:
   name = "my-flowers"
@@ -107,6 +123,18 @@ def build_parser() -> Parser:
     curves.add_argument(
         "--out", type=Path, default=Path("curves.png"), metavar="FILE", help=".png or .svg"
     )
+    reliability = command("reliability", RELIABILITY_EXAMPLE)
+    _add_shelf(reliability)
+    reliability.add_argument("--task", nargs="+", action="extend", metavar="T", help="only these")
+    reliability.add_argument(
+        "--protocol", nargs="+", action="extend", metavar="P", help="only these protocols"
+    )
+    reliability.add_argument(
+        "--model", nargs="+", action="extend", metavar="M", help="only these models"
+    )
+    reliability.add_argument(
+        "--out", type=Path, default=Path("reliability.png"), metavar="FILE", help=".png or .svg"
+    )
     compare = command("compare")
     compare.add_argument("model_a", metavar="MODEL_A")
     compare.add_argument("model_b", metavar="MODEL_B")
@@ -115,28 +143,41 @@ def build_parser() -> Parser:
     cka.add_argument("model_a", metavar="MODEL_A")
     cka.add_argument("model_b", metavar="MODEL_B", help="the same again: a model with itself")
     cka.add_argument("--task", required=True, metavar="T", help="whose images are looked at")
-    cka.add_argument("--data", metavar="DIR", help="as for run")
     cka.add_argument("--kernel", default="linear", metavar="K", help="linear (default) or rbf")
     cka.add_argument("--layers", nargs="+", action="extend", metavar="L", help="default: all")
     cka.add_argument("--images", type=int, metavar="N", help="at most so many (default: all)")
-    cka.add_argument("--img-size", type=int, metavar="PX", help="override the models' own")
-    cka.add_argument("--device", help="cpu, cuda or mps (default: the fastest there is)")
-    cka.add_argument("--out", type=Path, metavar="FILE", help="also draw the map: .png or .svg")
-    _add_results(cka)
-    _add_cache(cka)
+    cka.add_argument(
+        "--spatial", action="store_true", help="compare maps place by place, not their averages"
+    )
+    _add_analysis(cka)
     analyze = command("analyze", ANALYZE_EXAMPLE)
-    analyze.add_argument("name", metavar="NAME", help="profile, geometry or predictors")
+    analyze.add_argument("name", metavar="NAME", help=", ".join(ANALYSES))
     analyze.add_argument("models", nargs="+", metavar="MODEL", help="as for run")
     analyze.add_argument(
         "--task", nargs="+", action="extend", metavar="T",
-        help="profile: any number (default: the drawn tasks of mini); else one",
+        help="one or more, as for run (profile: the drawn tasks of mini)",
     )  # fmt: skip
-    analyze.add_argument("--out", type=Path, metavar="FILE", help="profile: .png or .svg")
-    analyze.add_argument("--data", metavar="DIR", help="as for run")
-    analyze.add_argument("--img-size", type=int, metavar="PX", help="override the models' own")
-    analyze.add_argument("--device", help="cpu, cuda or mps (default: the fastest there is)")
-    _add_results(analyze)
-    _add_cache(analyze)
+    analyze.add_argument(
+        "--set", nargs="+", action="extend", metavar="NAME=V",
+        help="a setting of the analysis, for example severities=[1,5]",
+    )  # fmt: skip
+    _add_analysis(analyze)
+    recommend = command("recommend", RECOMMEND_EXAMPLE)
+    _add_models(recommend, "default: zoo:all")
+    recommend.add_argument("--task", required=True, metavar="T", help="your data, as for run")
+    recommend.add_argument(
+        "--by", default="log_me", metavar="P", help="log_me (default), shrunk_h_score, "
+        "trans_rate or centroid",
+    )  # fmt: skip
+    _add_analysis(recommend, picture=False)
+    report = command("report", REPORT_EXAMPLES)
+    report.add_argument(
+        "places", nargs="+", metavar="RESULTS_DIR", help="directories, or hub:ORG/NAME[@rev]"
+    )
+    report.add_argument(
+        "--out", type=Path, default=Path("report.html"), metavar="FILE", help=".html"
+    )
+    report.add_argument("--title", metavar="TEXT", help="what stands at the top")
     verify = command("verify")
     verify.add_argument("result", type=Path, metavar="RESULT.json")
     verify.add_argument(
@@ -214,17 +255,22 @@ def build_parser() -> Parser:
 
 
 def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "models", nargs="*", metavar="MODEL",
-        help="hf-hub:org/name[@rev], local-dir:PATH, zoo:NAME, zoo:all, random:ARCH or a timm name",
-    )  # fmt: skip
+    _add_models(
+        parser,
+        "hf-hub:org/name[@rev], local-dir:PATH, zoo:NAME, zoo:all, random:ARCH or a timm name",
+    )
+    _add_choices(parser)
+
+
+def _add_models(parser: argparse.ArgumentParser, what: str) -> None:
+    """Models one by one, or by a search of the Hub."""
+    parser.add_argument("models", nargs="*", metavar="MODEL", help=what)
     parser.add_argument("--author", metavar="ORG", help="all models of an author of the Hub")
     parser.add_argument("--collection", metavar="C", help="all models of a collection of the Hub")
     parser.add_argument(
         "--filter", nargs="+", action="extend", metavar="TAG",
         help="models of the Hub with all these tags, for example objective:supcon",
     )  # fmt: skip
-    _add_choices(parser)
 
 
 def _add_choices(parser: argparse.ArgumentParser) -> None:
@@ -252,8 +298,9 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
         help="detection: voc-24k, coco-1x, coco-2x or short:N (default: the task's)",
     )  # fmt: skip
     parser.add_argument(
-        "--keep-model", action="store_true", help="detection: the detector, beside its result"
-    )
+        "--keep-model", action="store_true",
+        help="detection: the detector, finetune: the network for timm, beside its result",
+    )  # fmt: skip
     parser.add_argument("--grid", choices=("full", "small"), help="of linear-sgd and finetune")
     parser.add_argument("--views", type=int, metavar="V", help="linear-sgd: cached views an image")
     parser.add_argument(
@@ -280,6 +327,18 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--batch-size", type=int, metavar="B", help="images a forward pass")
     parser.add_argument("--debug", action="store_true", help="tracebacks of failed cells")
+    _add_cache(parser)
+
+
+def _add_analysis(parser: argparse.ArgumentParser, *, picture: bool = True) -> None:
+    """What all analyses take."""
+    if picture:
+        parser.add_argument("--out", type=Path, metavar="FILE", help="also draw it: .png or .svg")
+    parser.add_argument("--data", metavar="DIR", help="as for run")
+    parser.add_argument("--img-size", type=int, metavar="PX", help="override the models' own")
+    parser.add_argument("--device", help="cpu, cuda or mps (default: the fastest there is)")
+    parser.add_argument("--seed", type=int, default=0, help="of what is drawn")
+    _add_results(parser)
     _add_cache(parser)
 
 

@@ -1,1 +1,144 @@
-"""Why do some representations transfer better? Measures on features, pure."""
+"""Why do some representations transfer better? The analyses by name: declared facts, no torch.
+
+An analysis is a frozen settings class and a module that is imported when it is first needed. Each
+such module has the same four functions: ``run(study, settings)`` measures and gives plain data,
+and ``sentence``, ``table`` and ``figure`` show a stored finding in words, lines and a picture.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from eval.errors import UserError, did_you_mean
+from eval.mini import FACTOR_TASKS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from eval.analysis.finding import Finding
+    from eval.analysis.study import Study
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """CKA of each layer of one model with each of another."""
+
+    kernel: str = "linear"  # or rbf
+    images: int = 0  # at most so many; 0: all
+    layers: tuple[str, ...] = ()  # these alone
+    spatial: bool = False  # maps are compared place by place, not averaged over space
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A linear probe on every layer."""
+
+    layers: tuple[str, ...] = ()
+    spatial: bool = False  # probes see where in the image something is
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Class separation, dimension, uniformity and collapse in every layer."""
+
+    layers: tuple[str, ...] = ()
+    images: int = 5000  # of a part that are looked at: the rank needs a full decomposition
+
+
+@dataclass(frozen=True)
+class Predictors:
+    """Cheap predictors of transfer; there is nothing to set."""
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """Corrupted test images under a linear head that was fitted on clean ones."""
+
+    corruptions: tuple[str, ...] = ()  # empty: all 15
+    severities: tuple[int, ...] = (1, 2, 3, 4, 5)
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """Pixels from features: a decoder trained for each layer, and single images by a deep image
+    prior (Ulyanov et al. 2018)."""
+
+    layers: tuple[str, ...] = ()
+    steps: int = 400  # of a decoder's training
+    train_images: int = 1000  # at most, the first in canonical order; so for test_images
+    test_images: int = 500
+    pictures: int = 3  # test images that are shown, and also inverted one by one
+    prior_steps: int = 300  # of such an inversion
+    prior_layers: tuple[str, ...] = ()  # shown and inverted; empty: a middle and the last two
+
+
+class Module(Protocol):
+    """What the module of an analysis gives."""
+
+    def run(self, study: Study, settings: Any) -> dict[str, Any]:
+        """``Finding.values``; raises UserError for models or tasks that it cannot take."""
+
+    def sentence(self, finding: Finding) -> str:
+        """What the picture shows, in words."""
+
+    def table(self, finding: Finding) -> tuple[list[str], list[list[str]]]:
+        """(header, lines) of text."""
+
+    def figure(self, finding: Finding) -> Figure:
+        """The picture."""
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """``most_tasks`` None is any number; ``default_tasks`` stand where none is named."""
+
+    name: str
+    settings: type[Any]
+    module: str
+    summary: str
+    most_tasks: int | None = None
+    default_tasks: tuple[str, ...] = ()
+    most_models: int | None = None
+
+    def load(self) -> Module:
+        return importlib.import_module(f"eval.analysis.{self.module}")
+
+
+ANALYSES: dict[str, Analysis] = {
+    a.name: a
+    for a in (
+        Analysis(
+            "cka", Likeness, "likeness", "how alike the layers of two models are",
+            most_tasks=1, most_models=2,
+        ),
+        Analysis(
+            "profile", Profile, "profile",
+            "linear probes on every layer, of tasks whose semantic level is known",
+            default_tasks=tuple(FACTOR_TASKS),
+        ),
+        Analysis("geometry", Geometry, "shape", "class separation, dimension and collapse"),
+        Analysis(
+            "robustness", Robustness, "robustness",
+            "15 common corruptions at 5 severities under a linear head; calibration under shift",
+        ),
+        Analysis(
+            "reconstruction", Reconstruction, "reconstruction",
+            "how much of an image each layer still holds: PSNR and SSIM of what is rebuilt",
+            most_tasks=1,
+        ),
+        Analysis(
+            "predictors", Predictors, "forecast",
+            "LogME, H-score, TransRate and centroids: which model to try first",
+        ),
+    )
+}  # fmt: skip
+
+
+def analysis_named(name: str) -> Analysis:
+    """Raises UserError with near names for an unknown analysis."""
+    if name not in ANALYSES:
+        known = "analyses are " + ", ".join(ANALYSES)
+        raise UserError(f"unknown analysis {name!r}" + did_you_mean(name, ANALYSES, known))
+    return ANALYSES[name]

@@ -9,11 +9,19 @@ import hashlib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from eval.errors import UserError
 from eval.files import write_json
-from eval.results import ANALYSES, Environment, ModelInfo, TaskInfo, task_label
+from eval.results import (
+    ANALYSES,
+    Environment,
+    ModelInfo,
+    TaskInfo,
+    portable_model,
+    portable_task,
+    task_label,
+)
 from eval.text import slug
 
 
@@ -59,3 +67,23 @@ def write_finding(results: Path, finding: Finding) -> Path:
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from None
     return path
+
+
+def read_findings(results: Path, analysis: str = "") -> list[tuple[Path, Finding]]:
+    """Every finding under a results directory, or those of one analysis, by path; files that are
+    none are passed over (they may be of another version)."""
+    folder = results / ANALYSES / analysis
+    found = []
+    for path in sorted(folder.rglob("*.json")) if folder.is_dir() else ():
+        try:
+            found.append((path, Finding.model_validate_json(path.read_bytes())))
+        except (OSError, ValidationError):
+            continue
+    return found
+
+
+def portable(finding: Finding) -> Finding:
+    """The finding without this machine's folders, fit to be published."""
+    update = {"tasks": [portable_task(t) for t in finding.tasks],
+              "models": [portable_model(m) for m in finding.models]}  # fmt: skip
+    return finding.model_copy(update=update)

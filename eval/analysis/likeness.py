@@ -7,126 +7,53 @@ the images at its own size.
 
 from __future__ import annotations
 
-import dataclasses
-import time
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from eval.analysis import Likeness
 from eval.analysis.cka import Cka, CkaSums
 from eval.analysis.finding import Finding
-from eval.analysis.layers import Layer, layered
+from eval.analysis.study import Layered, Study
 from eval.data import TaskData
-from eval.encode import encode
 from eval.errors import UserError
-from eval.models import load, resolve
-from eval.precision import Precision
-from eval.run import environment, model_info, task_info
-from eval.workers import Workers
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from eval.bank import FeatureBank
-    from eval.models import Backbone
+    from matplotlib.figure import Figure
 
 BATCH = 256  # images behind one term of the estimate
 
 
-@dataclass(frozen=True)
-class Layered:
-    """A model's layers on the images of a task, side by side in one bank."""
+def run(study: Study, settings: Likeness) -> dict[str, Any]:
+    """Each layer of one model with each of another, or of itself where there is only one.
 
-    backbone: Backbone
-    layers: tuple[Layer, ...]
-    bank: FeatureBank
-    seconds: float  # of encoding, 0 from the cache
-
-    @property
-    def features(self) -> Tensor:
-        """[N, all], train's rows before test's."""
-        return self.bank.features
-
-    @property
-    def precision(self) -> Precision:
-        return Precision.parse(self.bank.precision)
-
-    def bank_of(self, layer: Layer) -> FeatureBank:
-        """One layer's features as a bank of its own."""
-        return dataclasses.replace(self.bank, features=layer.of(self.features).contiguous())
-
-
-def layer_bank(
-    backbone: Backbone, task: TaskData, cache: Path, workers: Workers, wanted: Sequence[str] = ()
-) -> Layered:
-    """Encode a task with all layers of a model, or find that in the cache."""
-    many, layers = layered(backbone, wanted)
-    encoded = encode(many, task, cache, workers)
-    return Layered(backbone, layers, encoded.bank, encoded.seconds)
-
-
-def cka(
-    model_a: str,
-    model_b: str,
-    task: TaskData,
-    cache: Path,
-    *,
-    kernel: str = "linear",
-    images: int | None = None,
-    layers: Sequence[str] = (),
-    img_size: int | None = None,
-    device: str | None = None,
-) -> Finding:
-    """Each layer of one model with each of another; the same string twice compares a model with
-    itself. ``images``: at most so many; ``layers``: these alone.
-
-    Raises UserError for a layer that is not there or fewer than 4 images.
+    Raises UserError for a layer that is not there, an unknown kernel or fewer than 4 images.
     """
-    if kernel not in ("linear", "rbf"):
-        raise UserError(f"unknown kernel {kernel!r}; use linear or rbf")
-    workers = Workers(device)
+    if settings.kernel not in ("linear", "rbf"):
+        raise UserError(f"unknown kernel {settings.kernel!r}; use linear or rbf")
+    (task,) = study.tasks
+    rows = _rows(task, settings.images)
     a, *rest = (
-        layer_bank(load(resolve(model, cache, img_size)), task, cache, workers, layers)
-        for model in dict.fromkeys((model_a, model_b))
+        study.layers(backbone, task, settings.layers, spatial=settings.spatial)
+        for _, backbone in study.backbones()
     )
     b = rest[0] if rest else a
-    start = time.perf_counter()
-    rows = _rows(task, images)
-    found = _sums(a, b, rows, kernel)
-    seconds = time.perf_counter() - start
-    names_a, names_b = ([x.name for x in side.layers] for side in (a, b))
-    models = [model_info(a.backbone)] + ([] if b is a else [model_info(b.backbone)])
-    return Finding(
-        analysis="cka",
-        models=models,
-        tasks=[task_info(task)],
-        config={"kernel": kernel, "images": len(rows), "batch": BATCH, "layers": list(layers)},
-        values={
-            "layers_a": names_a,
-            "layers_b": names_b,
-            "cka": _plain(found.values),
-            "error": _plain(found.errors),
-            "images": found.images,
-            "batches": found.batches,
-        },
-        sentence=_sentence(found, names_a, names_b, models[0].id, models[-1].id, same=b is a),
-        environment=environment(workers, a.precision),
-        seed=0,
-        seconds={
-            "encode": round(a.seconds + (0 if b is a else b.seconds), 3),
-            "score": round(seconds, 3),
-        },
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        notes=_notes(found, a, b, task),
-    )
+    found = _sums(a, b, rows, settings.kernel)
+    study.notes += _notes(found, a, b)
+    return {
+        "layers_a": [x.name for x in a.layers],
+        "layers_b": [x.name for x in b.layers],
+        "cka": _plain(found.values),
+        "error": _plain(found.errors),
+        "images": found.images,
+        "batches": found.batches,
+    }
 
 
-def _rows(task: TaskData, images: int | None) -> NDArray[np.int64]:
+def _rows(task: TaskData, images: int) -> NDArray[np.int64]:
     """Rows of the bank in the order of their images' hashes, both parts mixed."""
     keys = np.concatenate([task.train.keys, task.test.keys])
     order = np.argsort(keys, kind="stable")
@@ -156,8 +83,8 @@ def _plain(values: NDArray[np.float64]) -> list[list[float | None]]:
     return [[round(float(v), 6) if np.isfinite(v) else None for v in row] for row in values]
 
 
-def _notes(found: Cka, a: Layered, b: Layered, task: TaskData) -> list[str]:
-    notes = list(task.notes)
+def _notes(found: Cka, a: Layered, b: Layered) -> list[str]:
+    notes = []
     sides = [(a, found.constant[0])] + ([] if b is a else [(b, found.constant[1])])
     for side, constant in sides:
         if constant:
@@ -176,38 +103,41 @@ def _size(sides: Sequence[int]) -> str:
     return "x".join(map(str, sides))
 
 
-def _sentence(
-    found: Cka, names_a: list[str], names_b: list[str], a: str, b: str, *, same: bool
-) -> str:
-    values = found.values
-    if not np.isfinite(values).any():
-        return f"{a}: every layer is the same for all {found.images:,} images, so none is like any."
-    if same:
-        apart = np.where(np.eye(len(names_a), dtype=bool), np.inf, np.nan_to_num(values, nan=9.0))
+def sentence(finding: Finding) -> str:
+    """Which layers are most and least alike."""
+    values = finding.values
+    names_a, names_b = values["layers_a"], values["layers_b"]
+    alike = np.array([[math.nan if v is None else v for v in row] for row in values["cka"]])
+    a, b = finding.models[0].id, finding.models[-1].id
+    images = f"on {values['images']:,} images"
+    if not np.isfinite(alike).any():
+        return f"{a}: every layer is the same for all images, so none is like any, {images}."
+    if len(finding.models) == 1:
+        apart = np.where(np.eye(len(names_a), dtype=bool), np.inf, np.nan_to_num(alike, nan=9.0))
         i, j = (int(v) for v in np.unravel_index(np.argmin(apart), apart.shape))
         return (
             f"Within {a} the least alike layers are {names_a[i]} and {names_a[j]} "
-            f"(CKA {values[i, j]:.2f}), on {found.images:,} images."
+            f"(CKA {alike[i, j]:.2f}), {images}."
         )
-    likest = [int(v) for v in np.argmax(np.nan_to_num(values, nan=-9.0), axis=1)]
     shared = [i for i, name in enumerate(names_a) if name in names_b]
-    paired = {names_a[i]: float(values[i, names_b.index(names_a[i])]) for i in shared}
-    paired = {name: value for name, value in paired.items() if np.isfinite(value)}
+    paired = {names_a[i]: float(alike[i, names_b.index(names_a[i])]) for i in shared}
+    paired = {name: value for name, value in paired.items() if math.isfinite(value)}
     if not paired:
-        first = likest[0]
+        first = int(np.argmax(np.nan_to_num(alike[0], nan=-9.0)))
         return (
             f"{names_a[0]} of {a} is most like {names_b[first]} of {b} "
-            f"(CKA {values[0, first]:.2f}), on {found.images:,} images."
+            f"(CKA {alike[0, first]:.2f}), {images}."
         )
     most, least = max(paired, key=paired.__getitem__), min(paired, key=paired.__getitem__)
     return (
         f"{a} and {b} are most alike in {most} (CKA {paired[most]:.2f}) and least in {least} "
-        f"({paired[least]:.2f}), layer by layer, on {found.images:,} images."
+        f"({paired[least]:.2f}), layer by layer, {images}."
     )
 
 
-def table(values: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+def table(finding: Finding) -> tuple[list[str], list[list[str]]]:
     """(header, lines) of a CKA map in text, with standard errors."""
+    values = finding.values
     lines = []
     for name, row, errors in zip(values["layers_a"], values["cka"], values["error"], strict=True):
         cells = [
@@ -216,3 +146,33 @@ def table(values: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         ]
         lines.append([name, *cells])
     return ["", *values["layers_b"]], lines
+
+
+def figure(finding: Finding) -> Figure:
+    """The map of two models' layers, the first layers at the bottom left."""
+    from matplotlib.figure import Figure  # no pyplot: no window, no state
+
+    from eval.analysis.plots import plain, short
+
+    values = finding.values
+    rows = [[math.nan if v is None else v for v in row] for row in values["cka"]]
+    names_a, names_b = values["layers_a"], values["layers_b"]
+    size = (2.2 + 0.62 * len(names_b), 1.6 + 0.55 * len(names_a))
+    drawn = Figure(figsize=size, dpi=130, layout="tight")
+    axis = drawn.subplots()
+    image = axis.imshow(rows, origin="lower", cmap="magma", vmin=0, vmax=1, aspect="auto")
+    for y, row in enumerate(rows):
+        for x, value in enumerate(row):
+            if math.isfinite(value):
+                colour = "black" if value > 0.6 else "white"
+                axis.text(x, y, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=8)
+    axis.set_xticks(range(len(names_b)), map(plain, names_b), rotation=40, ha="right", fontsize=8)
+    axis.set_yticks(range(len(names_a)), map(plain, names_a), fontsize=8)
+    axis.set_xlabel(short(finding.models[-1].id), fontsize=9)
+    axis.set_ylabel(short(finding.models[0].id), fontsize=9)
+    kernel = finding.config["kernel"] + (", by place" if finding.config.get("spatial") else "")
+    axis.set_title(
+        f"{kernel} CKA, {finding.tasks[0].name}, {values['images']:,} images", fontsize=10
+    )
+    drawn.colorbar(image, ax=axis, fraction=0.05)
+    return drawn

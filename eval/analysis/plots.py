@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from eval.analysis.finding import Finding
+import numpy as np
+
 from eval.errors import UserError
 from eval.files import atomic_file
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+COLUMNS = 3  # of panels
+MARKS = "osD^vPX*<>"  # with the colour they tell models apart in grey print
 
 
 def check_picture(path: Path) -> None:
@@ -20,41 +25,73 @@ def check_picture(path: Path) -> None:
         raise UserError(f"--out {str(path)!r} must end in .png or .svg")
 
 
-def draw_cka(finding: Finding, path: Path) -> Path:
-    """The map of two models' layers, the first layers at the bottom left."""
+def saved(figure: Figure, path: Path) -> Path:
+    """Write the figure atomically. Raises UserError for an unknown kind of file."""
     check_picture(path)
-    from matplotlib.figure import Figure  # no pyplot: no window, no state
-
-    values: dict[str, Any] = finding.values
-    rows = [[math.nan if v is None else v for v in row] for row in values["cka"]]
-    names_a, names_b = values["layers_a"], values["layers_b"]
-    figure = Figure(figsize=(2.2 + 0.62 * len(names_b), 1.6 + 0.55 * len(names_a)), dpi=130)
-    axis = figure.subplots()
-    image = axis.imshow(rows, origin="lower", cmap="magma", vmin=0, vmax=1, aspect="auto")
-    for y, row in enumerate(rows):
-        for x, value in enumerate(row):
-            if math.isfinite(value):
-                colour = "black" if value > 0.6 else "white"
-                axis.text(x, y, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=8)
-    axis.set_xticks(range(len(names_b)), names_b, rotation=40, ha="right", fontsize=8)
-    axis.set_yticks(range(len(names_a)), names_a, fontsize=8)
-    axis.set_xlabel(_short(finding.models[-1].id), fontsize=9)
-    axis.set_ylabel(_short(finding.models[0].id), fontsize=9)
-    kernel = finding.config["kernel"]
-    axis.set_title(
-        f"{kernel} CKA, {finding.tasks[0].name}, {values['images']:,} images", fontsize=10
-    )
-    figure.colorbar(image, ax=axis, fraction=0.05)
-    return saved(figure, path)
-
-
-def _short(name: str, most: int = 44) -> str:
-    return name if len(name) <= most else "..." + name[3 - most :]
-
-
-def saved(figure: Figure, path: Path, bottom: float = 0.0) -> Path:
-    """Write the figure atomically; ``bottom`` is the share of it that is kept for a legend."""
-    figure.tight_layout(rect=(0, bottom, 1, 1))
     with atomic_file(path) as file:
         figure.savefig(file, format=path.suffix[1:])
     return path
+
+
+def short(name: str, most: int = 44) -> str:
+    """A long name's end, where models differ; dollars begin no formula (``plain``)."""
+    return plain(name if len(name) <= most else "..." + name[3 - most :])
+
+
+def plain(text: str) -> str:
+    """Foreign text for matplotlib, which takes what stands between dollars for TeX."""
+    return text.replace("$", "\\$")
+
+
+def depth_figure(
+    names: Sequence[str],
+    values: Sequence[Mapping[str, Mapping[str, float]]],
+    label: str,
+    scale: float = 1,
+) -> Figure:
+    """A panel for each key of a model's {panel: {layer: value}}: value against depth, a line a
+    model. Networks of unlike depth stand on one axis, from first to last."""
+    from matplotlib.figure import Figure  # no pyplot: no window, no state
+
+    shown = list(values[0])
+    columns = min(len(shown), COLUMNS)
+    lines = -(-len(shown) // columns)
+    figure = Figure(figsize=(4.0 * columns, 3.2 * lines + 0.2 * len(names)), dpi=130)
+    axes = figure.subplots(lines, columns, squeeze=False)
+    for axis in axes.flat[len(shown) :]:
+        axis.set_visible(False)
+    for axis, panel in zip(axes.flat, shown, strict=False):
+        for i, found in enumerate(values):
+            layers = found[panel]
+            y = [scale * v for v in layers.values()]
+            axis.plot(np.linspace(0, 1, len(y)), y, ms=4, lw=1.4, **style(i))
+        same = {tuple(found[panel]) for found in values}
+        if len(same) == 1:
+            depth = np.linspace(0, 1, len(layers))
+            axis.set_xticks(depth, [plain(k) for k in layers], rotation=40, ha="right")
+        else:
+            axis.set_xlabel("depth, from the first layer to the last", fontsize=9)
+        axis.set_title(plain(panel), fontsize=10)
+        axis.set_ylabel(label, fontsize=9)
+        axis.tick_params(labelsize=8)
+        axis.grid(alpha=0.25)
+    legend_below(figure, axes.flat[0], names)
+    return figure
+
+
+def style(i: int) -> dict[str, str]:
+    """Colour and mark of the i-th model, the same in all pictures of a finding."""
+    return {"color": f"C{i % 10}", "marker": MARKS[i % len(MARKS)]}
+
+
+def legend_below(figure: Figure, axis: Axes, names: Sequence[str]) -> None:
+    """A line a model under the panels; call it last, it lays the figure out."""
+    handles = [
+        axis.plot([], [], ms=4, lw=1.4, **style(i))[0]  # type: ignore[arg-type]  # of a dict of keywords
+        for i in range(len(names))
+    ]
+    figure.legend(
+        handles, [short(n, 60) for n in names], loc="lower center", fontsize=8, frameon=False
+    )
+    height = figure.get_figheight()
+    figure.tight_layout(rect=(0, 0.19 * (len(names) + 0.8) / height, 1, 1))

@@ -7,24 +7,44 @@ The study explains transfer by the low and middle levels that contrastive featur
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from eval.analysis.likeness import Layered
+from eval.analysis import Profile
+from eval.analysis.finding import Finding
+from eval.analysis.plots import depth_figure
+from eval.analysis.study import Layered, Study, task_key
 from eval.data import TaskData
-from eval.factors import FACTOR_TASKS
+from eval.mini import FACTOR_TASKS
 from eval.protocols import Linear
 from eval.protocols.linear import score
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 LEVELS = ("low", "mid", "high")
-DEFAULT_TASKS = tuple(FACTOR_TASKS)
+
+
+def run(study: Study, settings: Profile) -> dict[str, Any]:
+    """{"models": {model: {task: {layer: [top-1, low end, high end]}}}}, fractions of one."""
+    return {
+        "models": {
+            name: {
+                task_key(task): measure(
+                    study.layers(backbone, task, settings.layers, spatial=settings.spatial),
+                    task,
+                    study.seed,
+                )
+                for task in study.tasks
+            }
+            for name, backbone in study.backbones()
+        }
+    }
 
 
 def measure(model: Layered, task: TaskData, seed: int = 0) -> dict[str, list[float]]:
-    """{layer: [top-1, low end, high end of its 95 % interval]}, fractions of one."""
+    """{layer: [top-1, low end, high end of its 95 % interval]}."""
     found = {}
     for layer in model.layers:
         (top1,) = (
@@ -54,9 +74,9 @@ def _place(level: str) -> int:
     return LEVELS.index(level) if level in LEVELS else len(LEVELS)
 
 
-def sentence(names: Sequence[str], values: Sequence[dict[str, Any]]) -> str:
+def sentence(finding: Finding) -> str:
     """Where the first level is read best, and which model has most of each at its end."""
-    levels = [by_level(value) for value in values]
+    names, levels = _levels(finding)
     parts = []
     for level in levels[0]:
         ends = [list(found[level].values())[-1] for found in levels]
@@ -71,11 +91,14 @@ def sentence(names: Sequence[str], values: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def table(
-    names: Sequence[str], values: Sequence[dict[str, Any]]
-) -> tuple[list[str], list[list[str]]]:
+def _levels(finding: Finding) -> tuple[list[str], list[dict[str, dict[str, float]]]]:
+    values = finding.values["models"]
+    return list(values), [by_level(v) for v in values.values()]
+
+
+def table(finding: Finding) -> tuple[list[str], list[list[str]]]:
     """(header, lines): each level's best layer, its top-1 there and at the end, in percent."""
-    levels = [by_level(value) for value in values]
+    names, levels = _levels(finding)
     header = ["model"]
     for level in levels[0]:
         header += [f"{level}: best layer", f"{level}, there %", f"{level}, end %"]
@@ -89,30 +112,7 @@ def table(
     return header, lines
 
 
-def draw(names: Sequence[str], values: Sequence[dict[str, Any]], path: Path) -> Path:
+def figure(finding: Finding) -> Figure:
     """One panel a level: top-1 against depth, a line a model."""
-    from matplotlib.figure import Figure  # no pyplot: no window, no state
-
-    from eval.analysis.plots import check_picture, saved
-
-    check_picture(path)
-    levels = [by_level(value) for value in values]
-    shown = list(levels[0])
-    height = 3.4 + 0.2 * len(names)
-    figure = Figure(figsize=(4.0 * len(shown), height), dpi=130)
-    axes = figure.subplots(1, len(shown), squeeze=False)[0]
-    for axis, level in zip(axes, shown, strict=True):
-        for i, found in enumerate(levels):
-            layers = found[level]
-            depth = np.linspace(0, 1, len(layers))  # networks of unlike depth on one axis
-            axis.plot(depth, [100 * v for v in layers.values()], "o-", ms=3, lw=1.4, color=f"C{i}")
-        same = {tuple(found[level]) for found in levels}
-        if len(same) == 1:
-            axis.set_xticks(np.linspace(0, 1, len(layers)), list(layers), rotation=40, ha="right")
-        axis.set_title(level, fontsize=10)
-        axis.set_ylabel("top-1 of a linear probe, %", fontsize=9)
-        axis.tick_params(labelsize=8)
-        axis.grid(alpha=0.25)
-    handles = [axes[0].plot([], [], "o-", ms=3, color=f"C{i}")[0] for i in range(len(names))]
-    figure.legend(handles, list(names), loc="lower center", fontsize=8, frameon=False)
-    return saved(figure, path, bottom=0.2 * (len(names) + 0.5) / height)
+    names, levels = _levels(finding)
+    return depth_figure(names, levels, "top-1 of a linear probe, %", 100)

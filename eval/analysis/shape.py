@@ -8,22 +8,48 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from eval.analysis import Geometry
+from eval.analysis.finding import Finding
 from eval.analysis.geometry import effective_rank, nc1, nc2, separation, uniformity
-from eval.analysis.likeness import Layered
+from eval.analysis.plots import depth_figure
+from eval.analysis.study import Layered, Study, task_key
 from eval.data import TaskData
 
-MOST = 5000  # images of a part that are looked at: the rank needs a full decomposition
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# what stands in the picture of one task
+DRAWN = {
+    "index": "separation: 1 - within / total distance",
+    "effective_rank": "effective rank",
+    "nc1": "NC1: spread within classes",
+}
 SHOWN = ("within", "between", "index", "effective_rank", "uniformity", "nc1", "equinorm")
 
 
-def measure(model: Layered, task: TaskData) -> dict[str, Any]:
-    """{layer: {part: {measure: number or None}}}; None where it is not defined."""
+def run(study: Study, settings: Geometry) -> dict[str, Any]:
+    """{"models": {model: {task: {layer: {part: {measure: number or None}}}}}}; None where it is not
+    defined."""
+    return {
+        "models": {
+            name: {
+                task_key(task): measure(
+                    study.layers(backbone, task, settings.layers), task, settings.images
+                )
+                for task in study.tasks
+            }
+            for name, backbone in study.backbones()
+        }
+    }
+
+
+def measure(model: Layered, task: TaskData, images: int) -> dict[str, Any]:
+    """{layer: {part: {measure: number or None}}} of at most ``images`` of each part."""
     bank = model.features
     parts = {
         "train": (bank[: len(task.train)], task.train.labels),
@@ -31,7 +57,7 @@ def measure(model: Layered, task: TaskData) -> dict[str, Any]:
     }
     return {
         layer.name: {
-            part: _one(layer.of(features[:MOST]), torch.from_numpy(labels[:MOST].copy()))
+            part: _one(layer.of(features[:images]), torch.from_numpy(labels[:images].copy()))
             for part, (features, labels) in parts.items()
         }
         for layer in model.layers
@@ -47,35 +73,58 @@ def _one(features: Tensor, labels: Tensor) -> dict[str, float | None]:
     return {k: round(v, 6) if math.isfinite(v) else None for k, v in found.items()}
 
 
-def sentence(names: Sequence[str], values: Sequence[dict[str, Any]]) -> str:
-    """Which model separates the test classes most, and where in it."""
-    best = []
-    for name, value in zip(names, values, strict=True):
-        index = {layer: parts["test"]["index"] or 0.0 for layer, parts in value.items()}
-        layer = max(index, key=index.__getitem__)
-        best.append((index[layer], layer, name))
-    top, layer, name = max(best)
-    end = {
-        n: list(v.values())[-1]["test"]["index"] or 0.0 for n, v in zip(names, values, strict=True)
+def sentence(finding: Finding) -> str:
+    """Which model separates the test classes most at its end, on the mean over tasks."""
+    ends = {
+        name: [_index(list(layers.values())[-1]) for layers in tasks.values()]
+        for name, tasks in finding.values["models"].items()
     }
-    least = min(end, key=end.__getitem__)
+    mean = {name: sum(found) / len(found) for name, found in ends.items()}
+    most, least = max(mean, key=mean.__getitem__), min(mean, key=mean.__getitem__)
+    over = f" on the mean of {len(finding.tasks)} tasks" if len(finding.tasks) > 1 else ""
     text = (
-        f"{name} separates the test classes most, in {layer} (1 - within / total distance "
-        f"{top:.3f})"
+        f"At the end of the network {most} separates the test classes most{over} "
+        f"(1 - within / total distance {mean[most]:.3f})"
     )
-    if len(names) > 1 and least != name:
-        text += f"; at its end {least} does least ({end[least]:.3f})"
+    if most != least:
+        text += f", {least} least ({mean[least]:.3f})"
     return text + "."
 
 
-def table(
-    names: Sequence[str], values: Sequence[dict[str, Any]]
-) -> tuple[list[str], list[list[str]]]:
+def _index(parts: dict[str, Any]) -> float:
+    return parts["test"]["index"] or 0.0
+
+
+def table(finding: Finding) -> tuple[list[str], list[list[str]]]:
     """(header, lines): the last layer of each model on the test images, and its most separating."""
     lines = []
-    for name, value in zip(names, values, strict=True):
-        index = {layer: parts["test"]["index"] or 0.0 for layer, parts in value.items()}
-        last = list(value.values())[-1]["test"]
-        cells = ["-" if last[k] is None else f"{last[k]:.3g}" for k in SHOWN]
-        lines.append([name, *cells, max(index, key=index.__getitem__)])
-    return ["model", *(k.replace("_", " ") for k in SHOWN), "most separating layer"], lines
+    for name, tasks in finding.values["models"].items():
+        for task, layers in tasks.items():
+            last = list(layers.values())[-1]["test"]
+            cells = ["-" if last[k] is None else f"{last[k]:.3g}" for k in SHOWN]
+            lines.append([name, task, *cells, max(layers, key=lambda x: _index(layers[x]))])
+    header = ["model", "task", *(k.replace("_", " ") for k in SHOWN), "most separating layer"]
+    return header, lines
+
+
+def figure(finding: Finding) -> Figure:
+    """Separation against depth, a panel a task; for one task, three measures."""
+    values = finding.values["models"]
+    if len(finding.tasks) > 1:
+        panels = [
+            {task: {k: _index(v) for k, v in layers.items()} for task, layers in tasks.items()}
+            for tasks in values.values()
+        ]
+        return depth_figure(list(values), panels, "1 - within / total distance")
+    panels = []
+    for tasks in values.values():
+        (layers,) = tasks.values()
+        panels.append({
+            title: {k: _number(v["test"][name]) for k, v in layers.items()}
+            for name, title in DRAWN.items()
+        })  # fmt: skip
+    return depth_figure(list(values), panels, "on test images")
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from eval.__main__ import main
-from eval.analysis import forecast, profile, shape
+from eval.analysis import Geometry, forecast, profile, shape
 from eval.analysis.analyze import analyze
+from eval.analysis.finding import Finding
 from eval.analysis.geometry import separation
+from eval.analysis.plots import saved
 from eval.analysis.predictors import log_me
+from eval.analysis.study import labels
 from eval.data import TaskData, load_task
 from eval.encode import encode
 from eval.models import load, resolve
@@ -42,11 +44,11 @@ def task(photos: Path, cache: Path) -> TaskData:
     return load_task(f"parquet:{photos}", cache)
 
 
-def test_geometry(task: TaskData, cache: Path) -> None:
-    done = analyze("geometry", MODELS[:2], [task], cache, device="cpu")
-    values = done.finding.values["models"]
+def test_geometry(task: TaskData, cache: Path, tmp_path: Path) -> None:
+    finding = analyze("geometry", MODELS[:2], [task], cache, device="cpu")
+    values = finding.values["models"]
     assert list(values) == MODELS[:2]
-    layers = values[MODELS[0]]
+    layers = values[MODELS[0]][task.name]
     assert list(layers) == ["act1", "layer1", "layer2", "layer3", "layer4", "features"]
     bank = encode(load(resolve(MODELS[0], cache, None)), task, cache, Workers("cpu")).bank
     features, labels = bank.test
@@ -54,9 +56,26 @@ def test_geometry(task: TaskData, cache: Path) -> None:
     assert layers["features"]["test"]["index"] == pytest.approx(wanted.index, abs=1e-4)
     assert layers["features"]["train"]["within"] > 0
     assert set(shape.SHOWN) <= set(layers["act1"]["train"])
-    assert len(done.lines) == 2
-    assert len(done.lines[0]) == len(done.header)
-    assert "separates the test classes most" in done.finding.sentence
+    header, lines = shape.table(finding)
+    assert len(lines) == 2
+    assert len(lines[0]) == len(header)
+    best = max(MODELS[:2], key=lambda m: values[m][task.name]["features"]["test"]["index"])
+    assert finding.sentence.startswith(f"At the end of the network {best} separates")
+    assert "effective rank" in saved(shape.figure(finding), tmp_path / "g.svg").read_text()
+
+
+def test_geometry_of_several_tasks(
+    task: TaskData, cache: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Classes that a model was trained on beside unseen ones: a line and a panel a task."""
+    folder = make_task(tmp_path_factory.mktemp("more") / "birds", classes=2, train=6, test=4)
+    tasks = [task, load_task(f"parquet:{folder}", cache)]
+    asked = Geometry(layers=("layer4", "features"), images=10)
+    finding = analyze("geometry", MODELS[:1], tasks, cache, settings=asked, device="cpu")
+    assert [line[1] for line in shape.table(finding)[1]] == [t.name for t in tasks]
+    assert list(finding.values["models"][MODELS[0]][tasks[1].name]) == ["layer4", "features"]
+    assert "on the mean of 2 tasks" in finding.sentence
+    assert "birds" in saved(shape.figure(finding), tmp_path / "g.svg").read_text()
 
 
 def test_predictors_beside_what_was_measured(
@@ -67,28 +86,33 @@ def test_predictors_beside_what_was_measured(
            str(results), "--cache", str(cache), "--device", "cpu"]  # fmt: skip
     assert main(run) == 0
     held = [r for _, r in read_shelf(results).results]
-    done = analyze("predictors", MODELS, [task], cache, results=held, device="cpu")
-    values = done.finding.values
+    finding = analyze("predictors", MODELS, [task], cache, results=held, device="cpu")
+    values, name = finding.values, task.name
     top1 = {r.model.id: r.scores[0].value for r in held}
-    assert values["measured"] == [top1[m] for m in MODELS]
-    assert set(values["agreement"]) == set(forecast.PREDICTORS)
-    assert values["agreement"]["log_me"]["models"] == 3
-    best = max(MODELS, key=lambda m: values["models"][m]["log_me"])
-    assert done.lines[0][0] == best
-    assert done.finding.sentence.startswith(f"By LogME {best} is the one to try first; against")
+    assert values["measured"] == {name: top1}
+    assert set(values["agreement"][name]) == set(forecast.PREDICTORS)
+    assert values["agreement"][name]["log_me"]["models"] == 3
+    best = max(MODELS, key=lambda m: values["models"][m][name]["log_me"])
+    assert forecast.table(finding)[1][0][0] == best
+    assert finding.sentence.startswith(f"By LogME {best} is the one to try first; against")
     bank = encode(load(resolve(MODELS[2], cache, None)), task, cache, Workers("cpu")).bank
     wanted = log_me(*(t.numpy() for t in bank.train))
-    assert values["models"][MODELS[2]]["log_me"] == pytest.approx(wanted, abs=1e-6)
+    assert values["models"][MODELS[2]][name]["log_me"] == pytest.approx(wanted, abs=1e-6)
+    drawn = saved(forecast.figure(finding), tmp_path / "p.svg").read_text()
+    assert "linear top-1 less the task" in drawn
 
 
-def test_without_measured_results_nothing_is_claimed(task: TaskData, cache: Path) -> None:
-    done = analyze("predictors", MODELS, [task], cache, device="cpu")
-    assert done.finding.values["agreement"] == {}
-    assert "no three of the models have measured results" in done.finding.sentence
-    assert [line[-1] for line in done.lines] == ["-"] * 3
+def test_without_measured_results_nothing_is_claimed(
+    task: TaskData, cache: Path, tmp_path: Path
+) -> None:
+    finding = analyze("predictors", MODELS, [task], cache, device="cpu")
+    assert finding.values["agreement"] == {task.name: {}}
+    assert "no three of the models have measured results" in finding.sentence
+    assert [line[-1] for line in forecast.table(finding)[1]] == ["-"] * 3
+    assert "LogME" in saved(forecast.figure(finding), tmp_path / "p.svg").read_text()
 
 
-def test_results_on_other_questions_do_not_count(task: TaskData) -> None:
+def test_results_on_other_questions_do_not_count() -> None:
     class Fake:
         def __init__(self, **facts: Any) -> None:
             self.__dict__ |= facts
@@ -96,30 +120,32 @@ def test_results_on_other_questions_do_not_count(task: TaskData) -> None:
         def score(self, name: str) -> Any:
             return Fake(value=0.5)
 
+    def model(weights: str, px: int = 64) -> Any:
+        return Fake(weights_sha256=weights, input={"input_size": [3, px, px]})
+
     def result(**changed: Any) -> Any:
         facts = {"protocol": "linear", "split_hash": "a", "limit": None, "seed": 0} | changed
         return Fake(
             protocol=Fake(name=facts["protocol"]), task=Fake(split_hash=facts["split_hash"]),
-            model=Fake(weights_sha256="w"), limit=facts["limit"], seed=facts["seed"],
+            model=model("w", facts.pop("px", 64)), limit=facts["limit"], seed=facts["seed"],
         )  # fmt: skip
 
-    assert forecast.measured([result()], "a", ["w"]) == [0.5]
-    for other in ({"protocol": "knn"}, {"split_hash": "b"}, {"limit": 4}, {"seed": 1}):
-        assert math.isnan(forecast.measured([result(**other)], "a", ["w"])[0])
-    assert np.isnan(forecast.measured([result()], "a", ["v"])).all()
+    models = [model("w"), model("v")]
+    assert forecast.measured_scores([result()], "a", models) == [0.5, None]
+    for other in ({"protocol": "knn"}, {"split_hash": "b"}, {"limit": 4}, {"seed": 1}, {"px": 32}):
+        assert forecast.measured_scores([result(**other)], "a", models) == [None, None]
 
 
 def test_profile(task: TaskData, cache: Path, tmp_path: Path) -> None:
     """A layer's number is that of the protocol linear on that layer's features."""
-    done = analyze("profile", MODELS[:1], [task], cache, device="cpu")
-    layers = done.finding.values["models"][MODELS[0]][task.name]
+    finding = analyze("profile", MODELS[:1], [task], cache, device="cpu")
+    layers = finding.values["models"][MODELS[0]][task.name]
     assert next(iter(layers)) == "act1"
     bank = encode(load(resolve(MODELS[0], cache, None)), task, cache, Workers("cpu")).bank
     (wanted,) = (s for s in score(bank, task, Linear(), 0).scores if s.name == "top1")
     assert layers["features"] == [wanted.value, wanted.ci_low, wanted.ci_high]
-    assert f"best from {max(layers, key=lambda n: layers[n][0])} in 1 of 1" in done.finding.sentence
-    file = profile.draw(MODELS[:1], [{task.name: layers}], tmp_path / "profile.svg")
-    assert "<svg" in file.read_text()
+    assert f"best from {max(layers, key=lambda n: layers[n][0])} in 1 of 1" in finding.sentence
+    assert "<svg" in saved(profile.figure(finding), tmp_path / "profile.svg").read_text()
 
 
 def test_levels_are_those_of_the_drawn_tasks() -> None:
@@ -130,7 +156,8 @@ def test_levels_are_those_of_the_drawn_tasks() -> None:
     found = profile.by_level(values)
     assert list(found) == ["low", "high"]
     assert found["low"] == {"a": pytest.approx(0.4), "b": pytest.approx(0.2)}
-    header, (line,) = profile.table(["m"], [values])
+    stored = Finding.model_construct(values={"models": {"m": values}})
+    header, (line,) = profile.table(stored)
     assert line == ["m", "a", "40.0", "20.0", "b", "30.0", "30.0"]
     assert len(header) == len(line)
 
@@ -140,15 +167,34 @@ def test_command(
 ) -> None:
     rest = ["--task", f"parquet:{photos}", "--results", str(tmp_path), "--cache", str(cache),
             "--device", "cpu"]  # fmt: skip
-    assert main(["analyze", "geometry", MODELS[0], *rest]) == 0
+    picture = tmp_path / "geometry.png"
+    settings = ["--set", 'layers=["layer4", "features"]', "images=12"]
+    assert main(["analyze", "geometry", MODELS[0], *rest, *settings, "--out", str(picture)]) == 0
     assert "most separating layer" in capsys.readouterr().out
+    assert picture.read_bytes().startswith(b"\x89PNG")
     assert main(["analyze", "predictors", MODELS[0], *rest, "--json"]) == 0
     assert "models" in json.loads(capsys.readouterr().out)
     assert len(list((tmp_path / "analyses").rglob("*.json"))) == 2
     assert main(["analyze", "geometry", MODELS[0], "--results", str(tmp_path)]) == 2
-    assert "takes one task, got 0" in capsys.readouterr().err
-    assert main(["analyze", "geometri", MODELS[0], *rest]) == 2
-    assert "did you mean 'geometry'" in capsys.readouterr().err
+    assert "name one with --task" in capsys.readouterr().err
+    for mistake, why in (
+        (["geometri", MODELS[0]], "did you mean 'geometry'"),
+        (["cka", *MODELS], "takes 2 models at most, got 3"),
+        (["geometry", MODELS[0], "--set", "image=3"], "did you mean 'images'"),
+        (["geometry", MODELS[0], "--set", "images"], "write --set name=value"),
+        (["geometry", MODELS[0], "--set", 'layers=["nose"]'], "its layers are act1"),
+        (["cka", MODELS[0], "--set", "kernel=poly"], "kernel must be one of linear, rbf"),
+        (["geometry", MODELS[0], "--out", "x.gif"], "must end in .png or .svg"),
+    ):
+        assert main(["analyze", *mistake, *rest]) == 2
+        assert why in capsys.readouterr().err
+
+
+def test_two_revisions_of_one_model_have_two_names(cache: Path) -> None:
+    first, other = (resolve(m, cache, None) for m in MODELS[:2])
+    twin = dataclasses.replace(other, id=first.id)
+    assert labels([first, twin]) == [f"{m.id}@{m.revision[:7]}" for m in (first, twin)]
+    assert labels([first, other]) == MODELS[:2]
 
 
 def test_boxes_have_no_classes(tmp_path: Path, cache: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from eval.analysis.layers import LAST, layer_names, layered
+from eval.analysis.layers import LAST, SPATIAL, layer_names, layered, sketch
 from eval.data import load_task
 from eval.encode import encode
 from eval.errors import UserError
@@ -73,3 +73,35 @@ def test_a_bank_of_layers_stands_beside_that_of_the_features(tmp_path: Path) -> 
     assert (plain.images, both.images) == (20, 20)
     torch.testing.assert_close(layers[-1].of(both.bank.features), plain.bank.features)
     assert encode(many, task, tmp_path / "cache", workers, precision).images == 0
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
+def test_places_are_kept_or_sketched(name: str, tmp_path: Path) -> None:
+    """A map that is no longer than the sketch is itself; a longer one keeps inner products."""
+    backbone = loaded(name, tmp_path)
+    many, layers = layered(backbone, spatial=True)
+    images = torch.rand(3, *backbone.input_config["input_size"])
+    with torch.no_grad():
+        found = many.net(images)
+        maps = backbone.net.net.forward_intermediates(images, intermediates_only=True, norm=False)
+    for layer, expected in zip(layers[:-1], maps, strict=True):
+        flat = expected.flatten(1)
+        vector = layer.of(found)
+        assert vector.shape[1] == min(SPATIAL, flat.shape[1])
+        if flat.shape[1] <= SPATIAL:
+            torch.testing.assert_close(vector, flat, atol=1e-5, rtol=1e-4)
+    assert layered(backbone)[0].layer != many.layer  # another bank
+
+
+def test_a_sketch_keeps_inner_products() -> None:
+    random = torch.Generator().manual_seed(0)
+    values = torch.randn(40, 3, 50, 50, generator=random, dtype=torch.float64)
+    short, flat = sketch(values, 1000), values.flatten(1)
+    assert short.shape == (40, 1000)
+    torch.testing.assert_close(short, sketch(values, 1000))
+    exact, found = flat @ flat.T, short @ short.T
+    norms = flat.square().sum(1)
+    bound = ((norms[:, None] * norms[None] + exact.square()) / 1000).sqrt()  # standard deviation
+    assert ((found - exact).abs() < 4.5 * bound).all()
+    assert (found - exact).mean().abs() < 0.1 * bound.mean()  # unbiased
+    torch.testing.assert_close(sketch(values[:1], 7500), flat[:1])  # short enough: as it is

@@ -12,9 +12,12 @@ import pytest
 import torch
 
 from eval.__main__ import main
+from eval.analysis import Likeness
+from eval.analysis.analyze import analyze
 from eval.analysis.cka import CkaSums
+from eval.analysis.finding import Finding
 from eval.analysis.layers import layered
-from eval.analysis.likeness import BATCH, cka
+from eval.analysis.likeness import BATCH
 from eval.data import TaskData, load_task
 from eval.encode import encode
 from eval.models import load, resolve
@@ -23,7 +26,10 @@ from eval.workers import Workers
 from tests.conftest import make_task, refusal
 
 A, B = "random:test_resnet", "random:test_vit"
-FAULTY: tuple[dict[str, Any], ...] = ({"images": 3}, {"kernel": "poly"})
+
+
+def cka(a: str, b: str, task: TaskData, cache: Path, **settings: Any) -> Finding:
+    return analyze("cka", [a, b], [task], cache, settings=Likeness(**settings), device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +45,7 @@ def task(photos: Path, tmp_path: Path) -> TaskData:
 def test_two_models(task: TaskData, tmp_path: Path) -> None:
     """The map is that of the estimator over the bank's rows in the order of their hashes."""
     cache = tmp_path / "cache"
-    found = cka(A, B, task, cache, device="cpu")
+    found = cka(A, B, task, cache)
     values = found.values
     assert values["images"] == len(task.train) + len(task.test) < BATCH
     assert values["layers_a"][0] == "act1"
@@ -61,7 +67,7 @@ def test_two_models(task: TaskData, tmp_path: Path) -> None:
 
 
 def test_a_model_with_itself(task: TaskData, tmp_path: Path) -> None:
-    found = cka(A, A, task, tmp_path / "cache", device="cpu")
+    found = cka(A, A, task, tmp_path / "cache")
     values = np.array(found.values["cka"])
     np.testing.assert_allclose(np.diag(values), 1)
     np.testing.assert_allclose(values, values.T, atol=1e-6)
@@ -71,13 +77,22 @@ def test_a_model_with_itself(task: TaskData, tmp_path: Path) -> None:
 
 def test_fewer_images_and_layers(task: TaskData, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
-    found = cka(A, B, task, cache, images=10, layers=["features"], kernel="rbf", device="cpu")
+    found = cka(A, B, task, cache, images=10, layers=("features",), kernel="rbf")
     assert found.values["images"] == 10
     assert found.values["layers_a"] == ["features"]
     assert found.values["error"] == [[None]]  # one batch says nothing of its spread
-    few, unknown = (partial(cka, A, B, task, cache, **asked) for asked in FAULTY)
+    few, unknown = (partial(cka, A, B, task, cache, **x) for x in ({"images": 3}, {"kernel": "p"}))
     assert "needs at least 4 images, got 3" in refusal(few)
-    assert "unknown kernel 'poly'" in refusal(unknown)
+    assert "unknown kernel 'p'" in refusal(unknown)
+
+
+def test_place_by_place(task: TaskData, tmp_path: Path) -> None:
+    """Spatial maps say something else than their averages; the last layer has no places."""
+    cache = tmp_path / "cache"
+    pooled, placed = (cka(A, A, task, cache, spatial=x).values for x in (False, True))
+    assert pooled["layers_a"] == placed["layers_a"]
+    assert abs(pooled["cka"][0][1] - placed["cka"][0][1]) > 1e-3
+    assert placed["cka"][-1][-1] == pytest.approx(1)
 
 
 def test_command(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

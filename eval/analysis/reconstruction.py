@@ -1,0 +1,550 @@
+"""``analyze reconstruction``: how much of an image is still in each layer of a network.
+
+Two ways back to the pixels. For the numbers a small decoder is trained for each layer, on features
+of training images, and rebuilds test images (``inversion.Decoder``). For the pictures a few test
+images are also inverted one by one: an untrained network is fitted until the model's features of
+its output are those of the image (a deep image prior, Ulyanov et al. 2018; used to look into
+contrastive features by Zhao et al. 2021).
+
+What is rebuilt is the image as the model sees it, after its own crop and size, averaged down to
+``SIDE`` pixels a side; larger maps are averaged down to that as well. Models that see the same
+images through other crops have other targets, so each has a floor of its own: the same two numbers
+for the mean training image as an answer to everything.
+
+A finding holds small copies of a few test images, as PNGs.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from eval.analysis import Reconstruction
+from eval.analysis.finding import Finding
+from eval.analysis.inversion import Size, decoded, fit, invert, reduced
+from eval.analysis.layers import LAST, LayerFeatures, layer_names
+from eval.analysis.plots import short, style
+from eval.analysis.similarity import WINDOW, psnr, ssim
+from eval.analysis.study import Study, task_key
+from eval.data import Split, TaskData
+from eval.encode import normalised, pixels_of
+from eval.errors import UserError
+from eval.models import Backbone
+from eval.stats import bootstrap
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SIDE = 64  # px of a target at most: what a decoder costs grows with its square
+MEMORY = 1 << 30  # bytes of maps at a time; a layer with more than that comes alone
+BATCH = 32
+HALF = 65504.0  # the largest float16
+Pixels = NDArray[np.uint8]
+METHODS = ("decoded", "inverted")
+CELL, GAP, CURVES = 0.8, 0.14, 3.3  # inches: a picture, between blocks, the panels
+
+
+def run(study: Study, settings: Reconstruction) -> dict[str, Any]:
+    """Plain data; intervals are [mean, low end, high end] over test images, PSNR is in dB.
+
+    {"models": {model: {task: {"layers": {layer: {"psnr": interval, "ssim": interval}}, "prior":
+    {layer: {"psnr", "ssim", "error": one number a picture}}, "decoded" and "inverted": {layer: one
+    PNG a picture}, "floor": {"psnr", "ssim"}}}}, "floor", "originals" and "side": those of the
+    first model, "train_images", "test_images"}. Raises UserError for layers that a model has not.
+    """
+    (task,) = study.tasks
+    found: dict[str, Any] = {}
+    for name, backbone in study.backbones():
+        # Nothing here is shared out: one process works, the others wait for what it finds.
+        alone = partial(measure, study, backbone, task, settings)
+        work = study.workers.together(alone if study.workers.main else _nothing)
+        found[name] = study.workers.broadcast(work)
+    first = next(iter(found.values()))
+    differing = [name for name, one in found.items() if one["view"] != first["view"]]
+    if differing:
+        study.notes.append(
+            f"{', '.join(differing)} and {next(iter(found))} see the images in other crops or "
+            "sizes: what they rebuild is not the same, and each has its own floor"
+        )
+    return {
+        "models": {name: {task_key(task): one["values"]} for name, one in found.items()},
+        "floor": first["values"]["floor"],
+        "originals": first["originals"],
+        "train_images": min(settings.train_images, len(task.train)),
+        "test_images": min(settings.test_images, len(task.test)),
+        "side": max(first["size"]),
+    }
+
+
+def _nothing() -> None:
+    """What a process does that only waits."""
+
+
+@dataclass(frozen=True)
+class _Views:
+    """Images of one part as the model sees them, in canonical order."""
+
+    pixels: Pixels  # [N, 3, H, W]
+    targets: Tensor  # [N, 3, h, w] in 0..1, on the CPU
+
+    @classmethod
+    def of(cls, backbone: Backbone, task: TaskData, split: Split, places: Sequence[int]) -> _Views:
+        """Raises UserError naming the row of an image that cannot be read."""
+        order = np.asarray(places)[np.argsort(split.rows[np.asarray(places)])]
+        by_place = {
+            int(place): pixels_of(backbone, task, split, row, data)
+            for place, (row, data) in zip(
+                order, split.source.images(split.rows[order]), strict=True
+            )
+        }
+        pixels = np.stack([by_place[place] for place in places])
+        return cls(pixels, torch.cat([
+            reduced(torch.from_numpy(part).float() / 255, (SIDE, SIDE))
+            for part in np.array_split(pixels, -(-len(pixels) // BATCH))
+        ]))  # fmt: skip
+
+
+class _Maps:
+    """[B, 3, H, W] normalised images -> {layer: [B, C, h, w]}.
+
+    A sequence's patch tokens lie on their grid, a vector is a map of one place.
+    """
+
+    def __init__(self, backbone: Backbone) -> None:
+        self.net = backbone.net
+        self.inner = backbone.net.net
+        assert isinstance(self.inner, torch.nn.Module)
+        # the facts about layers, which it reads from timm
+        self.facts = LayerFeatures(backbone.net, layer_names(backbone)[:-1])
+        self.id = backbone.resolved.id
+
+    def __call__(self, images: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+        seen: dict[str, Tensor] = {}
+        assert isinstance(self.inner, torch.nn.Module)
+        handles = [
+            self.inner.get_submodule(name).register_forward_hook(
+                lambda module, given, out, name=name: seen.__setitem__(name, out)
+            )
+            for name in names
+            if name != LAST
+        ]
+        try:
+            last = self.net(images)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return {
+            name: last[:, :, None, None] if name == LAST else self._placed(name, seen[name])
+            for name in names
+        }
+
+    def _placed(self, name: str, out: Tensor) -> Tensor:
+        if out.ndim == 3:
+            out = out[:, self.facts.prefix_tokens :]  # [B, tokens, D]
+            height, width = self._grid(name, out.shape[1])
+            return out.transpose(1, 2).unflatten(2, (height, width))
+        if out.ndim == 4:
+            last = out.shape[1] != self.facts.channels[name] == out.shape[3]
+            return out.permute(0, 3, 1, 2) if last else out
+        return out.flatten(1)[:, :, None, None]
+
+    def _grid(self, name: str, tokens: int) -> Size:
+        grid = getattr(getattr(self.inner, "patch_embed", None), "grid_size", None)
+        if grid is not None and grid[0] * grid[1] == tokens:
+            return int(grid[0]), int(grid[1])
+        side = round(tokens**0.5)
+        if side * side != tokens:
+            raise UserError(f"the {tokens} tokens of {self.id}'s layer {name!r} lie on no grid")
+        return side, side
+
+
+def measure(
+    study: Study, backbone: Backbone, task: TaskData, settings: Reconstruction
+) -> dict[str, Any]:
+    """One model: {"values": as ``run`` says, "originals", "size", "view": what it makes of an
+    image}."""
+    layers, prior_layers = chosen(backbone, settings)
+    train = _Views.of(
+        backbone, task, task.train, range(min(settings.train_images, len(task.train)))
+    )
+    test = _Views.of(backbone, task, task.test, range(min(settings.test_images, len(task.test))))
+    size: Size = (train.targets.shape[2], train.targets.shape[3])
+    if min(size) < WINDOW:
+        raise UserError(
+            f"{backbone.resolved.id} sees images of {size[0]} x {size[1]} pixels, and SSIM needs "
+            f"{WINDOW}; give a larger --img-size"
+        )
+    places = of_many_classes(task.test.labels, settings.pictures)
+    shown = _Views.of(backbone, task, task.test, places) if places else None
+    device = study.workers.device
+    backbone.net.to(device).eval()
+    maps = _Maps(backbone)
+    values: dict[str, Any] = {"layers": {}, "prior": {}, "decoded": {}, "inverted": {}}
+    with tqdm(
+        total=len(layers) + len(prior_layers), unit="layer", leave=False, disable=None
+    ) as bar:
+        for group in _groups(backbone, maps, layers, len(train.pixels), device):
+            begin = time.perf_counter()
+            held = _kept(backbone, maps, train, group, device)
+            study.seconds += time.perf_counter() - begin
+            decoders = {}
+            for name in group:
+                decoders[name] = fit(
+                    held.pop(name), train.targets, settings.steps, study.seed, device
+                )
+                bar.update()
+            scores: dict[str, list[Tensor]] = {name: [] for name in group}
+            for rows, part in _passes(backbone, maps, test, group, device):
+                for name, decoder in decoders.items():
+                    rebuilt, target = decoded(decoder, part[name], device), test.targets[rows]
+                    scores[name].append(torch.stack([psnr(rebuilt, target), ssim(rebuilt, target)]))
+            for name, parts in scores.items():
+                values["layers"][name] = _intervals(torch.cat(parts, 1), study.seed)
+            for name in set(group) & set(prior_layers) if shown else ():
+                assert shown is not None
+                values["decoded"][name] = [
+                    picture
+                    for _, part in _passes(backbone, maps, shown, [name], device)
+                    for picture in map(data_uri, decoded(decoders[name], part[name], device))
+                ]
+        values["decoded"] = {n: values["decoded"][n] for n in prior_layers if shown}
+        for name in prior_layers if shown else ():
+            assert shown is not None
+            pictures, facts = _inverted(backbone, maps, shown, name, settings, study.seed, device)
+            values["inverted"][name], values["prior"][name] = pictures, facts
+            bar.update()
+    base = train.targets.mean(0, keepdim=True).expand_as(test.targets)
+    values["floor"] = {
+        "psnr": round(float(psnr(base, test.targets).mean()), 4),
+        "ssim": round(float(ssim(base, test.targets).mean()), 4),
+    }
+    view = {k: v for k, v in backbone.input_config.items() if k not in ("mean", "std")}
+    return {
+        "values": values,
+        "originals": [data_uri(t) for t in shown.targets] if shown else [],
+        "size": size,
+        "view": view,
+    }
+
+
+def chosen(backbone: Backbone, settings: Reconstruction) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(layers that are decoded, layers that are also inverted), first to last.
+
+    By itself the second are a middle map, the last map and the pooled features. Raises UserError
+    for a layer that is not there.
+    """
+    names = layer_names(backbone)
+    layers = _among(names, settings.layers, f"{backbone.resolved.id} has no layer")
+    if settings.prior_layers:
+        what = f"{backbone.resolved.id} is not decoded from a layer"
+        return layers, _among(layers, settings.prior_layers, what)
+    maps = [name for name in layers if name != LAST]
+    own = {maps[(len(maps) - 1) // 2], maps[-1], LAST} if maps else {LAST}
+    return layers, tuple(name for name in layers if name in own)
+
+
+def _among(names: Sequence[str], wanted: Sequence[str], what: str) -> tuple[str, ...]:
+    for name in wanted:
+        if name not in names:
+            raise UserError(f"{what} {name!r}; its layers are {', '.join(names)}")
+    return tuple(name for name in names if not wanted or name in wanted)
+
+
+def of_many_classes(labels: NDArray[np.int64], count: int) -> list[int]:
+    """Places of the first ``count`` images: one of each class before a second of any."""
+    nth: dict[int, int] = {}
+    rounds = []
+    for label in labels.tolist():
+        rounds.append(nth.get(label, 0))
+        nth[label] = rounds[-1] + 1
+    return sorted(range(len(rounds)), key=lambda i: (rounds[i], i))[:count]
+
+
+def _groups(
+    backbone: Backbone, maps: _Maps, layers: Sequence[str], images: int, device: torch.device
+) -> list[list[str]]:
+    """Layers whose maps fit into ``MEMORY`` together."""
+    blank = torch.zeros(1, *backbone.input_config["input_size"], device=device)
+    with torch.inference_mode():
+        sizes = {
+            name: 2 * images * reduced(one, (SIDE, SIDE)).numel()
+            for name, one in maps(blank, layers).items()
+        }
+    groups: list[list[str]] = []
+    room = 0
+    for name, size in sizes.items():
+        if size > room:
+            groups.append([])
+            room = MEMORY
+        groups[-1].append(name)
+        room -= size
+    return groups
+
+
+def _passes(
+    backbone: Backbone, maps: _Maps, views: _Views, names: Sequence[str], device: torch.device
+) -> Iterator[tuple[slice, dict[str, Tensor]]]:
+    """(rows, {layer: [B, C, h, w] float16 on the CPU}), batch by batch."""
+    for begin in range(0, len(views.pixels), BATCH):
+        rows = slice(begin, begin + BATCH)
+        with torch.inference_mode():
+            images = normalised(views.pixels[rows], backbone, str(device))
+            found = maps(images, names)
+            yield (
+                rows,
+                {
+                    name: reduced(one.float(), (SIDE, SIDE)).clamp(-HALF, HALF).half().cpu()
+                    for name, one in found.items()
+                },
+            )
+
+
+def _kept(
+    backbone: Backbone, maps: _Maps, views: _Views, names: Sequence[str], device: torch.device
+) -> dict[str, Tensor]:
+    """{layer: [N, C, h, w] float16} of all images."""
+    held: dict[str, Tensor] = {}
+    for rows, part in _passes(backbone, maps, views, names, device):
+        for name, one in part.items():
+            if name not in held:  # filled in place: a list of parts would need the room twice
+                held[name] = torch.empty(len(views.pixels), *one.shape[1:], dtype=torch.float16)
+            held[name][rows] = one
+    return held
+
+
+def _inverted(
+    backbone: Backbone,
+    maps: _Maps,
+    views: _Views,
+    name: str,
+    settings: Reconstruction,
+    seed: int,
+    device: torch.device,
+) -> tuple[list[str], dict[str, list[float]]]:
+    """(PNGs, {"psnr", "ssim", "error"} of each)."""
+    mean = torch.tensor(backbone.input_config["mean"], device=device).view(1, 3, 1, 1)
+    std = torch.tensor(backbone.input_config["std"], device=device).view(1, 3, 1, 1)
+    with torch.no_grad():
+        wanted = maps(normalised(views.pixels, backbone, str(device)), [name])[name]
+    size = (views.pixels.shape[2], views.pixels.shape[3])
+    pictures, error = invert(
+        lambda images: maps((images - mean) / std, [name])[name],
+        wanted, size, settings.prior_steps, seed, device,
+    )  # fmt: skip
+    small = reduced(pictures, (SIDE, SIDE)).cpu()
+    return [data_uri(p) for p in small], {
+        "psnr": [round(v, 4) for v in psnr(small, views.targets).tolist()],
+        "ssim": [round(v, 4) for v in ssim(small, views.targets).tolist()],
+        "error": [float(f"{v:.4g}") for v in error.tolist()],
+    }
+
+
+def _intervals(scores: Tensor, seed: int) -> dict[str, list[float]]:
+    """{"psnr", "ssim"} of [2, N]."""
+    found = {}
+    for name, row in zip(("psnr", "ssim"), scores.double().numpy(), strict=True):
+        mean = bootstrap(partial(_weighted, row), len(row), seed)
+        found[name] = [round(v, 4) for v in (mean.value, mean.low, mean.high)]
+    return found
+
+
+def _weighted(values: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[b] means of [n] values under weights [b, n]."""
+    return np.asarray(weights @ values / weights.sum(1))
+
+
+def data_uri(picture: Tensor) -> str:
+    """A PNG of [3, H, W] in 0..1, as a page can show it."""
+    pixels = (picture * 255).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def _picture(uri: str) -> Pixels:
+    """[H, W, 3] of what ``data_uri`` made."""
+    data = base64.b64decode(uri.partition(",")[2])
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+# --------------------------------------------------------------------------------- what it shows
+
+
+def _models(finding: Finding) -> dict[str, Any]:
+    """{model: its values}: there is one task."""
+    return {name: next(iter(tasks.values())) for name, tasks in finding.values["models"].items()}
+
+
+def sentence(finding: Finding) -> str:
+    """Which model's end holds most of the image, and what is lost on the way."""
+    models = {name: found["layers"] for name, found in _models(finding).items()}
+    maps = {
+        name: list(layers)[-2 if list(layers)[-1] == LAST else -1]
+        for name, layers in models.items()
+        if list(layers) != [LAST]
+    }
+    best: dict[str, list[str]] = {}  # {model: where it holds most}
+    if maps:
+        first = max(maps, key=lambda n: models[n][maps[n]]["psnr"][0])
+        what = f"the last map ({maps[first]}: {_cell(models[first][maps[first]])})"
+        best.setdefault(first, []).append(what)
+    ends = [name for name in models if LAST in models[name]]
+    if ends:
+        first = max(ends, key=lambda n: models[n][LAST]["psnr"][0])
+        best.setdefault(first, []).append(f"the pooled features ({_cell(models[first][LAST])})")
+    parts = [f"{' and '.join(where)} of {name}" for name, where in best.items()]
+    floor = finding.values["floor"]
+    text = (
+        f"A decoder rebuilds most of the image from {' and from '.join(parts)}; the mean "
+        f"image alone has {floor['psnr']:.1f} dB ({floor['ssim']:.2f})"
+    )
+    lost = {
+        name: next(iter(layers.values()))["psnr"][0] - list(layers.values())[-1]["psnr"][0]
+        for name, layers in models.items()
+        if len(layers) > 1
+    }
+    if not lost:
+        return text + "."
+    least, most = min(lost, key=lost.__getitem__), max(lost, key=lost.__getitem__)
+    text += f"; from the first layer to the last {least} loses {lost[least]:.1f} dB"
+    if least != most:
+        text += f", the least, and {most} {lost[most]:.1f} dB, the most"
+    return text + "."
+
+
+def _cell(scores: Mapping[str, Sequence[float]]) -> str:
+    return f"{scores['psnr'][0]:.1f} dB, SSIM {scores['ssim'][0]:.2f}"
+
+
+def table(finding: Finding) -> tuple[list[str], list[list[str]]]:
+    """(header, lines): PSNR in dB and SSIM in brackets, a column a layer, the floor at the end."""
+    models = _models(finding)
+    layers = list(dict.fromkeys(layer for found in models.values() for layer in found["layers"]))
+    layers.sort(key=LAST.__eq__)  # networks of two kinds end in one column
+    lines = []
+    for name, found in models.items():
+        cells = [
+            f"{one['psnr'][0]:.1f} ({one['ssim'][0]:.2f})" if one else "-"
+            for one in (found["layers"].get(layer) for layer in layers)
+        ]
+        floor = found["floor"]
+        lines.append([name, *cells, f"{floor['psnr']:.1f} ({floor['ssim']:.2f})"])
+    return ["model", *(f"{layer} dB (SSIM)" for layer in layers), "mean image"], lines
+
+
+def figure(finding: Finding) -> Figure:
+    """PSNR and SSIM against depth; beneath them the pictures, a row a model, the originals first.
+
+    The pictures stand in blocks, each of one layer and one way back to the pixels. The dashed line
+    is the floor, the mean training image.
+    """
+    from matplotlib.figure import Figure  # no pyplot: no window, no state
+
+    models = _models(finding)
+    originals = [_picture(uri) for uri in finding.values["originals"]]
+    blocks = _blocks(models) if originals else []
+    titles = _titles(models)
+    header = 0.35 + 0.15 * max(map(len, titles), default=0)
+    cell = min(CELL, 13 / max(len(blocks) * len(originals), 1))
+    names = 0.065 * max(len(short(name)) for name in models) + 0.3
+    inner = len(blocks) * (len(originals) * cell + GAP)
+    width = max(names + inner, names + 7.5)
+    pictures = (len(models) + 1) * cell + header + 0.1 if blocks else 0.0
+    height = CURVES + pictures
+    figure = Figure(figsize=(width, height), dpi=130)
+
+    def place(left: float, top: float, wide: float, high: float) -> Axes:
+        """Axes by inches from the upper left corner."""
+        return figure.add_axes(
+            (left / width, 1 - (top + high) / height, wide / width, high / height)
+        )
+
+    wide = (width - names - 1.6) / 2
+    panels = [place(0.65 + k * (wide + 0.75), 0.35, wide, CURVES - 1.0) for k in (0, 1)]
+    _curves(panels, models)
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), fontsize=8, frameon=False, loc="upper left",
+        bbox_to_anchor=((2 * wide + 1.5) / width, 1 - 0.3 / height),
+    )  # fmt: skip
+    for i, (method, n) in enumerate(blocks):
+        left = names + i * (len(originals) * cell + GAP)
+        axis = place(left, CURVES + header, len(originals) * cell, (len(models) + 1) * cell)
+        rows = [originals, *(_of_block(found, method, n) for found in models.values())]
+        axis.imshow(_sheet(rows, len(originals)), aspect="auto", interpolation="nearest")
+        axis.set_title("\n".join([method, *titles[n]]), fontsize=9)
+        axis.set_axis_off()
+        for row, name in enumerate(("original", *map(short, models))) if i == 0 else ():
+            at = 1 - (row + 0.5) / (len(models) + 1)
+            axis.text(-0.08 / cell / len(originals), at, name, transform=axis.transAxes,
+                      ha="right", va="center", fontsize=8)  # fmt: skip
+    return figure
+
+
+def _curves(panels: Sequence[Axes], models: Mapping[str, Any]) -> None:
+    for axis, (key, label) in zip(panels, (("psnr", "PSNR"), ("ssim", "SSIM")), strict=True):
+        for i, (name, found) in enumerate(models.items()):
+            y = [one[key][0] for one in found["layers"].values()]
+            x = np.linspace(0, 1, len(y))
+            axis.plot(x, y, ms=4, lw=1.4, label=short(name), **style(i))  # type: ignore[arg-type]  # of a dict of keywords
+        # Models with one view of the images have one floor.
+        floors = sorted({found["floor"][key] for found in models.values()})
+        for i, floor in enumerate(floors):
+            axis.axhline(floor, color="0.5", ls="--", lw=1, label="" if i else "mean image")
+        layers = {tuple(found["layers"]) for found in models.values()}
+        if len(layers) == 1:
+            (names,) = layers
+            axis.set_xticks(np.linspace(0, 1, len(names)), list(names), rotation=40, ha="right")
+        else:
+            axis.set_xlabel("depth, from the first layer to the last", fontsize=9)
+        axis.set_title(f"{label} of what a decoder rebuilds", fontsize=10)
+        axis.set_ylabel("dB" if key == "psnr" else label, fontsize=9)
+        axis.tick_params(labelsize=8)
+        axis.grid(alpha=0.25)
+
+
+def _blocks(models: Mapping[str, Any]) -> list[tuple[str, int]]:
+    """(method, n): the n-th of the layers that were inverted of each model."""
+    most = max(len(found["prior"]) for found in models.values())
+    return [(method, n) for method in METHODS for n in range(most)]
+
+
+def _titles(models: Mapping[str, Any]) -> list[list[str]]:
+    """What the n-th inverted layer is called, each name once; three lines at most."""
+    lists = [list(found["prior"]) for found in models.values()]
+    names = [
+        list(dict.fromkeys(layers[n] for layers in lists if n < len(layers)))
+        for n in range(max(map(len, lists)))
+    ]
+    return [n if len(n) <= 3 else [*n[:2], "..."] for n in names]
+
+
+def _of_block(found: Mapping[str, Any], method: str, n: int) -> list[Pixels]:
+    """A model's pictures; none where it has fewer layers."""
+    layers = list(found[method].values())
+    return [_picture(uri) for uri in layers[n]] if n < len(layers) else []
+
+
+def _sheet(rows: Sequence[Sequence[Pixels]], columns: int) -> Pixels:
+    """Pictures in one, with white between them. They may differ in size: the first sets it."""
+    height, width = rows[0][0].shape[:2]
+    sheet = np.full((len(rows) * (height + 2), columns * (width + 2), 3), 255, np.uint8)
+    for i, row in enumerate(rows):
+        for k, pixels in enumerate(row):
+            if pixels.shape[:2] != (height, width):
+                pixels = np.asarray(Image.fromarray(pixels).resize((width, height)))
+            y, x = i * (height + 2) + 1, k * (width + 2) + 1
+            sheet[y : y + height, x : x + width] = pixels
+    return sheet

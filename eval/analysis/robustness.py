@@ -1,0 +1,625 @@
+"""``analyze robustness``: what is left of a model's answers when the test images are corrupted.
+
+The rules, which are ours:
+
+- A test image passes the model's own evaluation transform (resize, crop). Its pixels, at that size,
+  are then corrupted, as in ImageNet-C, whose images are such crops; then they are normalised. So
+  models of one transform see the very same corrupted pixels.
+- What is drawn for an image follows from its hash alone (its first 8 bytes are the seed).
+- The classifier is that of the protocol ``linear``, fitted on clean train features: the clean
+  numbers are those of ``transfer-eval run --protocol linear``.
+- A condition is one corruption at one severity. Corrupted top-1 and ECE are means over all
+  conditions, each of which counts the same; the relative drop is 1 - corrupted / clean top-1.
+  Intervals are 95 % bootstraps over test images, of which each keeps all its conditions.
+
+The features of each model under each condition stay in the cache as a feature bank. A second run
+encodes nothing, and one that was interrupted goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import itertools
+import json
+import math
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from eval import stats
+from eval.analysis import Robustness
+from eval.analysis.calibration import reliability
+from eval.analysis.corruptions import (
+    CORRUPTIONS,
+    GROUPS,
+    MIN_SIDE,
+    VERSION,
+    corrupt,
+    strength_of,
+)
+from eval.analysis.finding import Finding
+from eval.analysis.plots import legend_below, short, style
+from eval.analysis.study import Study, task_key
+from eval.bank import Key, bank_path, open_bank, write_bank
+from eval.data import TaskData
+from eval.encode import default_batch_size, normalised, pixels_of
+from eval.errors import UserError
+from eval.models import Backbone
+from eval.precision import Precision, forward, prepared
+from eval.protocols.linear import Head, fit_head
+from eval.protocols.outcome import Outcome
+from eval.protocols.trained import describe
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+CHUNK_BYTES = 256 << 20  # of clean pixels that are held at once
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One corruption at one severity."""
+
+    name: str
+    severity: int
+
+
+def run(study: Study, settings: Robustness) -> dict[str, Any]:
+    """{"models": {model: {task: see ``measure``}}, "severities": [...], "corruptions": [...]}.
+
+    All models are in memory at once, because those of one transform share the corrupted pixels.
+    Raises UserError for an unknown corruption or severity and for images that are too small.
+    """
+    conditions = _conditions(settings)
+    models = dict(study.backbones())
+    _check_sizes(study, models.values())
+    banks = {
+        (name, task_key(task)): study.bank(backbone, task)
+        for name, backbone in models.items()
+        for task in study.tasks
+    }
+    held: dict[tuple[str, str], Corrupted] = {}
+    for task in study.tasks:
+        key = task_key(task)
+        for names in _alike(models):
+            seen = [(models[n], Precision.parse(banks[n, key].precision)) for n in names]
+            images = Corrupted(study, task, seen, conditions)
+            study.seconds += images.encode()
+            held |= dict.fromkeys(((n, key) for n in names), images)
+
+    def score() -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, backbone in models.items():
+            for task in study.tasks:
+                place = name, task_key(task)
+                head = fit_head(banks[place], task, study.seed)
+                shifted = (held[place].features(backbone, c) for c in conditions)
+                found.setdefault(name, {})[place[1]] = measure(
+                    head, banks[place].test[0], shifted, task, conditions, study.seed
+                )
+        return found
+
+    # Once, not by all processes: they share the cores.
+    main = study.workers.together(lambda: score() if study.workers.main else {})
+    return {
+        "models": study.workers.broadcast(main),
+        "severities": sorted({c.severity for c in conditions}),
+        "corruptions": list(dict.fromkeys(c.name for c in conditions)),
+    }
+
+
+def _conditions(settings: Robustness) -> list[Condition]:
+    """Corruption by corruption in the order of their groups, severities rising; each once."""
+    for name, severity in itertools.product(
+        settings.corruptions or CORRUPTIONS, settings.severities
+    ):
+        strength_of(name, severity, MIN_SIDE)  # raises UserError
+    if not settings.severities:
+        raise UserError("severities is empty; choose from 1, 2, 3, 4 and 5")
+    return [
+        Condition(name, severity)
+        for name in CORRUPTIONS
+        if name in (settings.corruptions or CORRUPTIONS)
+        for severity in sorted(set(settings.severities))
+    ]
+
+
+def _check_sizes(study: Study, models: Iterable[Backbone]) -> None:
+    """Raises UserError for images that are too small; notes where models differ in size."""
+    sizes: dict[str, str] = {}
+    for backbone in models:
+        height, width = backbone.input_config["input_size"][1:]
+        size = f"{width} x {height}"
+        if min(height, width) < MIN_SIDE:
+            raise UserError(
+                f"{backbone.resolved.id} takes images of {size} pixels, which are too small to "
+                f"corrupt; use --img-size {MIN_SIDE} or more"
+            )
+        sizes.setdefault(size, backbone.resolved.id)
+    if len(sizes) > 1:
+        study.notes.append(
+            f"the models take images of {' and '.join(sizes)} pixels, and each size is corrupted "
+            "with the strengths that belong to it, so these models are not strictly comparable"
+        )
+
+
+def _alike(models: dict[str, Backbone]) -> list[list[str]]:
+    """Names of models whose transforms give the same pixels, group by group."""
+    groups: dict[str, list[str]] = {}
+    for name, backbone in models.items():
+        groups.setdefault(_transform(backbone), []).append(name)
+    return list(groups.values())
+
+
+def _transform(backbone: Backbone) -> str:
+    """What the pixels depend on: all of the input's configuration but the normalisation."""
+    facts = {k: v for k, v in backbone.input_config.items() if k not in ("mean", "std")}
+    return json.dumps(facts, sort_keys=True)
+
+
+# --------------------------------------------------------------------------- encoding
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A condition of a chunk of the images, and the models (by number) that have not seen it."""
+
+    chunk: int
+    condition: Condition
+    models: tuple[int, ...]
+
+
+def seed_of(image_hash: NDArray[np.uint8]) -> int:
+    """What is drawn for an image follows from this: the first 8 bytes of its hash."""
+    return int.from_bytes(image_hash[:8].tobytes(), "big")
+
+
+class Corrupted:
+    """A task's test images under corruption, as models of one transform encode them.
+
+    A bank holds the images of one chunk under one condition, in canonical order; only test sets
+    larger than ``CHUNK_BYTES`` of pixels have several chunks.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        task: TaskData,
+        models: Sequence[tuple[Backbone, Precision]],
+        conditions: Sequence[Condition],
+    ) -> None:
+        self.task, self.models, self.conditions = task, models, conditions
+        self.cache, self.workers = study.cache, study.workers
+        _, height, width = models[0][0].input_config["input_size"]
+        self.batch_size = default_batch_size(self.workers.device, height * width)
+        rows = max(1, CHUNK_BYTES // (3 * height * width))
+        n = len(task.test)
+        self.chunks = [slice(begin, min(begin + rows, n)) for begin in range(0, n, rows)]
+
+    def features(self, backbone: Backbone, condition: Condition) -> Tensor:
+        """[N_test, D] float32 in canonical order, once ``encode`` is done. Raises UserError."""
+        (precision,) = (p for b, p in self.models if b is backbone)
+        parts = []
+        for chunk in self.chunks:
+            key = self._key(backbone, precision, condition, chunk)
+            bank = open_bank(bank_path(self.cache, key), key)
+            if bank is None:
+                path = bank_path(self.cache, key)
+                raise UserError(f"feature bank {path} is damaged; remove it and run again")
+            parts.append(bank.features)
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    def _key(
+        self, backbone: Backbone, precision: Precision, condition: Condition, chunk: slice
+    ) -> Key:
+        layer = f"{backbone.layer}/{condition.name}-{condition.severity}-v{VERSION}"
+        if len(self.chunks) > 1:
+            layer += f"/{chunk.start}-{chunk.stop}"
+        return Key(
+            backbone.weights_sha256,
+            json.dumps(backbone.input_config, sort_keys=True),
+            self.task.split_hash,
+            str(precision),
+            layer,
+        )
+
+    def encode(self) -> float:
+        """Encode what is missing, by all processes together; the seconds that it took."""
+        start = time.perf_counter()
+        facts = _transform(self.models[0][0]) + self.task.split_hash
+        name = hashlib.sha256(facts.encode()).hexdigest()[:40]
+        lock = self.cache / "locks" / f"corrupted-{name}.lock"
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        # The main process holds the lock for all: a second run waits, then finds the banks done.
+        with FileLock(lock) if self.workers.main else contextlib.nullcontext():
+            # The main process looks for all: a bank that another has just written is no surprise.
+            todo = self.workers.broadcast(self._missing() if self.workers.main else [])
+            if not todo:
+                return 0.0
+            mine = todo[self.workers.rank :: self.workers.count]
+            self.workers.together(lambda: self._fill(mine))
+        return time.perf_counter() - start
+
+    def _missing(self) -> list[_Work]:
+        found = []
+        for number, chunk in enumerate(self.chunks):
+            for condition in self.conditions:
+                keys = [self._key(b, p, condition, chunk) for b, p in self.models]
+                missing = (
+                    i for i, k in enumerate(keys) if open_bank(bank_path(self.cache, k), k) is None
+                )
+                if models := tuple(missing):
+                    found.append(_Work(number, condition, models))
+        return found
+
+    def _fill(self, todo: Sequence[_Work]) -> None:
+        """Encode and write; a chunk's clean pixels are made once for all its conditions."""
+        on_cpu = self.workers.device.type == "cpu"
+        bar = tqdm(
+            total=sum(self._rows(w.chunk) for w in todo),
+            desc=f"corrupt {self.task.name} for {_counted(len(self.models), 'model')}",
+            unit="img",
+            # None: off when stderr is no terminal
+            disable=None if self.workers.main else True,
+            leave=False,
+        )
+        # On a CPU corrupting and computing would fight for the same cores, so they take turns.
+        with bar, ThreadPoolExecutor(max(torch.get_num_threads(), 1) if on_cpu else 8) as pool:
+            for number, works in itertools.groupby(todo, lambda w: w.chunk):
+                pixels = self._pixels(self.chunks[number], pool)
+                for work in works:
+                    parts: list[list[Tensor]] = [[] for _ in work.models]
+                    for batch in self._batches(work, pixels, pool, ahead=0 if on_cpu else 2):
+                        for part, model in zip(parts, work.models, strict=True):
+                            part.append(self._forward(model, batch))
+                        bar.update(len(batch))
+                    for part, model in zip(parts, work.models, strict=True):
+                        self._write(work, model, torch.cat(part))
+
+    def _rows(self, number: int) -> int:
+        return self.chunks[number].stop - self.chunks[number].start
+
+    def _pixels(self, chunk: slice, pool: ThreadPoolExecutor) -> NDArray[np.uint8]:
+        """[n, 3, H, W] clean pixels of a chunk in canonical order."""
+        test, backbone = self.task.test, self.models[0][0]
+        rows = test.rows[chunk]
+        order = np.argsort(rows)
+        out: NDArray[np.uint8] = np.empty(
+            (len(rows), *backbone.input_config["input_size"]), np.uint8
+        )
+        places = iter(order.tolist())
+        stream = test.source.images(rows[order])
+        # A batch at a time: files may be much larger than the pixels that are kept of them.
+        while batch := list(itertools.islice(stream, self.batch_size)):
+            made = pool.map(lambda item: pixels_of(backbone, self.task, test, *item), batch)
+            for image in made:
+                out[next(places)] = image
+        return out
+
+    def _batches(
+        self, work: _Work, pixels: NDArray[np.uint8], pool: ThreadPoolExecutor, ahead: int
+    ) -> Iterator[NDArray[np.uint8]]:
+        """[B, 3, H, W] corrupted pixels; ``ahead`` batches are made while others are in use."""
+        begin = self.chunks[work.chunk].start
+        seeds = [seed_of(h) for h in self.task.test.hashes[begin : begin + len(pixels)]]
+        waiting: deque[list[Future[NDArray[np.uint8]]]] = deque()
+        for at in range(0, len(pixels), self.batch_size):
+            some = range(at, min(at + self.batch_size, len(pixels)))
+            waiting.append(
+                [pool.submit(_corrupted, pixels[i], work.condition, seeds[i]) for i in some]
+            )
+            if len(waiting) > ahead:
+                yield np.stack([f.result() for f in waiting.popleft()])
+        while waiting:
+            yield np.stack([f.result() for f in waiting.popleft()])
+
+    def _forward(self, model: int, batch: NDArray[np.uint8]) -> Tensor:
+        backbone, precision = self.models[model]
+        device = self.workers.device
+        with prepared(backbone.net, device, precision) as net:
+            return forward(net, normalised(batch, backbone, str(device)), precision).cpu()
+
+    def _write(self, work: _Work, model: int, features: Tensor) -> None:
+        backbone, precision = self.models[model]
+        chunk = self.chunks[work.chunk]
+        bad = ~torch.isfinite(features).all(1)
+        if bad.any():
+            row = int(self.task.test.rows[chunk][int(bad.nonzero()[0])])
+            raise UserError(
+                f"{backbone.resolved.id} gives features that are not finite (NaN or infinite) for "
+                f"{self.task.test.source.describe(row)} of task {self.task.name!r} under "
+                f"{work.condition.name} {work.condition.severity}; it cannot be analysed"
+            )
+        key = self._key(backbone, precision, work.condition, chunk)
+        path = bank_path(self.cache, key)
+        for left in path.parent.glob(f".{path.name}.*.tmp"):  # of a killed run: the lock is ours
+            left.unlink()
+        write_bank(
+            path,
+            key,
+            rows=len(features),
+            dim=features.shape[1],
+            train_rows=0,
+            labels=self.task.test.labels[chunk].astype("<i8").tobytes(),
+            pieces=[(range(len(features)), features.contiguous().numpy().tobytes())],
+            facts={"model": backbone.resolved.id, "task": self.task.name},
+        )
+
+
+def _corrupted(pixels: NDArray[np.uint8], condition: Condition, seed: int) -> NDArray[np.uint8]:
+    """[3, H, W] -> [3, H, W]."""
+    image = np.ascontiguousarray(pixels.transpose(1, 2, 0))
+    return corrupt(image, condition.name, condition.severity, seed).transpose(2, 0, 1)
+
+
+# --------------------------------------------------------------------------- scoring
+
+
+def measure(
+    head: Head,
+    clean: Tensor,
+    shifted: Iterable[Tensor],
+    task: TaskData,
+    conditions: Sequence[Condition],
+    seed: int = 0,
+) -> dict[str, Any]:
+    """A model on a task, as plain data; fractions of one, six digits.
+
+    ``clean`` [N_test, D] and, for each condition, ``shifted`` [N_test, D] are features.
+
+    - clean: top1, its interval's low and high, ece, nll; as the protocol linear has them
+    - corrupted: top1, low, high, ece
+    - drop: value, low, high of 1 - corrupted / clean top-1; None where clean top-1 is 0
+    - conditions: {corruption: {top1, ece: [a severity each]}}
+    - by_severity: top1 and ece, the mean over corruptions
+    - hits: base64 of uint8 [N_test], how many conditions an image is answered rightly under
+    """
+    labels = task.test.labels
+    out = Outcome()
+    probability = head.probability(clean)
+    describe(out, probability, labels, seed)
+    scores = {s.name: s for s in out.scores}
+    right: list[NDArray[np.bool_]] = []  # [N_test] a condition
+    errors: list[float] = []
+    for features in shifted:
+        answers = head.probability(features)
+        right.append(answers.argmax(1) == labels)
+        errors.append(calibration_error(answers.max(1), right[-1]))
+    # 75 conditions at most fit into a byte
+    hits: NDArray[np.uint8] = np.stack(right).sum(0).astype(np.uint8)
+    share = hits.astype(np.float64) / len(right)
+    top1, drop = intervals(probability.argmax(1) == labels, share, seed)
+    # [corruptions, severities]
+    names = list(dict.fromkeys(c.name for c in conditions))
+    accuracy = np.mean(right, axis=1).reshape(len(names), -1)
+    error = np.reshape(errors, accuracy.shape)
+    clean_top1 = scores["top1"]
+    return {
+        "clean": {
+            "top1": clean_top1.value, "low": clean_top1.ci_low, "high": clean_top1.ci_high,
+            "ece": scores["ece"].value, "nll": scores["nll"].value,
+        },
+        "corrupted": {
+            "top1": _round(top1.value), "low": _round(top1.low), "high": _round(top1.high),
+            "ece": _round(error.mean()),
+        },
+        "drop": {
+            "value": _round(drop.value), "low": _round(drop.low), "high": _round(drop.high),
+        },
+        "conditions": {
+            name: {"top1": _rounded(accuracy[i]), "ece": _rounded(error[i])}
+            for i, name in enumerate(names)
+        },
+        "by_severity": {"top1": _rounded(accuracy.mean(0)), "ece": _rounded(error.mean(0))},
+        "hits": base64.b64encode(hits.tobytes()).decode(),
+    }  # fmt: skip
+
+
+def calibration_error(confidence: Floats, correct: NDArray[np.bool_]) -> float:
+    """The ECE of ``eval.stats`` without its interval, which 75 conditions have no need of."""
+    bins = reliability(confidence, correct)
+    return sum(b.count * abs(b.confidence - b.accuracy) for b in bins) / len(correct)
+
+
+def intervals(
+    clean: NDArray[np.bool_], corrupted: Floats, seed: int
+) -> tuple[stats.Interval, stats.Interval]:
+    """(corrupted top-1, relative drop) with intervals from the same resamples of [N] images.
+
+    ``corrupted`` is each image's share of conditions that are answered rightly.
+    """
+    hits = clean.astype(np.float64)
+    top1 = stats.bootstrap(lambda w: w @ corrupted / w.sum(1), len(hits), seed)
+    if not clean.any():
+        return top1, stats.Interval(math.nan, math.nan, math.nan)
+
+    def lost(weights: Floats) -> Floats:
+        whole = weights @ hits
+        # undefined, and dropped, where none of the images drawn is answered rightly
+        return 1 - weights @ corrupted / np.where(whole > 0, whole, math.nan)
+
+    return top1, stats.bootstrap(lost, len(hits), seed)
+
+
+def _round(value: float) -> float | None:
+    return round(float(value), 6) if math.isfinite(value) else None
+
+
+def _rounded(values: Floats) -> list[float]:
+    return [round(float(v), 6) for v in values]
+
+
+# --------------------------------------------------------------------------- showing
+
+
+def _mean(values: Iterable[float | None]) -> float:
+    """Of those that are defined."""
+    known = [v for v in values if v is not None]
+    return sum(known) / len(known) if known else math.nan
+
+
+def _per_corruption(finding: Finding) -> Floats:
+    """[models, corruptions] mean top-1 over severities and tasks."""
+    return np.array([
+        [
+            _mean(_mean(v["conditions"][name]["top1"]) for v in tasks.values())
+            for name in finding.values["corruptions"]
+        ]
+        for tasks in finding.values["models"].values()
+    ])  # fmt: skip
+
+
+def sentence(finding: Finding) -> str:
+    """Who keeps most, who loses least of what it had, what costs most, and calibration."""
+    values = finding.values
+    models = {name: list(tasks.values()) for name, tasks in values["models"].items()}
+    clean = {n: _mean(v["clean"]["top1"] for v in found) for n, found in models.items()}
+    kept = {n: _mean(v["corrupted"]["top1"] for v in found) for n, found in models.items()}
+    drop = {n: _mean(v["drop"]["value"] for v in found) for n, found in models.items()}
+    most = max(kept, key=kept.__getitem__)
+    least = min(drop, key=lambda n: (math.isnan(drop[n]), drop[n]))
+    kinds, steps = len(values["corruptions"]), len(values["severities"])
+    over = _counted(kinds, "corruption") + " at " + _counted(steps, "severity", "severities")
+    if len(finding.tasks) > 1:
+        over += f" and {len(finding.tasks)} tasks"
+    text = f"On the mean of {over} {most} keeps "
+    text += "most, " if len(models) > 1 else ""
+    text += f"{100 * kept[most]:.1f} % top-1 of its {100 * clean[most]:.1f} % on clean images"
+    if len(models) > 1 and not math.isnan(drop[least]):
+        if least == most:
+            text += f", and loses least relatively ({100 * drop[least]:.1f} %)"
+        else:
+            text += (
+                f", and {least} loses least relatively ({100 * drop[least]:.1f} % of its "
+                f"{100 * clean[least]:.1f} %)"
+            )
+    if kinds > 1:
+        accuracy = _per_corruption(finding).mean(0)
+        worst = int(np.argmin(accuracy))
+        text += f"; {values['corruptions'][worst]} costs most ({100 * accuracy[worst]:.1f} % left)"
+    before, after = (
+        _mean(v[part]["ece"] for found in models.values() for v in found)
+        for part in ("clean", "corrupted")
+    )
+    who = "mean ECE" if len(models) > 1 else "ECE"
+    how = "rises" if after > before else "falls"
+    return f"{text}. The {who} {how} from {before:.3f} to {after:.3f}."
+
+
+def _counted(count: int, one: str, many: str = "") -> str:
+    return f"{count} {one if count == 1 else many or one + 's'}"
+
+
+def table(finding: Finding) -> tuple[list[str], list[list[str]]]:
+    """(header, lines), in percent but for the ECE; the difference to the first model is paired,
+    with its 95 % interval."""
+    values = finding.values
+    first, lines = next(iter(values["models"])), []
+    for name, tasks in values["models"].items():
+        for task, found in tasks.items():
+            clean, corrupted, drop = found["clean"], found["corrupted"], found["drop"]["value"]
+            left = {n: _mean(v["top1"]) for n, v in found["conditions"].items()}
+            worst = min(left, key=left.__getitem__)
+            beside = "-"
+            if name != first:
+                gap = difference(found, values["models"][first][task], finding.seed)
+                beside = f"{100 * gap.value:+.1f} [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}]"
+            lines.append([
+                name, task, f"{100 * clean['top1']:.1f}",
+                f"{100 * corrupted['top1']:.1f} "
+                f"±{50 * (corrupted['high'] - corrupted['low']):.1f}",
+                "-" if drop is None else f"{100 * drop:.1f}",
+                f"{clean['ece']:.3f} -> {corrupted['ece']:.3f}",
+                f"{worst} {100 * left[worst]:.1f}", beside,
+            ])  # fmt: skip
+    header = ["model", "task", "clean %", "corrupted %", "relative drop %", "ECE",
+              "worst corruption %", "corrupted, to the first"]  # fmt: skip
+    return header, lines
+
+
+def difference(one: dict[str, Any], other: dict[str, Any], seed: int = 0) -> stats.Interval:
+    """Corrupted top-1 of one measured model less that of another, on the same images."""
+    count = sum(len(v["top1"]) for v in one["conditions"].values())
+    a, b = (
+        np.frombuffer(base64.b64decode(v["hits"]), np.uint8).astype(np.float64) / count
+        for v in (one, other)
+    )
+    # An image is a mean over its conditions, as an episode is over its queries.
+    return stats.paired(a, b, "episode", seed).difference
+
+
+def figure(finding: Finding) -> Figure:
+    """Top-1 and ECE against severity, and a map of models and corruptions; means over tasks."""
+    from matplotlib.figure import Figure  # no pyplot: no window, no state
+
+    names = list(finding.values["models"])
+    width = max(9.0, 3.4 + 0.52 * (1 + len(finding.values["corruptions"])))
+    height = 3.2 + 1.7 + 0.52 * len(names)
+    drawn = Figure(figsize=(width, height), dpi=130)
+    grid = drawn.add_gridspec(2, 2, height_ratios=[3.2, 1.1 + 0.32 * len(names)])
+    lines = [drawn.add_subplot(grid[0, i]) for i in (0, 1)]
+    _draw_lines(lines[0], finding, "top1", 100, "top-1, %")
+    _draw_lines(lines[1], finding, "ece", 1, "expected calibration error")
+    _draw_map(drawn.add_subplot(grid[1, :]), finding)
+    legend_below(drawn, lines[0], names)
+    return drawn
+
+
+def _draw_lines(axis: Axes, finding: Finding, score: str, scale: float, label: str) -> None:
+    severities = finding.values["severities"]
+    for i, tasks in enumerate(finding.values["models"].values()):
+        y = [_mean(v["clean"][score] for v in tasks.values())]
+        for at in range(len(severities)):
+            y.append(_mean(v["by_severity"][score][at] for v in tasks.values()))
+        axis.plot([0, *severities], scale * np.array(y), ms=4, lw=1.4, **style(i))  # type: ignore[arg-type]  # of a dict of keywords
+    axis.set_xticks([0, *severities], ["clean", *map(str, severities)])
+    axis.set_xlabel("severity", fontsize=9)
+    axis.set_ylabel(label, fontsize=9)
+    axis.tick_params(labelsize=8)
+    axis.grid(alpha=0.25)
+
+
+def _draw_map(axis: Axes, finding: Finding) -> None:
+    """Clean and each corruption's mean top-1, a row a model, lines between the groups."""
+    names, kinds = list(finding.values["models"]), finding.values["corruptions"]
+    clean = [
+        _mean(v["clean"]["top1"] for v in tasks.values())
+        for tasks in finding.values["models"].values()
+    ]
+    shares = 100 * np.column_stack([clean, _per_corruption(finding)])
+    axis.imshow(shares, cmap="viridis", aspect="auto")
+    middle = (shares.min() + shares.max()) / 2
+    for (y, x), value in np.ndenumerate(shares):
+        colour = "black" if value > middle else "white"
+        axis.text(x, y, f"{value:.0f}", ha="center", va="center", color=colour, fontsize=8)
+    at = 0.5  # the right edge of the clean column
+    for group, members in GROUPS.items():
+        if count := sum(name in kinds for name in members):
+            axis.axvline(at, color="white", lw=3)
+            axis.annotate(
+                group, (at + count / 2, 1), (0, 3), ("data", "axes fraction"), "offset points",
+                ha="center", va="bottom", fontsize=9,
+            )  # fmt: skip
+            at += count
+    labels = ["clean", *(name.replace("_", " ") for name in kinds)]
+    axis.set_xticks(range(len(labels)), labels, rotation=40, ha="right", fontsize=8)
+    axis.set_yticks(range(len(names)), [short(n) for n in names], fontsize=8)
+    axis.tick_params(length=0)
+    for edge in axis.spines.values():
+        edge.set_visible(False)
+    axis.set_title("top-1, %, mean over severities", fontsize=10, pad=18)

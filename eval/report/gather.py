@@ -1,0 +1,179 @@
+"""Directories and repositories -> the results and findings that a page is made from."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from eval.analysis.finding import Finding
+from eval.board import model_label, setting_label
+from eval.errors import UserError
+from eval.results import (
+    ANALYSES,
+    ModelInfo,
+    ProtocolInfo,
+    Result,
+    TaskInfo,
+    portable,
+    read_shelf,
+)
+from eval.resulttable import objective_of
+from zoo.names import STUDY
+
+Say = Callable[[str], None]
+Held = TypeVar("Held", Result, Finding)
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """(file, what it holds): files are named without the folders above the places.
+
+    Results are in the order of the study's objectives, others behind; no two answer one question.
+    """
+
+    sources: tuple[str, ...]
+    results: tuple[tuple[str, Result], ...]
+    findings: tuple[tuple[str, Finding], ...]
+
+
+def gather(places: Sequence[str], say: Say) -> Gathered:
+    """Read directories and ``hub:ORG/NAME``; ``say`` gets a line for each file that is left out.
+
+    Raises UserError for a place that is not there, or where none holds a result or a finding.
+    """
+    folders = _named(places)
+    results: list[tuple[str, Result]] = []
+    findings: list[tuple[str, Finding]] = []
+    for name, folder in folders.items():
+        shelf = read_shelf(folder)
+        for path, why in shelf.foreign:
+            say(f"skipped {path}: {why}")
+        results += [(_below(name, folder, path), _harmless(r)) for path, r in shelf.results]
+        findings += [(_below(name, folder, path), f) for path, f in _findings(folder, say)]
+    if not results and not findings:
+        named = ", ".join(map(repr, places))
+        raise UserError(
+            f"there are no results and no findings in {named}; make some with `transfer-eval run` "
+            "or `transfer-eval analyze`"
+        )
+    newest = _newest(results, _question)
+    newest.sort(key=lambda filed: _place(filed[1].model.id))
+    kept = _newest(findings, lambda f: (f.analysis, f.models, f.tasks, f.config))
+    again = len(results) - len(newest) + len(findings) - len(kept)
+    if again:
+        say(f"left out {again} file{'s' * (again != 1)} whose like was read, as new or newer")
+    return Gathered(tuple(folders), tuple(newest), tuple(kept))
+
+
+def _named(places: Sequence[str]) -> dict[str, Path]:
+    """{what a place is called on the page: the folder}; each folder once."""
+    found: dict[str, Path] = {}
+    for name, folder in map(_folder, places):
+        if folder.resolve() in {f.resolve() for f in found.values()}:
+            continue
+        count = sum(known == name or known.startswith(f"{name} (") for known in found)
+        found[f"{name} ({count + 1})" if count else name] = folder
+    return found
+
+
+def _folder(place: str) -> tuple[str, Path]:
+    """(what it is called on the page, where it lies)."""
+    if place.startswith("hub:"):
+        from eval.remoteread import fetch
+
+        folder = fetch(place)
+        return f"{place.partition('@')[0]}@{folder.name[:12]}", folder
+    folder = Path(place)
+    return folder.resolve().name or "/", folder
+
+
+def _below(name: str, folder: Path, path: Path) -> str:
+    return f"{name}/{path.relative_to(folder).as_posix()}"
+
+
+def _findings(folder: Path, say: Say) -> Iterator[tuple[Path, Finding]]:
+    for path in sorted((folder / ANALYSES).rglob("*.json")):
+        try:
+            yield path, _harmless_finding(json.loads(path.read_bytes()))
+        except ValidationError as error:
+            first = error.errors()[0]
+            say(f"skipped {path}: {'.'.join(map(str, first['loc']))}: {first['msg']}")
+        except (OSError, ValueError, RecursionError) as error:
+            say(f"skipped {path}: no readable JSON ({type(error).__name__})")
+
+
+def _harmless(result: Result) -> Result:
+    """Without folders of a machine, and with names that can be drawn."""
+    model, task = _public(result.model, result.task)
+    protocol = ProtocolInfo.model_validate(_clean(result.protocol.model_dump()))
+    update = {"model": model, "task": task, "protocol": protocol, "notes": _clean(result.notes)}
+    return result.model_copy(update=update)
+
+
+def _harmless_finding(value: Any) -> Finding:
+    finding = Finding.model_validate(_clean(value))
+    nothing = TaskInfo(name="", source="", revision="", split_hash="", counts={})
+    update = {
+        "models": [_public(model, nothing)[0] for model in finding.models],
+        "tasks": [
+            _public(model, task)[1] for model in finding.models[:1] for task in finding.tasks
+        ],
+    }
+    return finding.model_copy(update=update)
+
+
+def _public(model: ModelInfo, task: TaskInfo) -> tuple[ModelInfo, TaskInfo]:
+    shown = portable(Result.model_construct(model=model, task=task))
+    return (
+        ModelInfo.model_validate(_clean(shown.model.model_dump())),
+        TaskInfo.model_validate(_clean(shown.task.model_dump())),
+    )
+
+
+def _clean(value: Any) -> Any:
+    """Text on one line, without control characters, marks that turn it around, and halves of
+    characters: no file of XML or UTF-8 holds them."""
+    if isinstance(value, str):
+        line = " ".join(value.split())
+        return "".join("\ufffd" if unicodedata.category(c)[0] == "C" else c for c in line)
+    if isinstance(value, dict):
+        return {_clean(k): _clean(v) for k, v in value.items()}
+    return [_clean(v) for v in value] if isinstance(value, list) else value
+
+
+def _newest(
+    filed: Sequence[tuple[str, Held]], key: Callable[[Held], tuple[Any, ...]]
+) -> list[tuple[str, Held]]:
+    """One for each key: the newest, in the place of the first."""
+    found: dict[str, tuple[str, Held]] = {}
+    for file, one in filed:
+        name = repr(key(one))
+        if name not in found or one.created >= found[name][1].created:
+            found[name] = file, one
+    return list(found.values())
+
+
+def _question(result: Result) -> tuple[Any, ...]:
+    return (
+        model_label(result),
+        result.model.revision,
+        result.task.name,
+        result.task.split,
+        result.task.split_hash,
+        result.protocol.name,
+        setting_label(result),
+    )
+
+
+def _place(model: str) -> int:
+    """Where a model stands: the study's order, then the other objectives, then the rest."""
+    objective = objective_of(model)
+    if objective in STUDY:
+        return STUDY.index(objective)
+    return len(STUDY) + (not objective)
