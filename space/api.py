@@ -11,6 +11,7 @@ from typing import Any
 
 import gradio as gr
 
+from eval.analysis.finding import portable, read_findings
 from eval.errors import UserError, did_you_mean
 from space import detection, display
 from space.board import headline
@@ -18,6 +19,7 @@ from space.comparison import compare as compared
 from space.comparison import models
 from space.desk import Desk
 from space.families import families
+from space.findings import title
 from space.looks import short_names
 from space.objectives import PAIRS_SHOWN, differences, summary, transfer_tasks
 from space.pages.leaderboard import view_of
@@ -35,7 +37,7 @@ class Api:
     def register(self) -> None:
         """Make them endpoints of the app that is being built."""
         for function in (self.leaderboard, self.leaderboard_csv, self.objectives, self.compare,
-                         self.detection, self.requests, self.submit):  # fmt: skip
+                         self.detection, self.findings, self.requests, self.submit):  # fmt: skip
             gr.api(function, api_name=function.__name__, api_description=function.__doc__)
 
     def leaderboard(
@@ -114,6 +116,19 @@ class Api:
         return {"data_set": title, "setting": place.setting, "score": score,
                 "headline": detection.headline(table, score, short_names(table)),
                 "rows": _rows(table.drop(columns="path")), "data_sets": list(found)}  # fmt: skip
+
+    def findings(self, path: str = "") -> dict[str, Any]:
+        """What the analyses found: each one's path, title and sentence; with ``path`` that one
+        whole, with its values and receipts."""
+        root = self.desk.source.root()
+        found = {str(p.relative_to(root)): f for p, f in read_findings(root)}
+        if not path:
+            rows = [{"path": p, "analysis": f.analysis, "title": title(f), "sentence": f.sentence}
+                    for p, f in found.items()]  # fmt: skip
+            return {"findings": rows}
+        if path not in found:
+            return {"error": f"no finding {path[:200]!r} here" + did_you_mean(path[:200], found)}
+        return portable(found[path]).model_dump(mode="json")
 
     def requests(self) -> list[dict[str, Any]]:
         """The submitted models and what became of them, the latest first."""

@@ -29,6 +29,7 @@ from space.api import Api
 from space.backbones import Shelf
 from space.desk import Desk
 from space.pages.about import about
+from space.pages.analyses import Analyses
 from space.pages.compare import Compare
 from space.pages.detection import Detection
 from space.pages.fewshot import FewShot
@@ -55,6 +56,8 @@ def build(desk: Desk) -> gr.Blocks:
                 compare = Compare(desk)
             with gr.Tab("Detection", id="detection") as detection_tab:
                 detection = Detection(desk)
+            with gr.Tab("Analyses", id="analyses") as analyses_tab:
+                analyses = Analyses(desk, shelf)
             with gr.Tab("Few-shot demo", id="fewshot"):
                 fewshot = FewShot(shelf)
             with gr.Tab("Submit", id="submit") as submit_tab:
@@ -66,6 +69,7 @@ def build(desk: Desk) -> gr.Blocks:
         objectives.wire(objectives_tab)
         compare.wire(compare_tab)
         detection.wire(detection_tab)
+        analyses.wire(analyses_tab)
         fewshot.wire()
         submit.wire()
         submit_tab.select(submit.requests, None, submit.table, api_visibility="private")

@@ -17,9 +17,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from eval.analysis.finding import write_finding
 from eval.results import write_result
 from tests.hub import LoopbackHub
 from tests.space.detectors import COCO, VOC, detector, real_examples, task_of
+from tests.space.findings import every
 from tests.test_results import make_result
 from zoo.names import STUDY
 
@@ -96,6 +98,9 @@ def _detector_shelf(folder: Path, data: Path) -> Path:
         write_result(folder / f"{i}.json", result)
     strange = detector(HOSTILE_MODELS[0], 0.1, HOSTILE_TASKS[0])
     write_result(folder / "strange.json", strange)
+    models = [f"zoo:resnet18_narrow.{name.replace('+', '_')}_tin100" for name in STUDY]
+    for finding in every(models, ("eurosat", "dtd")):
+        write_finding(folder, finding)
     return folder
 
 
@@ -110,6 +115,8 @@ def _hostile_shelf(folder: Path) -> Path:
                     folder / f"{count}.json", make_result(model, task, protocol, top1=top1)
                 )
                 count += 1
+    for finding in every(HOSTILE_MODELS, HOSTILE_TASKS):
+        write_finding(folder, finding)
     for i, model in enumerate(MODELS):
         result = make_result(model, "digits", "linear", top1=0.6 + 0.1 * i)
         write_result(folder / f"{count + i}.json", result)

@@ -11,6 +11,7 @@ import httpx
 import pytest
 from gradio_client import Client, handle_file
 
+from eval.analysis import ANALYSES
 from space import display
 from space.board import headline
 from space.desk import Desk
@@ -20,8 +21,8 @@ from tests.conftest import blobs
 from tests.space.conftest import CARDS, MODELS, App
 from tests.space.test_browser import add_tiny
 
-NAMES = ("/leaderboard", "/leaderboard_csv", "/objectives", "/compare", "/detection", "/requests",
-         "/submit", "/classify")  # fmt: skip
+NAMES = ("/leaderboard", "/leaderboard_csv", "/objectives", "/compare", "/detection", "/findings",
+         "/requests", "/submit", "/classify")  # fmt: skip
 SECRETS = ("root:x:", "root:", "daemon:", "[build-system]", "Traceback", 'File "', "line ")
 
 
@@ -309,3 +310,15 @@ def test_too_many_pixels_and_pictures(app: App, client: Client, tmp_path: Path) 
 def test_the_server_lives(app: App) -> None:
     assert app.process.poll() is None
     assert httpx.get(app.url).status_code == 200
+
+
+def test_findings_by_path(detectors: App) -> None:
+    client = Client(detectors.url, verbose=False)
+    rows = client.predict(api_name="/findings")["findings"]
+    assert {row["analysis"] for row in rows} == set(ANALYSES)
+    one = next(row for row in rows if row["analysis"] == "cka")
+    whole = client.predict(path=one["path"], api_name="/findings")
+    assert whole["values"]["layers_a"][0] == "act1"
+    assert whole["tasks"][0]["source"] == "local:data"  # no folder of the server
+    for path in ("../../etc/passwd", "analyses/cka/none.json"):
+        assert "no finding" in client.predict(path=path, api_name="/findings")["error"]

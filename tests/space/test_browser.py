@@ -390,6 +390,51 @@ def test_detection_main_path(detectors: App, visit: Any, width: int) -> None:
     assert page.locator("#detection-said img, #boxes-told img, #detectors img").count() == 0
 
 
+# ------------------------------------------------------------------------------------ analyses
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_analyses_main_path(detectors: App, visit: Any, width: int) -> None:
+    seen = visit(detectors, width).open()
+    page = seen.page
+    seen.tab("Analyses")
+    said = page.locator("#finding-said")
+    said.filter(has_text="What cka shows of CE.").wait_for()
+    page.locator("#finding-plot .js-plotly-plot").wait_for()
+    page.locator("#finding-table [data-testid=cell-0-0]").wait_for()
+    assert page.evaluate(NAMELESS) == []
+    seen.keep(f"analyses-cka-{width}")
+    for option, view, told in (
+        ("profile", "dtd", "dtd: top-1"), ("robustness", "by corruption", "fog"),
+        ("geometry", "dtd: effective rank", "effective rank"),
+        ("predictors", "TransRate", "TransRate"), ("reconstruction", "SSIM", "SSIM"),
+    ):  # fmt: skip
+        seen.pick("Finding", option)
+        said.filter(has_text=f"What {option} shows").wait_for()
+        seen.pick("Show", view)
+        page.locator("#finding-plot").filter(has_text=told).wait_for()
+        assert not seen.overflows()
+        seen.keep(f"analyses-{option}-{width}")
+    page.locator("#rebuilt .thumbnail-item img").first.wait_for()
+
+
+def test_layers_of_two_models_are_compared_now(app: App, visit: Any) -> None:
+    seen = visit(app).open()
+    page = seen.page
+    seen.tab("Analyses")
+    page.locator("#finding-said").filter(has_text="No findings yet").wait_for()
+    page.get_by_role("button", name="Compare layers").click()
+    said = page.locator("#cka-said")
+    said.filter(has_text="are most alike in").wait_for(timeout=60_000)
+    page.locator("#cka-map .js-plotly-plot").wait_for()
+    seen.keep("analyses-now-1280")
+    page.get_by_label("Model A", exact=True).locator("visible=true").fill("local-dir:/etc")
+    page.keyboard.press("Tab")
+    page.get_by_role("button", name="Compare layers").click()
+    said.filter(has_text="cannot be used on this page").wait_for()
+    assert not page.locator("#cka-map .js-plotly-plot").is_visible()
+
+
 # ------------------------------------------------------------------------------------ few-shot
 
 
@@ -598,6 +643,14 @@ def test_hostile_names_are_shown_as_they_are(hostile: App, visit: Any) -> None:
     page.get_by_role("button", name="Show pictures").click()
     page.locator(".prose strong:visible").first.wait_for()
     seen.keep("hostile-compare-1280")
+    seen.tab("Analyses")
+    page.locator("#finding-plot .js-plotly-plot").wait_for()
+    for option in ("profile", "robustness", "predictors", "reconstruction"):
+        seen.pick("Finding", option)
+        page.locator("#finding-said").filter(has_text=f"What {option} shows").wait_for()
+        page.locator("#finding-plot .js-plotly-plot").hover()
+        assert page.locator("#finding-said img, #finding-said a, #finding-table img").count() == 0
+    seen.keep("hostile-analyses-1280")
     for name in ("Few-shot demo", "Submit", "About"):
         seen.tab(name)
     assert page.evaluate("window.owned") is None
