@@ -331,7 +331,7 @@ def recommend_command(args: argparse.Namespace) -> int:
     recommend.check_predictor(args.by)
     check_writable(args.results)
     cache = args.cache or default_cache()
-    task = load_task(args.task, cache, data_from(args.data))
+    task = load_task(args.task, cache, data_from(args.data), args.limit)
     results = _at_hand(args.results)
     known = recommend.findings_at_hand(args.results)
     finding = analyze(
@@ -373,7 +373,7 @@ def _analyse(
         plots.check_picture(args.out)
     check_writable(args.results)
     cache = args.cache or default_cache()
-    loaded = [load_task(t, cache, data_from(args.data)) for t in dict.fromkeys(tasks)]
+    loaded = [load_task(t, cache, data_from(args.data), args.limit) for t in dict.fromkeys(tasks)]
     finding = analyze(
         name, models, loaded, cache,
         settings=settings, results=_at_hand(args.results), img_size=args.img_size,

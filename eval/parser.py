@@ -338,6 +338,7 @@ def _add_analysis(parser: argparse.ArgumentParser, *, picture: bool = True) -> N
     parser.add_argument("--img-size", type=int, metavar="PX", help="override the models' own")
     parser.add_argument("--device", help="cpu, cuda or mps (default: the fastest there is)")
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn")
+    parser.add_argument("--limit", type=int, metavar="N", help="at most N images of each split")
     _add_results(parser)
     _add_cache(parser)
 

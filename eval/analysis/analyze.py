@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.analysis import analysis_named
-from eval.analysis.finding import Finding
+from eval.analysis.finding import Finding, plain_settings
 from eval.analysis.study import Study
 from eval.data import TaskData
 from eval.errors import UserError
@@ -57,7 +56,7 @@ def analyze(
         analysis=name,
         models=study.infos,
         tasks=[task_info(task) for task in tasks],
-        config=_plain(settings) | {"img_size": img_size},
+        config=plain_settings(settings) | {"img_size": img_size, "limit": _limit(tasks)},
         values=values,
         sentence="",
         environment=environment(study.workers, study.precision),
@@ -72,6 +71,11 @@ def analyze(
     return finding.model_copy(update={"sentence": module.sentence(finding)})
 
 
+def _limit(tasks: Sequence[TaskData]) -> int | None:
+    """Images of each split that the user asked for at most, where that made a difference."""
+    return max((task.limit for task in tasks if task.limit is not None), default=None)
+
+
 def _check(name: str, models: int, tasks: Sequence[TaskData]) -> None:
     analysis = analysis_named(name)
     for task in tasks:
@@ -83,9 +87,3 @@ def _check(name: str, models: int, tasks: Sequence[TaskData]) -> None:
         raise UserError(f"analyze {name} takes one task, got {len(tasks)}; call it for each")
     if analysis.most_models is not None and models > analysis.most_models:
         raise UserError(f"analyze {name} takes {analysis.most_models} models at most, got {models}")
-
-
-def _plain(settings: Any) -> dict[str, Any]:
-    return {
-        k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(settings).items()
-    }

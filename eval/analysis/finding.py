@@ -1,16 +1,19 @@
 """What an analysis leaves: one file of the results' schema family, and one sentence.
 
-Files lie at ``RESULTS/analyses/<analysis>/<tasks>.<models>.json``.
+Files lie at ``RESULTS/analyses/<analysis>/<tasks>.<models>[@changed settings].json``.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import re
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from eval.analysis import ANALYSES as REGISTRY
 from eval.errors import UserError
 from eval.files import write_json
 from eval.results import (
@@ -20,9 +23,12 @@ from eval.results import (
     TaskInfo,
     portable_model,
     portable_task,
+    shown,
     task_label,
 )
 from eval.text import slug
+
+MOST = 120  # characters of a part of a file's name
 
 
 class Finding(BaseModel):
@@ -45,16 +51,35 @@ class Finding(BaseModel):
 
 
 def finding_path(results: Path, finding: Finding) -> Path:
-    """The file's place, by the finding's content alone. Many names make a hash of them."""
+    """The file's place, by the finding's content alone. Many names make a hash of them; settings
+    that differ from the analysis's own stand behind an @, so that none replaces another."""
     models = _joined([f"{slug(m.id)}@{m.revision[:7]}" for m in finding.models], "models")
     labels = [slug(task_label(t.name, t.split).replace("@", "__")) for t in finding.tasks]
-    name = f"{_joined(labels, 'tasks')}.{models}.json"
+    changed = ",".join(f"{k}={shown(v)}" for k, v in changes(finding).items())
+    variant = "@" + re.sub(r"[^A-Za-z0-9._+=,-]+", "-", changed) if changed else ""
+    if len(variant) > MOST:
+        variant = f"@{hashlib.sha256(variant.encode()).hexdigest()[:8]}"
+    name = f"{_joined(labels, 'tasks')}.{models}{variant}.json"
     return results / ANALYSES / finding.analysis / name
 
 
-def _joined(names: list[str], what: str, most: int = 120) -> str:
+def changes(finding: Finding) -> dict[str, Any]:
+    """What was asked for otherwise than by default: settings, image size, limit and seed."""
+    known = REGISTRY.get(finding.analysis)
+    default = plain_settings(known.settings()) if known else {}
+    asked = finding.config | {"seed": finding.seed or None}
+    return {k: v for k, v in asked.items() if v != default.get(k)}
+
+
+def plain_settings(settings: Any) -> dict[str, Any]:
+    """An analysis's settings as JSON has them."""
+    found = dataclasses.asdict(settings)
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in found.items()}
+
+
+def _joined(names: list[str], what: str) -> str:
     text = "+".join(names)
-    if len(text) <= most:
+    if len(text) <= MOST:
         return text
     return f"{len(names)}-{what}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 

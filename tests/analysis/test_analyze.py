@@ -175,6 +175,15 @@ def test_command(
     assert main(["analyze", "predictors", MODELS[0], *rest, "--json"]) == 0
     assert "models" in json.loads(capsys.readouterr().out)
     assert len(list((tmp_path / "analyses").rglob("*.json"))) == 2
+    assert main(["analyze", "geometry", MODELS[0], *rest, "--limit", "6"]) == 0
+    assert "limited to 6 images a split" in capsys.readouterr().out
+    # settings that differ are findings of their own; the same again replaces
+    assert main(["analyze", "geometry", MODELS[0], *rest]) == 0
+    assert main(["analyze", "geometry", MODELS[0], *rest, "--limit", "6"]) == 0
+    names = sorted(p.name for p in (tmp_path / "analyses" / "geometry").iterdir())
+    assert [n.partition(".random")[2].partition("@seed0")[2] for n in names] == [
+        ".json", "@layers=layer4+features,images=12.json", "@limit=6.json"
+    ]  # fmt: skip
     assert main(["analyze", "geometry", MODELS[0], "--results", str(tmp_path)]) == 2
     assert "name one with --task" in capsys.readouterr().err
     for mistake, why in (
