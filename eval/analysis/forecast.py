@@ -150,8 +150,8 @@ def figure(finding: Finding) -> Figure:
 
     values = finding.values
     names = list(values["models"])
-    drawn = Figure(figsize=(3.6 * len(PREDICTORS), 3.3 + 0.2 * len(names)), dpi=130)
-    axes = drawn.subplots(1, len(PREDICTORS), squeeze=False)[0]
+    drawn = Figure(figsize=(8.4, 6.4 + 0.1 * len(names)), dpi=130)
+    axes = drawn.subplots(2, 2).flat
     measured = any(v is not None for task in values["measured"].values() for v in task.values())
     for axis, predictor in zip(axes, PREDICTORS, strict=True):
         for task, scores in values["measured"].items():
@@ -164,7 +164,7 @@ def figure(finding: Finding) -> Figure:
         axis.grid(alpha=0.25)
         if not measured:
             axis.set_yticks([])
-    legend_below(drawn, axes[0], names)
+    legend_below(drawn, drawn.axes[0], names)
     return drawn
 
 

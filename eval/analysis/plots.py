@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,8 @@ import numpy as np
 
 from eval.errors import UserError
 from eval.files import atomic_file
+from eval.resulttable import objective_of
+from zoo.names import parse_objective
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,6 +46,19 @@ def plain(text: str) -> str:
     return text.replace("$", "\\$")
 
 
+def called(names: Sequence[str], most: int = 44) -> list[str]:
+    """Models in a picture: by their objective where it tells them apart, as the paper writes it;
+    else by their names without the prefix."""
+    objectives = [objective_of(name) for name in names]
+    return [
+        parse_objective(objective).shown
+        if objective and objectives.count(objective) == 1
+        else ("untrained " if name.startswith("random:") else "")
+        + short(re.sub(r"^[\w-]+:", "", name), most)
+        for name, objective in zip(names, objectives, strict=True)
+    ]
+
+
 def depth_figure(
     names: Sequence[str],
     values: Sequence[Mapping[str, Mapping[str, float]]],
@@ -56,7 +72,7 @@ def depth_figure(
     shown = list(values[0])
     columns = min(len(shown), COLUMNS)
     lines = -(-len(shown) // columns)
-    figure = Figure(figsize=(4.0 * columns, 3.2 * lines + 0.2 * len(names)), dpi=130)
+    figure = Figure(figsize=(4.0 * columns, 3.2 * lines + 0.1 * len(names)), dpi=130)
     axes = figure.subplots(lines, columns, squeeze=False)
     for axis in axes.flat[len(shown) :]:
         axis.set_visible(False)
@@ -90,8 +106,9 @@ def legend_below(figure: Figure, axis: Axes, names: Sequence[str]) -> None:
         axis.plot([], [], ms=4, lw=1.4, **style(i))[0]  # type: ignore[arg-type]  # of a dict of keywords
         for i in range(len(names))
     ]
+    columns = 1 + (len(names) > 3)
     figure.legend(
-        handles, [short(n, 60) for n in names], loc="lower center", fontsize=8, frameon=False
+        handles, called(names, 60), loc="lower center", fontsize=8, frameon=False, ncols=columns
     )
-    height = figure.get_figheight()
-    figure.tight_layout(rect=(0, 0.19 * (len(names) + 0.8) / height, 1, 1))
+    lines = -(-len(names) // columns)
+    figure.tight_layout(rect=(0, (0.17 * lines + 0.25) / figure.get_figheight(), 1, 1))

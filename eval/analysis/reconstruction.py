@@ -35,7 +35,7 @@ from eval.analysis import Reconstruction
 from eval.analysis.finding import Finding
 from eval.analysis.inversion import Size, decoded, fit, invert, reduced
 from eval.analysis.layers import LAST, LayerFeatures, layer_names
-from eval.analysis.plots import short, style
+from eval.analysis.plots import called, style
 from eval.analysis.similarity import WINDOW, psnr, ssim
 from eval.analysis.study import Study, task_key
 from eval.data import Split, TaskData
@@ -459,7 +459,7 @@ def figure(finding: Finding) -> Figure:
     titles = _titles(models)
     header = 0.35 + 0.15 * max(map(len, titles), default=0)
     cell = min(CELL, 13 / max(len(blocks) * len(originals), 1))
-    names = 0.065 * max(len(short(name)) for name in models) + 0.3
+    names = 0.065 * max(map(len, called(list(models)))) + 0.3
     inner = len(blocks) * (len(originals) * cell + GAP)
     width = max(names + inner, names + 7.5)
     pictures = (len(models) + 1) * cell + header + 0.1 if blocks else 0.0
@@ -486,7 +486,7 @@ def figure(finding: Finding) -> Figure:
         axis.imshow(_sheet(rows, len(originals)), aspect="auto", interpolation="nearest")
         axis.set_title("\n".join([method, *titles[n]]), fontsize=9)
         axis.set_axis_off()
-        for row, name in enumerate(("original", *map(short, models))) if i == 0 else ():
+        for row, name in enumerate(("original", *called(list(models)))) if i == 0 else ():
             at = 1 - (row + 0.5) / (len(models) + 1)
             axis.text(-0.08 / cell / len(originals), at, name, transform=axis.transAxes,
                       ha="right", va="center", fontsize=8)  # fmt: skip
@@ -495,10 +495,11 @@ def figure(finding: Finding) -> Figure:
 
 def _curves(panels: Sequence[Axes], models: Mapping[str, Any]) -> None:
     for axis, (key, label) in zip(panels, (("psnr", "PSNR"), ("ssim", "SSIM")), strict=True):
-        for i, (name, found) in enumerate(models.items()):
+        shown = called(list(models))
+        for i, (name, found) in enumerate(zip(shown, models.values(), strict=True)):
             y = [one[key][0] for one in found["layers"].values()]
             x = np.linspace(0, 1, len(y))
-            axis.plot(x, y, ms=4, lw=1.4, label=short(name), **style(i))  # type: ignore[arg-type]  # of a dict of keywords
+            axis.plot(x, y, ms=4, lw=1.4, label=name, **style(i))  # type: ignore[arg-type]  # of a dict of keywords
         # Models with one view of the images have one floor.
         floors = sorted({found["floor"][key] for found in models.values()})
         for i, floor in enumerate(floors):

@@ -50,7 +50,7 @@ from eval.analysis.corruptions import (
     strength_of,
 )
 from eval.analysis.finding import Finding
-from eval.analysis.plots import legend_below, short, style
+from eval.analysis.plots import called, legend_below, style
 from eval.analysis.study import Study, task_key
 from eval.bank import Key, bank_path, open_bank, write_bank
 from eval.data import TaskData
@@ -569,7 +569,7 @@ def figure(finding: Finding) -> Figure:
 
     names = list(finding.values["models"])
     width = max(9.0, 3.4 + 0.52 * (1 + len(finding.values["corruptions"])))
-    height = 3.2 + 1.7 + 0.52 * len(names)
+    height = 3.2 + 1.5 + 0.42 * len(names)
     drawn = Figure(figsize=(width, height), dpi=130)
     grid = drawn.add_gridspec(2, 2, height_ratios=[3.2, 1.1 + 0.32 * len(names)])
     lines = [drawn.add_subplot(grid[0, i]) for i in (0, 1)]
@@ -618,7 +618,7 @@ def _draw_map(axis: Axes, finding: Finding) -> None:
             at += count
     labels = ["clean", *(name.replace("_", " ") for name in kinds)]
     axis.set_xticks(range(len(labels)), labels, rotation=40, ha="right", fontsize=8)
-    axis.set_yticks(range(len(names)), [short(n) for n in names], fontsize=8)
+    axis.set_yticks(range(len(names)), called(names), fontsize=8)
     axis.tick_params(length=0)
     for edge in axis.spines.values():
         edge.set_visible(False)
