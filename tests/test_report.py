@@ -22,6 +22,7 @@ from eval.models import ZOO_FOLDER
 from eval.report.gather import gather
 from eval.report.page import render
 from eval.report.parts import sheet
+from eval.report.renamed import renaming, short_names
 from eval.results import Result, pack_confidence, read_shelf, shelf_path, write_result
 from tests.conftest import Cli
 from tests.test_results import make_result
@@ -167,6 +168,8 @@ def test_its_numbers_are_the_boards_and_the_comparisons(text: str, shelf: Path) 
     assert len(boards) == 4
     for board in boards:
         header, lines = grid(board)
+        header = list(map(renaming(short_names([r.model.id for r in results])), header))
+        assert header[1:] == ["CE", "CE+SelfSupCon"]
         assert header in page.rows
         for line in lines:
             assert line in page.rows
@@ -349,3 +352,20 @@ def test_confidences_are_drawn_as_reliability(tmp_path: Path) -> None:
     assert said == []
     assert "calibration" in page.sections
     assert sum(row[1:3] == ["v, linear", "50.0 ±10.0"] for row in page.rows) == 2
+
+
+def test_a_short_name_stands_for_a_whole_id_alone() -> None:
+    ids = ["zoo:a.ce_x", "zoo:a.ce_selfsupcon_x", "random:resnet18", "zoo:b.supcon_x",
+           "zoo:c.supcon_x", "hf-hub:o/n"]  # fmt: skip
+    names = short_names(ids)
+    assert names == {"zoo:a.ce_x": "CE", "zoo:a.ce_selfsupcon_x": "CE+SelfSupCon",
+                     "random:resnet18": "untrained resnet18"}  # fmt: skip
+    rename = renaming(names)
+    for text, wanted in (
+        ("zoo:a.ce_x and zoo:a.ce_selfsupcon_x.", "CE and CE+SelfSupCon."),
+        ("zoo:a.ce_x @64px", "CE @64px"),
+        ("zoo:a.ce_x2, zoo:a.ce_x@1234567, x/zoo:a.ce_x, zoo:a.ce_x.y", ""),
+        ("random:resnet18; zoo:b.supcon_x", "untrained resnet18; zoo:b.supcon_x"),
+    ):
+        assert rename(text) == (wanted or text)
+    assert renaming({})("zoo:a.ce_x") == "zoo:a.ce_x"

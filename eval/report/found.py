@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from eval import curves
 from eval.analysis import ANALYSES
@@ -13,6 +14,9 @@ from eval.report.parts import Block, Section, sheet
 from eval.report.svg import inline
 from eval.results import Result, task_label
 from eval.text import percent
+
+if TYPE_CHECKING:
+    from eval.analysis.calibration import Diagram
 
 TITLES = {
     "cka": "How alike the layers are (CKA)",
@@ -51,7 +55,7 @@ CALIBRATION = (
     "right: bars on the diagonal. Bars below it are overconfidence. The expected calibration error "
     "(ECE) is the mean distance from the diagonal, weighted by images; 0 is best."
 )
-MOST_PANELS, PANEL_COLUMNS, PANEL_ROWS = 60, 4, 6  # all, and those of one picture
+MOST_PANELS, PANEL_COLUMNS, PANEL_ROWS = 60, 4, 7  # all, and those of one picture
 # what a file of another version or hand can make an analysis stumble over
 STUMBLES = (
     UserError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, ImportError,
@@ -106,34 +110,43 @@ def _leading(found: Sequence[curves.Curve]) -> str:
 
 
 def calibration(results: Sequence[Result], say: Callable[[str], None]) -> list[Section]:
-    """Reliability diagrams of the linear protocol, else of the newest results."""
+    """Reliability diagrams of the linear protocol, else of all: every model on the tasks with most
+    test images, where bins say most."""
+    from eval.analysis.calibration import diagrams, sentence
+
     kept = [r for r in results if r.confidence is not None]
-    if not kept:
-        return []
-    linear = [r for r in kept if r.protocol.name == "linear"] or kept
-    newest = sorted(linear, key=lambda r: r.created, reverse=True)[:MOST_PANELS]
-    chosen = [r for r in linear if any(r is n for n in newest)]
     try:
-        blocks = _reliability(chosen)
+        known = diagrams([r for r in kept if r.protocol.name == "linear"] or kept)
+        if not known:
+            return []
+        images: dict[tuple[str, str, str], int] = {}
+        for d in known:
+            images[_cell(d)] = max(d.images, images.get(_cell(d), 0))
+        models = dict.fromkeys(d.model for d in known)
+        most = max(1, MOST_PANELS // len(models))
+        largest = sorted(images, key=lambda cell: -images[cell])[:most]
+        found = [d for d in known if _cell(d) in largest][:MOST_PANELS]
+        blocks, summary = _reliability(found), sentence(found)
     except STUMBLES as error:
         say(f"no reliability diagrams: {one_line(error)}")
         return []
     notes = []
-    if len(chosen) < len(kept):
-        notes = [f"Of {len(kept)} results with probabilities, {len(chosen)} are drawn here."]
-    section = Section("calibration", "Reliability", CALIBRATION, tuple(blocks), tuple(notes))
-    return [section] if blocks else []
+    if len(found) < len(kept):
+        notes = [f"Of {len(kept)} results with probabilities, {len(found)} are drawn here."]
+    return [
+        Section("calibration", "Reliability", CALIBRATION, tuple(blocks), tuple(notes), summary)
+    ]
 
 
-def _reliability(results: Sequence[Result]) -> list[Block]:
+def _cell(diagram: Diagram) -> tuple[str, str, str]:
+    return diagram.task, diagram.protocol, diagram.setting
+
+
+def _reliability(found: Sequence[Diagram]) -> list[Block]:
     """A picture for a few models on a few tasks: more could not be read in print."""
-    from eval.analysis.calibration import Diagram, diagrams, figure, sentence
+    from eval.analysis.calibration import figure, sentence
 
-    def cell(d: Diagram) -> tuple[str, str, str]:
-        return d.task, d.protocol, d.setting
-
-    found = diagrams(results)
-    columns = list(dict.fromkeys(map(cell, found)))
+    columns = list(dict.fromkeys(map(_cell, found)))
     models = list(dict.fromkeys(d.model for d in found))
     places = itertools.product(
         range(0, len(columns), PANEL_COLUMNS), range(0, len(models), PANEL_ROWS)
@@ -141,13 +154,13 @@ def _reliability(results: Sequence[Result]) -> list[Block]:
     blocks = []
     for c, m in places:
         tasks, rows = columns[c : c + PANEL_COLUMNS], models[m : m + PANEL_ROWS]
-        some = [d for d in found if cell(d) in tasks and d.model in rows]
+        some = [d for d in found if _cell(d) in tasks and d.model in rows]
         if not some:
             continue
         lines = [
             [
                 d.model,
-                ", ".join(filter(None, cell(d))),
+                ", ".join(filter(None, _cell(d))),
                 percent(d.ece.value, (d.ece.high - d.ece.low) / 2),
                 f"{100 * d.confidence:.1f}",
                 f"{100 * d.accuracy:.1f}",

@@ -18,6 +18,7 @@ from eval.report import boards, forest, found, receipts, words
 from eval.report.gather import Gathered, gather
 from eval.report.pairs import Pair, Row, compared, names
 from eval.report.parts import Block, Section
+from eval.report.renamed import renamed, renaming, short_names
 from eval.report.svg import inline
 
 TITLE = "How well do these features transfer?"
@@ -68,17 +69,28 @@ def render(gathered: Gathered, say: Say, *, made: str, title: str = TITLE) -> st
     ]
     sections = [boards.section(shown)] if shown else []
     sections += [_differences(pairs, called)] if pairs else []
-    sections += [*found.learning(results, say), *analyses, receipts.section(gathered)]
-    models = receipts.models_of(gathered)
+    sections += [*found.learning(results, say), *analyses]
+    models = [m.id for m in receipts.models_of(gathered)]
+    short = short_names(models)
+    rename = renaming(short)
     return _template().render(
         title=title,
         made=made,
         facts=_facts(gathered),
         sources=gathered.sources,
-        in_short=words.in_short(shown, pairs, called, analyses),
-        glossary=words.glossary(results, [m.id for m in models]),
-        sections=sections,
+        in_short=[rename(text) for text in words.in_short(shown, pairs, called, analyses)],
+        glossary=[*words.glossary(results, models), *_meanings(short)],
+        sections=[*(renamed(s, rename) for s in sections), receipts.section(gathered)],
     )
+
+
+def _meanings(short: dict[str, str]) -> list[str]:
+    """Which models the short names stand for."""
+    if not short:
+        return []
+    return ["Models are called by their objective: " + "; ".join(
+        f"{name} is {model}" for model, name in short.items()
+    )]  # fmt: skip
 
 
 def _facts(gathered: Gathered) -> str:

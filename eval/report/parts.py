@@ -94,3 +94,4 @@ class Section:
     lead: str
     blocks: tuple[Block, ...]
     notes: tuple[str, ...] = ()
+    summary: str = ""  # what the page's summary says of it; empty: its last block's sentence

@@ -14,7 +14,7 @@ from eval.results import Result
 from eval.resulttable import objective_of
 from zoo.names import PAIRS, parse_objective
 
-MOST = 8  # sentences of the summary
+MOST = 12  # sentences of the summary
 TERMS = {
     "ce": "CE is cross-entropy: a classifier of labelled images",
     "ce-strong": "CE (strong aug) is the same with the heavier augmentation of the contrastive "
@@ -44,7 +44,7 @@ def in_short(
         scores = " and ".join(dict.fromkeys(_score(c) for p in rest for c in main_comparisons(p)))
         said.append(f"Mean differences of the other pairs in {scores}: {'; '.join(brief)}{more}.")
     for section in found[: max(0, MOST - len(said))]:
-        text = section.blocks[-1].sentence
+        text = section.summary or section.blocks[-1].sentence
         said.append(f"{section.title}: {text}" if text else section.title)
     return said
 

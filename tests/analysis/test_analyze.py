@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from eval.__main__ import main
@@ -14,9 +15,10 @@ from eval.analysis import Geometry, forecast, profile, shape
 from eval.analysis.analyze import analyze
 from eval.analysis.finding import Finding
 from eval.analysis.geometry import separation
+from eval.analysis.layers import layered
 from eval.analysis.plots import saved
 from eval.analysis.predictors import log_me
-from eval.analysis.study import labels
+from eval.analysis.study import Layered, labels
 from eval.data import TaskData, load_task
 from eval.encode import encode
 from eval.models import load, resolve
@@ -197,6 +199,32 @@ def test_command(
     ):
         assert main(["analyze", *mistake, *rest]) == 2
         assert why in capsys.readouterr().err
+
+
+def test_a_constant_layer_says_nothing(task: TaskData, cache: Path) -> None:
+    """A layer that is the same for all images: a probe guesses, geometry has no numbers."""
+    backbone = load(resolve(MODELS[0], cache, None))
+    many, layers = layered(backbone, ["layer4", "features"])
+    bank = encode(many, task, cache, Workers("cpu")).bank
+    features = bank.features.clone()
+    features[:, layers[0].start : layers[0].stop] = 0.25
+    held = Layered(backbone, layers, dataclasses.replace(bank, features=features))
+    found = profile.measure(held, task)
+    largest = np.bincount(task.test.labels).max() / len(task.test)
+    assert found["layer4"][0] <= largest + 1e-6
+    one = shape.measure(held, task, 100)["layer4"]["test"]
+    assert one["nc1"] is None
+    assert one["within"] == pytest.approx(0, abs=1e-6)
+    assert shape.measure(held, task, 100)["features"]["test"]["nc1"] is not None
+
+
+def test_one_class_is_no_task(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make_task(tmp_path / "one", classes=1, train=6, test=4)
+    for command in (["analyze", "geometry", MODELS[0]], ["recommend", MODELS[0]]):
+        rest = ["--task", f"parquet:{folder}", "--results", str(tmp_path / "r"), "--cache",
+                str(tmp_path / "c")]  # fmt: skip
+        assert main([*command, *rest]) == 2
+        assert "at least two classes are needed" in capsys.readouterr().err
 
 
 def test_two_revisions_of_one_model_have_two_names(cache: Path) -> None:
