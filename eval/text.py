@@ -50,3 +50,8 @@ def text_table(
     if markdown:
         dashes = [d[:-1] + ":" if right else d for d, right in zip(dashes, numeric, strict=True)]
     return "\n".join([row(header), row(dashes), *map(row, lines)])
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """``1 model``, ``2 models``."""
+    return f"{count} {one if count == 1 else many or one + 's'}"

@@ -17,11 +17,12 @@ import torch
 
 from eval import stats
 from eval.__main__ import main
-from eval.analysis import Robustness, plots, robustness
+from eval.analysis import Robustness, corrupted, plots, robustness
 from eval.analysis.analyze import analyze
+from eval.analysis.corrupted import Condition, Corrupted, seed_of
 from eval.analysis.corruptions import CORRUPTIONS, corrupt
 from eval.analysis.finding import Finding
-from eval.analysis.robustness import Condition, Corrupted, calibration_error, intervals, seed_of
+from eval.analysis.robustness import calibration_error, intervals
 from eval.analysis.study import Study
 from eval.data import TaskData, load_task
 from eval.encode import encode
@@ -77,7 +78,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Count:
         seen.append((name, severity, seed))
         return corrupt(pixels, name, severity, seed)
 
-    monkeypatch.setattr(robustness, "corrupt", counted)
+    monkeypatch.setattr(corrupted, "corrupt", counted)
     return seen
 
 
@@ -209,7 +210,7 @@ def test_chunks_give_the_same(
     calls: Count,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(robustness, "CHUNK_BYTES", 7 * 3 * SIZE * SIZE)  # 24 images: 7, 7, 7, 3
+    monkeypatch.setattr(corrupted, "CHUNK_BYTES", 7 * 3 * SIZE * SIZE)  # 24 images: 7, 7, 7, 3
     cache = copied(warm, tmp_path)
     before = len(list((cache / "banks").iterdir()))
     found = again(task, cache)
@@ -231,7 +232,7 @@ def test_an_interrupted_run_goes_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cache = copied(warm, tmp_path)
-    write = robustness.write_bank
+    write = corrupted.write_bank
     written = 0
 
     def failing(*args: Any, **kwargs: Any) -> None:
@@ -241,11 +242,11 @@ def test_an_interrupted_run_goes_on(
         written += 1
         write(*args, **kwargs)
 
-    monkeypatch.setattr(robustness, "write_bank", failing)
+    monkeypatch.setattr(corrupted, "write_bank", failing)
     with pytest.raises(KeyboardInterrupt):
         again(task, cache)
     assert len(calls) == 2 * len(task.test)
-    monkeypatch.setattr(robustness, "write_bank", write)
+    monkeypatch.setattr(corrupted, "write_bank", write)
     calls.clear()
     assert again(task, cache).values == finding.values
     assert len(calls) == 3 * len(task.test)
@@ -372,7 +373,7 @@ def test_models_of_unlike_sizes_are_noted(finding: Finding, task: TaskData, warm
     (note,) = study.notes
     assert "32 x 32 and 64 x 64 pixels" in note
     assert "not strictly comparable" in note
-    assert robustness._alike({"a": small, "b": large, "c": small}) == [["a", "c"], ["b"]]
+    assert corrupted.alike({"a": small, "b": large, "c": small}) == [["a", "c"], ["b"]]
 
 
 def test_refusals(task: TaskData, tmp_path: Path, calls: Count) -> None:
@@ -402,7 +403,7 @@ def test_damaged_features_are_said(
 ) -> None:
     cache = copied(warm, tmp_path)
     monkeypatch.setattr(
-        robustness, "forward", lambda net, images, precision: torch.full((len(images), 4), math.nan)
+        corrupted, "forward", lambda net, images, precision: torch.full((len(images), 4), math.nan)
     )
     with pytest.raises(UserError, match=r"not finite .* under gaussian_noise 1"):
         again(task, cache)
