@@ -16,10 +16,11 @@ with maps of one shape are projected alike.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,26 +62,13 @@ class LayerFeatures(nn.Module):
         self.names = tuple(names)
         inner = net.net
         assert isinstance(inner, nn.Module)
-        self.channels = {f["module"]: int(f["num_chs"]) for f in _facts(inner)}
+        self.channels = channels_of(inner)
         self.prefix_tokens = int(getattr(inner, "num_prefix_tokens", 0))
         self.widths: dict[str, int] = {}  # of each layer, once an image has passed
 
     def forward(self, images: Tensor) -> Tensor:
-        seen: dict[str, Tensor] = {}
-        inner = self.net.net
-        assert isinstance(inner, nn.Module)
-        # The network is shared: it is listened to while it runs, and no longer.
-        handles = [
-            inner.get_submodule(name).register_forward_hook(
-                lambda module, given, out, name=name: seen.__setitem__(name, out)
-            )
-            for name in self.names
-        ]
-        try:
+        with listening(self.net, self.names) as seen:
             last = self.net(images)
-        finally:
-            for handle in handles:
-                handle.remove()
         vector = self._placed if self.spatial else self._pooled
         parts = {name: vector(seen[name], self.channels[name]) for name in self.names}
         parts[LAST] = last
@@ -91,18 +79,44 @@ class LayerFeatures(nn.Module):
         if out.ndim == 3:
             return out[:, self.prefix_tokens :].mean(1)  # [B, tokens, D]
         if out.ndim == 4:
-            return out.mean((1, 2) if _channels_last(out, channels) else (2, 3))
+            return out.mean((1, 2) if channels_last(out, channels) else (2, 3))
         return out.flatten(1)
 
     def _placed(self, out: Tensor, channels: int) -> Tensor:
         if out.ndim == 3:
             out = out[:, self.prefix_tokens :].transpose(1, 2)  # [B, D, tokens]
-        elif out.ndim == 4 and _channels_last(out, channels):
+        elif out.ndim == 4 and channels_last(out, channels):
             out = out.permute(0, 3, 1, 2)
         return sketch(out.float(), SPATIAL)
 
 
-def _channels_last(out: Tensor, channels: int) -> bool:
+@contextlib.contextmanager
+def listening(net: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+    """Fills a dict with what the named modules of a ``PooledFeatures`` give while it runs.
+
+    The network is shared: it is listened to inside the block, and no longer.
+    """
+    inner, seen = net.net, dict[str, Tensor]()
+    assert isinstance(inner, nn.Module)
+    handles = [
+        inner.get_submodule(name).register_forward_hook(
+            lambda module, given, out, name=name: seen.__setitem__(name, out)
+        )
+        for name in names
+    ]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def channels_of(net: object) -> dict[str, int]:
+    """{layer: channels} as timm tells them."""
+    return {f["module"]: int(f["num_chs"]) for f in _facts(net)}
+
+
+def channels_last(out: Tensor, channels: int) -> bool:
     """Whether a map is [B, H, W, D] rather than [B, D, H, W]."""
     return out.shape[1] != channels == out.shape[3]
 

@@ -34,8 +34,9 @@ from tqdm import tqdm
 from eval.analysis import Reconstruction
 from eval.analysis.finding import Finding
 from eval.analysis.inversion import Size, decoded, fit, invert, reduced
-from eval.analysis.layers import LAST, LayerFeatures, layer_names
-from eval.analysis.plots import called, style
+from eval.analysis.layers import LAST, layer_names
+from eval.analysis.maps import LayerMaps
+from eval.analysis.sidebyside import of_models, side_by_side
 from eval.analysis.similarity import WINDOW, psnr, ssim
 from eval.analysis.study import Study, task_key
 from eval.data import Split, TaskData
@@ -45,7 +46,6 @@ from eval.models import Backbone
 from eval.stats import bootstrap
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 SIDE = 64  # px of a target at most: what a decoder costs grows with its square
@@ -53,8 +53,6 @@ MEMORY = 1 << 30  # bytes of maps at a time; a layer with more than that comes a
 BATCH = 32
 HALF = 65504.0  # the largest float16
 Pixels = NDArray[np.uint8]
-METHODS = ("decoded", "inverted")
-CELL, GAP, CURVES = 0.8, 0.14, 3.3  # inches: a picture, between blocks, the panels
 
 
 def run(study: Study, settings: Reconstruction) -> dict[str, Any]:
@@ -117,60 +115,6 @@ class _Views:
         ]))  # fmt: skip
 
 
-class _Maps:
-    """[B, 3, H, W] normalised images -> {layer: [B, C, h, w]}.
-
-    A sequence's patch tokens lie on their grid, a vector is a map of one place.
-    """
-
-    def __init__(self, backbone: Backbone) -> None:
-        self.net = backbone.net
-        self.inner = backbone.net.net
-        assert isinstance(self.inner, torch.nn.Module)
-        # the facts about layers, which it reads from timm
-        self.facts = LayerFeatures(backbone.net, layer_names(backbone)[:-1])
-        self.id = backbone.resolved.id
-
-    def __call__(self, images: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
-        seen: dict[str, Tensor] = {}
-        assert isinstance(self.inner, torch.nn.Module)
-        handles = [
-            self.inner.get_submodule(name).register_forward_hook(
-                lambda module, given, out, name=name: seen.__setitem__(name, out)
-            )
-            for name in names
-            if name != LAST
-        ]
-        try:
-            last = self.net(images)
-        finally:
-            for handle in handles:
-                handle.remove()
-        return {
-            name: last[:, :, None, None] if name == LAST else self._placed(name, seen[name])
-            for name in names
-        }
-
-    def _placed(self, name: str, out: Tensor) -> Tensor:
-        if out.ndim == 3:
-            out = out[:, self.facts.prefix_tokens :]  # [B, tokens, D]
-            height, width = self._grid(name, out.shape[1])
-            return out.transpose(1, 2).unflatten(2, (height, width))
-        if out.ndim == 4:
-            last = out.shape[1] != self.facts.channels[name] == out.shape[3]
-            return out.permute(0, 3, 1, 2) if last else out
-        return out.flatten(1)[:, :, None, None]
-
-    def _grid(self, name: str, tokens: int) -> Size:
-        grid = getattr(getattr(self.inner, "patch_embed", None), "grid_size", None)
-        if grid is not None and grid[0] * grid[1] == tokens:
-            return int(grid[0]), int(grid[1])
-        side = round(tokens**0.5)
-        if side * side != tokens:
-            raise UserError(f"the {tokens} tokens of {self.id}'s layer {name!r} lie on no grid")
-        return side, side
-
-
 def measure(
     study: Study, backbone: Backbone, task: TaskData, settings: Reconstruction
 ) -> dict[str, Any]:
@@ -191,7 +135,7 @@ def measure(
     shown = _Views.of(backbone, task, task.test, places) if places else None
     device = study.workers.device
     backbone.net.to(device).eval()
-    maps = _Maps(backbone)
+    maps = LayerMaps(backbone)
     values: dict[str, Any] = {"layers": {}, "prior": {}, "decoded": {}, "inverted": {}}
     with tqdm(
         total=len(layers) + len(prior_layers), unit="layer", leave=False, disable=None
@@ -274,7 +218,7 @@ def of_many_classes(labels: NDArray[np.int64], count: int) -> list[int]:
 
 
 def _groups(
-    backbone: Backbone, maps: _Maps, layers: Sequence[str], images: int, device: torch.device
+    backbone: Backbone, maps: LayerMaps, layers: Sequence[str], images: int, device: torch.device
 ) -> list[list[str]]:
     """Layers whose maps fit into ``MEMORY`` together."""
     blank = torch.zeros(1, *backbone.input_config["input_size"], device=device)
@@ -295,7 +239,7 @@ def _groups(
 
 
 def _passes(
-    backbone: Backbone, maps: _Maps, views: _Views, names: Sequence[str], device: torch.device
+    backbone: Backbone, maps: LayerMaps, views: _Views, names: Sequence[str], device: torch.device
 ) -> Iterator[tuple[slice, dict[str, Tensor]]]:
     """(rows, {layer: [B, C, h, w] float16 on the CPU}), batch by batch."""
     for begin in range(0, len(views.pixels), BATCH):
@@ -313,7 +257,7 @@ def _passes(
 
 
 def _kept(
-    backbone: Backbone, maps: _Maps, views: _Views, names: Sequence[str], device: torch.device
+    backbone: Backbone, maps: LayerMaps, views: _Views, names: Sequence[str], device: torch.device
 ) -> dict[str, Tensor]:
     """{layer: [N, C, h, w] float16} of all images."""
     held: dict[str, Tensor] = {}
@@ -327,7 +271,7 @@ def _kept(
 
 def _inverted(
     backbone: Backbone,
-    maps: _Maps,
+    maps: LayerMaps,
     views: _Views,
     name: str,
     settings: Reconstruction,
@@ -374,23 +318,12 @@ def data_uri(picture: Tensor) -> str:
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def _picture(uri: str) -> Pixels:
-    """[H, W, 3] of what ``data_uri`` made."""
-    data = base64.b64decode(uri.partition(",")[2])
-    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-
-
 # --------------------------------------------------------------------------------- what it shows
-
-
-def _models(finding: Finding) -> dict[str, Any]:
-    """{model: its values}: there is one task."""
-    return {name: next(iter(tasks.values())) for name, tasks in finding.values["models"].items()}
 
 
 def sentence(finding: Finding) -> str:
     """Which model's end holds most of the image, and what is lost on the way."""
-    models = {name: found["layers"] for name, found in _models(finding).items()}
+    models = {name: found["layers"] for name, found in of_models(finding).items()}
     maps = {
         name: list(layers)[-2 if list(layers)[-1] == LAST else -1]
         for name, layers in models.items()
@@ -431,7 +364,7 @@ def _cell(scores: Mapping[str, Sequence[float]]) -> str:
 
 def table(finding: Finding) -> tuple[list[str], list[list[str]]]:
     """(header, lines): PSNR in dB and SSIM in brackets, a column a layer, the floor at the end."""
-    models = _models(finding)
+    models = of_models(finding)
     layers = list(dict.fromkeys(layer for found in models.values() for layer in found["layers"]))
     layers.sort(key=LAST.__eq__)  # networks of two kinds end in one column
     lines = []
@@ -446,106 +379,5 @@ def table(finding: Finding) -> tuple[list[str], list[list[str]]]:
 
 
 def figure(finding: Finding) -> Figure:
-    """PSNR and SSIM against depth; beneath them the pictures, a row a model, the originals first.
-
-    The pictures stand in blocks, each of one layer and one way back to the pixels. The dashed line
-    is the floor, the mean training image.
-    """
-    from matplotlib.figure import Figure  # no pyplot: no window, no state
-
-    models = _models(finding)
-    originals = [_picture(uri) for uri in finding.values["originals"]]
-    blocks = _blocks(models) if originals else []
-    titles = _titles(models)
-    header = 0.35 + 0.15 * max(map(len, titles), default=0)
-    cell = min(CELL, 13 / max(len(blocks) * len(originals), 1))
-    names = 0.065 * max(map(len, called(list(models)))) + 0.3
-    inner = len(blocks) * (len(originals) * cell + GAP)
-    width = max(names + inner, names + 7.5)
-    pictures = (len(models) + 1) * cell + header + 0.1 if blocks else 0.0
-    height = CURVES + pictures
-    figure = Figure(figsize=(width, height), dpi=130)
-
-    def place(left: float, top: float, wide: float, high: float) -> Axes:
-        """Axes by inches from the upper left corner."""
-        return figure.add_axes(
-            (left / width, 1 - (top + high) / height, wide / width, high / height)
-        )
-
-    wide = (width - names - 1.6) / 2
-    panels = [place(0.65 + k * (wide + 0.75), 0.35, wide, CURVES - 1.0) for k in (0, 1)]
-    _curves(panels, models)
-    figure.legend(
-        *panels[0].get_legend_handles_labels(), fontsize=8, frameon=False, loc="upper left",
-        bbox_to_anchor=((2 * wide + 1.5) / width, 1 - 0.3 / height),
-    )  # fmt: skip
-    for i, (method, n) in enumerate(blocks):
-        left = names + i * (len(originals) * cell + GAP)
-        axis = place(left, CURVES + header, len(originals) * cell, (len(models) + 1) * cell)
-        rows = [originals, *(_of_block(found, method, n) for found in models.values())]
-        axis.imshow(_sheet(rows, len(originals)), aspect="auto", interpolation="nearest")
-        axis.set_title("\n".join([method, *titles[n]]), fontsize=9)
-        axis.set_axis_off()
-        for row, name in enumerate(("original", *called(list(models)))) if i == 0 else ():
-            at = 1 - (row + 0.5) / (len(models) + 1)
-            axis.text(-0.08 / cell / len(originals), at, name, transform=axis.transAxes,
-                      ha="right", va="center", fontsize=8)  # fmt: skip
-    return figure
-
-
-def _curves(panels: Sequence[Axes], models: Mapping[str, Any]) -> None:
-    for axis, (key, label) in zip(panels, (("psnr", "PSNR"), ("ssim", "SSIM")), strict=True):
-        shown = called(list(models))
-        for i, (name, found) in enumerate(zip(shown, models.values(), strict=True)):
-            y = [one[key][0] for one in found["layers"].values()]
-            x = np.linspace(0, 1, len(y))
-            axis.plot(x, y, ms=4, lw=1.4, label=name, **style(i))  # type: ignore[arg-type]  # of a dict of keywords
-        # Models with one view of the images have one floor.
-        floors = sorted({found["floor"][key] for found in models.values()})
-        for i, floor in enumerate(floors):
-            axis.axhline(floor, color="0.5", ls="--", lw=1, label="" if i else "mean image")
-        layers = {tuple(found["layers"]) for found in models.values()}
-        if len(layers) == 1:
-            (names,) = layers
-            axis.set_xticks(np.linspace(0, 1, len(names)), list(names), rotation=40, ha="right")
-        else:
-            axis.set_xlabel("depth, from the first layer to the last", fontsize=9)
-        axis.set_title(f"{label} of what a decoder rebuilds", fontsize=10)
-        axis.set_ylabel("dB" if key == "psnr" else label, fontsize=9)
-        axis.tick_params(labelsize=8)
-        axis.grid(alpha=0.25)
-
-
-def _blocks(models: Mapping[str, Any]) -> list[tuple[str, int]]:
-    """(method, n): the n-th of the layers that were inverted of each model."""
-    most = max(len(found["prior"]) for found in models.values())
-    return [(method, n) for method in METHODS for n in range(most)]
-
-
-def _titles(models: Mapping[str, Any]) -> list[list[str]]:
-    """What the n-th inverted layer is called, each name once; three lines at most."""
-    lists = [list(found["prior"]) for found in models.values()]
-    names = [
-        list(dict.fromkeys(layers[n] for layers in lists if n < len(layers)))
-        for n in range(max(map(len, lists)))
-    ]
-    return [n if len(n) <= 3 else [*n[:2], "..."] for n in names]
-
-
-def _of_block(found: Mapping[str, Any], method: str, n: int) -> list[Pixels]:
-    """A model's pictures; none where it has fewer layers."""
-    layers = list(found[method].values())
-    return [_picture(uri) for uri in layers[n]] if n < len(layers) else []
-
-
-def _sheet(rows: Sequence[Sequence[Pixels]], columns: int) -> Pixels:
-    """Pictures in one, with white between them. They may differ in size: the first sets it."""
-    height, width = rows[0][0].shape[:2]
-    sheet = np.full((len(rows) * (height + 2), columns * (width + 2), 3), 255, np.uint8)
-    for i, row in enumerate(rows):
-        for k, pixels in enumerate(row):
-            if pixels.shape[:2] != (height, width):
-                pixels = np.asarray(Image.fromarray(pixels).resize((width, height)))
-            y, x = i * (height + 2) + 1, k * (width + 2) + 1
-            sheet[y : y + height, x : x + width] = pixels
-    return sheet
+    """PSNR and SSIM against depth, and the pictures beneath."""
+    return side_by_side(finding)

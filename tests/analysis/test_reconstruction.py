@@ -21,6 +21,7 @@ from eval.analysis import Reconstruction, reconstruction
 from eval.analysis.analyze import analyze
 from eval.analysis.inversion import Decoder, Prior, decoded, fit, grids, invert, reduced, spread
 from eval.analysis.reconstruction import data_uri, of_many_classes
+from eval.analysis.sidebyside import picture_of
 from eval.analysis.similarity import MOST, psnr, ssim
 from eval.data import TaskData, load_task
 from tests.conftest import make_task, refusal
@@ -182,7 +183,7 @@ def test_pictures_are_of_many_classes() -> None:
 
 def test_a_picture_survives_its_png() -> None:
     picture = smooth(1)[0]
-    again = torch.from_numpy(reconstruction._picture(data_uri(picture)).copy())
+    again = torch.from_numpy(picture_of(data_uri(picture)).copy())
     torch.testing.assert_close(again.permute(2, 0, 1) / 255, picture, atol=0.5 / 255 + 1e-6, rtol=0)
 
 
