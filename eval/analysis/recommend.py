@@ -216,11 +216,13 @@ def findings_at_hand(results: Path) -> list[Finding]:
 
 def table(advice: Advice) -> tuple[list[str], list[list[str]]]:
     """(header, lines): all predictors, in the order of the advice."""
-    (key,) = advice.finding.values["measured"]
+    values, (key,) = advice.finding.values, advice.finding.values["measured"]
+    known = any(v is not None for v in values["measured"][key].values())
     lines = []
     for place, name in enumerate(advice.order, 1):
-        numbers = advice.finding.values["models"][name][key]
-        top1 = advice.finding.values["measured"][key][name]
-        cells = [f"{numbers[p]:.4g}" for p in PREDICTORS]
-        lines.append([str(place), name, *cells, "-" if top1 is None else f"{100 * top1:.1f}"])
-    return ["try", "model", *TITLES.values(), "measured linear top-1 %"], lines
+        cells = [f"{values['models'][name][key][p]:.4g}" for p in PREDICTORS]
+        top1 = values["measured"][key][name]
+        cells += ["-" if top1 is None else f"{100 * top1:.1f}"] if known else []
+        lines.append([str(place), name, *cells])
+    header = ["try", "model", *TITLES.values()]
+    return header + ["measured linear top-1 %"] * known, lines

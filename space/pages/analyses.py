@@ -9,6 +9,7 @@ import gradio as gr
 
 from eval.analysis import ANALYSES, Likeness, analysis_named
 from eval.analysis.finding import Finding, read_findings
+from eval.analysis.recommend import SHIPPED, shipped
 from eval.errors import UserError
 from eval.models import zoo_names
 from eval.places import missing
@@ -22,9 +23,9 @@ from space.looks import text
 from space.pages.leaderboard import picker
 
 MOST_IMAGES = 300  # of each part that a visitor's comparison looks at
-NOTHING = (
-    "No findings yet; make some with `transfer-eval analyze profile zoo:all` or `transfer-eval cka "
-    "A B --task T` and the same `--results`."
+HOW = (
+    "More come of `transfer-eval analyze profile zoo:all`, `transfer-eval cka A B --task T` and "
+    "others with the same `--results`."
 )
 
 
@@ -46,6 +47,7 @@ class Analyses:
             interactive=False, wrap=True, show_label=False, elem_id="finding-table", buttons=[],
             max_height=420,
         )  # fmt: skip
+        gr.Markdown(HOW)
         gr.Markdown(
             "### Compare the layers of two models now\nCentred kernel alignment (CKA) of every "
             f"layer of A with every layer of B, on up to {2 * MOST_IMAGES} images of a data set."
@@ -73,21 +75,19 @@ class Analyses:
         )  # fmt: skip
 
     def findings(self) -> dict[str, Finding]:
-        """By path below the results, the newest of each analysis first."""
+        """By path below the results, the newest of each analysis first; at least what ships."""
         root = self.desk.source.root()
         found = [(p, f) for p, f in read_findings(root) if f.analysis in ANALYSES]
         found.sort(key=lambda item: item[1].created, reverse=True)
         found.sort(key=lambda item: list(ANALYSES).index(item[1].analysis))
-        return {str(p.relative_to(root)): f for p, f in found}
+        own = {str(p.relative_to(root)): f for p, f in found}
+        return own or {SHIPPED: shipped()}
 
     # ------------------------------------------------------------------ behind the events
 
     def open(self, name: str, view: str) -> list[Any]:
         """Today's findings, one of them in words, as a figure and as a table."""
         found = self.findings()
-        if not found:
-            empty = plots.empty(NOTHING.replace("`", ""))
-            return [gr.skip(), gr.skip(), NOTHING, empty, gr.update(visible=False), None]
         name = name if name in found else next(iter(found))
         finding = found[name]
         choices = [(text(title(f), 90), path) for path, f in found.items()]

@@ -12,7 +12,7 @@ from eval.analysis.finding import Finding, write_finding
 from eval.analysis.plots import saved
 from space.desk import Desk
 from space.findings import cka_map, pictures, title, views
-from space.pages.analyses import NOTHING, Analyses
+from space.pages.analyses import Analyses
 from space.source import Source
 from tests.conftest import refusal
 from tests.space.conftest import CARDS, HOSTILE_MODELS, HOSTILE_TASKS, MODELS
@@ -117,4 +117,7 @@ def test_the_page_s_choices(tmp_path: Path) -> None:
     held = json.loads(path.read_text())
     path.write_text(json.dumps(held | {"values": {"models": {}}}))
     assert "of this version" in here.open(names[1], "")[2]
-    assert page(CARDS, tmp_path / "cache").open("x", "y")[2] == NOTHING
+    # a shelf without findings shows what ships
+    alone = page(CARDS, tmp_path / "cache").open("x", "y")
+    assert "On 21 tasks with measured results the order by LogME" in alone[2]
+    assert len(alone[5]["data"]) == 7 * 21
