@@ -68,7 +68,8 @@ def outcome(
 ) -> str:
     """On how many of ``n`` tasks A is better and worse, by name, in plain words."""
     if not won and not lost:
-        return f"no difference between {a} and {b} is shown on any of {n} {unit}"
+        where = f"any of {n} {unit}" if n > 1 else f"the one {unit.removesuffix('s')}"
+        return f"no difference between {a} and {b} is shown on {where}"
     named = [f" ({', '.join(tasks)})" if tasks else "" for tasks in (won, lost)]
     return (
         f"{a} is better than {b} on {len(won)} of {n} {unit}{named[0]}, worse on "
