@@ -50,11 +50,16 @@ def title(finding: Finding) -> str:
 
 def short_sentence(finding: Finding) -> str:
     """What it says, with the names of models as figures have them; foreign text, not escaped."""
-    frame, said = _models(finding), finding.sentence
-    pairs = zip(frame["key"], short_names(frame), strict=True)
-    for key, name in sorted(pairs, key=lambda pair: -len(pair[0])):  # one may begin the other
-        said = said.replace(key, name)
+    said = finding.sentence
+    for key, name in sorted(model_names(finding).items(), key=lambda pair: -len(pair[0])):
+        said = said.replace(key, name)  # the longest first: one may begin another
     return said
+
+
+def model_names(finding: Finding) -> dict[str, str]:
+    """{model of the finding: its name in figures}; foreign text, not escaped."""
+    frame = _models(finding)
+    return dict(zip(frame["key"], short_names(frame), strict=True))
 
 
 def views(finding: Finding) -> dict[str, Callable[[], go.Figure]]:

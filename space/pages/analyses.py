@@ -18,7 +18,7 @@ from eval.text import escaped
 from space import plots
 from space.backbones import Shelf
 from space.desk import Desk
-from space.findings import ODD, cka_map, pictures, short_sentence, title, views
+from space.findings import ODD, cka_map, model_names, pictures, short_sentence, title, views
 from space.looks import text
 from space.pages.leaderboard import picker
 
@@ -151,4 +151,5 @@ def _table(finding: Finding) -> dict[str, Any]:
         header, lines = analysis_named(finding.analysis).load().table(finding)
     except ODD:
         raise UserError("this finding is not of this version's form") from None
-    return {"headers": header, "data": lines[:400]}
+    called = model_names(finding)
+    return {"headers": header, "data": [[called.get(c, c) for c in line] for line in lines[:400]]}
