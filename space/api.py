@@ -117,18 +117,19 @@ class Api:
                 "headline": detection.headline(table, score, short_names(table)),
                 "rows": _rows(table.drop(columns="path")), "data_sets": list(found)}  # fmt: skip
 
-    def findings(self, path: str = "") -> dict[str, Any]:
-        """What the analyses found: each one's path, title and sentence; with ``path`` that one
+    def findings(self, name: str = "") -> dict[str, Any]:
+        """What the analyses found: each one's name, title and sentence; with ``name`` that one
         whole, with its values and receipts."""
         root = self.desk.source.root()
+        # "path" would be a file to download, for gradio's client
         found = {str(p.relative_to(root)): f for p, f in read_findings(root)}
-        if not path:
-            rows = [{"path": p, "analysis": f.analysis, "title": title(f), "sentence": f.sentence}
-                    for p, f in found.items()]  # fmt: skip
+        if not name:
+            rows = [{"name": n, "analysis": f.analysis, "title": title(f), "sentence": f.sentence}
+                    for n, f in found.items()]  # fmt: skip
             return {"findings": rows}
-        if path not in found:
-            return {"error": f"no finding {path[:200]!r} here" + did_you_mean(path[:200], found)}
-        return portable(found[path]).model_dump(mode="json")
+        if name not in found:
+            return {"error": f"no finding {name[:200]!r} here" + did_you_mean(name[:200], found)}
+        return portable(found[name]).model_dump(mode="json")
 
     def requests(self) -> list[dict[str, Any]]:
         """The submitted models and what became of them, the latest first."""

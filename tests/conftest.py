@@ -10,6 +10,7 @@ import io
 import json
 import logging
 import os
+import shutil
 import tempfile
 import time
 import warnings
@@ -32,6 +33,7 @@ from eval.manifest import FileFacts, Manifest, PartFacts, SplitFacts, write_mani
 from eval.tasks import TASKS
 from tests.hub import LoopbackHub
 
+CHROMIUM = "/usr/bin/chromium"
 _REQUIRED = os.environ.get("TRANSFERZOO_REQUIRE_ALL") == "1"  # set by .ci/run: nothing may skip
 _HUB = LoopbackHub()
 _HOME = tempfile.TemporaryDirectory(prefix="transferzoo-test-hf-")
@@ -279,3 +281,24 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     (folder / "config.json").write_text(json.dumps(config))
     return folder
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Chromium. Absent: skip, or fail where everything is required."""
+    reason = ""
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        reason = "playwright is not installed"
+    path = CHROMIUM if Path(CHROMIUM).exists() else shutil.which("chromium")
+    if not reason and not path:
+        reason = f"no browser at {CHROMIUM}"
+    if reason:
+        if _REQUIRED:
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with sync_playwright() as play:
+        chromium = play.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()

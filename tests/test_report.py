@@ -28,7 +28,6 @@ from tests.conftest import Cli
 from tests.test_results import make_result
 
 ZOO = ("resnet18_narrow.ce_tin100", "resnet18_narrow.ce_selfsupcon_tin100")
-CHROMIUM = "/usr/bin/chromium"
 HOSTILE = "<script>alert('1')</script>$x^2$\"--><img src=http://evil/x>\u202e\ud800 $\\frac"
 VOID = {"meta", "wbr", "br", "img", "link", "input", "hr"}
 
@@ -291,7 +290,7 @@ def test_mistakes_are_one_sentence(
     assert (ran.code, ran.out) == (2, "")
     assert said in ran.err
     assert ran.err.count("\n") == 1
-    assert os.listdir() == ["empty"]  # noqa: PTH208
+    assert os.listdir() == ["empty"]
 
 
 def test_a_wide_table_goes_on_below() -> None:
@@ -304,26 +303,15 @@ def test_a_wide_table_goes_on_below() -> None:
 
 
 @pytest.fixture
-def printed(text: str, tmp_path: Path) -> Iterator[Any]:
+def printed(text: str, browser: Any, tmp_path: Path) -> Iterator[Any]:
     """The page in Chromium, as wide as A4 within its margins."""
-    reason = "" if Path(CHROMIUM).exists() else f"no browser at {CHROMIUM}"
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        reason = "playwright is not installed"
-    if reason:
-        if os.environ.get("TRANSFERZOO_REQUIRE_ALL") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
     file = tmp_path / "page.html"
     file.write_text(text)
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 688, "height": 1000})
-        page.emulate_media(media="print")
-        page.goto(f"file://{file}")
-        yield page
-        browser.close()
+    page = browser.new_page(viewport={"width": 688, "height": 1000})
+    page.emulate_media(media="print")
+    page.goto(f"file://{file}")
+    yield page
+    page.close()
 
 
 def test_it_prints_on_a4_without_a_cut(printed: Any) -> None:

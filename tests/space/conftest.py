@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -28,7 +27,6 @@ from zoo.names import STUDY
 ROOT = Path(__file__).resolve().parents[2]
 CARDS = ROOT / "model_cards"
 DATA = ROOT.parent / "shared" / "data"
-CHROMIUM = "/usr/bin/chromium"
 PAGE_PATIENCE = 20_000.0  # milliseconds
 PATIENCE = 60.0  # seconds a server may take to start on a busy machine
 MODELS = ("zoo:resnet18_narrow.ce_tin100", "zoo:resnet18_narrow.ce_selfsupcon_tin100")
@@ -175,27 +173,6 @@ def empty(apps: dict[str, App]) -> App:
 def detectors(apps: dict[str, App]) -> App:
     """The app on made-up results of detectors, with the real images where they are."""
     return apps["detectors"].wait()
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    """Chromium. Absent: skip, or fail where everything is required."""
-    reason = ""
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        reason = "playwright is not installed"
-    path = CHROMIUM if Path(CHROMIUM).exists() else shutil.which("chromium")
-    if not reason and not path:
-        reason = f"no browser at {CHROMIUM}"
-    if reason:
-        if os.environ.get("TRANSFERZOO_REQUIRE_ALL") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    with sync_playwright() as play:
-        chromium = play.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 @dataclass

@@ -312,13 +312,13 @@ def test_the_server_lives(app: App) -> None:
     assert httpx.get(app.url).status_code == 200
 
 
-def test_findings_by_path(detectors: App) -> None:
+def test_findings_by_name(detectors: App) -> None:
     client = Client(detectors.url, verbose=False)
     rows = client.predict(api_name="/findings")["findings"]
     assert {row["analysis"] for row in rows} == set(ANALYSES)
     one = next(row for row in rows if row["analysis"] == "cka")
-    whole = client.predict(path=one["path"], api_name="/findings")
+    whole = client.predict(name=one["name"], api_name="/findings")
     assert whole["values"]["layers_a"][0] == "act1"
     assert whole["tasks"][0]["source"] == "local:data"  # no folder of the server
-    for path in ("../../etc/passwd", "analyses/cka/none.json"):
-        assert "no finding" in client.predict(path=path, api_name="/findings")["error"]
+    for name in ("../../etc/passwd", "analyses/cka/none.json"):
+        assert "no finding" in client.predict(name=name, api_name="/findings")["error"]

@@ -323,7 +323,7 @@ def test_pictures_on_which_two_models_disagree(hostile: App, visit: Any) -> None
     seen.tab("Compare")
     page.locator("#compare-said p").first.wait_for()
     seen.pick("Model B", "CE (resnet18_narrow)")
-    page.locator("#compare-said").filter(has_text="of 1 data set").wait_for()
+    page.locator("#compare-said").filter(has_text="on the one data set").wait_for()
     page.get_by_role("button", name="Show pictures").click()
     told = page.get_by_text(re.compile(r"\d+ pictures: A is right on \d+, B on \d+\."))
     told.wait_for(timeout=90_000)

@@ -209,7 +209,9 @@ def test_nothing_else_than_the_named_files_is_uploaded(
         inside = {name for name in wheel.namelist() if ".dist-info/" not in name}
         texts = [wheel.read(name) for name in wheel.namelist()]
     assert inside == set(sources())
-    assert all(name.endswith((".py", ".toml", ".jinja", ".md", ".txt")) for name in inside)
+    assert all(name.endswith((".py", ".toml", ".jinja", ".md", ".txt", ".json")) for name in inside)
+    data = {name for name in inside if name.endswith(".json")}
+    assert data == {"eval/analysis/evidence.json"}
     strays = ("stale", "pycache", "ipynb", "secret", "notes.txt", "certificate", ".env", "test")
     assert not [name for name in (*inside, *files) if any(stray in name for stray in strays)]
     for content in (*texts, *files.values()):
