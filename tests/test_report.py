@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -290,7 +289,7 @@ def test_mistakes_are_one_sentence(
     assert (ran.code, ran.out) == (2, "")
     assert said in ran.err
     assert ran.err.count("\n") == 1
-    assert os.listdir() == ["empty"]
+    assert [p.name for p in Path().iterdir()] == ["empty"]
 
 
 def test_a_wide_table_goes_on_below() -> None:
