@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eval.analysis import commands
+from eval.asked import named_models, shelf
 from eval.cli import dispatch
 from eval.errors import UserError
 from eval.files import default_cache
@@ -19,51 +21,15 @@ if TYPE_CHECKING:
     from eval.places import Data
     from eval.protocols import Settings
     from eval.remote import Pushed
-    from eval.results import Shelf
 
 
 # settings whose flag is a mistake where no protocol has them
 NEEDED = ("fractions", "per_class", "views", "schedule")
 
 
-def _shelf(text: str) -> Shelf:
-    """The results of a directory or a data set repository; files that are none are told."""
-    from eval.results import read_shelf
-
-    if text.startswith("hub:"):
-        from eval.remoteread import fetch
-
-        shelf = read_shelf(fetch(text))
-    else:
-        shelf = read_shelf(Path(text))
-    for path, why in shelf.foreign:
-        print(f"skipped {path}: {why}", file=sys.stderr)
-    return shelf
-
-
 def _request(args: argparse.Namespace) -> Any:
     """The run that the command line asks for."""
-    return _request_for(args, _models(args))
-
-
-def _models(args: argparse.Namespace) -> list[str]:
-    """The models that are named, one by one or by a search."""
-    from eval.models import expand
-
-    models = [name for text in args.models for name in expand(text)]
-    if args.author or args.collection or args.filter:
-        from eval.search import find_models
-
-        found = find_models(
-            args.cache or default_cache(),
-            author=args.author, collection=args.collection, tags=args.filter or (),
-        )  # fmt: skip
-        for why in found.skipped:
-            print(f"skipped: {why}", file=sys.stderr)
-        models += found.models
-    if not models:
-        raise UserError("no MODEL given; name one, or use --author, --collection or --filter")
-    return models
+    return _request_for(args, named_models(args))
 
 
 def _request_for(args: argparse.Namespace, models: list[str]) -> Any:
@@ -238,9 +204,7 @@ def leaderboard_command(args: argparse.Namespace) -> int:
     from eval.protocols import protocol_named
 
     wanted = [protocol_named(p).name for p in args.protocol or []]
-    results = [
-        r for _, r in _shelf(args.results).results if not wanted or r.protocol.name in wanted
-    ]
+    results = [r for _, r in shelf(args.results).results if not wanted or r.protocol.name in wanted]
     if not results:
         raise UserError(f"no results in {args.results!r}; make some with `transfer-eval run`")
     tables = board.tables(results)
@@ -256,7 +220,7 @@ def curves_command(args: argparse.Namespace) -> int:
 
     from eval import curves
 
-    found = curves.curves(r for _, r in _shelf(args.results).results)
+    found = curves.curves(r for _, r in shelf(args.results).results)
     path = curves.draw(found, args.out)
     if args.json:
         print(json.dumps([dataclasses.asdict(c) for c in found], indent=1))
@@ -265,153 +229,15 @@ def curves_command(args: argparse.Namespace) -> int:
     return 0
 
 
-def reliability_command(args: argparse.Namespace) -> int:
-    from eval.analysis import calibration, plots
-
-    plots.check_picture(args.out)
-    results = [r for _, r in _shelf(args.results).results]
-    chosen = calibration.chosen(results, args.task, args.protocol, args.model)
-    found = calibration.diagrams(chosen)
-    path = calibration.draw(found, args.out)
-    if args.json:
-        print(json.dumps([calibration.as_json(d) for d in found], indent=1))
-    else:
-        print(f"{path.resolve()}\n{calibration.sentence(found)}")
-    return 0
-
-
 def compare_command(args: argparse.Namespace) -> int:
     from eval import compare
 
-    results = [r for _, r in _shelf(args.results).results]
+    results = [r for _, r in shelf(args.results).results]
     found = compare.compare(args.model_a, args.model_b, results)
     if args.json:
         print(json.dumps([compare.as_json(c) for c in found], indent=1))
     else:
         print(compare.render(found, markdown=not sys.stdout.isatty()))
-    return 0
-
-
-def cka_command(args: argparse.Namespace) -> int:
-    from eval.analysis import Likeness
-
-    if args.images is not None and args.images < 4:
-        raise UserError(f"--images must be at least 4 for an unbiased estimate, got {args.images}")
-    settings = Likeness(args.kernel, args.images or 0, tuple(args.layers or ()), args.spatial)
-    return _analyse(args, "cka", [args.model_a, args.model_b], [args.task], settings)
-
-
-def analyze_command(args: argparse.Namespace) -> int:
-    from eval.analysis import analysis_named
-    from eval.models import expand
-    from eval.settings import with_assignments
-
-    analysis = analysis_named(args.name)
-    settings = with_assignments(analysis.settings(), args.set or ())
-    models = [name for text in args.models for name in expand(text)]
-    tasks = args.task or analysis.default_tasks
-    return _analyse(args, analysis.name, models, tasks, settings)
-
-
-def recommend_command(args: argparse.Namespace) -> int:
-    import dataclasses
-
-    from eval.analysis import recommend
-    from eval.analysis.analyze import analyze
-    from eval.analysis.finding import write_finding
-    from eval.data import load_task
-    from eval.places import data_from
-    from eval.results import check_writable
-    from eval.text import text_table
-    from eval.workers import is_main_process
-
-    if not (args.models or args.author or args.collection or args.filter):
-        args.models = ["zoo:all"]
-    models = _models(args)
-    recommend.check_predictor(args.by)
-    check_writable(args.results)
-    cache = args.cache or default_cache()
-    task = load_task(args.task, cache, data_from(args.data), args.limit)
-    results = _at_hand(args.results)
-    known = recommend.findings_at_hand(args.results)
-    finding = analyze(
-        "predictors", models, [task], cache,
-        results=results, img_size=args.img_size, device=args.device, seed=args.seed,
-    )  # fmt: skip
-    if not is_main_process():
-        return 0
-    path = write_finding(args.results, finding)
-    advice = recommend.advise(finding, known, results, args.by)
-    if args.json:
-        worth = dataclasses.asdict(advice.worth) if advice.worth else None
-        print(json.dumps({"order": advice.order, "by": args.by, "worth": worth,
-                          "same_models": advice.same_models, "sentence": advice.sentence,
-                          **finding.values}, indent=1))  # fmt: skip
-        return 0
-    print(text_table(*recommend.table(advice), markdown=not sys.stdout.isatty()))
-    print(advice.sentence)
-    for note in finding.notes:
-        print(f"- {note}")
-    print(path.resolve())
-    return 0
-
-
-def _analyse(
-    args: argparse.Namespace, name: str, models: Sequence[str], tasks: Sequence[str], settings: Any
-) -> int:
-    """Run an analysis, write its finding and picture, print its table and what it says."""
-    from eval.analysis import analysis_named, plots
-    from eval.analysis.analyze import analyze
-    from eval.analysis.finding import write_finding
-    from eval.data import load_task
-    from eval.places import data_from
-    from eval.results import check_writable
-    from eval.text import text_table
-    from eval.workers import is_main_process
-
-    if args.out:
-        plots.check_picture(args.out)
-    check_writable(args.results)
-    cache = args.cache or default_cache()
-    loaded = [load_task(t, cache, data_from(args.data), args.limit) for t in dict.fromkeys(tasks)]
-    finding = analyze(
-        name, models, loaded, cache,
-        settings=settings, results=_at_hand(args.results), img_size=args.img_size,
-        device=args.device, seed=args.seed,
-    )  # fmt: skip
-    if not is_main_process():
-        return 0
-    path = write_finding(args.results, finding)
-    module = analysis_named(name).load()
-    if args.out:
-        plots.saved(module.figure(finding), args.out)
-    if args.json:
-        print(json.dumps(finding.values | {"sentence": finding.sentence}, indent=1))
-        return 0
-    print(text_table(*module.table(finding), markdown=not sys.stdout.isatty()))
-    print(finding.sentence)
-    for note in finding.notes:
-        print(f"- {note}")
-    print(f"{args.out.resolve()}\n{path.resolve()}" if args.out else path.resolve())
-    return 0
-
-
-def _at_hand(results: Path) -> list[Any]:
-    """What was measured here, and what ships with the zoo."""
-    from eval.models import ZOO_FOLDER
-    from eval.results import read_shelf
-
-    shelves = [read_shelf(f) for f in (ZOO_FOLDER, results) if f.is_dir()]
-    return [result for shelf in shelves for _, result in shelf.results]
-
-
-def report_command(args: argparse.Namespace) -> int:
-    from eval.report.page import TITLE, report
-
-    size = report(
-        args.places, args.out, lambda text: print(text, file=sys.stderr), title=args.title or TITLE
-    )
-    print(f"{args.out.resolve()} ({size / 1e6:.2f} MB)")
     return 0
 
 
@@ -492,7 +318,7 @@ def worker_command(args: argparse.Namespace) -> int:
 def export_command(args: argparse.Namespace) -> int:
     from eval.interchange import EVERY_EVAL_EVER, write_every_eval_ever
 
-    files = write_every_eval_ever([r for _, r in _shelf(args.results).results], args.out)
+    files = write_every_eval_ever([r for _, r in shelf(args.results).results], args.out)
     if args.json:
         print(json.dumps([str(f) for f in files], indent=1))
     else:
@@ -617,12 +443,12 @@ HANDLERS = {
     "list": list_command,
     "leaderboard": leaderboard_command,
     "curves": curves_command,
-    "reliability": reliability_command,
+    "reliability": commands.reliability_command,
     "compare": compare_command,
-    "cka": cka_command,
-    "analyze": analyze_command,
-    "recommend": recommend_command,
-    "report": report_command,
+    "cka": commands.cka_command,
+    "analyze": commands.analyze_command,
+    "recommend": commands.recommend_command,
+    "report": commands.report_command,
     "verify": verify_command,
     "detect": detect_command,
     "prepare": prepare_command,

@@ -21,11 +21,12 @@ from space.desk import Desk
 from space.families import families
 from space.findings import title
 from space.looks import short_names
-from space.objectives import PAIRS_SHOWN, differences, summary, transfer_tasks
+from space.objectives import differences, summary, transfer_tasks
 from space.pages.leaderboard import view_of
 from space.pages.submit import Submit
 from space.view import View
 from space.words import shown_objective
+from zoo.names import COMPARED
 
 
 class Api:
@@ -69,7 +70,7 @@ class Api:
         try:
             grid = self.desk.grid(self.desk.key(board[:200]))
             found = families(grid)
-            pairs = [(joint, plain)] if joint or plain else list(PAIRS_SHOWN)
+            pairs = [(joint, plain)] if joint or plain else list(COMPARED)
             some = ((f, p) for f in found for p in f.pairs(tuple(pairs)))
             family, (a, b) = next(some, (None, ("", "")))
             if family is None:

@@ -18,16 +18,7 @@ from eval.stats import Paired, holm, paired, paired_resamples
 from space.grid import Grid, grid, keys
 from space.scores import RESAMPLED
 from space.ties import SIGNIFICANT
-from zoo.names import PAIRS
 
-# What is compared with what: the study's two questions, their controls, and the plain terms.
-PAIRS_SHOWN = (
-    *PAIRS,
-    ("ce-strong", "ce"),
-    ("ce+selfsupcon", "ce-strong"),
-    ("supcon", "ce"),
-    ("selfsupcon", "ce"),
-)
 ONE_TRAINING = (
     "One training each: the intervals are over test images and episodes, not over trainings, so "
     "training again could move the difference further than they say."

@@ -36,6 +36,14 @@ STUDY = ("ce", "ce-strong", "selfsupcon", "supcon", "ce+selfsupcon", "supcon+sel
 
 # What joining a self-supervised term changes: the comparisons the study is about.
 PAIRS = (("ce+selfsupcon", "ce"), ("supcon+selfsupcon", "supcon"))
+# These with their controls, and the plain terms: what pages and reports compare.
+COMPARED = (
+    *PAIRS,
+    ("ce-strong", "ce"),
+    ("ce+selfsupcon", "ce-strong"),
+    ("supcon", "ce"),
+    ("selfsupcon", "ce"),
+)
 
 
 @dataclass(frozen=True)

@@ -13,16 +13,8 @@ from eval.compare import Comparison, TaskDifference, compare
 from eval.errors import UserError, one_line
 from eval.results import Result
 from eval.resulttable import objective_of
-from zoo.names import PAIRS, parse_objective
+from zoo.names import COMPARED, parse_objective
 
-# The study's two questions, their controls, and the plain terms.
-COMPARED = (
-    *PAIRS,
-    ("ce-strong", "ce"),
-    ("ce+selfsupcon", "ce-strong"),
-    ("supcon", "ce"),
-    ("selfsupcon", "ce"),
-)
 MOST_PAIRS = 24  # of a page; each costs a second of bootstrap, and a picture
 
 

@@ -13,7 +13,6 @@ from space.desk import Desk
 from space.families import Family, families
 from space.grid import Grid, Key
 from space.objectives import (
-    PAIRS_SHOWN,
     by_domain,
     differences,
     scatter,
@@ -23,6 +22,7 @@ from space.objectives import (
 )
 from space.pages.leaderboard import picker
 from space.words import shown_objective
+from zoo.names import COMPARED
 
 _NONE = (
     "No two models differ in their objective alone here. Score the zoo: `transfer-eval run zoo:all`"
@@ -82,7 +82,7 @@ class Objectives:
         except UserError as why:
             nothing = plots.empty(str(why))
             return [gr.skip()] * 3 + [escaped(str(why)), nothing, None, *[nothing] * 3]
-        pairs = chosen.pairs(PAIRS_SHOWN)
+        pairs = chosen.pairs(COMPARED)
         names = [_pair_name(p) for p in pairs]
         pair = pair if pair in names else (names[0] if names else "")
         rows = list(chosen.members.values())
@@ -122,7 +122,7 @@ class Objectives:
         return key, grid, found, next((f for f in found if f.label == family), found[0])
 
     def _compared(self, grid: Grid, family: Family, pair: str) -> tuple[str, Any]:
-        known = {_pair_name(p): p for p in family.pairs(PAIRS_SHOWN)}
+        known = {_pair_name(p): p for p in family.pairs(COMPARED)}
         if pair not in known:
             return escaped(_NONE), plots.empty(_NONE)
         a, b = known[pair]
@@ -133,7 +133,7 @@ class Objectives:
 
     def _all(self, grid: Grid, family: Family) -> Any:
         rows = []
-        for a, b in family.pairs(PAIRS_SHOWN):
+        for a, b in family.pairs(COMPARED):
             frame = differences(grid, family.members[a], family.members[b], transfer_tasks(grid))
             counts = frame["verdict"].value_counts()
             rows.append([

@@ -31,6 +31,7 @@ from space.objectives import (
 )
 from space.scores import frame, rows
 from tests.test_results import make_result
+from zoo.names import COMPARED
 
 CARDS = Path(__file__).resolve().parents[2] / "model_cards"
 LINEAR = Key("linear", "", "top1")
@@ -252,7 +253,7 @@ def test_families_hold_what_differs_in_the_objective_alone() -> None:
     assert one.models["revision"][first.members["supcon"]] == "seed0"
     assert {f.data for f in found} == {"tin100", "in1k", "long_tin100", ""}
     assert sum(len(f.members) for f in found) == 9  # not the nameless, not a1, not the old two
-    pairs = objectives.PAIRS_SHOWN
+    pairs = COMPARED
     assert first.pairs(pairs) == [
         ("ce+selfsupcon", "ce"), ("supcon", "ce"), ("selfsupcon", "ce"),
     ]  # fmt: skip
@@ -262,7 +263,7 @@ def test_families_hold_what_differs_in_the_objective_alone() -> None:
 def test_the_zoo_is_one_family(scores: pd.DataFrame) -> None:
     (found,) = families(grid(scores, FIVE))
     assert found.label == "resnet18_narrow, tin100, 64 px"
-    assert len(found.pairs(objectives.PAIRS_SHOWN)) == len(objectives.PAIRS_SHOWN) == 6
+    assert len(found.pairs(COMPARED)) == len(COMPARED) == 6
 
 
 # ---- domains, shots, cost

@@ -1,0 +1,152 @@
+"""The commands about findings: one public function each. They import torch when they are called."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from eval.asked import named_models, shelf
+from eval.errors import UserError
+from eval.files import default_cache
+
+
+def cka_command(args: argparse.Namespace) -> int:
+    from eval.analysis import Likeness
+
+    if args.images is not None and args.images < 4:
+        raise UserError(f"--images must be at least 4 for an unbiased estimate, got {args.images}")
+    settings = Likeness(args.kernel, args.images or 0, tuple(args.layers or ()), args.spatial)
+    return _analyse(args, "cka", [args.model_a, args.model_b], [args.task], settings)
+
+
+def analyze_command(args: argparse.Namespace) -> int:
+    from eval.analysis import analysis_named
+    from eval.models import expand
+    from eval.settings import with_assignments
+
+    analysis = analysis_named(args.name)
+    settings = with_assignments(analysis.settings(), args.set or ())
+    models = [name for text in args.models for name in expand(text)]
+    tasks = args.task or analysis.default_tasks
+    return _analyse(args, analysis.name, models, tasks, settings)
+
+
+def recommend_command(args: argparse.Namespace) -> int:
+    import dataclasses
+
+    from eval.analysis import recommend
+    from eval.analysis.analyze import analyze
+    from eval.analysis.finding import write_finding
+    from eval.data import load_task
+    from eval.places import data_from
+    from eval.results import check_writable
+    from eval.text import text_table
+    from eval.workers import is_main_process
+
+    if not (args.models or args.author or args.collection or args.filter):
+        args.models = ["zoo:all"]
+    models = named_models(args)
+    recommend.check_predictor(args.by)
+    check_writable(args.results)
+    cache = args.cache or default_cache()
+    task = load_task(args.task, cache, data_from(args.data), args.limit)
+    results = _at_hand(args.results)
+    known = recommend.findings_at_hand(args.results)
+    finding = analyze(
+        "predictors", models, [task], cache,
+        results=results, img_size=args.img_size, device=args.device, seed=args.seed,
+    )  # fmt: skip
+    if not is_main_process():
+        return 0
+    path = write_finding(args.results, finding)
+    advice = recommend.advise(finding, known, results, args.by)
+    if args.json:
+        worth = dataclasses.asdict(advice.worth) if advice.worth else None
+        print(json.dumps({"order": advice.order, "by": args.by, "worth": worth,
+                          "same_models": advice.same_models, "sentence": advice.sentence,
+                          **finding.values}, indent=1))  # fmt: skip
+        return 0
+    print(text_table(*recommend.table(advice), markdown=not sys.stdout.isatty()))
+    print(advice.sentence)
+    for note in finding.notes:
+        print(f"- {note}")
+    print(path.resolve())
+    return 0
+
+
+def reliability_command(args: argparse.Namespace) -> int:
+    from eval.analysis import calibration, plots
+
+    plots.check_picture(args.out)
+    results = [r for _, r in shelf(args.results).results]
+    chosen = calibration.chosen(results, args.task, args.protocol, args.model)
+    found = calibration.diagrams(chosen)
+    path = calibration.draw(found, args.out)
+    if args.json:
+        print(json.dumps([calibration.as_json(d) for d in found], indent=1))
+    else:
+        print(f"{path.resolve()}\n{calibration.sentence(found)}")
+    return 0
+
+
+def report_command(args: argparse.Namespace) -> int:
+    from eval.report.page import TITLE, report
+
+    size = report(
+        args.places, args.out, lambda text: print(text, file=sys.stderr), title=args.title or TITLE
+    )
+    print(f"{args.out.resolve()} ({size / 1e6:.2f} MB)")
+    return 0
+
+
+def _analyse(
+    args: argparse.Namespace, name: str, models: Sequence[str], tasks: Sequence[str], settings: Any
+) -> int:
+    """Run an analysis, write its finding and picture, print its table and what it says."""
+    from eval.analysis import analysis_named, plots
+    from eval.analysis.analyze import analyze
+    from eval.analysis.finding import write_finding
+    from eval.data import load_task
+    from eval.places import data_from
+    from eval.results import check_writable
+    from eval.text import text_table
+    from eval.workers import is_main_process
+
+    if args.out:
+        plots.check_picture(args.out)
+    check_writable(args.results)
+    cache = args.cache or default_cache()
+    loaded = [load_task(t, cache, data_from(args.data), args.limit) for t in dict.fromkeys(tasks)]
+    finding = analyze(
+        name, models, loaded, cache,
+        settings=settings, results=_at_hand(args.results), img_size=args.img_size,
+        device=args.device, seed=args.seed,
+    )  # fmt: skip
+    if not is_main_process():
+        return 0
+    path = write_finding(args.results, finding)
+    module = analysis_named(name).load()
+    if args.out:
+        plots.saved(module.figure(finding), args.out)
+    if args.json:
+        print(json.dumps(finding.values | {"sentence": finding.sentence}, indent=1))
+        return 0
+    print(text_table(*module.table(finding), markdown=not sys.stdout.isatty()))
+    print(finding.sentence)
+    for note in finding.notes:
+        print(f"- {note}")
+    print(f"{args.out.resolve()}\n{path.resolve()}" if args.out else path.resolve())
+    return 0
+
+
+def _at_hand(results: Path) -> list[Any]:
+    """What was measured here, and what ships with the zoo."""
+    from eval.models import ZOO_FOLDER
+    from eval.results import read_shelf
+
+    shelves = [read_shelf(f) for f in (ZOO_FOLDER, results) if f.is_dir()]
+    return [result for shelf in shelves for _, result in shelf.results]

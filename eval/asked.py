@@ -1,0 +1,49 @@
+"""What several commands are asked for: models, and results of a folder or the Hub."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from eval.errors import UserError
+from eval.files import default_cache
+
+if TYPE_CHECKING:
+    from eval.results import Shelf
+
+
+def shelf(text: str) -> Shelf:
+    """The results of a directory or a data set repository; files that are none are told."""
+    from eval.results import read_shelf
+
+    if text.startswith("hub:"):
+        from eval.remoteread import fetch
+
+        found = read_shelf(fetch(text))
+    else:
+        found = read_shelf(Path(text))
+    for path, why in found.foreign:
+        print(f"skipped {path}: {why}", file=sys.stderr)
+    return found
+
+
+def named_models(args: argparse.Namespace) -> list[str]:
+    """The models that are named, one by one or by a search."""
+    from eval.models import expand
+
+    models = [name for text in args.models for name in expand(text)]
+    if args.author or args.collection or args.filter:
+        from eval.search import find_models
+
+        found = find_models(
+            args.cache or default_cache(),
+            author=args.author, collection=args.collection, tags=args.filter or (),
+        )  # fmt: skip
+        for why in found.skipped:
+            print(f"skipped: {why}", file=sys.stderr)
+        models += found.models
+    if not models:
+        raise UserError("no MODEL given; name one, or use --author, --collection or --filter")
+    return models
