@@ -18,6 +18,7 @@ from eval.encode import encode
 from eval.models import ZOO_FOLDER, load, resolve
 from eval.precision import Precision
 from eval.results import read_shelf
+from eval.tasks import TASKS
 from eval.workers import Workers
 from tests.conftest import make_task
 
@@ -187,6 +188,15 @@ def test_the_readme_s_claim_about_the_advice() -> None:
     found = worth(evidence([shipped()]), "log_me")
     assert found is not None
     assert len(found.tasks) >= 20
-    text = (Path(__file__).resolve().parents[2] / "README.md").read_text()
-    assert f"in {100 * found.hit1:.0f} % of {len(found.tasks)} tasks" in " ".join(text.split())
     assert not np.isnan(found.tau)
+    text = " ".join((Path(__file__).resolve().parents[2] / "README.md").read_text().split())
+    assert f"in {100 * found.hit1:.0f} % of {len(found.tasks)} tasks" in text
+    assert f"fell {100 * found.regret:.1f} points short on the mean" in text
+    zoo = [identity(m) for m in shipped().models if m.id.startswith("zoo:")]
+    own = [e for e in evidence([shipped()]) if not TASKS[e.task].embedded]
+    real = worth(own, "log_me", zoo)
+    assert real is not None
+    assert (
+        f"{100 * real.hit1:.0f} % and {100 * real.regret:.1f} points short against "
+        f"{100 * real.hit1_always:.0f} % and {100 * real.regret_always:.1f}"
+    ) in text
