@@ -34,7 +34,7 @@ def told(task: str, predicted: list[float], measured: list[float | None]) -> Evi
     )  # fmt: skip
 
 
-TASKS = [
+TOLD = [
     told("a", [3, 2, 1, 0], [0.9, 0.8, 0.7, 0.1]),  # the first choice is best
     told("b", [0, 1, 2, 3], [0.9, 0.8, 0.7, 0.1]),  # the worst order: 80 points short
     told("c", [1, 3, 2, 9], [0.58, 0.6, 0.61, None]),  # of three; one point short
@@ -43,7 +43,7 @@ TASKS = [
 
 
 def test_hits_and_regret_by_hand() -> None:
-    found = worth(TASKS, "log_me")
+    found = worth(TOLD, "log_me")
     assert found is not None
     assert found.tasks == ("a", "b", "c")
     assert found.models == (3, 4)
@@ -59,7 +59,7 @@ def test_hits_and_regret_by_hand() -> None:
 
 def test_the_model_that_is_best_elsewhere_is_no_clairvoyant() -> None:
     """It is chosen from the other tasks alone: m0 for a and b, and m0 for c, where m2 is best."""
-    found = worth(TASKS, "log_me")
+    found = worth(TOLD, "log_me")
     assert found is not None
     assert found.hit1_always == pytest.approx(2 / 3)
     assert found.regret_always == pytest.approx(0.03 / 3)
@@ -71,11 +71,11 @@ def test_the_model_that_is_best_elsewhere_is_no_clairvoyant() -> None:
 
 
 def test_judged_on_the_models_that_are_asked_for() -> None:
-    found = worth(TASKS, "log_me", ["m0", "m1", "m2"])
+    found = worth(TOLD, "log_me", ["m0", "m1", "m2"])
     assert found is not None
     assert found.models == (3, 3)
-    assert worth(TASKS, "log_me", ["m0", "m1"]) is None
-    assert worth(TASKS[:1], "log_me") is None  # one task says nothing of advice
+    assert worth(TOLD, "log_me", ["m0", "m1"]) is None
+    assert worth(TOLD[:1], "log_me") is None  # one task says nothing of advice
 
 
 @pytest.fixture(scope="module")
