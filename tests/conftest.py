@@ -39,6 +39,21 @@ _HUB = LoopbackHub()
 _HOME = tempfile.TemporaryDirectory(prefix="transferzoo-test-hf-")
 
 
+# Files that take longest, first: with several workers none is left alone with one at the end.
+LONG = ("space/test_browser", "test_resume", "test_round_trip", "zoo/test_learning", "test_finetune",
+        "zoo/test_checkpoints", "detection/test_overfit", "zoo/test_pretrain")  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    tests = Path(__file__).parent
+
+    def place(item: pytest.Item) -> int:
+        name = item.path.relative_to(tests).with_suffix("").as_posix()
+        return LONG.index(name) if name in LONG else len(LONG)
+
+    items.sort(key=place)  # stable: else as collected
+
+
 def pytest_configure() -> None:
     _HUB.__enter__()
     os.environ.update(_HUB.settings(Path(_HOME.name)))
