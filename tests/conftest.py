@@ -40,8 +40,10 @@ _HOME = tempfile.TemporaryDirectory(prefix="transferzoo-test-hf-")
 
 
 # Files that take longest, first: with several workers none is left alone with one at the end.
-LONG = ("space/test_browser", "test_resume", "test_round_trip", "zoo/test_learning", "test_finetune",
-        "zoo/test_checkpoints", "detection/test_overfit", "zoo/test_pretrain")  # fmt: skip
+LONG = (
+    "space/test_browser", "test_resume", "test_round_trip", "zoo/test_learning", "test_finetune",
+    "zoo/test_checkpoints", "detection/test_overfit", "zoo/test_pretrain",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
