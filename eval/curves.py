@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from eval.analysis.plots import saved
+from eval.analysis.plots import legend_below, panels, saved, style
 from eval.board import model_label, setting_label
 from eval.errors import UserError
 from eval.results import Result, task_label
@@ -79,29 +79,22 @@ def draw(found: Sequence[Curve], path: Path) -> Path:
             "no result here has parts of train; make some with `transfer-eval run --protocol "
             "linear --train-fraction 0.01 0.1 0.25 0.5 1`"
         )
-    return saved(figure(found), path)
+    return saved(partial(figure, found), path)
 
 
 def figure(found: Sequence[Curve]) -> Figure:
     """One or more curves, a panel a data set and protocol."""
-    from matplotlib.figure import Figure  # no pyplot: no window, no state
-
-    panels = list(dict.fromkeys((c.task, c.protocol, c.setting) for c in found))
+    places = list(dict.fromkeys((c.task, c.protocol, c.setting) for c in found))
     models = list(dict.fromkeys(c.model for c in found))
-    columns = min(3, math.ceil(len(panels) ** 0.5)) if len(panels) > 3 else len(panels)
-    lines = -(-len(panels) // columns)
-    drawn = Figure(figsize=(4.2 * columns, 3.2 * lines + 0.2 * len(models)), dpi=130)
-    axes = drawn.subplots(lines, columns, squeeze=False)
-    for axis in axes.flat[len(panels) :]:
-        axis.set_visible(False)
-    for axis, panel in zip(axes.flat, panels, strict=False):
+    drawn, axes = panels(len(places), len(models))
+    for axis, panel in zip(axes, places, strict=True):
         for curve in (c for c in found if (c.task, c.protocol, c.setting) == panel):
-            colour = f"C{models.index(curve.model) % 10}"
+            look = style(models.index(curve.model))
             x = [p.train for p in curve.points]
-            axis.plot(x, [100 * p.top1 for p in curve.points], "o-", ms=3, lw=1.4, color=colour)
+            axis.plot(x, [100 * p.top1 for p in curve.points], ms=4, lw=1.4, **look)
             axis.fill_between(
                 x, [100 * p.low for p in curve.points], [100 * p.high for p in curve.points],
-                color=colour, alpha=0.15, lw=0,
+                color=look["color"], alpha=0.15, lw=0,
             )  # fmt: skip
         axis.set_xscale("log")
         counts = sorted({p.train for c in found if (c.task, c.protocol, c.setting) == panel
@@ -113,8 +106,5 @@ def figure(found: Sequence[Curve]) -> Figure:
         axis.set_ylabel("top-1, %", fontsize=9)
         axis.tick_params(labelsize=8)
         axis.grid(alpha=0.25)
-    handles = [drawn.axes[0].plot([], [], "o-", ms=3, color=f"C{i % 10}")[0]
-               for i in range(len(models))]  # fmt: skip
-    drawn.legend(handles, models, loc="lower center", fontsize=8, frameon=False)
-    drawn.tight_layout(rect=(0, 0.2 * (len(models) + 0.5) / drawn.get_figheight(), 1, 1))
+    legend_below(drawn, axes[0], models)
     return drawn

@@ -390,6 +390,12 @@ def load(model: ResolvedModel) -> Backbone:
     )
 
 
+def stage_facts(net: object) -> list[dict[str, Any]]:
+    """What timm tells of a network's stages or blocks, first to last; empty where it names none."""
+    found = getattr(net, "feature_info", None)
+    return list(getattr(found, "info", found) or [])
+
+
 def drop_classifier(net: Any) -> None:
     """Make a timm model return features. Raises UserError where its class cannot."""
     if not callable(getattr(net, "reset_classifier", None)):

@@ -155,3 +155,13 @@ def ranks(values: Floats) -> Floats:
     """Ranks of [n] values, 1 for the largest; equal values share the mean of their places."""
     _, place, count = np.unique(-values, return_inverse=True, return_counts=True)
     return (np.cumsum(count) - (count - 1) / 2)[place]
+
+
+def wilson(right: float, n: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share ``right`` / n, n > 0; ties may make a fraction of it."""
+    z = 1.959963984540054  # 97.5 % quantile of the normal distribution
+    share, z2 = right / n, z * z
+    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = z * float(np.sqrt(share * (1 - share) / n + z2 / (4 * n * n))) / (1 + z2 / n)
+    # exact at the ends, where rounding would leave 1e-17
+    return (0.0 if right == 0 else middle - half), (1.0 if right == n else middle + half)

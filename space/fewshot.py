@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from eval.solvers.episodes import fit_logreg
+from eval.stats import wilson
 
 # Below scikit-learn's own default by far: a head of a few dozen pictures is solved in no time.
 _TOLERANCE = 1e-7
@@ -25,7 +26,6 @@ _STACK_BYTES = 48 * 2**20
 MIN_CALIBRATION = 10  # left-out pictures needed before a temperature is fitted
 TEMPERATURES = (0.005, 20.0)
 _GOLDEN = (math.sqrt(5) - 1) / 2
-_Z95 = 1.959963984540054
 
 
 @dataclass(frozen=True)
@@ -188,11 +188,3 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
             b = low + _GOLDEN * (high - low)
             at_b = loss(b)
     return math.exp((low + high) / 2)
-
-
-def wilson(right: int, n: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share right / n."""
-    share, z2 = right / n, _Z95 * _Z95
-    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = _Z95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    return max(middle - half, 0.0), min(middle + half, 1.0)

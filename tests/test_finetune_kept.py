@@ -51,16 +51,13 @@ def the_model(home: Path) -> Path:
     return folder
 
 
-def test_images(backbone: Backbone, task: TaskData) -> torch.Tensor:
+def images_of_test(backbone: Backbone, task: TaskData) -> torch.Tensor:
     """[N, 3, H, W]: all test images as the model is to see them."""
     pixels = []
     for row in task.test.rows:
         ((_, image),) = task.test.source.images(np.array([row]))
         pixels.append(pixels_of(backbone, task, task.test, row, image))
     return normalised(np.stack(pixels), backbone)
-
-
-test_images.__test__ = False  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(("model", "px"), [("random:test_resnet@3", 24), ("random:test_vit", 32)])
@@ -83,7 +80,7 @@ def test_timm_loads_what_answered(
     backbone = load(resolve(f"local-dir:{folder}", tmp_path / "c"))
     assert backbone.input_config == load(resolve(model, tmp_path / "c", px)).input_config
     with torch.no_grad():
-        logits = net(test_images(backbone, task))
+        logits = net(images_of_test(backbone, task))
     top1 = float((logits.argmax(1).numpy() == task.test.labels).mean())
     (score,) = (s.value for s in result.scores if s.name == "top1")
     assert top1 == score > 0.3

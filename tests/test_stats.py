@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -131,3 +133,13 @@ def test_holm_is_between_none_and_bonferroni(p_values: list[float]) -> None:
 def test_ranks_agree_with_scipy(values: list[int]) -> None:
     found = stats.ranks(np.array(values, float))
     assert found == pytest.approx(scipy_stats.rankdata(-np.array(values)))
+
+
+def test_wilson_against_its_definition() -> None:
+    for right, n in ((0, 5), (5, 5), (3, 10), (17, 25), (100, 200)):
+        low, high = stats.wilson(right, n)
+        assert 0 <= low <= right / n <= high <= 1
+        for p in (low, high):  # the ends solve |share - p| = z sqrt(p (1 - p) / n)
+            assert abs(right / n - p) == pytest.approx(
+                1.959964 * math.sqrt(p * (1 - p) / n), abs=1e-6
+            )

@@ -101,6 +101,7 @@ class Analysis:
     most_tasks: int | None = None
     default_tasks: tuple[str, ...] = ()
     most_models: int | None = None
+    reads_results: bool = False  # what was measured of the models, to hold its numbers against
 
     def load(self) -> Module:
         return importlib.import_module(f"eval.analysis.{self.module}")
@@ -131,6 +132,7 @@ ANALYSES: dict[str, Analysis] = {
         Analysis(
             "predictors", Predictors, "forecast",
             "LogME, H-score, TransRate and centroids: which model to try first",
+            reads_results=True,
         ),
     )
 }  # fmt: skip

@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from eval.board import model_label, setting_label
 from eval.compare import find_model
 from eval.errors import UserError, did_you_mean
 from eval.results import Result, task_label
-from eval.stats import ECE_BINS, Interval
+from eval.stats import ECE_BINS, Interval, wilson
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 MOST_PANELS = 60  # more cannot be read in one picture
-_Z = 1.959963984540054  # 97.5 % quantile of the normal distribution
 
 
 @dataclass(frozen=True)
@@ -67,15 +67,6 @@ class Diagram:
     def gap(self) -> float:
         """Mean confidence less accuracy: positive where the model claims more than it can."""
         return self.confidence - self.accuracy
-
-
-def wilson(right: int, n: int) -> tuple[float, float]:
-    """Wilson's score interval, 95 %, of ``right`` of n > 0."""
-    share, z2 = right / n, _Z * _Z
-    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = _Z / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    # exact at the ends, where rounding would leave 1e-17
-    return (0.0 if right == 0 else middle - half), (1.0 if right == n else middle + half)
 
 
 def reliability(confidence: Floats, correct: NDArray[np.bool_], bins: int = ECE_BINS) -> list[Bin]:
@@ -266,14 +257,14 @@ def figure(found: Sequence[Diagram]) -> Figure:
             else:
                 axis.text(50, 50, "no result", ha="center", va="center", color="grey", fontsize=8)
         name = _wrapped(model, 24)
-        line[0].set_ylabel(f"{name}\nright answers, %", fontsize=8, parse_math=False)
+        line[0].set_ylabel(f"{name}\nright answers, %", fontsize=8)
     for axis in axes[-1]:
         axis.set_xlabel("confidence, %", fontsize=8)
     for axis, (task, protocol, setting) in zip(axes[0], columns, strict=True):
         title = (
             f"{_wrapped(task, 28)}\n{_wrapped(', '.join(filter(None, (protocol, setting))), 28)}"
         )
-        axis.set_title(title, fontsize=9, parse_math=False)
+        axis.set_title(title, fontsize=9)
     filled = next(axis for axis in axes.flat if axis.containers)
     handles, labels = filled.get_legend_handles_labels()
     picture.legend(
@@ -327,4 +318,4 @@ def _wrapped(text: str, most: int) -> str:
 def draw(found: Sequence[Diagram], path: Path) -> Path:
     """Draw the diagrams to a PNG or SVG file. Raises UserError as ``figure`` does."""
     check_picture(path)
-    return saved(figure(found), path)
+    return saved(partial(figure, found), path)

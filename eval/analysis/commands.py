@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -121,17 +122,19 @@ def _analyse(
     check_writable(args.results)
     cache = args.cache or default_cache()
     loaded = [load_task(t, cache, data_from(args.data), args.limit) for t in dict.fromkeys(tasks)]
+    analysis = analysis_named(name)
+    results = _at_hand(args.results) if analysis.reads_results else ()
     finding = analyze(
         name, models, loaded, cache,
-        settings=settings, results=_at_hand(args.results), img_size=args.img_size,
-        device=args.device, seed=args.seed,
+        settings=settings, results=results, img_size=args.img_size, device=args.device,
+        seed=args.seed,
     )  # fmt: skip
     if not is_main_process():
         return 0
     path = write_finding(args.results, finding)
-    module = analysis_named(name).load()
+    module = analysis.load()
     if args.out:
-        plots.saved(module.figure(finding), args.out)
+        plots.saved(partial(module.figure, finding), args.out)
     if args.json:
         print(json.dumps(finding.values | {"sentence": finding.sentence}, indent=1))
         return 0

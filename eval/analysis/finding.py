@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -94,17 +96,30 @@ def write_finding(results: Path, finding: Finding) -> Path:
     return path
 
 
-def read_findings(results: Path, analysis: str = "") -> list[tuple[Path, Finding]]:
-    """Every finding under a results directory, or those of one analysis, by path; files that are
-    none are passed over (they may be of another version)."""
+def read_findings(
+    results: Path, analysis: str = "", say: Callable[[str], None] | None = None
+) -> list[tuple[Path, Finding]]:
+    """Every finding under a results directory, or those of one analysis, by path; ``say`` is told
+    of files that are none (they may be of another version)."""
     folder = results / ANALYSES / analysis
     found = []
     for path in sorted(folder.rglob("*.json")) if folder.is_dir() else ():
         try:
-            found.append((path, Finding.model_validate_json(path.read_bytes())))
-        except (OSError, ValidationError):
-            continue
+            # not pydantic's own parser: it refuses half a surrogate pair, which names may hold
+            found.append((path, Finding.model_validate(json.loads(path.read_bytes()))))
+        except (OSError, ValueError, RecursionError) as error:
+            if say:
+                say(f"skipped {path}: {_why(error)}")
     return found
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"it cannot be read ({error.strerror or type(error).__name__})"
+    if not isinstance(error, ValidationError):
+        return f"it is not valid JSON ({type(error).__name__})"
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
 
 
 def portable(finding: Finding) -> Finding:

@@ -22,14 +22,13 @@ import functools
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from eval.errors import UserError
-from eval.models import Backbone
+from eval.models import Backbone, stage_facts
 
 LAST = "features"
 SPATIAL = 4096  # most values of a layer that keeps its places
@@ -113,7 +112,7 @@ def listening(net: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor
 
 def channels_of(net: object) -> dict[str, int]:
     """{layer: channels} as timm tells them."""
-    return {f["module"]: int(f["num_chs"]) for f in _facts(net)}
+    return {f["module"]: int(f["num_chs"]) for f in stage_facts(net)}
 
 
 def channels_last(out: Tensor, channels: int) -> bool:
@@ -143,14 +142,9 @@ def _dealt(shape: tuple[int, ...], length: int) -> tuple[Tensor, Tensor]:
     return place, torch.from_numpy(random.choice([-1.0, 1.0], length).astype(np.float32))
 
 
-def _facts(net: object) -> list[dict[str, Any]]:
-    found = getattr(net, "feature_info", None)
-    return list(getattr(found, "info", found) or [])
-
-
 def layer_names(backbone: Backbone) -> tuple[str, ...]:
     """The layers there are, first to last. Raises UserError where timm names none."""
-    names = [f["module"] for f in _facts(backbone.net.net)]
+    names = [f["module"] for f in stage_facts(backbone.net.net)]
     if not names:
         raise UserError(
             f"{backbone.resolved.id} has no layers that timm names (no feature_info), so only its "

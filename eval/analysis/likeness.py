@@ -152,7 +152,7 @@ def figure(finding: Finding) -> Figure:
     """The map of two models' layers, the first layers at the bottom left."""
     from matplotlib.figure import Figure  # no pyplot: no window, no state
 
-    from eval.analysis.plots import called, plain
+    from eval.analysis.plots import called
 
     values = finding.values
     rows = [[math.nan if v is None else v for v in row] for row in values["cka"]]
@@ -166,8 +166,8 @@ def figure(finding: Finding) -> Figure:
             if math.isfinite(value):
                 colour = "black" if value > 0.6 else "white"
                 axis.text(x, y, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=8)
-    axis.set_xticks(range(len(names_b)), map(plain, names_b), rotation=40, ha="right", fontsize=8)
-    axis.set_yticks(range(len(names_a)), map(plain, names_a), fontsize=8)
+    axis.set_xticks(range(len(names_b)), names_b, rotation=40, ha="right", fontsize=8)
+    axis.set_yticks(range(len(names_a)), names_a, fontsize=8)
     models = called([m.id for m in finding.models])
     axis.set_xlabel(models[-1], fontsize=9)
     axis.set_ylabel(models[0], fontsize=9)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,22 +29,22 @@ def check_picture(path: Path) -> None:
         raise UserError(f"--out {str(path)!r} must end in .png or .svg")
 
 
-def saved(figure: Figure, path: Path) -> Path:
-    """Write the figure atomically. Raises UserError for an unknown kind of file."""
+def saved(build: Callable[[], Figure], path: Path) -> Path:
+    """Draw what ``build`` makes and write it atomically. Raises UserError for an unknown kind of
+    file. Names are anybody's: what stands between dollars is no formula."""
+    import matplotlib
+
     check_picture(path)
-    with atomic_file(path) as file:
-        figure.savefig(file, format=path.suffix[1:])
+    with matplotlib.rc_context({"text.parse_math": False}):
+        figure = build()
+        with atomic_file(path) as file:
+            figure.savefig(file, format=path.suffix[1:])
     return path
 
 
 def short(name: str, most: int = 44) -> str:
-    """A long name's end, where models differ; dollars begin no formula (``plain``)."""
-    return plain(name if len(name) <= most else "..." + name[3 - most :])
-
-
-def plain(text: str) -> str:
-    """Foreign text for matplotlib, which takes what stands between dollars for TeX."""
-    return text.replace("$", "\\$")
+    """A long name's end, where models differ."""
+    return name if len(name) <= most else "..." + name[3 - most :]
 
 
 def called(names: Sequence[str], most: int = 44) -> list[str]:
@@ -59,6 +60,19 @@ def called(names: Sequence[str], most: int = 44) -> list[str]:
     ]
 
 
+def panels(count: int, models: int) -> tuple[Figure, list[Axes]]:
+    """A figure of ``count`` panels, with room for a legend of ``models`` below."""
+    from matplotlib.figure import Figure  # no pyplot: no window, no state
+
+    columns = min(COLUMNS, math.ceil(count**0.5)) if count > COLUMNS else count
+    lines = -(-count // columns)
+    figure = Figure(figsize=(4.0 * columns, 3.2 * lines + 0.1 * models), dpi=130)
+    axes = list(figure.subplots(lines, columns, squeeze=False).flat)
+    for axis in axes[count:]:
+        axis.set_visible(False)
+    return figure, axes[:count]
+
+
 def depth_figure(
     names: Sequence[str],
     values: Sequence[Mapping[str, Mapping[str, float]]],
@@ -67,16 +81,8 @@ def depth_figure(
 ) -> Figure:
     """A panel for each key of a model's {panel: {layer: value}}: value against depth, a line a
     model. Networks of unlike depth stand on one axis, from first to last."""
-    from matplotlib.figure import Figure  # no pyplot: no window, no state
-
-    shown = list(values[0])
-    columns = min(len(shown), COLUMNS)
-    lines = -(-len(shown) // columns)
-    figure = Figure(figsize=(4.0 * columns, 3.2 * lines + 0.1 * len(names)), dpi=130)
-    axes = figure.subplots(lines, columns, squeeze=False)
-    for axis in axes.flat[len(shown) :]:
-        axis.set_visible(False)
-    for axis, panel in zip(axes.flat, shown, strict=False):
+    figure, axes = panels(len(values[0]), len(names))
+    for axis, panel in zip(axes, values[0], strict=True):
         for i, found in enumerate(values):
             layers = found[panel]
             y = [scale * v for v in layers.values()]
@@ -84,28 +90,25 @@ def depth_figure(
         same = {tuple(found[panel]) for found in values}
         if len(same) == 1:
             depth = np.linspace(0, 1, len(layers))
-            axis.set_xticks(depth, [plain(k) for k in layers], rotation=40, ha="right")
+            axis.set_xticks(depth, list(layers), rotation=40, ha="right")
         else:
             axis.set_xlabel("depth, from the first layer to the last", fontsize=9)
-        axis.set_title(plain(panel), fontsize=10)
+        axis.set_title(panel, fontsize=10)
         axis.set_ylabel(label, fontsize=9)
         axis.tick_params(labelsize=8)
         axis.grid(alpha=0.25)
-    legend_below(figure, axes.flat[0], names)
+    legend_below(figure, axes[0], names)
     return figure
 
 
-def style(i: int) -> dict[str, str]:
+def style(i: int) -> dict[str, Any]:
     """Colour and mark of the i-th model, the same in all pictures of a finding."""
     return {"color": f"C{i % 10}", "marker": MARKS[i % len(MARKS)]}
 
 
 def legend_below(figure: Figure, axis: Axes, names: Sequence[str]) -> None:
     """A line a model under the panels; call it last, it lays the figure out."""
-    handles = [
-        axis.plot([], [], ms=4, lw=1.4, **style(i))[0]  # type: ignore[arg-type]  # of a dict of keywords
-        for i in range(len(names))
-    ]
+    handles = [axis.plot([], [], ms=4, lw=1.4, **style(i))[0] for i in range(len(names))]
     columns = 1 + (len(names) > 3)
     figure.legend(
         handles, called(names, 60), loc="lower center", fontsize=8, frameon=False, ncols=columns

@@ -10,7 +10,6 @@ Evidence are findings of ``analyze predictors``: those that ship (the zoo's), an
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -24,6 +23,7 @@ from eval.analysis.forecast import PREDICTORS, TITLES, identity, measured_scores
 from eval.analysis.ranking import MODELS, agreement
 from eval.errors import UserError, did_you_mean
 from eval.results import Result
+from eval.stats import wilson
 
 SHIPPED = "evidence.json"  # of eval.analysis: what `analyze predictors` found for the zoo
 
@@ -133,7 +133,7 @@ def worth(found: Sequence[Evidence], predictor: str, models: Sequence[str] = ())
             measured[names.index(model), t] = one.measured[model]
     held = agreement(predicted, measured)
     always = agreement(_best_elsewhere(measured), measured)
-    low, high = _wilson(held.hit1 * len(tasks), len(tasks))
+    low, high = wilson(held.hit1 * len(tasks), len(tasks))
     assert held.low is not None  # of several tasks
     assert held.high is not None
     return Worth(
@@ -150,13 +150,6 @@ def _best_elsewhere(measured: np.ndarray) -> np.ndarray:
     others = np.nansum(centred, 1, keepdims=True) - np.where(known, centred, 0)
     count = known.sum(1, keepdims=True) - known
     return np.where(known, others / np.maximum(count, 1), np.nan)
-
-
-def _wilson(hits: float, n: int) -> tuple[float, float]:
-    """95 % interval of a share (Wilson 1927); ties make hits a fraction."""
-    z, p = 1.959964, hits / n
-    middle, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return max(0.0, (middle - half) / (1 + z * z / n)), min(1.0, (middle + half) / (1 + z * z / n))
 
 
 @dataclass(frozen=True)

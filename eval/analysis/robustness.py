@@ -346,7 +346,7 @@ def _draw_lines(axis: Axes, finding: Finding, score: str, scale: float, label: s
         y = [_mean(v["clean"][score] for v in tasks.values())]
         for at in range(len(severities)):
             y.append(_mean(v["by_severity"][score][at] for v in tasks.values()))
-        axis.plot([0, *severities], scale * np.array(y), ms=4, lw=1.4, **style(i))  # type: ignore[arg-type]  # of a dict of keywords
+        axis.plot([0, *severities], scale * np.array(y), ms=4, lw=1.4, **style(i))
     axis.set_xticks([0, *severities], ["clean", *map(str, severities)])
     axis.set_xlabel("severity", fontsize=9)
     axis.set_ylabel(label, fontsize=9)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from eval.analysis import Geometry
 from eval.analysis.finding import Finding
-from eval.analysis.geometry import effective_rank, nc1, nc2, separation, uniformity
+from eval.analysis.geometry import alignment, effective_rank, nc1, nc2, separation, uniformity
 from eval.analysis.plots import depth_figure
 from eval.analysis.study import Layered, Study, task_key
 from eval.data import TaskData
@@ -29,7 +29,16 @@ DRAWN = {
     "effective_rank": "effective rank",
     "nc1": "NC1: spread within classes",
 }
-SHOWN = ("within", "between", "index", "effective_rank", "uniformity", "nc1", "equinorm")
+SHOWN = (
+    "within",
+    "between",
+    "index",
+    "effective_rank",
+    "alignment",
+    "uniformity",
+    "nc1",
+    "equinorm",
+)
 
 
 def run(study: Study, settings: Geometry) -> dict[str, Any]:
@@ -68,6 +77,11 @@ def _one(features: Tensor, labels: Tensor) -> dict[str, float | None]:
     found: dict[str, float] = dataclasses.asdict(separation(features, labels))
     found["effective_rank"] = effective_rank(features)
     found["uniformity"] = uniformity(torch.nn.functional.normalize(features.float(), dim=1))
+    # The positive pairs of labelled images: neighbours in a class, whose order is that of hashes.
+    order = torch.argsort(labels, stable=True)
+    alike = labels[order[:-1]] == labels[order[1:]]
+    a, b = features[order[:-1][alike]], features[order[1:][alike]]
+    found["alignment"] = alignment(a, b) if len(a) > 1 else math.nan
     found["nc1"] = nc1(features, labels)
     found |= dataclasses.asdict(nc2(features, labels))
     return {k: round(v, 6) if math.isfinite(v) else None for k, v in found.items()}
@@ -101,7 +115,7 @@ def table(finding: Finding) -> tuple[list[str], list[list[str]]]:
     for name, tasks in finding.values["models"].items():
         for task, layers in tasks.items():
             last = list(layers.values())[-1]["test"]
-            cells = ["-" if last[k] is None else f"{last[k]:.3g}" for k in SHOWN]
+            cells = ["-" if last.get(k) is None else f"{last[k]:.3g}" for k in SHOWN]
             lines.append([name, task, *cells, max(layers, key=lambda x: _index(layers[x]))])
     header = ["model", "task", *(k.replace("_", " ") for k in SHOWN), "most separating layer"]
     return header, lines

@@ -78,7 +78,7 @@ def _curves(panels: Sequence[Axes], models: Mapping[str, Any]) -> None:
         for i, (name, found) in enumerate(zip(shown, models.values(), strict=True)):
             y = [one[key][0] for one in found["layers"].values()]
             x = np.linspace(0, 1, len(y))
-            axis.plot(x, y, ms=4, lw=1.4, label=name, **style(i))  # type: ignore[arg-type]  # of a dict of keywords
+            axis.plot(x, y, ms=4, lw=1.4, label=name, **style(i))
         # Models with one view of the images have one floor.
         floors = sorted({found["floor"][key] for found in models.values()})
         for i, floor in enumerate(floors):

@@ -130,7 +130,7 @@ def _whole(
 def _with_head(config: dict[str, Any], trained: Classifier) -> nn.Module | None:
     """timm's network with the trained weights; None where its classifier cannot hold the head."""
     net = _empty(config)
-    head = net.get_classifier()  # type: ignore[operator]
+    head = net.get_classifier()  # type: ignore[operator]  # a method of every timm model
     weight, bias = folded(trained.norm, trained.linear)
     if not isinstance(head, nn.Linear) or head.weight.shape != weight.shape:
         return None

@@ -14,7 +14,7 @@ from itertools import pairwise
 from torch import nn
 
 from eval.errors import UserError
-from eval.models import Backbone
+from eval.models import Backbone, stage_facts
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,7 @@ def frozen(net: nn.Module, last: int) -> Frozen:
 
 def _stages(net: nn.Module) -> list[str]:
     """Names of the modules whose output timm counts as a stage's, first to last."""
-    found = getattr(net, "feature_info", None)
-    return [fact["module"] for fact in getattr(found, "info", found) or []]
+    return [fact["module"] for fact in stage_facts(net)]
 
 
 def _places(net: nn.Module) -> dict[nn.Module, int]:

@@ -74,7 +74,7 @@ def overview(pairs: Sequence[Pair], names: dict[Row, str]) -> Figure:
     """The mean difference of every pair, a panel a score."""
     kinds = _kinds(pairs)
     drawn, panels = _panels(len(kinds), len(pairs) + 0.6)
-    labels = [f"{short(names[p.a], 26)} − {short(names[p.b], 26)}" for p in pairs]  # noqa: RUF001
+    labels = [f"{short(names[p.a], 26)} less {short(names[p.b], 26)}" for p in pairs]
     for axis, kind in zip(panels, kinds, strict=True):
         some = None
         for y, pair in enumerate(pairs):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from eval import curves
@@ -69,7 +70,7 @@ def learning(results: Sequence[Result], say: Callable[[str], None]) -> list[Sect
         found = curves.curves(results)
         if not found:
             return []
-        picture = inline("curves", lambda: curves.figure(found))
+        picture = inline("curves", partial(curves.figure, found))
     except STUMBLES as error:
         say(f"no learning curves: {one_line(error)}")
         return []
@@ -169,7 +170,7 @@ def _reliability(found: Sequence[Diagram]) -> list[Block]:
             for d in some
         ]
         header = ["model", "task", "ECE %", "mean confidence %", "right %", "images"]
-        picture = inline(f"calibration {c} {m}", lambda some=some: figure(some))  # type: ignore[misc]
+        picture = inline(f"calibration {c} {m}", partial(figure, some))
         blocks.append(Block(sentence=sentence(some), picture=picture, sheets=sheet(header, lines)))
     return blocks
 
@@ -192,7 +193,7 @@ def analyses(findings: Sequence[tuple[str, Finding]], say: Callable[[str], None]
                     Block(
                         title=_heading(finding),
                         sentence=module.sentence(finding),
-                        picture=inline(file, lambda m=module, f=finding: m.figure(f)),  # type: ignore[misc]
+                        picture=inline(file, partial(module.figure, finding)),
                         sheets=sheet(header, lines),
                         notes=tuple(finding.notes),
                     )

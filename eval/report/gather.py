@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
-
-from eval.analysis.finding import Finding
+from eval.analysis.finding import Finding, read_findings
+from eval.analysis.finding import portable as portable_finding
 from eval.board import model_label, setting_label
 from eval.errors import UserError
 from eval.results import (
-    ANALYSES,
     ModelInfo,
     ProtocolInfo,
     Result,
@@ -55,7 +52,10 @@ def gather(places: Sequence[str], say: Say) -> Gathered:
         for path, why in shelf.foreign:
             say(f"skipped {path}: {why}")
         results += [(_below(name, folder, path), _harmless(r)) for path, r in shelf.results]
-        findings += [(_below(name, folder, path), f) for path, f in _findings(folder, say)]
+        findings += [
+            (_below(name, folder, path), _harmless_finding(f))
+            for path, f in read_findings(folder, say=say)
+        ]
     if not results and not findings:
         named = ", ".join(map(repr, places))
         raise UserError(
@@ -97,43 +97,20 @@ def _below(name: str, folder: Path, path: Path) -> str:
     return f"{name}/{path.relative_to(folder).as_posix()}"
 
 
-def _findings(folder: Path, say: Say) -> Iterator[tuple[Path, Finding]]:
-    for path in sorted((folder / ANALYSES).rglob("*.json")):
-        try:
-            yield path, _harmless_finding(json.loads(path.read_bytes()))
-        except ValidationError as error:
-            first = error.errors()[0]
-            say(f"skipped {path}: {'.'.join(map(str, first['loc']))}: {first['msg']}")
-        except (OSError, ValueError, RecursionError) as error:
-            say(f"skipped {path}: no readable JSON ({type(error).__name__})")
-
-
 def _harmless(result: Result) -> Result:
     """Without folders of a machine, and with names that can be drawn."""
-    model, task = _public(result.model, result.task)
-    protocol = ProtocolInfo.model_validate(_clean(result.protocol.model_dump()))
-    update = {"model": model, "task": task, "protocol": protocol, "notes": _clean(result.notes)}
-    return result.model_copy(update=update)
-
-
-def _harmless_finding(value: Any) -> Finding:
-    finding = Finding.model_validate(_clean(value))
-    nothing = TaskInfo(name="", source="", revision="", split_hash="", counts={})
+    shown = portable(result)
     update = {
-        "models": [_public(model, nothing)[0] for model in finding.models],
-        "tasks": [
-            _public(model, task)[1] for model in finding.models[:1] for task in finding.tasks
-        ],
+        "model": ModelInfo.model_validate(_clean(shown.model.model_dump())),
+        "task": TaskInfo.model_validate(_clean(shown.task.model_dump())),
+        "protocol": ProtocolInfo.model_validate(_clean(shown.protocol.model_dump())),
+        "notes": _clean(shown.notes),
     }
-    return finding.model_copy(update=update)
+    return shown.model_copy(update=update)
 
 
-def _public(model: ModelInfo, task: TaskInfo) -> tuple[ModelInfo, TaskInfo]:
-    shown = portable(Result.model_construct(model=model, task=task))
-    return (
-        ModelInfo.model_validate(_clean(shown.model.model_dump())),
-        TaskInfo.model_validate(_clean(shown.task.model_dump())),
-    )
+def _harmless_finding(finding: Finding) -> Finding:
+    return Finding.model_validate(_clean(portable_finding(finding).model_dump()))
 
 
 def _clean(value: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +117,7 @@ def _differences(pairs: Sequence[Pair], called: dict[Row, str]) -> Section:
                     sentence=OVERVIEW,
                     picture=inline(
                         f"overview {setting}",
-                        lambda some=some: forest.overview(some, called),  # type: ignore[misc]
+                        partial(forest.overview, some, called),
                     ),
                 )
             )
@@ -131,7 +131,7 @@ def _forest(pair: Pair, called: dict[Row, str], setting: str) -> Block:
     return Block(
         title=f"{a} against {b}{setting}",
         sentence=words.verdict(pair, called),
-        picture=inline(key, lambda: forest.figure(pair, a, b)),
+        picture=inline(key, partial(forest.figure, pair, a, b)),
         sheets=forest.numbers(pair),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def test_geometry(task: TaskData, cache: Path, tmp_path: Path) -> None:
     assert len(lines[0]) == len(header)
     best = max(MODELS[:2], key=lambda m: values[m][task.name]["features"]["test"]["index"])
     assert finding.sentence.startswith(f"At the end of the network {best} separates")
-    assert "effective rank" in saved(shape.figure(finding), tmp_path / "g.svg").read_text()
+    assert "effective rank" in saved(partial(shape.figure, finding), tmp_path / "g.svg").read_text()
 
 
 def test_geometry_of_several_tasks(
@@ -77,7 +78,7 @@ def test_geometry_of_several_tasks(
     assert [line[1] for line in shape.table(finding)[1]] == [t.name for t in tasks]
     assert list(finding.values["models"][MODELS[0]][tasks[1].name]) == ["layer4", "features"]
     assert "on the mean of 2 tasks" in finding.sentence
-    assert "birds" in saved(shape.figure(finding), tmp_path / "g.svg").read_text()
+    assert "birds" in saved(partial(shape.figure, finding), tmp_path / "g.svg").read_text()
 
 
 def test_predictors_beside_what_was_measured(
@@ -100,7 +101,7 @@ def test_predictors_beside_what_was_measured(
     bank = encode(load(resolve(MODELS[2], cache, None)), task, cache, Workers("cpu")).bank
     wanted = log_me(*(t.numpy() for t in bank.train))
     assert values["models"][MODELS[2]][name]["log_me"] == pytest.approx(wanted, abs=1e-6)
-    drawn = saved(forecast.figure(finding), tmp_path / "p.svg").read_text()
+    drawn = saved(partial(forecast.figure, finding), tmp_path / "p.svg").read_text()
     assert "linear top-1 less the task" in drawn
 
 
@@ -111,7 +112,7 @@ def test_without_measured_results_nothing_is_claimed(
     assert finding.values["agreement"] == {task.name: {}}
     assert "no three of the models have measured results" in finding.sentence
     assert [line[-1] for line in forecast.table(finding)[1]] == ["-"] * 3
-    assert "LogME" in saved(forecast.figure(finding), tmp_path / "p.svg").read_text()
+    assert "LogME" in saved(partial(forecast.figure, finding), tmp_path / "p.svg").read_text()
 
 
 def test_results_on_other_questions_do_not_count() -> None:
@@ -147,7 +148,7 @@ def test_profile(task: TaskData, cache: Path, tmp_path: Path) -> None:
     (wanted,) = (s for s in score(bank, task, Linear(), 0).scores if s.name == "top1")
     assert layers["features"] == [wanted.value, wanted.ci_low, wanted.ci_high]
     assert f"best from {max(layers, key=lambda n: layers[n][0])} in 1 of 1" in finding.sentence
-    assert "<svg" in saved(profile.figure(finding), tmp_path / "profile.svg").read_text()
+    assert "<svg" in saved(partial(profile.figure, finding), tmp_path / "profile.svg").read_text()
 
 
 def test_levels_are_those_of_the_drawn_tasks() -> None:

@@ -7,6 +7,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -344,7 +345,7 @@ def test_shown(finding: Finding, tmp_path: Path) -> None:
     assert f"of 2 corruptions at 2 severities {max(kept, key=kept.__getitem__)} keeps most" in text
     assert "costs most" in text
     assert "mean ECE" in text
-    file = plots.saved(robustness.figure(finding), tmp_path / "robust.svg")
+    file = plots.saved(partial(robustness.figure, finding), tmp_path / "robust.svg")
     assert "<svg" in file.read_text()
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -21,7 +19,6 @@ from space.fewshot import (
     nearest,
     normalised,
     predict,
-    wilson,
 )
 
 
@@ -212,16 +209,6 @@ def test_nearest() -> None:
     same = x[:1].expand(5, -1)
     assert nearest(same, x[:1], 3)[1].tolist() == [[0, 1, 2]]
     assert nearest(torch.zeros(2, 16), x[:1], 1)[0].tolist() == [[0.0]]
-
-
-def test_wilson_against_its_definition() -> None:
-    for right, n in ((0, 5), (5, 5), (3, 10), (17, 25), (100, 200)):
-        low, high = wilson(right, n)
-        assert 0 <= low <= right / n <= high <= 1
-        for p in (low, high):  # the ends solve |share - p| = z sqrt(p (1 - p) / n)
-            assert abs(right / n - p) == pytest.approx(
-                1.959964 * math.sqrt(p * (1 - p) / n), abs=1e-6
-            )
 
 
 def test_hard_inputs() -> None:
