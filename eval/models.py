@@ -21,7 +21,7 @@ from eval import hub
 from eval.errors import UserError, did_you_mean, one_line
 from eval.files import sha256_file, write_json
 from eval.text import slug
-from zoo.names import STUDY
+from zoo.names import OBJECTIVES
 
 if TYPE_CHECKING:
     import torch
@@ -153,7 +153,7 @@ def zoo_names() -> list[str]:
 def study_order(name: str) -> tuple[str, int, str]:
     """Sorts checkpoint names: by backbone, then as the study's tables order the objectives."""
     backbone, _, tag = name.partition(".")
-    slugs = [text.replace("+", "_") for text in STUDY]
+    slugs = [text.replace("+", "_") for text in OBJECTIVES]
     fits = [i for i, slug in enumerate(slugs) if tag.startswith(f"{slug}_")]
     return backbone, max(fits, key=lambda i: len(slugs[i]), default=len(slugs)), tag
 

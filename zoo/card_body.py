@@ -106,8 +106,18 @@ def _symbols(checkpoint: Checkpoint) -> str:
     """What stands in the formula."""
     terms = checkpoint.weights
     said = []
-    if any(t.startswith("ce") for t in terms):
+    if "ce" in terms or "ce-strong" in terms:
         said.append("h the feature and W, b a linear classifier of the label y")
+    if "ce-mlp" in terms:
+        said.append(
+            "g a projector (the feature at length 1, hidden layers with batch norm and GELU, a "
+            "bottleneck) and w_c a vector a class, both dropped after training"
+            + (
+                f", the cosine at t = {checkpoint.recipe.projector.temperature:g}"
+                if checkpoint.recipe
+                else ""
+            )
+        )
     if any(TERMS[t].contrastive for t in terms):
         said.append(
             "q and k the normalised projections of two views, k by the momentum encoder, "
@@ -127,9 +137,11 @@ def _training(checkpoint: Checkpoint) -> list[tuple[str, str]]:
     data, objective = training_data(checkpoint), checkpoint.objective
     assert objective is not None
     train, image = recipe.train, recipe.image
-    views = "two independent strong views" if objective.contrastive else "one weak view"
-    if objective.name == "ce-strong":
-        views = "one strong view"
+    views = {
+        "weak": "one weak view",
+        "strong": "one strong view",
+        "two strong": "two independent strong views",
+    }[objective.views]
     strong = (
         f"random crop of {image.scale[0]:g} to {image.scale[1]:g} of the area, flip, colour jitter "
         f"(p {image.jitter_p:g}), grey (p {image.grey_p:g}), blur (p {image.blur_p:g})"

@@ -26,7 +26,7 @@ from eval.results import (
     write_result,
 )
 from zoo.names import ObjectiveName, parse_objective
-from zoo.recipe import Recipe, validate
+from zoo.recipe import Recipe, completed, validate
 
 CURVE = "learning_curve.png"
 _ALONE = ("README.md", "config.json", "model.safetensors", "recipe.toml", "source.toml",
@@ -348,7 +348,7 @@ def siblings(checkpoint: Checkpoint) -> list[Checkpoint]:
     for path in checkpoint.folder.parent.glob("*/recipe.toml"):
         folder, tree = path.parent.resolve(), _toml(path)  # a link may name one twice
         run = tree.pop("run", {})
-        same = tree == mine and isinstance(run, dict)
+        same = completed(tree) == mine and isinstance(run, dict)
         same = same and (run.get("data_fingerprint"), run.get("images_seen")) == data
         if same and folder not in found:
             found[folder] = read_checkpoint(folder)

@@ -19,6 +19,8 @@ from zoo.learner import create_backbone
 from zoo.recipe import Recipe
 from zoo.timm_config import timm_config
 
+RECIPE = "recipe.toml"
+
 
 @dataclass(frozen=True)
 class Exported:
@@ -89,7 +91,7 @@ def export(
     with atomic_file(folder / "model.safetensors") as file:
         file.write(save(weights, {"format": "pt"}))
     write_json(folder / "config.json", config_of(recipe, net, names))
-    write_recipe(folder / "recipe.toml", recipe, run)
+    write_recipe(folder / RECIPE, recipe, run)  # the last: with it the folder is whole
     return Exported(
         folder, (folder / "model.safetensors").stat().st_size, _difference(folder, net, recipe)
     )

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from eval.errors import UserError, did_you_mean, one_line
 from zoo.momentum import MomentumCopy, encode_shuffled
 from zoo.names import ObjectiveName
-from zoo.objectives import ContrastiveOptions, Objective, build
+from zoo.objectives import ContrastiveOptions, Objective, ProjectorOptions, build
 from zoo.recipe import BackboneRecipe, Recipe
 
 
@@ -54,10 +54,12 @@ def build_learner(recipe: Recipe, objective: ObjectiveName, classes: int) -> Lea
             temperature=settings.temperature,
             queue=settings.queue,
             head_depth=settings.head_depth,
+            head_hidden=settings.head_hidden,
             head_dim=settings.head_dim,
             same_class_negatives_only=settings.same_class_negatives_only,
         )
-        loss = build(objective, dim, classes, options, recipe.term_weights(objective))
+        projector = ProjectorOptions(**recipe.projector.model_dump())
+        loss = build(objective, dim, classes, options, recipe.term_weights(objective), projector)
         return Learner(backbone, loss, settings.momentum)
 
 

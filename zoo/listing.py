@@ -8,7 +8,7 @@ from typing import Any
 
 from eval.models import ZOO_FOLDER, zoo_names
 from eval.text import text_table
-from zoo.names import STUDY, parse_objective
+from zoo.names import OBJECTIVES, parse_objective
 from zoo.recipe import load_recipe, recipe_names
 
 Row = dict[str, Any]
@@ -39,16 +39,16 @@ def checkpoints() -> list[Row]:
 
 
 def objectives() -> list[Row]:
-    """The study's objectives; others are sums of their terms."""
-    views = {True: "two strong views", False: "one weak view"}
+    """The study's objectives and later ones; others are sums of their terms."""
+    views = {"weak": "one weak view", "strong": "one strong view", "two strong": "two strong views"}
     rows = []
-    for text in STUDY:
+    for text in OBJECTIVES:
         name = parse_objective(text)
         rows.append(
             {
                 "objective": text,
                 "shown": name.shown,
-                "sees": "one strong view" if text == "ce-strong" else views[name.contrastive],
+                "sees": views[name.views],
                 "labels": "needed" if name.needs_labels else "unused",
                 "rate family": name.family,
             }

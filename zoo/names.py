@@ -15,24 +15,34 @@ class TermFacts:
 
     shown: str  # as in the paper
     needs_labels: bool
-    contrastive: bool
+    strong: bool  # trained on the strong augmentation, alone too
+    contrastive: bool  # on two views, with a key encoder and a queue
     family: str  # learning rates are tuned by family
     formula: str  # of one image; h feature, W b classifier, q k normalised projections, u queue
 
 
-# In the order in which a sum names them.
 _CE = "-log softmax(W h + b)[y]"
+_CE_MLP = "-log softmax(cos(w_c, g(h)) / t)[y]"
 _SUPCON = "-1/|P| sum_{p in P} log( e^{q.u_p/t} / sum_j e^{q.u_j/t} )"
 _SELFSUPCON = "-log( e^{q.k/t} / (e^{q.k/t} + sum_j e^{q.u_j/t}) )"
+_NSCL = "-log( e^{q.k/t} / (e^{q.k/t} + sum_{j not of class y} e^{q.u_j/t}) )"
+# In the order in which a sum names them.
 TERMS = {
-    "ce": TermFacts("CE", True, False, "classification", _CE),
-    "ce-strong": TermFacts("CE (strong aug)", True, False, "classification", _CE),
-    "supcon": TermFacts("SupCon", True, True, "contrastive", _SUPCON),
-    "selfsupcon": TermFacts("SelfSupCon", False, True, "contrastive", _SELFSUPCON),
+    "ce": TermFacts("CE", True, False, False, "classification", _CE),
+    "ce-strong": TermFacts("CE (strong aug)", True, True, False, "classification", _CE),
+    "ce-mlp": TermFacts("CE-MLP", True, True, False, "classification", _CE_MLP),
+    "supcon": TermFacts("SupCon", True, True, True, "contrastive", _SUPCON),
+    "nscl": TermFacts("NSCL", True, True, True, "contrastive", _NSCL),
+    "selfsupcon": TermFacts("SelfSupCon", False, True, True, "contrastive", _SELFSUPCON),
 }
 
 # The study's five objectives and its augmentation control, in the order of its tables.
 STUDY = ("ce", "ce-strong", "selfsupcon", "supcon", "ce+selfsupcon", "supcon+selfsupcon")
+
+# What later papers set against them: a projector before the classifier (Wang et al. 2022;
+# Sariyildiz et al. 2023), and supervised contrast by its negatives alone (Luthra et al. 2025).
+EXTENSIONS = ("ce-mlp", "ce-mlp+selfsupcon", "nscl")
+OBJECTIVES = (*STUDY, *EXTENSIONS)
 
 # What joining a self-supervised term changes: the comparisons the study is about.
 PAIRS = (("ce+selfsupcon", "ce"), ("supcon+selfsupcon", "supcon"))
@@ -77,6 +87,13 @@ class ObjectiveName:
         return any(TERMS[term].contrastive for term, _ in self.terms)
 
     @property
+    def views(self) -> str:
+        """What a training step sees of an image."""
+        if self.contrastive:
+            return "two strong"
+        return "strong" if any(TERMS[term].strong for term, _ in self.terms) else "weak"
+
+    @property
     def family(self) -> str:
         return TERMS[self.terms[0][0]].family if len(self.terms) == 1 else "joint"
 
@@ -95,7 +112,9 @@ def parse_objective(text: str) -> ObjectiveName:
                 f"unknown objective {name!r}"
                 + (f" in {text!r}" if name != text else "")
                 + did_you_mean(
-                    name, dict.fromkeys((*TERMS, *STUDY)), f"objectives are {', '.join(STUDY)}"
+                    name,
+                    dict.fromkeys((*TERMS, *OBJECTIVES)),
+                    f"objectives are {', '.join(OBJECTIVES)}",
                 )
             )
         if any(name == known for known, _ in terms):

@@ -5,14 +5,14 @@
     terms["total"].backward()
 
 Shapes: N images, D backbone features, C classes, d = 128 projected dimensions, K queue slots.
-A new objective is one class below, entered in `_CLASSIFYING` or `_CONTRASTIVE` and in
-`zoo.names.TERMS`.
+A new objective is one class below, entered in `_TERMS` and in `zoo.names.TERMS`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -30,8 +30,19 @@ class ContrastiveOptions:
     temperature: float = 0.07
     queue: int = 64000  # keys
     head_depth: int = 2  # linear layers of the projection head, ReLU between them
+    head_hidden: int = 0  # width between them; 0: that of the features, D
     head_dim: int = 128
     same_class_negatives_only: bool = False  # the study's intra_all='false' ablation
+
+
+@dataclass(frozen=True)
+class ProjectorOptions:
+    """The projector before the classifier of `ce-mlp`; the defaults are t-ReX's (naver/trex)."""
+
+    hidden_layers: int = 1
+    hidden_dim: int = 2048
+    bottleneck_dim: int = 256
+    temperature: float = 0.1
 
 
 # --------------------------------------------------------------------------- losses
@@ -72,6 +83,13 @@ def sup_con(queries: Tensor, queue: Tensor, positives: Tensor, temperature: floa
     return -(chosen / (count + 1e-5)).mean()
 
 
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """The mean of -log softmax(logits [N, C])[y] over labelled images; 0 where there are none."""
+    # As a sum: a batch without any label is then 0, not 0 / 0.
+    loss = F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum")
+    return loss / (labels >= 0).sum().clamp(min=1)
+
+
 def same_class(labels: Tensor, queue_labels: Tensor) -> Tensor:
     """[N, K] bool: slots under the query's label. Label -1 (none) matches nothing."""
     return (labels[:, None] == queue_labels[None]) & (labels[:, None] >= 0)
@@ -80,10 +98,47 @@ def same_class(labels: Tensor, queue_labels: Tensor) -> Tensor:
 # --------------------------------------------------------------------------- modules
 
 
-def projection_head(dim: int, depth: int, out: int) -> nn.Sequential:
-    """Linear(D, D) and ReLU, ``depth`` - 1 times, then Linear(D, out); no batch norm."""
-    hidden = [layer for _ in range(depth - 1) for layer in (nn.Linear(dim, dim), nn.ReLU())]
-    return nn.Sequential(*hidden, nn.Linear(dim, out))
+def projection_head(dim: int, depth: int, out: int, hidden: int = 0) -> nn.Sequential:
+    """Linear and ReLU, ``depth`` - 1 times, then Linear to ``out``; no batch norm.
+
+    ``hidden`` is the width between the layers; 0 takes D.
+    """
+    widths = [dim, *[hidden or dim] * (depth - 1)]
+    layers = [x for a, b in pairwise(widths) for x in (nn.Linear(a, b), nn.ReLU())]
+    return nn.Sequential(*layers, nn.Linear(widths[-1], out))
+
+
+class UnitNorm(nn.Module):
+    """Rows [N, d] scaled to length 1."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.normalize(x, dim=1)
+
+
+def classifier_projector(dim: int, options: ProjectorOptions) -> nn.Sequential:
+    """Rows to length 1; Linear, batch norm and GELU, once or more; Linear to the bottleneck.
+
+    Weights are drawn from a truncated normal of deviation 0.02, biases begin at 0, as in t-ReX
+    (Sariyildiz et al. 2023).
+    """
+    widths = [dim, *[options.hidden_dim] * options.hidden_layers]
+    layers = [
+        layer
+        for a, b in pairwise(widths)
+        for layer in (nn.Linear(a, b), nn.BatchNorm1d(b), nn.GELU())
+    ]
+    head = nn.Sequential(
+        UnitNorm(), *layers, nn.Linear(widths[-1], options.bottleneck_dim, bias=False)
+    )
+    for layer in head:
+        if isinstance(layer, nn.Linear):
+            nn.init.trunc_normal_(layer.weight, std=0.02)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+    return head
+
+
+_VIEWS = ("weak", "strong", "two strong")  # from least to most; a sum takes the most of its terms
 
 
 class Objective(nn.Module):
@@ -128,10 +183,7 @@ class CrossEntropy(Objective):
         self, features: Tensor, key_features: Tensor | None, labels: Tensor | None
     ) -> dict[str, Tensor]:
         assert labels is not None
-        logits = _full(self.head(features))
-        # As a sum: a batch without any label is then 0, not 0 / 0.
-        loss = F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum")
-        loss = loss / (labels >= 0).sum().clamp(min=1)
+        loss = cross_entropy(_full(self.head(features)), labels)
         return {"ce": loss, "total": loss}
 
     @property
@@ -143,6 +195,34 @@ class StrongCrossEntropy(CrossEntropy):
     """CE on the contrastive objectives' augmentation: the control that tells loss from views."""
 
     views = "strong"
+
+
+class ProjectedCrossEntropy(Objective):
+    """CE-MLP: the mean over i of -log softmax(cos(w_c, g(h_i)) / t)[y_i].
+
+    g: `classifier_projector`, dropped after training with the class vectors w_c, so that the
+    backbone ends before what is specific to these classes (Wang et al., CVPR 2022: the projector
+    alone makes supervised features transfer; recipe of t-ReX, Sariyildiz et al., ICLR 2023). On
+    strong views, to be compared with ``ce-strong``. Images under label -1 are left out.
+    """
+
+    views = "strong"
+
+    def __init__(self, dim: int, classes: int, options: ProjectorOptions) -> None:
+        super().__init__()
+        self.projector = classifier_projector(dim, options)
+        self.classes = nn.Linear(options.bottleneck_dim, classes, bias=False)
+        self.temperature = options.temperature
+
+    def forward(
+        self, features: Tensor, key_features: Tensor | None, labels: Tensor | None
+    ) -> dict[str, Tensor]:
+        assert labels is not None
+        projected = F.normalize(_full(self.projector(features)), dim=1)
+        with _no_autocast(projected):
+            cosines = projected @ F.normalize(self.classes.weight, dim=1).t()
+            loss = cross_entropy(cosines / self.temperature, labels)
+        return {"ce-mlp": loss, "total": loss}
 
 
 class Contrastive(Objective):
@@ -157,7 +237,7 @@ class Contrastive(Objective):
     def __init__(self, dim: int, options: ContrastiveOptions) -> None:
         super().__init__()
         self.options = options
-        self.head = projection_head(dim, options.head_depth, options.head_dim)
+        self.head = projection_head(dim, options.head_depth, options.head_dim, options.head_hidden)
         self.key_head = MomentumCopy(self.head)
         self.queue = Queue(options.queue, options.head_dim)
 
@@ -184,6 +264,8 @@ class SelfSupCon(Contrastive):
     ``same_class_negatives_only`` keeps only those.
     """
 
+    term = "selfsupcon"
+
     def __init__(self, dim: int, options: ContrastiveOptions) -> None:
         super().__init__(dim, options)
         self._waiting: tuple[Tensor, Tensor | None] | None = None
@@ -194,14 +276,18 @@ class SelfSupCon(Contrastive):
     ) -> dict[str, Tensor]:
         self.settle()
         queries, keys = self.project(features, key_features)
-        negatives = None
-        if self.options.same_class_negatives_only:
-            assert labels is not None
-            negatives = same_class(labels, self.queue.labels)
+        negatives = self.negatives(labels)
         with _no_autocast(queries):
             loss = info_nce(queries, keys, self.queue.keys, self.options.temperature, negatives)
         self._waiting = gather(keys), None if labels is None else gather(labels)
-        return {"selfsupcon": loss, "total": loss}
+        return {self.term: loss, "total": loss}
+
+    def negatives(self, labels: Tensor | None) -> Tensor | None:
+        """[N, K] bool: the slots that count against each query; None: all."""
+        if not self.options.same_class_negatives_only:
+            return None
+        assert labels is not None
+        return same_class(labels, self.queue.labels)
 
     def settle(self) -> None:
         """Enqueue the last batch's keys.
@@ -222,6 +308,21 @@ class SelfSupCon(Contrastive):
     def queue_fill(self) -> float:
         self.settle()
         return self.queue.fill
+
+
+class NegativesOnlySupCon(SelfSupCon):
+    """NSCL: SelfSupCon whose negatives are other classes' keys alone.
+
+    L(i) = -log( e^{q_i.k_i/t} / (e^{q_i.k_i/t} + sum_{j: y_j != y_i} e^{q_i.u_j/t}) ). What
+    self-supervised contrast approximates, by Luthra, Yang and Galanti (NeurIPS 2025; arXiv
+    2510.08852). Slots without a label count, and all do for an image without one.
+    """
+
+    term = "nscl"
+
+    def negatives(self, labels: Tensor | None) -> Tensor | None:
+        assert labels is not None
+        return ~same_class(labels, self.queue.labels)
 
 
 class SupCon(Contrastive):
@@ -259,7 +360,7 @@ class Joint(Objective):
         self.parts = nn.ModuleDict(parts)
         self.weights = dict(weights)
         self.contrastive = any(p.contrastive for p in parts.values())
-        self.views = "two strong" if self.contrastive else next(iter(parts.values())).views
+        self.views = max((p.views for p in parts.values()), key=_VIEWS.index)
 
     def forward(
         self, features: Tensor, key_features: Tensor | None, labels: Tensor | None
@@ -287,14 +388,24 @@ class Joint(Objective):
         return next((c for part in self._each() if (c := part.classifier) is not None), None)
 
 
-_CLASSIFYING: dict[str, type[CrossEntropy]] = {"ce": CrossEntropy, "ce-strong": StrongCrossEntropy}
-_CONTRASTIVE: dict[str, type[Contrastive]] = {"selfsupcon": SelfSupCon, "supcon": SupCon}
+@dataclass(frozen=True)
+class _Given:
+    """What a term can be built from."""
+
+    dim: int
+    classes: int
+    contrastive: ContrastiveOptions
+    projector: ProjectorOptions
 
 
-def _make(term: str, dim: int, classes: int, options: ContrastiveOptions) -> Objective:
-    if term in _CONTRASTIVE:
-        return _CONTRASTIVE[term](dim, options)
-    return _CLASSIFYING[term](dim, classes)
+_TERMS: dict[str, Callable[[_Given], Objective]] = {
+    "ce": lambda x: CrossEntropy(x.dim, x.classes),
+    "ce-strong": lambda x: StrongCrossEntropy(x.dim, x.classes),
+    "ce-mlp": lambda x: ProjectedCrossEntropy(x.dim, x.classes, x.projector),
+    "supcon": lambda x: SupCon(x.dim, x.contrastive),
+    "nscl": lambda x: NegativesOnlySupCon(x.dim, x.contrastive),
+    "selfsupcon": lambda x: SelfSupCon(x.dim, x.contrastive),
+}
 
 
 def build(
@@ -303,6 +414,7 @@ def build(
     classes: int,
     options: ContrastiveOptions | None = None,
     weights: Mapping[str, float] | None = None,
+    projector: ProjectorOptions | None = None,
 ) -> Objective:
     """The objective of that name for D = ``dim`` features.
 
@@ -310,10 +422,10 @@ def build(
     term in neither has weight 1. Raises UserError for an unknown name (`parse_objective`).
     """
     name = parse_objective(objective) if isinstance(objective, str) else objective
-    options = options or ContrastiveOptions()
-    parts: dict[str, Objective] = {}
-    for term, _ in name.terms:
-        parts[term] = _make(term, dim, classes, options)
+    built_from = _Given(
+        dim, classes, options or ContrastiveOptions(), projector or ProjectorOptions()
+    )
+    parts = {term: _TERMS[term](built_from) for term, _ in name.terms}
     given = {
         term: weight if weight is not None else (weights or {}).get(term, 1.0)
         for term, weight in name.terms

@@ -5,8 +5,9 @@
 A run's folder holds what its Hub repository will (model.safetensors, config.json, recipe.toml,
 log.jsonl) and, under ``state/``, the last two training states. Batches, augmentations and
 dropout are drawn from (seed, step, process), so on one process a resumed run gives the weights of
-an uninterrupted one, bit for bit. With several processes each keeps batch norm statistics of its
-own and the first one's are saved.
+an uninterrupted one, bit for bit. Where the recipe has branches, each leaves the run as a folder of
+its own, ``epochs-N/``, trained to its end before the run goes on. With several processes each keeps
+batch norm statistics of its own and the first one's are saved.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from eval.augment import Augmentation, strong, weak
 from eval.errors import UserError
 from eval.files import atomic_file
 from eval.workers import check_device, launched, stays_on_cpu, together
-from zoo.export import Exported, assemble, export
+from zoo.export import RECIPE, Exported, assemble, export
 from zoo.feed import Batch, Feed, Schedule, draw_seed
 from zoo.interrupts import noted_signals
 from zoo.learner import Learner, build_learner
@@ -41,7 +42,7 @@ from zoo.momentum import processes, rank
 from zoo.names import ObjectiveName
 from zoo.pixels import PixelStore, PretrainingData
 from zoo.probe import knn_top1
-from zoo.recipe import ImageRecipe, Recipe, differences
+from zoo.recipe import ImageRecipe, Recipe, completed, differences
 from zoo.state import last_state, load_state, save_state, states
 
 T = TypeVar("T")
@@ -83,6 +84,13 @@ def rate_at(step: int, steps: int, warmup: int) -> float:
     if step < warmup:
         return 0.01 + 0.99 * step / warmup
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def stable_rate_at(step: int, steps: int, warmup: int, cooldown: int) -> float:
+    """The same warm-up, then the peak, then linear to 0 over the last ``cooldown`` steps."""
+    if step < warmup:
+        return 0.01 + 0.99 * step / warmup
+    return min(1.0, (steps - step) / max(1, cooldown))
 
 
 def views_of(batch: Batch, kind: str, view: Augmentation, generator: torch.Generator,
@@ -136,11 +144,12 @@ class Trainer:
 
     def __init__(
         self, recipe: Recipe, objective: ObjectiveName, data: PretrainingData, out: Path,
-        device: str | None,
+        device: str | None, accelerator: Any = None,
     ) -> None:  # fmt: skip
-        self.accelerator = _accelerator(recipe, device)
+        self.accelerator = accelerator or _accelerator(recipe, device)
         named = device if processes() == 1 else None  # several processes have a device each
         self.device = torch.device(named or self.accelerator.device)
+        self.asked_device = device
         check(recipe, objective, data.train, processes())
         self.recipe, self.objective, self.data, self.out = recipe, objective, data, out
         self.bf16 = self.accelerator.mixed_precision == "bf16"
@@ -150,6 +159,7 @@ class Trainer:
             len(data.train), train.batch_size, train.seed, train.accumulate, processes(), rank()
         )
         self.steps = train.epochs * self.schedule.steps_per_epoch
+        self.cooldown = round(train.cooldown * self.steps)
         self.warmup = round(train.warmup_epochs * self.schedule.steps_per_epoch)
         self.peak = recipe.learning_rate(objective)
 
@@ -179,11 +189,16 @@ class Trainer:
     def states(self) -> Path:
         return self.out / "state"
 
-    def resume(self) -> None:
-        """Go on from the last saved state, if there is one. Raises UserError for another recipe."""
+    def resume(self) -> bool:
+        """Go on from the last saved state; False where there is none.
+
+        Raises UserError for a state of another recipe.
+        """
         if (saved := last_state(self.states)) is None:
-            return
-        if changed := differences(saved.asked, self.asked):
+            return False
+        if changed := differences(
+            {**saved.asked, "recipe": completed(saved.asked["recipe"])}, self.asked
+        ):
             raise UserError(
                 f"{self.out} holds a run of another recipe: {'; '.join(changed[:6])}"
                 + (f" and {len(changed) - 6} more" if len(changed) > 6 else "")
@@ -193,6 +208,7 @@ class Trainer:
         self.step, self.seconds = saved.step, saved.seconds
         if rank() == 0:
             _cut_log(self.out / "log.jsonl", self.step)
+        return True
 
     def save(self) -> None:
         """Write the state. Raises UserError, on all processes, where the disk is full."""
@@ -208,12 +224,52 @@ class Trainer:
 
     # ------------------------------------------------------------------ training
 
-    def train(self) -> Finished:
-        """Train to the last epoch, then export. Raises Interrupted, or UserError on a NaN loss."""
+    def train(self, until: int | None = None) -> Finished:
+        """Train to the last epoch, then export; at each branch of the recipe train that first.
+
+        ``until``: a branch to end at. Raises Interrupted, or UserError on a NaN loss.
+        """
+        first, trained = self.step, 0.0
+        for epochs in self.recipe.train.branches:
+            if self.step > (fork := self.fork(epochs)):
+                continue  # left before this run was resumed
+            trained += self.run(fork)
+            if epochs == until:
+                return self.branch(epochs)
+            if not (self.out / f"epochs-{epochs}" / RECIPE).is_file():  # written last
+                self.branch(epochs)
+        trained += self.run(self.steps)
+        images = (self.steps - first) * self.recipe.train.batch_size
+        return self.finish(images / max(trained, 1e-9))
+
+    def fork(self, epochs: int) -> int:
+        """The step at which a branch of that many epochs leaves: where its cool-down begins."""
+        steps = epochs * self.schedule.steps_per_epoch
+        return steps - round(self.recipe.train.cooldown * steps)
+
+    def branch(self, epochs: int) -> Finished:
+        """Train and export the branch that leaves here, going on with it where there is one."""
+        out = self.out / f"epochs-{epochs}"
+        saved = last_state(self.states)
+        if saved is None or saved.step != self.step:
+            self.save()
+        self.main_process(lambda: out.mkdir(parents=True, exist_ok=True))
+        branch = Trainer(
+            self.recipe.branch(epochs), self.objective, self.data, out, self.asked_device,
+            self.accelerator,
+        )  # fmt: skip
+        if not branch.resume():
+            forked = last_state(self.states)
+            assert forked is not None
+            load_state(forked, branch.learner, branch.optimiser)
+            branch.step, branch.seconds = forked.step, forked.seconds
+            self.main_process(lambda: _copy_log(self.out, out))
+        return branch.train()
+
+    def run(self, until: int) -> float:
+        """Train up to a step. Returns the seconds it took, probes and saves left out."""
         per_epoch = self.schedule.steps_per_epoch
-        feed = Feed(
-            self.data.train, self.schedule, self.step, self.steps, self.device.type == "cuda"
-        )
+        feed = Feed(self.data.train, self.schedule, self.step, until, self.device.type == "cuda")
         bar = tqdm(
             total=self.steps * self.recipe.train.batch_size,
             initial=self.step * self.recipe.train.batch_size,
@@ -222,12 +278,11 @@ class Trainer:
             desc=self.objective.shown,
             disable=not sys.stderr.isatty() or rank() > 0,
         )
-        knn: float | None = None
         meter = Meter(self.recipe.train.batch_size)
-        first, begin = self.step, time.perf_counter()
+        begin = saved = time.perf_counter()
         try:
             with noted_signals() as stop:
-                while self.step < self.steps:
+                while self.step < until:
                     terms = self.take_step(feed)
                     meter.add(terms)
                     self.step += 1
@@ -237,22 +292,31 @@ class Trainer:
                     ended = self.step % per_epoch == 0
                     epoch = self.step // per_epoch
                     stopped = self.agree(stop)
-                    if self.step % LOG_EVERY == 0 or ended or stopped:
+                    save = (
+                        stopped
+                        or (ended and self.due(epoch, self.recipe.save.every_epochs))
+                        or self.minutes_have_passed(saved)
+                    )
+                    if self.step % LOG_EVERY == 0 or ended or save or self.step == until:
                         self.log(meter, feed, bar)
                     if ended and self.due(epoch, self.recipe.probe.every_epochs):
-                        knn = self.probe(epoch, bar)
+                        self.probe(epoch, bar)
                         meter.skip()
-                    if stopped or (ended and self.due(epoch, self.recipe.save.every_epochs)):
+                    if save:
                         self.save()
                         meter.skip()
+                        saved = time.perf_counter()
                     if stopped:
                         raise Interrupted(f"{self.step:,} of {self.steps:,} steps are saved")
         finally:
             bar.close()
             feed.close()
-        images = (self.steps - first) * self.recipe.train.batch_size
-        rate = images / max(meter.total_seconds, 1e-9)
-        return self.finish(knn, rate)
+        return meter.total_seconds
+
+    def minutes_have_passed(self, since: float) -> bool:
+        """Whether a state is due by the clock: when it is on any process, all save."""
+        minutes = self.recipe.save.every_minutes
+        return minutes > 0 and not self.all_agree(time.perf_counter() - since < 60 * minutes)
 
     def due(self, epoch: int, every: int) -> bool:
         return every > 0 and (epoch % every == 0 or epoch == self.recipe.train.epochs)
@@ -260,7 +324,7 @@ class Trainer:
     def take_step(self, feed: Feed) -> dict[str, Tensor]:
         """One optimiser step; returns the mean terms of its micro-batches, detached."""
         for group in self.optimiser.param_groups:
-            group["lr"] = self.peak * rate_at(self.step, self.steps, self.warmup)
+            group["lr"] = self.peak * self.rate()
         self.learner.train()
         self.learner.follow()
         seed = draw_seed(self.recipe.train.seed, self.step, rank())
@@ -287,6 +351,12 @@ class Trainer:
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         return sums
+
+    def rate(self) -> float:
+        """The share of the peak learning rate at this step."""
+        if self.recipe.train.schedule == "wsd":
+            return stable_rate_at(self.step, self.steps, self.warmup, self.cooldown)
+        return rate_at(self.step, self.steps, self.warmup)
 
     def agree(self, stop: list[int]) -> bool:
         """Whether any process was asked to stop: all must leave at the same step."""
@@ -323,11 +393,11 @@ class Trainer:
         bar.set_postfix_str(f"loss {line['total']:.3f}", refresh=False)
         self.write(facts)
 
-    def probe(self, epoch: int, bar: tqdm[Any]) -> float | None:
-        """The online kNN on the validation split; None where there are no labels to ask for."""
+    def probe(self, epoch: int, bar: tqdm[Any]) -> None:
+        """The online kNN on the validation split, where there are labels to ask for."""
         train, validation = self.data.train, self.data.validation
         if validation is None or train.labels is None or validation.labels is None:
-            return None
+            return
         settings = self.recipe.probe
         top1 = knn_top1(
             self.learner.backbone, train, validation, self.view, self.device, self.bf16,
@@ -335,7 +405,6 @@ class Trainer:
         )  # fmt: skip
         self.write({"step": self.step, "epoch": epoch, "knn_top1": round(top1, 3)})
         bar.set_description_str(f"{self.objective.shown} kNN {top1:.1f} %")
-        return top1
 
     def write(self, facts: dict[str, Any]) -> None:
         if rank() == 0:
@@ -344,10 +413,9 @@ class Trainer:
 
     # ------------------------------------------------------------------ the end
 
-    def finish(self, knn: float | None, rate: float) -> Finished:
+    def finish(self, rate: float) -> Finished:
         """Export the query backbone. All processes wait until the folder is whole."""
-        if knn is None:  # a run that was resumed after its last step
-            knn = _last_probe(self.out / "log.jsonl")
+        knn = _last_probe(self.out / "log.jsonl")
         exported = self.main_process(
             lambda: export(
                 self.out,
@@ -394,9 +462,11 @@ def pretrain(
     *,
     resume: bool = False,
     device: str | None = None,
+    until: int | None = None,
 ) -> Finished:
-    """Train and export one checkpoint into ``out``.
+    """Train and export one checkpoint into ``out``, and one in ``out/epochs-N`` a branch.
 
+    ``until``: stop once that branch of the recipe is exported; --resume goes on from there.
     Raises UserError for what cannot work (`check`), for a folder that holds another run, and when
     the loss is no number; Interrupted after Ctrl-C, the state saved.
     """
@@ -411,7 +481,7 @@ def pretrain(
             trainer.resume()
         elif rank() == 0:
             (out / "log.jsonl").unlink(missing_ok=True)
-        done = trainer.train()
+        done = trainer.train(until)
     except (UserError, Interrupted):  # which all processes raise
         _leave(trainer)
         raise
@@ -466,6 +536,12 @@ def _cut_log(path: Path, step: int) -> None:
             continue
     with atomic_file(path) as file:
         file.write("".join(line + os.linesep for line in kept).encode())
+
+
+def _copy_log(trunk: Path, branch: Path) -> None:
+    """A branch's log begins as the run's that it leaves."""
+    with atomic_file(branch / "log.jsonl") as file:
+        file.write((trunk / "log.jsonl").read_bytes())
 
 
 def _last_probe(path: Path) -> float | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -58,9 +60,18 @@ class ImageRecipe(_Section):
 
 
 class TrainRecipe(_Section):
-    """Optimisation: SGD with momentum 0.9, linear warm-up, cosine to zero."""
+    """Optimisation: SGD with momentum 0.9, linear warm-up, then one of two schedules.
+
+    ``cosine`` falls to zero over all epochs. ``wsd`` (warm-up, stable, decay; Hägele et al. 2024)
+    stays at the peak and falls linearly over the last ``cooldown`` of the epochs, so that one run
+    gives several budgets: at each of ``branches`` a copy cools down and is exported, and is to the
+    bit what a run of that many epochs would have been.
+    """
 
     epochs: int = Field(ge=1)
+    schedule: Literal["cosine", "wsd"] = "cosine"
+    cooldown: float = Field(default=0.1, gt=0, le=1)  # of wsd: a share of the epochs
+    branches: tuple[Annotated[int, Field(ge=1)], ...] = ()  # of wsd: fewer epochs, too
     batch_size: int = Field(ge=2)  # of all processes and accumulated steps together
     accumulate: int = Field(default=1, ge=1)
     warmup_epochs: float = Field(default=5.0, ge=0)
@@ -69,6 +80,20 @@ class TrainRecipe(_Section):
     clip_norm: float = Field(default=0.0, ge=0)  # 0: gradients are not clipped
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _branches_leave_the_trunk(self) -> TrainRecipe:
+        ends = (*self.branches, self.epochs)
+        if self.branches and self.schedule != "wsd":
+            raise ValueError('branches need schedule = "wsd": a cosine is never constant')
+        if any(a >= b for a, b in pairwise(ends)):
+            raise ValueError(f"branches {[*self.branches]} must rise and stay below {self.epochs}")
+        if self.schedule == "wsd" and self.warmup_epochs > (1 - self.cooldown) * ends[0]:
+            raise ValueError(
+                f"warmup_epochs = {self.warmup_epochs} does not end before the cool-down of "
+                f"{ends[0]} epochs begins"
+            )
+        return self
 
 
 class RateRecipe(_Section):
@@ -86,8 +111,18 @@ class ContrastiveRecipe(_Section):
     queue: int = Field(default=64000, ge=1)
     momentum: float = Field(default=0.999, ge=0, le=1)
     head_depth: int = Field(default=2, ge=1)
+    head_hidden: int = Field(default=0, ge=0)  # width between the layers; 0: that of the features
     head_dim: int = Field(default=128, ge=1)
     same_class_negatives_only: bool = False
+
+
+class ProjectorRecipe(_Section):
+    """The projector before the classifier, in objectives with ``ce-mlp``."""
+
+    hidden_layers: int = Field(default=1, ge=1, le=3)
+    hidden_dim: int = Field(default=2048, ge=1)
+    bottleneck_dim: int = Field(default=256, ge=1)
+    temperature: float = Field(default=0.1, gt=0)
 
 
 class ProbeRecipe(_Section):
@@ -102,6 +137,7 @@ class SaveRecipe(_Section):
     """When the state is saved, and how the finished weights are stored."""
 
     every_epochs: int = Field(default=1, ge=1)
+    every_minutes: float = Field(default=0.0, ge=0)  # as well; 0: at ends of epochs alone
     dtype: Literal["float32", "float16"] = "float32"
 
 
@@ -115,6 +151,7 @@ class Recipe(_Section):
     train: TrainRecipe
     rate: RateRecipe
     contrastive: ContrastiveRecipe = ContrastiveRecipe()
+    projector: ProjectorRecipe = ProjectorRecipe()
     probe: ProbeRecipe = ProbeRecipe()
     save: SaveRecipe = SaveRecipe()
     weights: dict[str, dict[str, Positive]] = {}  # of terms, by objective
@@ -134,6 +171,11 @@ class Recipe(_Section):
     def learning_rate(self, objective: ObjectiveName) -> float:
         """The peak rate: the family's rate for 256 images, scaled to the batch."""
         return getattr(self.rate, objective.family) * self.train.batch_size / 256
+
+    def branch(self, epochs: int) -> Recipe:
+        """This recipe for one of its branches: what a run of that many epochs alone would have."""
+        train = self.train.model_copy(update={"epochs": epochs, "branches": ()})
+        return self.model_copy(update={"train": train})
 
     def term_weights(self, objective: ObjectiveName) -> dict[str, float]:
         """The recipe's weights of the objective's terms, by term; a term it leaves out weighs 1."""
@@ -213,6 +255,15 @@ def _fields_at(place: Sequence[str]) -> dict[str, Any]:
     for part in place:
         model = model.model_fields[part].annotation
     return model.model_fields
+
+
+def completed(tree: dict[str, Any]) -> dict[str, Any]:
+    """Plain values of a recipe with what they leave out at its default, so that a recipe written
+    before a setting was known equals one of today; what is not a recipe comes back as it is."""
+    try:
+        return json.loads(Recipe.model_validate(tree).model_dump_json())
+    except ValidationError:
+        return tree
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import refusal
-from zoo.names import PAIRS, STUDY, TERMS, parse_objective
+from zoo.names import OBJECTIVES, PAIRS, STUDY, TERMS, parse_objective
 
 
 def terms(text: str) -> tuple[tuple[str, float | None], ...]:
@@ -121,8 +121,23 @@ def test_a_pair_differs_by_the_self_supervised_term(joint: str, plain: str) -> N
     assert terms(joint) == (*terms(plain), ("selfsupcon", None))
 
 
-def test_the_study_is_made_of_known_terms() -> None:
-    assert {term for name in STUDY for term in name.split("+")} == set(TERMS)
+def test_the_objectives_are_made_of_all_terms() -> None:
+    assert {term for name in OBJECTIVES for term in name.split("+")} == set(TERMS)
+
+
+@pytest.mark.parametrize(
+    ("name", "views"),
+    [
+        ("ce", "weak"),
+        ("ce-strong", "strong"),
+        ("ce-mlp", "strong"),
+        ("ce+ce-mlp", "strong"),
+        ("ce-mlp+selfsupcon", "two strong"),
+        ("nscl", "two strong"),
+    ],
+)
+def test_a_name_tells_its_views(name: str, views: str) -> None:
+    assert parse_objective(name).views == views
 
 
 def test_names_are_read_without_torch() -> None:
@@ -158,7 +173,9 @@ def test_an_underscore_for_the_plus_is_told_the_joint_name() -> None:
 
 
 def test_an_objective_like_none_is_told_all_of_them() -> None:
-    assert refused("vicreg") == f"unknown objective 'vicreg'; objectives are {', '.join(STUDY)}"
+    assert refused("vicreg") == (
+        f"unknown objective 'vicreg'; objectives are {', '.join(OBJECTIVES)}"
+    )
 
 
 @pytest.mark.parametrize("text", ["", "+", "ce+", "+ce", "ce++supcon", "0.5*", "ce+0.5* "])

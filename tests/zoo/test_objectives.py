@@ -14,17 +14,21 @@ from hypothesis import strategies as st
 from pytorch_metric_learning.losses import SupConLoss
 from torch import Tensor, nn
 
-from zoo.names import STUDY, parse_objective
+from zoo.names import OBJECTIVES, STUDY, parse_objective
 from zoo.objectives import (
     Contrastive,
     ContrastiveOptions,
     CrossEntropy,
     Joint,
+    NegativesOnlySupCon,
     Objective,
+    ProjectedCrossEntropy,
+    ProjectorOptions,
     SelfSupCon,
     StrongCrossEntropy,
     SupCon,
     build,
+    classifier_projector,
     info_nce,
     projection_head,
     same_class,
@@ -377,7 +381,79 @@ def test_cross_entropy_of_a_batch_without_labels_is_nothing() -> None:
     assert features.grad.abs().max() == 0
 
 
-@pytest.mark.parametrize("name", ["ce+selfsupcon", "supcon+selfsupcon", "ce+supcon"])
+def batch_norm_by_hand(rows: list[Vector]) -> list[Vector]:
+    """Each column less its mean, over its deviation; scale and shift are still 1 and 0."""
+    columns = []
+    for column in zip(*rows, strict=True):
+        mean = math.fsum(column) / len(column)
+        variance = math.fsum((x - mean) ** 2 for x in column) / len(column)
+        columns.append([(x - mean) / math.sqrt(variance + 1e-5) for x in column])
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+@pytest.mark.parametrize("labels", [[0, 1, 2, 1], [2, -1, -1, 0]])
+def test_projected_cross_entropy_is_its_formula(layers: int, labels: list[int]) -> None:
+    """Unit length; linear, batch norm, GELU; bottleneck; cosine softmax at the temperature."""
+    torch.manual_seed(1)
+    options = ProjectorOptions(layers, hidden_dim=6, bottleneck_dim=4, temperature=0.2)
+    objective = ProjectedCrossEntropy(DIM, CLASSES, options).double()
+    features, _, given_labels = batch(3, 4, labels)
+    terms = objective(features, None, given_labels)
+
+    linear = [x for x in objective.projector if isinstance(x, nn.Linear)]
+    assert len(linear) == layers + 1
+    rows = [unit(row) for row in features.tolist()]
+    for layer in linear[:-1]:
+        weight, bias = layer.weight.tolist(), layer.bias.tolist()
+        rows = [[dot(w, r) + b for w, b in zip(weight, bias, strict=True)] for r in rows]
+        rows = batch_norm_by_hand(rows)
+        rows = [[x * 0.5 * (1 + math.erf(x / math.sqrt(2))) for x in r] for r in rows]
+    assert linear[-1].bias is None
+    rows = [unit([dot(w, r) for w in linear[-1].weight.tolist()]) for r in rows]
+    classes = [unit(w) for w in objective.classes.weight.tolist()]
+    losses = []
+    for row, y in zip(rows, labels, strict=True):
+        if y >= 0:
+            scores = [dot(w, row) / 0.2 for w in classes]
+            losses.append(-math.log(math.exp(scores[y]) / math.fsum(map(math.exp, scores))))
+    expected = math.fsum(losses) / len(losses)
+    assert terms["ce-mlp"].item() == terms["total"].item() == pytest.approx(expected, **CLOSE)
+
+
+def test_a_projector_begins_as_t_rex_s() -> None:
+    torch.manual_seed(0)
+    linear = [x for x in classifier_projector(512, ProjectorOptions()) if isinstance(x, nn.Linear)]
+    assert [tuple(x.weight.shape) for x in linear] == [(2048, 512), (256, 2048)]
+    for layer in linear:
+        assert layer.weight.std().item() == pytest.approx(0.02, rel=0.02)
+        assert layer.weight.abs().max() < 2
+    assert linear[0].bias.abs().max() == 0
+
+
+def test_nscl_is_its_formula() -> None:
+    """Keys of the query's own class are no negatives; those without a label are."""
+    objective = made("nscl")
+    ring = RingByHand(objective.queue and objective)
+    for step in range(4):
+        features, key_features, labels = batch(step, 4, [0, 1, -1, 1])
+        queries = head_by_hand(objective.head, features)
+        keys = head_by_hand(objective.key_head, key_features)
+        given_labels = labels.tolist()
+        seen = list(ring.labels)
+
+        def counts(i: int, j: int, own: list[int] = given_labels, held: list[int] = seen) -> bool:
+            return own[i] < 0 or own[i] != held[j]
+
+        expected = info_nce_by_hand(queries, keys, ring.keys, 0.3, counts)
+        terms = objective(features, key_features, labels)
+        assert terms["nscl"].item() == terms["total"].item() == pytest.approx(expected, **CLOSE)
+        ring.enqueue(keys, given_labels)
+
+
+@pytest.mark.parametrize(
+    "name", ["ce+selfsupcon", "supcon+selfsupcon", "ce+supcon", "ce-mlp+selfsupcon"]
+)
 def test_a_joint_loss_is_the_weighted_sum_of_its_parts_alone(name: str) -> None:
     """Each part with the same heads and queue, on its own, over steps that fill the queue."""
     first, second = name.split("+")
@@ -543,12 +619,14 @@ def test_a_projection_head_is_linear_layers_with_relu_between(depth: int) -> Non
 
 
 def test_a_projection_head_is_as_wide_as_the_features() -> None:
-    linear = [x for x in projection_head(8, 3, 3) if isinstance(x, nn.Linear)]
-    assert [(x.in_features, x.out_features) for x in linear] == [(8, 8), (8, 8), (8, 3)]
+    for hidden, width in ((0, 8), (5, 5)):
+        linear = [x for x in projection_head(8, 3, 3, hidden) if isinstance(x, nn.Linear)]
+        widths = [(x.in_features, x.out_features) for x in linear]
+        assert widths == [(8, width), (width, width), (width, 3)]
 
 
 def test_the_defaults_are_the_study_s() -> None:
-    assert ContrastiveOptions() == ContrastiveOptions(0.07, 64000, 2, 128, False)
+    assert ContrastiveOptions() == ContrastiveOptions(0.07, 64000, 2, 0, 128, False)
 
 
 def test_two_contrastive_terms_share_neither_heads_nor_queues() -> None:
@@ -666,6 +744,9 @@ def test_under_autocast_the_loss_is_taken_in_float32(name: str) -> None:
     [
         ("ce", CrossEntropy),
         ("ce-strong", StrongCrossEntropy),
+        ("ce-mlp", ProjectedCrossEntropy),
+        ("nscl", NegativesOnlySupCon),
+        ("ce-mlp+selfsupcon", Joint),
         ("selfsupcon", SelfSupCon),
         ("supcon", SupCon),
         ("ce+selfsupcon", Joint),
@@ -693,8 +774,9 @@ def test_each_objective_has_its_views(name: str, views: str) -> None:
     assert made(name).views == views
 
 
-@pytest.mark.parametrize("name", STUDY)
-def test_an_objective_is_contrastive_where_its_name_is(name: str) -> None:
+@pytest.mark.parametrize("name", [*OBJECTIVES, "ce+ce-mlp"])
+def test_an_objective_is_what_its_name_says(name: str) -> None:
+    assert made(name).views == parse_objective(name).views
     assert made(name).contrastive == parse_objective(name).contrastive
 
 

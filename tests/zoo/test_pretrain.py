@@ -23,9 +23,9 @@ from eval.errors import UserError
 from tests.conftest import refusal
 from zoo.feed import Feed, Schedule
 from zoo.learner import build_learner
-from zoo.names import STUDY, parse_objective
+from zoo.names import OBJECTIVES, STUDY, parse_objective
 from zoo.pixels import PixelStore, PretrainingData
-from zoo.pretrain import Finished, Interrupted, Trainer, pretrain, rate_at
+from zoo.pretrain import Finished, Interrupted, Trainer, pretrain, rate_at, stable_rate_at
 from zoo.recipe import Recipe, load_recipe
 from zoo.state import last_state, states
 
@@ -94,7 +94,10 @@ def log_of(out: Path) -> list[dict[str, float]]:
 # --------------------------------------------------------------------------- resuming
 
 
-@pytest.mark.parametrize("objective", ["ce", "selfsupcon", "supcon+selfsupcon", "ce+selfsupcon"])
+@pytest.mark.parametrize(
+    "objective",
+    ["ce", "selfsupcon", "supcon+selfsupcon", "ce+selfsupcon", "ce-mlp", "nscl"],
+)
 @pytest.mark.parametrize("step", [3, 4])  # in the middle of an epoch, and at its end
 def test_resumed_run_gives_the_same_bits(
     objective: str, step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -316,16 +319,16 @@ def test_accumulated_steps_take_the_gradient_of_the_whole_batch(
 # --------------------------------------------------------------------------- what comes out
 
 
-@pytest.mark.parametrize("objective", STUDY)
+@pytest.mark.parametrize("objective", OBJECTIVES)
 def test_exported_folder_is_the_trained_query_backbone(
     objective: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: list[Trainer] = []
     real = Trainer.finish
 
-    def keep(self: Trainer, knn: float | None, rate: float) -> Finished:
+    def keep(self: Trainer, rate: float) -> Finished:
         kept.append(self)
-        return real(self, knn, rate)
+        return real(self, rate)
 
     monkeypatch.setattr(Trainer, "finish", keep)
     done = train(tmp_path / "run", objective)
@@ -338,7 +341,7 @@ def test_exported_folder_is_the_trained_query_backbone(
         assert torch.equal(net(images), expected)
         assert done.exported.difference == 0.0
         classifier = learner.objective.classifier
-        assert (classifier is not None) == objective.startswith("ce")
+        assert (classifier is not None) == (objective.split("+")[0] in ("ce", "ce-strong"))
         whole = timm.create_model(f"local-dir:{tmp_path / 'run'}", pretrained=True).eval()
         if classifier is None:
             assert whole.num_classes == 0
@@ -511,7 +514,7 @@ def test_listing_names_what_ships(capsys: pytest.CaptureFixture[str]) -> None:
 
     assert main(["list", "objectives", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert [row["objective"] for row in rows] == list(STUDY)
+    assert [row["objective"] for row in rows] == list(OBJECTIVES)
     assert main(["list", "recipes"]) == 0
     assert "mini_imagenet" in capsys.readouterr().out
     assert main(["list", "--json"]) == 0
@@ -527,3 +530,99 @@ def test_help_does_not_import_torch() -> None:
 def test_unknown_device_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="unknown --device 'tpuu'"):
         pretrain(recipe_of(), parse_objective("ce"), data_of(), tmp_path / "run", device="tpuu")
+
+
+# --------------------------------------------------------------------------- budgets from one run
+
+
+WSD = ("train.epochs=4", "train.schedule=wsd", "train.cooldown=0.25")
+BRANCHES = (*WSD, "train.branches=[2,3]")
+
+
+def weights_of(folder: Path) -> bytes:
+    return (folder / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("objective", ["ce-mlp", "ce-mlp+selfsupcon", "supcon"])
+def test_a_branch_is_the_run_of_that_many_epochs(objective: str, tmp_path: Path) -> None:
+    train(tmp_path / "run", objective, *BRANCHES)
+    for epochs, folder in ((2, "epochs-2"), (3, "epochs-3"), (4, ".")):
+        alone = tmp_path / f"alone-{epochs}"
+        train(alone, objective, *WSD, f"train.epochs={epochs}")
+        assert weights_of(tmp_path / "run" / folder) == weights_of(alone)
+        assert load_recipe(str(tmp_path / "run" / folder / "recipe.toml")).train.epochs == epochs
+        lines = [line for line in log_of(tmp_path / "run" / folder) if "knn_top1" in line]
+        assert lines == [line for line in log_of(alone) if "knn_top1" in line]
+
+
+@pytest.mark.parametrize("step", [4, 6, 7, 9, 11, 15])  # of the trunk, of branches, at a fork
+def test_a_resumed_run_with_branches_gives_the_same_bits(
+    step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(tmp_path / "whole", "ce+selfsupcon", *BRANCHES)
+    with monkeypatch.context() as patch:
+        stop_at(patch, step)
+        with pytest.raises(Interrupted):
+            train(tmp_path / "cut", "ce+selfsupcon", *BRANCHES)
+    train(tmp_path / "cut", "ce+selfsupcon", *BRANCHES, resume=True)
+    for folder in ("epochs-2", "epochs-3", "."):
+        assert weights_of(tmp_path / "cut" / folder) == weights_of(tmp_path / "whole" / folder)
+
+
+def test_a_run_can_end_at_a_branch_and_go_on(tmp_path: Path) -> None:
+    def until(epochs: int | None) -> Finished:
+        return pretrain(
+            recipe_of(*BRANCHES), parse_objective("ce"), data_of(), tmp_path / "run",
+            resume=True, device="cpu", until=epochs,
+        )  # fmt: skip
+
+    assert until(2).exported.folder == tmp_path / "run" / "epochs-2"
+    assert not (tmp_path / "run" / "epochs-3").exists()
+    first = (tmp_path / "run" / "epochs-2" / "model.safetensors").stat().st_mtime_ns
+    assert until(3).exported.folder == tmp_path / "run" / "epochs-3"
+    assert until(None).exported.folder == tmp_path / "run"
+    assert (tmp_path / "run" / "epochs-2" / "model.safetensors").stat().st_mtime_ns == first
+    train(tmp_path / "whole", "ce", *BRANCHES)
+    assert weights_of(tmp_path / "run") == weights_of(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("steps", "warmup", "cooldown"), [(100, 10, 10), (40, 0, 4), (17, 3, 5), (10, 2, 8)]
+)
+def test_stable_rate_warms_up_stays_and_falls_to_zero(
+    steps: int, warmup: int, cooldown: int
+) -> None:
+    rates = [stable_rate_at(step, steps, warmup, cooldown) for step in range(steps + 1)]
+    assert rates[:warmup] == [rate_at(step, steps, warmup) for step in range(warmup)]
+    assert set(rates[warmup : steps - cooldown + 1]) == {1.0}
+    assert rates[steps - cooldown :] == pytest.approx(list(np.linspace(1, 0, cooldown + 1)))
+
+
+def test_a_state_is_saved_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved = []
+    save = Trainer.save
+    monkeypatch.setattr(Trainer, "save", lambda self: (saved.append(self.step), save(self))[1])
+    train(tmp_path / "run", "ce", "save.every_minutes=1e-9")
+    assert saved == list(range(1, 9))
+
+
+def test_a_run_of_before_new_settings_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What its state does not name had the default's meaning then."""
+    train(tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        stop_at(patch, 5)
+        init = Trainer.__init__
+
+        def older(self: Trainer, *args: object, **kwargs: object) -> None:
+            init(self, *args, **kwargs)  # type: ignore[arg-type]
+            for section, key in (("train", "schedule"), ("contrastive", "head_hidden")):
+                del self.asked["recipe"][section][key]
+            del self.asked["recipe"]["projector"]
+
+        patch.setattr(Trainer, "__init__", older)
+        with pytest.raises(Interrupted):
+            train(tmp_path / "cut")
+    train(tmp_path / "cut", resume=True)
+    assert weights_of(tmp_path / "cut") == weights_of(tmp_path / "whole")

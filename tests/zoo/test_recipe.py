@@ -114,9 +114,34 @@ def test_what_a_file_leaves_out_is_the_study_s(tmp_path: Path) -> None:
         "queue": 64000,
         "momentum": 0.999,
         "head_depth": 2,
+        "head_hidden": 0,
         "head_dim": 128,
         "same_class_negatives_only": False,
     }
+    assert recipe.train.schedule == "cosine"
+    assert recipe.train.branches == ()
+    assert recipe.projector.model_dump() == {  # t-ReX's
+        "hidden_layers": 1,
+        "hidden_dim": 2048,
+        "bottleneck_dim": 256,
+        "temperature": 0.1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        (["train.branches=[2]"], "branches need schedule"),
+        (["train.schedule=wsd", "train.branches=[5, 2]"], "[5, 2] must rise and stay below"),
+        (["train.schedule=wsd", "train.branches=[9999]"], "[9999] must rise and stay below"),
+        (["train.schedule=wsd", "train.branches=[1]", "train.warmup_epochs=0.95"], "of 1 epochs"),
+        (["projector.hidden_layers=4"], "less than or equal to 3"),
+    ],
+)
+def test_a_schedule_that_cannot_be_is_refused(
+    overrides: list[str], reason: str, tmp_path: Path
+) -> None:
+    assert reason in refusal(load_recipe, str(written(tmp_path, SMALL)), overrides)
 
 
 def test_a_shipped_name_wins_over_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
