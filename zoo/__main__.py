@@ -22,6 +22,7 @@ COMMANDS = {
     "convert": "a foreign checkpoint as a folder that timm loads, every tensor accounted for",
     "card": "write a checkpoint's model card from its files and results",
     "publish": "upload a checkpoint to the Hub in one commit, and load it back",
+    "study": "carry out a plan: every arm, budget and seed, tuned, trained and scored",
     "list": "checkpoints, objectives or recipes that can be named",
 }
 
@@ -35,6 +36,8 @@ EXAMPLES = """examples:
   transfer-zoo card my/resnet50.moco --results results
   transfer-zoo publish my/resnet50.moco ORG/resnet50.moco --dry-run
   transfer-zoo publish --all ORG
+  transfer-zoo study run --plan budget-projector --data DATA --out study
+  transfer-zoo study status --plan budget-projector --out study
   transfer-zoo list
 """
 
@@ -109,6 +112,20 @@ def build_parser() -> Parser:
     publish.add_argument(
         "--replace", metavar="SHA", help="the commit by somebody else that may be replaced"
     )
+
+    study = command("study")
+    study.add_argument(
+        "action", choices=("run", "status"),
+        help="run: do what is open, as many processes side by side as are started; status: say it",
+    )  # fmt: skip
+    study.add_argument("--plan", required=True, metavar="PLAN", help="shipped, or a TOML file")
+    study.add_argument(
+        "--data", type=Path, metavar="DIR", help="run: the pretraining images and the tasks"
+    )
+    study.add_argument("--out", required=True, type=Path, metavar="DIR", help="the study's folder")
+    study.add_argument("--device", metavar="D", help="cpu, cuda or mps; default: the best there is")
+    study.add_argument("--cache", type=Path, metavar="DIR", help="default: TRANSFERZOO_CACHE")
+    study.add_argument("--json", action="store_true", help="status: as JSON")
 
     listing = commands.add_parser("list", help=COMMANDS["list"])
     listing.add_argument(
@@ -237,6 +254,38 @@ def _published(one: Mirrored) -> str:
     )
 
 
+def study_command(args: argparse.Namespace) -> int:
+    from zoo.study.cells import status
+    from zoo.study.plan import load_plan
+
+    plan = load_plan(args.plan)
+    if args.action == "status":
+        from zoo.listing import render
+
+        rows = status(plan, args.out)
+        if args.json:
+            print(json.dumps(rows, indent=1))
+        else:
+            print(render([*rows], markdown=not sys.stdout.isatty()))
+        return 0
+    if args.data is None or not args.data.is_dir():
+        raise UserError(f"--data {str(args.data)!r} is not a directory; study run needs one")
+
+    from zoo.pretrain import Interrupted
+    from zoo.study import runner
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    try:
+        runner.run(plan, args.data, args.out, args.cache or default_cache(), args.device, say)
+    except Interrupted as stopped:
+        print(f"interrupted: {stopped}; the same command goes on", file=sys.stderr)
+        return 130
+    print(f"all of {plan.name} is done. Results: {args.out / 'results'}")
+    return 0
+
+
 def list_command(args: argparse.Namespace) -> int:
     from zoo import listing
 
@@ -257,6 +306,7 @@ HANDLERS = {
     "convert": convert_command,
     "card": card_command,
     "publish": publish_command,
+    "study": study_command,
     "list": list_command,
 }
 

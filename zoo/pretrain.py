@@ -54,6 +54,10 @@ class Interrupted(Exception):
     """Ctrl-C or SIGTERM: the state was saved first."""
 
 
+class Diverged(UserError):
+    """The loss is no number any more."""
+
+
 @dataclass(frozen=True)
 class Finished:
     """A run that reached its last epoch."""
@@ -374,7 +378,7 @@ class Trainer:
         line = meter.read(feed)
         if not self.all_agree(all(math.isfinite(v) for v in line.values())):
             kept = states(self.states)
-            raise UserError(
+            raise Diverged(
                 f"the loss is no number at step {self.step} (learning rate {self.peak:g}); "
                 + (f"the last good state is {kept[-1]}; " if kept else "nothing was saved yet; ")
                 + "try a lower rate, --set rate."
@@ -392,6 +396,8 @@ class Trainer:
         }
         bar.set_postfix_str(f"loss {line['total']:.3f}", refresh=False)
         self.write(facts)
+        if self.step % self.schedule.steps_per_epoch == 0:
+            self.tell(f"loss {line['total']:.3f}, {line['images_per_s']:.0f} images/s")
 
     def probe(self, epoch: int, bar: tqdm[Any]) -> None:
         """The online kNN on the validation split, where there are labels to ask for."""
@@ -404,7 +410,14 @@ class Trainer:
             settings.k, settings.bank,
         )  # fmt: skip
         self.write({"step": self.step, "epoch": epoch, "knn_top1": round(top1, 3)})
+        self.tell(f"validation kNN {top1:.1f} %")
         bar.set_description_str(f"{self.objective.shown} kNN {top1:.1f} %")
+
+    def tell(self, text: str) -> None:
+        """A line of progress where no bar shows it."""
+        if rank() == 0 and not sys.stderr.isatty():
+            epochs = f"{self.step / self.schedule.steps_per_epoch:g} of {self.recipe.train.epochs}"
+            print(f"{self.objective.shown}: epoch {epochs}: {text}", file=sys.stderr, flush=True)
 
     def write(self, facts: dict[str, Any]) -> None:
         if rank() == 0:

@@ -1,0 +1,220 @@
+"""A study's plan and its queue: refused, ordered, carried out, killed and gone on with."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tomli_w
+from PIL import Image
+
+from tests.conftest import refusal
+from zoo.study.cells import Training, Trial, cells, chosen_rate, status
+from zoo.study.plan import load_plan, plan_names
+
+TREE: dict[str, Any] = {
+    "name": "toy",
+    "question": "which?",
+    "statistics": "paired",
+    "recipe": "tiny",
+    "settings": [
+        "backbone.architecture=resnet10t",
+        "backbone.model_args={channels=[8,8,16,16],stem_width=8}",
+        "image.px=16",
+        "image.store_px=16",
+        "train.batch_size=16",
+        "train.warmup_epochs=0.5",
+        "train.precision=fp32",
+        "contrastive.queue=40",
+        "projector.hidden_dim=8",
+        "probe.every_epochs=1",
+    ],
+    "tuning": {"rates": [0.1, 0.3], "epochs": 1, "seed": 99},
+    "evaluation": {"tasks": ["digits"], "shots": [1]},
+    "budgets": [{"epochs": 1, "seeds": [0, 1]}, {"epochs": 2, "seeds": [0]}],
+    "arms": [
+        {"name": "a", "objective": "ce-mlp"},
+        {"name": "late", "objective": "selfsupcon", "wave": 2},
+    ],
+    "contrasts": [{"name": "late - a", "arms": {"late": 1, "a": -1}, "prediction": "none"}],
+}
+
+
+def written(folder: Path, **changes: Any) -> Path:
+    path = folder / "plan.toml"
+    path.write_text(tomli_w.dumps({**TREE, **changes}))
+    return path
+
+
+def pictures(folder: Path) -> Path:
+    """A data folder whose tiny_imagenet is three tints of noise."""
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 16), ("validation", 5)):
+        for label in range(3):
+            place = folder / "tiny_imagenet" / part / f"class{label}"
+            place.mkdir(parents=True)
+            for i in range(count):
+                noise = rng.integers(0, 120, (16, 16, 3)) + 40 * label
+                Image.fromarray(noise.astype(np.uint8)).save(place / f"{i}.png")
+    return folder
+
+
+def started(plan: Path, data: Path, out: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [
+            sys.executable, "-m", "zoo", "study", "run", "--plan", str(plan), "--data", str(data),
+            "--out", str(out), "--cache", str(data / "cache"), "--device", "cpu",
+        ],
+        stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def weights(out: Path) -> dict[str, bytes]:
+    return {
+        str(path.parent.relative_to(out)): path.read_bytes()
+        for path in out.glob("*/*/**/model.safetensors")
+    }
+
+
+# ---------------------------------------------------------------- the plan
+
+
+def test_the_shipped_plan_is_whole() -> None:
+    assert plan_names() == ["budget-projector"]
+    plan = load_plan("budget-projector")
+    assert plan.budgets_of(0) == (12, 25, 50, 100)
+    assert plan.budgets_of(1) == plan.budgets_of(2) == (12, 25, 50)
+    for contrast in plan.contrasts:
+        assert contrast.prediction
+    for arm in plan.arms:  # all differ in the objective and its rate alone
+        recipe = plan.training(arm, 1, 0.5)
+        assert recipe.learning_rate(arm.parsed) == 0.25
+        assert (recipe.train.epochs, recipe.train.branches) == (50, (12, 25))
+        assert plan.trial(arm, 0.5).train.seed == 1000
+
+
+def test_the_most_telling_work_comes_first() -> None:
+    plan = load_plan("budget-projector")
+    order = list(cells(plan))
+    names = ["ce-strong", "ce-mlp", "ce-selfsupcon", "ce-mlp-selfsupcon"]
+    tuned = len(plan.tuning.rates)
+    first = order[: 4 * tuned]
+    assert all(isinstance(c, Trial) for c in first)
+    assert list(dict.fromkeys(c.arm.name for c in first)) == names
+    runs = [c for c in order[4 * tuned : 4 * tuned + 16] if isinstance(c, Training)]
+    assert [(c.arm.name, c.seed, c.epochs) for c in runs] == [
+        (name, 0, epochs) for epochs in (12, 25, 50, 100) for name in names
+    ]
+    assert len(order) == len(set(order)) == 8 * (tuned + 4 + 3 + 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"name": "No Name"}, "name: String should match"),
+        ({"sorcery": 1}, "sorcery: Extra inputs"),
+        ({"budgets": [{"epochs": 2, "seeds": [0]}, {"epochs": 1, "seeds": [0]}]}, "[2, 1] must"),
+        ({"arms": [TREE["arms"][0]] * 2, "contrasts": []}, "an arm is named twice"),
+        ({"arms": [{"name": "a", "objective": "sorcery"}]}, "'late'"),
+        (
+            {"arms": [{"name": "a", "objective": "cee"}], "contrasts": []},
+            "unknown objective 'cee'; did you mean 'ce'",
+        ),
+        (
+            {"contrasts": [{"name": "x", "arms": {"a": 1, "late": 1}, "prediction": ""}]},
+            "must add up to 0",
+        ),
+        (
+            {"contrasts": [{"name": "x", "arms": {"a": 1, "latte": -1}, "prediction": ""}]},
+            "'latte'; did you mean 'late'",
+        ),
+        ({"tuning": {"rates": [0.1], "epochs": 1, "seed": 1}}, "the seed of a run that counts"),
+    ],
+)
+def test_a_plan_that_does_not_hold_together_is_refused(
+    changes: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
+    assert reason in refusal(load_plan, str(written(tmp_path, **changes)))
+
+
+def test_a_plan_that_does_not_exist_is_told_a_near_one() -> None:
+    assert "did you mean 'budget-projector'" in refusal(load_plan, "budget-projectr")
+
+
+# ---------------------------------------------------------------- the queue
+
+
+def test_a_killed_study_ends_in_the_same_weights(tmp_path: Path) -> None:
+    """Two processes side by side, killed in the middle, and one that ends it; against one alone."""
+    plan, data = written(tmp_path), pictures(tmp_path / "data")
+    whole = started(plan, data, tmp_path / "whole")
+    _, said = whole.communicate(timeout=300)
+    assert whole.returncode == 0, said
+    assert "CE-MLP: epoch 2 of 2: validation kNN" in said  # progress where there is no terminal
+
+    pair = [started(plan, data, tmp_path / "cut") for _ in range(2)]
+    end = time.monotonic() + 120
+    while time.monotonic() < end and len(weights(tmp_path / "cut")) < 3:
+        time.sleep(0.05)
+    for process in pair:
+        process.kill()
+        process.communicate()
+    assert 3 <= len(weights(tmp_path / "cut")) < len(weights(tmp_path / "whole"))
+    rest = started(plan, data, tmp_path / "cut")
+    out, said = rest.communicate(timeout=300)
+    assert rest.returncode == 0, said
+    assert out == f"all of toy is done. Results: {tmp_path / 'cut' / 'results'}\n"
+
+    expected = weights(tmp_path / "whole")
+    assert expected == weights(tmp_path / "cut")
+    assert sorted(expected) == [
+        "runs/a/seed-0", "runs/a/seed-0/epochs-1", "runs/a/seed-1",
+        "runs/late/seed-0", "runs/late/seed-0/epochs-1", "runs/late/seed-1",
+        "tuning/a/rate-0.1", "tuning/a/rate-0.3", "tuning/late/rate-0.1", "tuning/late/rate-0.3",
+    ]  # fmt: skip
+    loaded = load_plan(str(plan))
+    assert {row["state"] for row in status(loaded, tmp_path / "cut")} == {"done"}
+    for arm in loaded.arms:
+        rate = chosen_rate(loaded, tmp_path / "cut", arm)
+        assert rate in loaded.tuning.rates
+        scored = json.loads(
+            (tmp_path / "cut" / "runs" / arm.name / "seed-1" / "scored.json").read_text()
+        )
+        assert (scored["arm"], scored["seed"], scored["epochs"]) == (arm.name, 1, 1)
+        assert scored["failures"] == []
+        assert len(scored["results"]) == 2  # linear and few-shot
+        assert all((tmp_path / "cut" / path).is_file() for path in scored["results"])
+
+
+def test_a_rate_that_diverges_is_noted_and_not_chosen(tmp_path: Path) -> None:
+    plan = written(
+        tmp_path,
+        tuning={"rates": [0.1, 1e30], "epochs": 1, "seed": 99},
+        arms=TREE["arms"][:1],
+        contrasts=[],
+        budgets=[{"epochs": 1, "seeds": [0]}],
+    )
+    ran = started(plan, pictures(tmp_path / "data"), tmp_path / "out")
+    _, said = ran.communicate(timeout=300)
+    assert ran.returncode == 0, said
+    assert "a, tuning at rate 1e+30: failed: the loss is no number" in said
+    loaded = load_plan(str(plan))
+    assert [row["state"] for row in status(loaded, tmp_path / "out")] == ["done", "failed", "done"]
+    assert chosen_rate(loaded, tmp_path / "out", loaded.arms[0]) == 0.1
+
+
+@pytest.mark.parametrize("data", [[], ["--data", "nowhere"]])
+def test_a_run_needs_its_data(
+    data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from zoo.__main__ import main
+
+    code = main(["study", "run", "--plan", "budget-projector", "--out", str(tmp_path), *data])
+    assert code == 2
+    assert "is not a directory; study run needs one" in capsys.readouterr().err

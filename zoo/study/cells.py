@@ -1,0 +1,148 @@
+"""The order of a study's work, and where each piece of it lies.
+
+    OUT/tuning/ARM/rate-0.3/            a short run for each rate
+    OUT/runs/ARM/seed-0/                the trunk; its last budget is exported here
+    OUT/runs/ARM/seed-0/epochs-12/      a branch, exported
+    OUT/results/                        result files of all checkpoints
+
+What is done is read off the files: nothing else is kept, so a killed queue goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from zoo.export import RECIPE
+from zoo.study.plan import Arm, Plan
+
+FAILED = "failed.json"  # a training whose loss was no number any more, and why
+SCORED = "scored.json"  # beside a checkpoint: what it was scored on, and what could not be
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A tuning run of an arm at one rate."""
+
+    arm: Arm
+    rate: float
+
+    @property
+    def title(self) -> str:
+        return f"{self.arm.name}, tuning at rate {self.rate:g}"
+
+    def folder(self, out: Path) -> Path:
+        return out / "tuning" / self.arm.name / f"rate-{self.rate:g}"
+
+    lock = folder
+
+    def failed(self, out: Path) -> bool:
+        return (self.folder(out) / FAILED).is_file()
+
+    def done(self, out: Path) -> bool:
+        return (self.folder(out) / RECIPE).is_file() or self.failed(out)
+
+
+@dataclass(frozen=True)
+class Training:
+    """A run of an arm with one seed up to one of its budgets."""
+
+    arm: Arm
+    seed: int
+    epochs: int
+    last: bool  # of the run's budgets
+
+    @property
+    def title(self) -> str:
+        return f"{self.arm.name}, seed {self.seed}, {self.epochs} epochs"
+
+    def run(self, out: Path) -> Path:
+        return out / "runs" / self.arm.name / f"seed-{self.seed}"
+
+    lock = run  # the budgets of one run are trained one after the other
+
+    def folder(self, out: Path) -> Path:
+        """Where the checkpoint of this budget lies."""
+        return self.run(out) / ("" if self.last else f"epochs-{self.epochs}")
+
+    def trained(self, out: Path) -> bool:
+        return (self.folder(out) / RECIPE).is_file()
+
+    def failed(self, out: Path) -> bool:
+        return (self.folder(out) / FAILED).is_file()
+
+    def done(self, out: Path) -> bool:
+        return (self.folder(out) / SCORED).is_file() or self.failed(out)
+
+
+Cell = Trial | Training
+
+
+def cells(plan: Plan) -> Iterator[Cell]:
+    """All of a plan's work, the most telling first: wave by wave, in a wave the tuning of its
+    arms, then seed by seed, then budget by budget, so that contrasts become whole early."""
+    for wave in sorted({arm.wave for arm in plan.arms}):
+        arms = [arm for arm in plan.arms if arm.wave == wave]
+        yield from (Trial(arm, rate) for arm in arms for rate in plan.tuning.rates)
+        for seed in plan.seeds:
+            budgets = plan.budgets_of(seed)
+            for epochs in budgets:
+                yield from (Training(arm, seed, epochs, epochs == budgets[-1]) for arm in arms)
+
+
+def trials(plan: Plan, out: Path, arm: Arm) -> dict[float, float]:
+    """{rate: validation kNN, %} of an arm's finished tuning runs; -1 where one diverged."""
+    found = {}
+    for rate in plan.tuning.rates:
+        trial = Trial(arm, rate)
+        if trial.failed(out):
+            found[rate] = -1.0
+        elif trial.done(out):
+            run = tomllib.loads((trial.folder(out) / RECIPE).read_text())["run"]
+            found[rate] = float(run["validation_knn_top1"])
+    return found
+
+
+def chosen_rate(plan: Plan, out: Path, arm: Arm) -> float | None:
+    """The rate of the best validation kNN, the lower one of equals; None while one is missing."""
+    found = trials(plan, out, arm)
+    if len(found) < len(plan.tuning.rates):
+        return None
+    return max(sorted(found), key=lambda rate: found[rate])
+
+
+def is_ready(plan: Plan, out: Path, cell: Cell) -> bool:
+    """Whether all that a cell needs is there: a training needs its arm's rate."""
+    return isinstance(cell, Trial) or chosen_rate(plan, out, cell.arm) is not None
+
+
+def status(plan: Plan, out: Path) -> list[dict[str, str]]:
+    """A row for each cell: what it is and how far it is."""
+    rows = []
+    for cell in cells(plan):
+        if cell.failed(out):
+            state = "failed"
+        elif cell.done(out):
+            state = "done"
+        elif isinstance(cell, Training) and cell.trained(out):
+            state = "trained"
+        elif (epoch := _epoch(cell.lock(out) / "log.jsonl")) is not None:
+            state = f"at epoch {epoch:.1f}" if isinstance(cell, Trial) else f"run at {epoch:.1f}"
+        else:
+            state = "-"
+        rows.append({"work": cell.title, "state": state})
+    return rows
+
+
+def _epoch(log: Path) -> float | None:
+    if not log.is_file():
+        return None
+    for line in reversed(log.read_text().splitlines()):
+        try:
+            return float(json.loads(line)["epoch"])
+        except (ValueError, KeyError):
+            continue
+    return None

@@ -1,0 +1,132 @@
+"""The queue of a study's trainings: take the first open piece of work, do it, go on.
+
+    transfer-zoo study run --plan budget-projector --data DIR --out DIR --jobs 2
+
+Any number of processes may work on one folder; a file lock keeps two from the same run. Stopped
+(Ctrl-C, SIGTERM, ``timeout``) they save their states, and the same command goes on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from eval.files import write_json
+from zoo.pixels import PretrainingData, open_data
+from zoo.pretrain import Diverged, pretrain
+from zoo.recipe import Recipe
+from zoo.study.cells import FAILED, SCORED, Cell, Training, Trial, cells, chosen_rate, is_ready
+from zoo.study.plan import Plan
+
+PRETRAINING = "tiny_imagenet"
+WAIT = 5.0  # seconds between looks while others hold all that is left
+
+Say = Callable[[str], None]
+
+
+def run(plan: Plan, data: Path, out: Path, cache: Path, device: str | None, say: Say) -> None:
+    """Work until every cell is done, by this process or by others.
+
+    ``data`` holds the pretraining images and the tasks, a folder each. Raises what a training
+    raises: UserError, and Interrupted when it was stopped, its state saved.
+    """
+    while True:
+        open_cells = [cell for cell in cells(plan) if not cell.done(out)]
+        if not open_cells:
+            return
+        if not any(_try(plan, cell, data, out, cache, device, say) for cell in open_cells):
+            time.sleep(WAIT)
+
+
+def _try(
+    plan: Plan, cell: Cell, data: Path, out: Path, cache: Path, device: str | None, say: Say
+) -> bool:
+    """Do a cell, unless it is not ready or another process is at its run."""
+    if not is_ready(plan, out, cell):
+        return False
+    folder = cell.lock(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    with suppress(Timeout), FileLock(folder / ".lock", timeout=0):
+        if not cell.done(out):
+            begin = time.monotonic()
+            say(f"{cell.title}: begins")
+            try:
+                if isinstance(cell, Trial):
+                    _tune(plan, cell, data, out, cache, device)
+                else:
+                    _train(plan, cell, data, out, cache, device)
+                    _score(plan, cell, data, out, cache, device, say)
+            except Diverged as error:
+                say(f"{cell.title}: failed: {error}")
+                cell.folder(out).mkdir(exist_ok=True)
+                write_json(cell.folder(out) / FAILED, {"error": str(error)})
+                return True
+            say(f"{cell.title}: done in {(time.monotonic() - begin) / 60:.1f} min")
+        return True
+    return False
+
+
+def _tune(plan: Plan, trial: Trial, data: Path, out: Path, cache: Path, device: str | None) -> None:
+    recipe = plan.trial(trial.arm, trial.rate)
+    pretrain(
+        recipe, trial.arm.parsed, _images(recipe, data, cache), trial.folder(out),
+        resume=True, device=device,
+    )  # fmt: skip
+
+
+def _train(
+    plan: Plan, cell: Training, data: Path, out: Path, cache: Path, device: str | None
+) -> None:
+    if cell.trained(out):
+        return
+    rate = chosen_rate(plan, out, cell.arm)
+    assert rate is not None  # it is ready
+    recipe = plan.training(cell.arm, cell.seed, rate)
+    pretrain(
+        recipe, cell.arm.parsed, _images(recipe, data, cache), cell.run(out),
+        resume=True, device=device, until=None if cell.last else cell.epochs,
+    )  # fmt: skip
+
+
+def _images(recipe: Recipe, data: Path, cache: Path) -> PretrainingData:
+    # With labels for every arm: the probe that chooses rates needs them.
+    return open_data(
+        str(data / PRETRAINING), recipe.image.store_px, cache, need_labels=True, progress=False
+    )
+
+
+def _score(
+    plan: Plan, cell: Training, data: Path, out: Path, cache: Path, device: str | None, say: Say
+) -> None:
+    """Score the checkpoint; a task that cannot be scored is named and does not stop the rest."""
+    from eval.protocols import Fewshot, Linear
+    from eval.run import Request, execute
+    from eval.run import plan as plan_cells
+
+    request = Request(
+        models=[f"local-dir:{cell.folder(out)}"],
+        tasks=plan.evaluation.tasks,
+        protocols={"linear": Linear(), "fewshot": Fewshot(shots=plan.evaluation.shots)},
+        cache=cache,
+        results=out / "results",
+        data=data,
+        device=device,
+    )
+    report = execute(request, plan_cells(request))
+    for failure in report.failures:
+        say(f"not scored: {failure.title}: {failure.error}")
+    write_json(
+        cell.folder(out) / SCORED,
+        {
+            "arm": cell.arm.name,
+            "objective": cell.arm.objective,
+            "seed": cell.seed,
+            "epochs": cell.epochs,
+            "results": [str(c.path.relative_to(out)) for c in report.cells if c.path.exists()],
+            "failures": [{"cell": f.title, "error": f.error} for f in report.failures],
+        },
+    )
