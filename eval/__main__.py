@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from eval.analysis import commands
 from eval.asked import named_models, shelf
-from eval.cli import dispatch
-from eval.errors import UserError
-from eval.files import default_cache
+from eval.common.command import dispatch
+from eval.common.errors import UserError
+from eval.common.files import default_cache
 from eval.parser import build_parser
 
 if TYPE_CHECKING:
@@ -124,9 +124,9 @@ def _tasks(args: argparse.Namespace, data: Data | None) -> list[str]:
 
 def run_command(args: argparse.Namespace) -> int:
     from eval import board
+    from eval.common.distributed import is_main_process
     from eval.results import read_result
     from eval.run import execute, plan
-    from eval.workers import is_main_process
 
     request = _request(args)
     if not is_main_process():  # helps to encode; the main process plans, reports and fails for all

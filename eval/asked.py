@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.errors import UserError
-from eval.files import default_cache
+from eval.common.errors import UserError
+from eval.common.files import default_cache
 
 if TYPE_CHECKING:
     from eval.results import Shelf

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from eval.files import atomic_file
+from eval.common.files import atomic_file
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from eval.common.text import percent, text_table
 from eval.protocols import PROTOCOLS
 from eval.results import Result, Score, changes, shown, task_label
 from eval.stats import mean_interval, ranks
-from eval.text import percent, text_table
 
 _PART = r"top1_([\d.]+)(pct|each)"  # of train
 

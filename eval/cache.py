@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from eval.bank import read_header
-from eval.errors import UserError
-from eval.text import text_table
+from eval.common.errors import UserError
+from eval.common.text import text_table
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval import hub
-from eval.errors import UserError, one_line
+from eval.common.errors import UserError, one_line
 from eval.models import resolve
 from eval.upload import check_repo_id, refusal
 

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from eval.checkwords import SMALL, some, warnings_of
 from eval.checkwords import render as render
+from eval.common.errors import UserError, one_line
 from eval.contactsheet import contact_sheet as contact_sheet
 from eval.data import TaskData
-from eval.errors import UserError, one_line
 from eval.pool import Pool, eligible_classes, refusals
 from eval.protocols import PROTOCOLS, Fewshot
 from eval.protocols.validation import held_out

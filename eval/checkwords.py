@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from eval.common.text import escaped, text_table
 from eval.data import TaskData
 from eval.sources import IMAGE_SUFFIXES
-from eval.text import escaped, text_table
 
 if TYPE_CHECKING:
     from eval.checktask import Check, ClassCount, Copies, Images

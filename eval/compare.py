@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from eval.board import main_scores, model_label, setting_label
-from eval.errors import UserError, did_you_mean
+from eval.common.errors import UserError, did_you_mean
+from eval.common.text import text_table
 from eval.results import Result
 from eval.stats import Paired, holm, paired, paired_resamples
-from eval.text import text_table
 
 SIGNIFICANT = 0.05
 

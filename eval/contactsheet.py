@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from eval.common.errors import UserError
+from eval.common.files import atomic_file
 from eval.data import Split, TaskData
-from eval.errors import UserError
-from eval.files import atomic_file
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFont
@@ -39,8 +39,8 @@ def contact_sheet(
 ) -> Path:
     """Draw the sheet to ``path``, a PNG, and return it.
 
-    Colours and orientation are those that models get (eval.images); images keep their shape, small
-    ones are enlarged by whole pixels. Those that cannot be read are crossed out. Of more than
+    Colours and orientation are those that models get (eval.common.images); images keep their shape,
+    small ones are enlarged by whole pixels. Those that cannot be read are crossed out. Of more than
     ``most_classes`` classes some are chosen evenly, and the sheet says so. ``seed`` moves on which
     images of a class are shown. Raises UserError where the file cannot be written.
     """
@@ -148,7 +148,7 @@ class _Sheet:
         """Draw one image file into its tile."""
         from PIL import Image
 
-        from eval.images import decode
+        from eval.common.images import decode
 
         x, y = self._column(column), self.top + line * (self.tile + GAP)
         box = (x, y, x + self.tile - 1, y + self.tile - 1)

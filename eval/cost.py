@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from eval import limited
 from eval.bank import Key, bank_path, read_header
+from eval.common.text import text_table
 from eval.detection.data import DetectionData
 from eval.detection.setup import DetectionSetup
 from eval.models import load
 from eval.protocols import PROTOCOLS, Detection, Finetune, LinearSgd, Settings
 from eval.protocols.trained import points
 from eval.run import Cell, Request
-from eval.text import text_table
 
 if TYPE_CHECKING:
     import torch
@@ -44,9 +44,9 @@ class Cost:
 
 def estimate(request: Request, cells: Sequence[Cell]) -> list[Cost]:
     """Load each model that has something to do, time it for about a second, and count."""
+    from eval.common.distributed import Workers
     from eval.encode import auto_precision, normalised, pixels_of
     from eval.precision import Precision, forward, prepared
-    from eval.workers import Workers
 
     workers = Workers(request.device)
     out = []

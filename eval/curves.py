@@ -12,7 +12,7 @@ import numpy as np
 
 from eval.analysis.plots import legend_below, panels, saved, style
 from eval.board import model_label, setting_label
-from eval.errors import UserError
+from eval.common.errors import UserError
 from eval.results import Result, task_label
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.errors import UserError
+from eval.common.errors import UserError
 from eval.places import Data
 from eval.protocols import Kind
 from eval.sources import (

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from eval import hub
+from eval.common.errors import UserError
+from eval.common.files import sha256_file
 from eval.data import Split, TaskData, assemble, joined, parquet_pair, resplit
-from eval.errors import UserError
-from eval.files import sha256_file
 from eval.hubcopy import load_copy
 from eval.manifest import MANIFEST, Manifest, read_manifest
 from eval.places import Data, HubData, how_to_get

@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from eval.errors import UserError, one_line
-from eval.files import atomic_file
+from eval.common.errors import UserError, one_line
+from eval.common.files import atomic_file
 
 T = TypeVar("T")
 

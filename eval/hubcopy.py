@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from eval import hub
+from eval.common.errors import UserError
 from eval.data import TaskData, assemble, canonical, resplit
-from eval.errors import UserError
 from eval.sources import HubSource, ParquetSource, remembered_scan
 from eval.tasks import HubCopy, SplitRule, Task
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from eval import hub
-from eval.errors import UserError, one_line
+from eval.common.errors import UserError, one_line
 
 
 def load_at(repo: str, config: str | None, sha: str, split: str | None = None) -> Any:

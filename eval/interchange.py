@@ -16,8 +16,8 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from eval.board import setting_label
-from eval.errors import UserError
-from eval.files import write_json
+from eval.common.errors import UserError
+from eval.common.files import write_json
 from eval.models import ZOO_ORG
 from eval.results import ModelInfo, Result, Score
 

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval import stats
+from eval.common.errors import TooFew, UserError
 from eval.data import Split
-from eval.errors import TooFew, UserError
 
 
 @dataclass(frozen=True)

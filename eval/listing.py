@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from eval.common.text import text_table
 from eval.models import zoo_names
 from eval.places import Data, presence
 from eval.protocols import PROTOCOLS
 from eval.tasks import SUITE_NOTES, SUITES, TASKS
-from eval.text import text_table
 
 
 def settings() -> list[dict[str, Any]]:

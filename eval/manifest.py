@@ -12,8 +12,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from eval.errors import UserError, one_line
-from eval.files import write_json
+from eval.common.errors import UserError, one_line
+from eval.common.files import write_json
 
 MANIFEST = "manifest.json"
 

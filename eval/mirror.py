@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eval import upload
-from eval.errors import UserError
+from eval.common.errors import UserError
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from eval import hub
-from eval.errors import UserError, did_you_mean, one_line
-from eval.files import sha256_file, write_json
-from eval.text import slug
+from eval.common.errors import UserError, did_you_mean, one_line
+from eval.common.files import sha256_file, write_json
+from eval.common.text import slug
 from zoo.names import OBJECTIVES
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from eval.errors import UserError
-from eval.files import dump_json
+from eval.common.errors import UserError
+from eval.common.files import dump_json
 from eval.results import SAME_CONFIDENCE, Result, changes, confidence_gap, shelf_path
 
 Held = Mapping[str, Result | str]  # path -> what is published there, or why it is no result

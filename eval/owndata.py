@@ -11,8 +11,8 @@ from urllib.parse import urlencode
 import numpy as np
 
 from eval import hub
+from eval.common.errors import UserError
 from eval.data import TaskData, assemble, canonical, halves, parquet_pair, stratified_part
-from eval.errors import UserError
 from eval.sources import (
     FolderSource,
     HubSource,

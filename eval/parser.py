@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 from eval.analysis import ANALYSES
-from eval.cli import Parser
+from eval.common.command import Parser
 
 COMMANDS = {
     "run": "score models on tasks; what is done is not done again",

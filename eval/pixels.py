@@ -1,7 +1,7 @@
 """Any images -> one file of decoded pixels, so that training never waits for a JPEG decoder.
 
-Every image is decoded as ``eval.images`` documents, squashed to a square of S pixels with Pillow's
-bicubic filter (which widens its support when it shrinks, so nothing aliases) and stored as uint8
+Every image is decoded as ``eval.common.images`` documents, squashed to a square of S pixels with
+Pillow's bicubic filter (which widens its support when it shrinks, so nothing aliases) and stored as uint8
 in one .npy file. The file is memory-mapped: the page cache keeps it in RAM where it fits, and
 several processes share it. An image that is S x S already is stored as it is.
 
@@ -31,8 +31,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from eval.errors import UserError, one_line
-from eval.images import decode
+from eval.common.errors import UserError, one_line
+from eval.common.images import decode
 from eval.sources import HASH_BYTES, Source, image_hash
 
 VERSION = 1  # of the stored pixels: raise it when decoding or resizing changes

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from eval.errors import UserError
+from eval.common.errors import UserError
 from eval.tasks import TASKS, Task, parse_task
 
 

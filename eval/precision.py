@@ -15,7 +15,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor, nn
 
-from eval.files import write_json
+from eval.common.files import write_json
 
 MIN_COSINE = 0.9999
 # Contiguous layout must be this much faster than channels_last to be taken: near ties would

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.errors import UserError
+from eval.common.errors import UserError
 from eval.hub import patiently
 from eval.offers import Offer, as_bytes, offers, places
 from eval.remoteread import WHAT, at, contents, fetch, held_at

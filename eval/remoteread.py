@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.errors import UserError
+from eval.common.errors import UserError
 from eval.hub import gated, patiently, pin
 from eval.results import NotAResult, Result, read_result
 from eval.resulttable import flaw

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from eval.errors import UserError
+from eval.common.errors import UserError
 from eval.hub import patiently
 from eval.offers import covers, difference, places
 from eval.remoteread import RESULT, WHAT, at, held_at

@@ -13,8 +13,8 @@ from filelock import FileLock, Timeout
 
 from eval import requests
 from eval.candidate import Candidate
-from eval.errors import UserError, one_line
-from eval.files import atomic_file
+from eval.common.errors import UserError, one_line
+from eval.common.files import atomic_file
 from eval.requestfile import Broken, Record, parse
 from eval.requestrules import (
     Board,

@@ -19,10 +19,10 @@ from pydantic import (
 
 from eval import requests
 from eval.candidate import clean
-from eval.errors import UserError, without_token
-from eval.files import dump_json
+from eval.common.errors import UserError, without_token
+from eval.common.files import dump_json
+from eval.common.text import slug
 from eval.requests import Ask, State, Ticket
-from eval.text import slug
 from eval.upload import check_repo_id
 
 _MOST_BYTES = 64_000

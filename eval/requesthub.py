@@ -13,7 +13,7 @@ from functools import cached_property
 
 from eval import requests
 from eval.candidate import Candidate
-from eval.errors import UserError
+from eval.common.errors import UserError
 from eval.hub import patiently
 from eval.remoteread import contents
 from eval.requestfile import Broken, Record, is_name, parse

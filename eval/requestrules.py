@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from eval import requests
 from eval.candidate import Candidate, clean
-from eval.errors import UserError
+from eval.common.errors import UserError
 from eval.requestfile import Asker, Record, request_id
 from eval.requests import STATES, Ask, LeaseLost, State, Ticket
 

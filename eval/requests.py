@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
-from eval.errors import UserError
+from eval.common.errors import UserError
 from eval.upload import check_repo_id
 
 if TYPE_CHECKING:

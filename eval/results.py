@@ -27,12 +27,12 @@ from pydantic import (
     model_validator,
 )
 
-from eval.errors import UserError
-from eval.files import dump_json, write_json
+from eval.common.errors import UserError
+from eval.common.files import dump_json, write_json
+from eval.common.text import slug
 from eval.protocols import PROTOCOLS
 from eval.stats import ECE_BINS, Interval
 from eval.tasks import SUBSET, TASKS
-from eval.text import slug
 
 SCHEMA_VERSION = 1
 ANALYSES = "analyses"  # folder of a results directory: findings about models, no scores

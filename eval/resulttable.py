@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from eval.board import setting_label
-from eval.errors import UserError
+from eval.common.errors import UserError
 from eval.results import Result
 from zoo.names import TERMS, parse_objective
 

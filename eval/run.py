@@ -18,9 +18,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eval.common.distributed import launched
+from eval.common.errors import UserError, one_line
 from eval.data import TaskData, load_task
 from eval.detection.schedule import default_schedule
-from eval.errors import UserError, one_line
 from eval.models import ResolvedModel, resolve
 from eval.places import Data
 from eval.protocols import PROTOCOLS, Detection, Fewshot, Settings, changed_settings
@@ -38,14 +39,13 @@ from eval.results import (
     task_label,
     write_result,
 )
-from eval.workers import launched
 
 if TYPE_CHECKING:
+    from eval.common.distributed import Workers
     from eval.encode import Encoded
     from eval.models import Backbone
     from eval.precision import Precision
     from eval.protocols.outcome import Outcome
-    from eval.workers import Workers
 
 CONFIG = "config.json"  # of a kept model: written last
 
@@ -247,7 +247,7 @@ def execute(request: Request, cells: list[Cell], *, debug: bool = False) -> Repo
     if not missing and launched() == 1:
         return report
     start = time.perf_counter()
-    from eval.workers import Workers
+    from eval.common.distributed import Workers
 
     workers = Workers(request.device)
     missing = workers.broadcast(missing)

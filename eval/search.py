@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.errors import UserError
+from eval.common.errors import UserError
 from eval.hub import patiently
 from eval.models import resolve
 from eval.upload import refusal

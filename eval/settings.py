@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from eval import limited
+from eval.common.errors import UserError, did_you_mean
 from eval.detection.schedule import schedule_named
-from eval.errors import UserError, did_you_mean
 from eval.protocols import Settings, protocol_named
 
 # least and most of each number; of a tuple, of its members

@@ -19,8 +19,8 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.errors import UserError, one_line
-from eval.files import atomic_file
+from eval.common.errors import UserError, one_line
+from eval.common.files import atomic_file
 from eval.hubdata import load_at
 
 HASH_BYTES = 16  # of sha256: 128 bits tell images apart

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from eval.workers import Workers
+from eval.common.distributed import Workers
 
 NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from eval.common.errors import UserError, did_you_mean, one_line
 from eval.data import TaskData, load_task
-from eval.errors import UserError, did_you_mean, one_line
 from eval.tasks import SUITES, TASKS, SplitRule, Task, parse_task, split_query
 
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from eval.files import atomic_file
+from eval.common.files import atomic_file
+from eval.common.text import text_table
 from eval.tasks import CATALOG, SUITES, TASKS, TRANSFER12, SplitRule, Task
-from eval.text import text_table
 
 PAGE = CATALOG / "README.md"
 RULES = {

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from eval.errors import UserError, one_line
-from eval.files import sha256_file
+from eval.common.errors import UserError, one_line
+from eval.common.files import sha256_file
 from eval.hub import busy, gated, patiently
 
 if TYPE_CHECKING:

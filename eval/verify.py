@@ -6,8 +6,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from eval.common.errors import UserError
 from eval.data import load_task
-from eval.errors import UserError
 from eval.models import load, resolve
 from eval.places import Data, HubData
 from eval.protocols import protocol_named
@@ -72,9 +72,9 @@ def verify(path: Path, cache: Path, data: Data | None = None) -> Verdict:
     if differences:  # other inputs: other numbers would say nothing
         return Verdict(tuple(differences), ())
 
+    from eval.common.distributed import Workers
     from eval.encode import encode
     from eval.precision import Precision
-    from eval.workers import Workers
 
     try:
         precision = Precision.parse(old.environment.dtype)

@@ -32,8 +32,8 @@ from torch import Tensor
 
 from eval.augment import Augmentation, Crops, cut, draw_crops
 from eval.bank import Key, bank_path, open_bank, write_bank
+from eval.common.errors import UserError
 from eval.encode import default_batch_size
-from eval.errors import UserError
 from eval.pixels import Pixels, cache_errors, open_pixels
 from eval.precision import forward, prepared
 

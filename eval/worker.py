@@ -14,7 +14,7 @@ from types import FrameType
 
 from eval import requests
 from eval.candidate import clean
-from eval.errors import UserError, one_line
+from eval.common.errors import UserError, one_line
 from eval.requests import LeaseLost, Queue, State, Ticket
 from eval.run import Request, execute, plan
 

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval.cli import Parser, dispatch
-from eval.files import default_cache
+from eval.common.command import Parser, dispatch
+from eval.common.files import default_cache
 from eval.models import ZOO_FOLDER
 
 EXAMPLES = """examples:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from eval.errors import UserError, did_you_mean
+from eval.common.errors import UserError, did_you_mean
 from eval.models import ModelName, parse_model, zoo_names
 
 MAX_CONFIG_BYTES = 10**6

@@ -12,7 +12,7 @@ from typing import Any
 import gradio as gr
 
 from eval.analysis.finding import portable, read_findings
-from eval.errors import UserError, did_you_mean
+from eval.common.errors import UserError, did_you_mean
 from space import detection, display
 from space.board import headline
 from space.comparison import compare as compared

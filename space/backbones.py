@@ -19,9 +19,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from eval.common.errors import UserError
+from eval.common.files import default_cache
 from eval.encode import default_batch_size, normalised
-from eval.errors import UserError
-from eval.files import default_cache
 from eval.hub import fetch, patiently
 from eval.models import Backbone, ModelName, load, resolve
 from eval.precision import Precision, forward, prepared

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from eval.common.errors import UserError, one_line
+from eval.common.images import decode
 from eval.data import load_task
 from eval.detection.data import DetectionData
 from eval.detection.draw import draw
 from eval.detection.objects import Objects
-from eval.errors import UserError, one_line
-from eval.images import decode
 from eval.places import Data
 from eval.results import Result, task_label
 from eval.tasks import TASKS

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from eval.errors import UserError, did_you_mean
+from eval.common.errors import UserError, did_you_mean
 from space.grid import Key, grid, keys
 from space.objectives import differences, summary
 

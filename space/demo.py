@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from eval.errors import UserError
+from eval.common.errors import UserError
 from eval.models import Backbone
 from space.backbones import Shelf
 from space.fewshot import Head, fit_head, nearest, predict

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from eval.common.errors import UserError, one_line
+from eval.common.images import decode
 from eval.data import TaskData, load_task
-from eval.errors import UserError, one_line
-from eval.images import decode
 from eval.models import load, resolve
 from eval.places import Data
 from eval.protocols import PROTOCOLS, protocol_named
@@ -89,9 +89,9 @@ def predictions(
     model: str, task: TaskData, cache: Path, protocol: str, precision: str | None, seed: int
 ) -> NDArray[np.int64]:
     """[N_test] classes the protocol's main score is about; features come from the cache."""
+    from eval.common.distributed import Workers
     from eval.encode import encode
     from eval.precision import Precision
-    from eval.workers import Workers
 
     sized = re.fullmatch(r"(.+) @([1-9]\d{0,8})px", model)
     name, size = (sized[1], int(sized[2])) if sized else (model, None)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from eval.text import percent
+from eval.common.text import percent
 from space.board import Board
 from space.view import View
 from space.words import shown_objective

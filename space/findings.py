@@ -18,7 +18,7 @@ from eval.analysis import ANALYSES
 from eval.analysis.finding import Finding
 from eval.analysis.forecast import TITLES
 from eval.analysis.profile import by_level
-from eval.errors import UserError
+from eval.common.errors import UserError
 from eval.results import task_label
 from space.looks import LINE, Look, bare_figure, by_model, short_names, text, told
 from space.scores import facts

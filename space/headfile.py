@@ -21,8 +21,8 @@ import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save
 
-from eval.errors import UserError
-from eval.files import atomic_file, write_json
+from eval.common.errors import UserError
+from eval.common.files import atomic_file, write_json
 from eval.models import Backbone
 from space.backbones import Shelf
 from space.fewshot import Head, predict

@@ -22,8 +22,8 @@ from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from eval.errors import UserError
-from eval.images import to_rgb
+from eval.common.errors import UserError
+from eval.common.images import to_rgb
 
 MAX_BYTES = 10 * 10**6  # of one file
 MAX_PIXELS = 50 * 10**6  # of one picture, as its header claims
@@ -78,7 +78,7 @@ def read_pictures(
 
     Each must be a regular file, and lie inside ``allowed_root`` (if given) once all links are
     followed. Of several frames the first is taken; EXIF orientation is applied; a picture of at
-    most ``MAX_SIDE`` pixels a side is exactly what ``eval.images.decode`` makes of it.
+    most ``MAX_SIDE`` pixels a side is exactly what ``eval.common.images.decode`` makes of it.
 
     Raises UserError in one sentence, for more than ``most`` files or for the first file that is
     missing, elsewhere, too large in bytes or pixels, of another format, or damaged.

@@ -16,8 +16,8 @@ from pathlib import Path
 import yaml
 
 from eval import upload
-from eval.errors import UserError
-from eval.files import dump_json
+from eval.common.errors import UserError
+from eval.common.files import dump_json
 from eval.mirror import Mirrored, Say, Terms, begin, mirror, size_of
 from eval.models import ZOO_FOLDER, ZOO_ORG, zoo_names
 from eval.results import dump_result, portable

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.errors import UserError
+from eval.common.errors import UserError
 from eval.protocols import PROTOCOLS
 from eval.results import NotAResult, Result, read_result, task_label
 from eval.tasks import TASKS

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from eval.errors import UserError
-from eval.files import atomic_file
+from eval.common.errors import UserError
+from eval.common.files import atomic_file
 from eval.results import NotAResult, read_result, result_files
 from space.scores import COLUMNS, frame, oddity, rows, typed
 

@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from eval.errors import UserError, without_token
+from eval.common.errors import UserError, without_token
 
 ROOT = Path(__file__).resolve().parent.parent
 _PACKAGES = ("eval", "zoo", "space")

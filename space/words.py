@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eval.errors import UserError
+from eval.common.errors import UserError
 from space.scores import facts
 from zoo.names import parse_objective
 

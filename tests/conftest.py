@@ -26,9 +26,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from eval.common.errors import UserError
+from eval.common.files import sha256_file
 from eval.data import load_task
-from eval.errors import UserError
-from eval.files import sha256_file
 from eval.manifest import FileFacts, Manifest, PartFacts, SplitFacts, write_manifest
 from eval.tasks import TASKS
 from tests.hub import LoopbackHub

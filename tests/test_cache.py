@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from eval.__main__ import main
 from eval.bank import Key, bank_path, open_bank, write_bank
 from eval.cache import entries, remove
-from eval.errors import UserError
+from eval.common.errors import UserError
 
 Make = Callable[[str, str, int], Path]
 

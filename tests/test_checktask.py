@@ -20,9 +20,9 @@ from PIL import Image, features
 from eval import protocols
 from eval.bank import FeatureBank
 from eval.checktask import Check, as_json, check, render
+from eval.common.errors import UserError
 from eval.contactsheet import contact_sheet
 from eval.data import TaskData, load_task
-from eval.errors import UserError
 from eval.pool import Pool, eligible_classes, refusals
 from eval.protocols import Fewshot
 from tests.conftest import Cli, blobs, make_task, refusal, write_parquet

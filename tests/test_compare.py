@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from eval.common.errors import UserError
 from eval.compare import as_json, compare, find_model, render
-from eval.errors import UserError
 from eval.results import Result
 from tests.test_results import make_result
 

@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Features, Image, List, Value
 
+from eval.common.errors import UserError
 from eval.data import load_task
-from eval.errors import UserError
 from eval.places import HubData, missing
 from eval.prepare.prepare import prepare
 from eval.sources import HubSource

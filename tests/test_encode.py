@@ -24,12 +24,12 @@ from timm.data import create_transform, resolve_data_config
 from torch import Tensor, nn
 
 from eval import encode as module
+from eval.common.distributed import Workers
+from eval.common.errors import UserError
 from eval.data import TaskData, load_task
 from eval.encode import Encoded, encode
-from eval.errors import UserError
 from eval.models import Backbone, load, resolve
 from eval.precision import Precision
-from eval.workers import Workers
 from tests.conftest import blobs, write_parquet
 
 FP32 = Precision()
@@ -518,7 +518,7 @@ from eval.data import load_task
 from eval.encode import encode
 from eval.models import load, resolve
 from eval.precision import Precision
-from eval.workers import Workers
+from eval.common.distributed import Workers
 
 torch.set_num_threads(1)
 cache = Path(sys.argv[1])

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.files import atomic_file, default_cache, sha256_file, write_json
+from eval.common.files import atomic_file, default_cache, sha256_file, write_json
 
 
 class Interrupted(Exception):

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from eval.bank import FeatureBank
+from eval.common.distributed import Workers
 from eval.data import load_task
 from eval.encode import pixels_of
 from eval.finetune import images as finetune_images
@@ -37,7 +38,6 @@ from eval.precision import Precision
 from eval.protocols import Finetune
 from eval.protocols.finetune import score
 from eval.protocols.trained import Answer, Point, Setup, milestones
-from eval.workers import Workers
 from tests.children import FORKS, PATIENCE, finish, join_two, start
 from tests.conftest import Cli, make_task, refusal, write_parquet
 

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from eval.images import decode, to_rgb
+from eval.common.images import decode, to_rgb
 
 Pixels = NDArray[np.uint8]
 

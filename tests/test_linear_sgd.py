@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch import nn
 
+from eval.common.distributed import Workers
 from eval.data import TaskData, load_task, take
 from eval.encode import encode
 from eval.models import Backbone, load, resolve
@@ -26,7 +27,6 @@ from eval.protocols.trained import Setup
 from eval.protocols.validation import held_out
 from eval.solvers.heads import initial
 from eval.views import Views
-from eval.workers import Workers
 from tests.conftest import make_task, refusal
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -243,13 +243,13 @@ from pathlib import Path
 import numpy as np
 from eval.data import load_task
 from eval.encode import encode
-from eval.errors import UserError
+from eval.common.errors import UserError
 from eval.models import load, resolve
 from eval.precision import Precision
 from eval.protocols import LinearSgd
 from eval.protocols.linear_sgd import fit
 from eval.protocols.trained import Setup
-from eval.workers import Workers
+from eval.common.distributed import Workers
 
 home, out = map(Path, sys.argv[1:])
 workers = Workers("cpu")

@@ -14,11 +14,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from eval.common.distributed import Workers
 from eval.data import TaskData, load_task
 from eval.encode import encode
 from eval.models import Backbone, load, resolve
 from eval.precision import MIN_COSINE, Precision, agrees, candidates, choose, forward, prepared
-from eval.workers import Workers
 
 CPU = torch.device("cpu")
 ALL = [Precision(d, c) for d in ("fp32", "bf16") for c in (False, True)]  # type: ignore[arg-type]

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from eval import requests
 from eval.candidate import Candidate, check, clean
-from eval.errors import UserError
+from eval.common.errors import UserError
 from eval.requestfile import request_id
 from eval.requests import STATES, LeaseLost, Queue, Ticket, open_queue
 from tests.conftest import let_write, refusal

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from eval.errors import UserError
+from eval.common.errors import UserError
 from eval.results import (
     NotAResult,
     Result,

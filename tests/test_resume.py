@@ -28,9 +28,9 @@ import pytest
 
 from eval import encode
 from eval.__main__ import main
-from eval.errors import UserError
+from eval.common.distributed import Workers
+from eval.common.errors import UserError
 from eval.results import Result, read_result
-from eval.workers import Workers
 
 ROOT = Path(__file__).resolve().parents[1]
 FORKS = multiprocessing.get_context("forkserver")

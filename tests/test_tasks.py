@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from eval.common.errors import UserError
 from eval.data import load_task
-from eval.errors import UserError
 from eval.mini import FACTOR_TASKS
 from eval.pool import Pool
 from eval.splits import members, per_class

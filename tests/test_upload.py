@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eval import upload
-from eval.errors import UserError, one_line, without_token
+from eval.common.errors import UserError, one_line, without_token
 from eval.hub import busy, fetch, patiently, pin
 from tests.conftest import let_write, refusal
 from tests.hub import LoopbackHub

@@ -16,15 +16,15 @@ from torch import Tensor, nn
 from eval.augment import Augmentation, cut, draw_crops, weak
 from eval.bank import FeatureBank
 from eval.cache import entries
+from eval.common.distributed import Workers
+from eval.common.errors import UserError
+from eval.common.images import decode
 from eval.data import TaskData, load_task
 from eval.encode import encode
-from eval.errors import UserError
-from eval.images import decode
 from eval.models import Backbone, load, resolve
 from eval.precision import Precision
 from eval.protocols.trained import Setup
 from eval.views import Views, store_side
-from eval.workers import Workers
 from tests.conftest import make_task, refusal
 
 SCALE = (0.2, 1.0)

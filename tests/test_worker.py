@@ -19,7 +19,7 @@ import pytest
 
 from eval import requests, worker
 from eval.candidate import Candidate, check
-from eval.errors import UserError
+from eval.common.errors import UserError
 from eval.protocols import PROTOCOLS
 from eval.requests import Queue, Ticket, open_queue
 from eval.results import read_shelf

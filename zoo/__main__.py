@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.cli import Parser, dispatch
-from eval.errors import UserError
-from eval.files import default_cache
+from eval.common.command import Parser, dispatch
+from eval.common.errors import UserError
+from eval.common.files import default_cache
 from zoo.convert import SOURCES
 
 if TYPE_CHECKING:

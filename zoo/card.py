@@ -16,8 +16,8 @@ from typing import Any
 
 import yaml
 
-from eval.errors import UserError, one_line
-from eval.files import atomic_file
+from eval.common.errors import UserError, one_line
+from eval.common.files import atomic_file
 from eval.models import ZOO_ORG
 from eval.upload import check_repo_id
 from zoo.card_body import facts

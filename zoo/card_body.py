@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from eval.board import score_text
+from eval.common.errors import UserError
+from eval.common.text import escaped, text_table
 from eval.compare import compare
-from eval.errors import UserError
 from eval.results import Result, Score
 from eval.tasks import TASKS
-from eval.text import escaped, text_table
 from zoo.card_metadata import ARXIV, setting, training_data
 from zoo.checkpoint import CURVE, Checkpoint
 from zoo.names import PAIRS, TERMS

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from eval.board import main_scores, setting_label
+from eval.common.text import slug
 from eval.models import ZOO_ORG
 from eval.results import Result
 from eval.tasks import TASKS, Task
-from eval.text import slug
 from zoo.checkpoint import Checkpoint
 
 ARXIV = "2103.13517"

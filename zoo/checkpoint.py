@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from eval.errors import UserError
-from eval.files import sha256_file
+from eval.common.errors import UserError
+from eval.common.files import sha256_file
 from eval.models import folder_revision, study_order
 from eval.results import (
     NotAResult,

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from eval.errors import UserError, did_you_mean, one_line
-from eval.files import atomic_file, sha256_file, write_json
-from eval.text import text_table
+from eval.common.errors import UserError, did_you_mean, one_line
+from eval.common.files import atomic_file, sha256_file, write_json
+from eval.common.text import text_table
 from zoo.foreign import load
 from zoo.layouts import READERS, SOURCES, Plan, check_known
 from zoo.names import parse_objective

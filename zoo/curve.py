@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from eval.files import sha256_file
+from eval.common.files import sha256_file
 from zoo.checkpoint import Checkpoint
 from zoo.names import TERMS
 

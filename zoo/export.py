@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from eval.errors import UserError
-from eval.files import atomic_file, write_json
+from eval.common.errors import UserError
+from eval.common.files import atomic_file, write_json
 from zoo.learner import create_backbone
 from zoo.recipe import Recipe
 from zoo.timm_config import timm_config

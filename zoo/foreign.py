@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eval.errors import UserError, one_line
+from eval.common.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eval.errors import UserError, did_you_mean
+from eval.common.errors import UserError, did_you_mean
 from zoo.foreign import state_dict, values_of
 
 if TYPE_CHECKING:

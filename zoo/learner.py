@@ -6,7 +6,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from eval.errors import UserError, did_you_mean, one_line
+from eval.common.errors import UserError, did_you_mean, one_line
 from zoo.momentum import MomentumCopy, encode_shuffled
 from zoo.names import ObjectiveName
 from zoo.objectives import ContrastiveOptions, Objective, ProjectorOptions, build

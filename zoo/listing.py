@@ -6,8 +6,8 @@ import json
 import tomllib
 from typing import Any
 
+from eval.common.text import text_table
 from eval.models import ZOO_FOLDER, zoo_names
-from eval.text import text_table
 from zoo.names import OBJECTIVES, parse_objective
 from zoo.recipe import load_recipe, recipe_names
 

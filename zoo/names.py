@@ -6,7 +6,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from eval.errors import UserError, did_you_mean
+from eval.common.errors import UserError, did_you_mean
 
 
 @dataclass(frozen=True)

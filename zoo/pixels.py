@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from eval.common.errors import UserError
 from eval.data import stratified_part
-from eval.errors import UserError
 from eval.pixels import cache_errors, open_pixels
 from eval.sources import as_keys, remembered_scan
 from zoo.sources import Part, check_classes, class_names, find, numbers

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eval import upload
-from eval.errors import UserError, one_line
+from eval.common.errors import UserError, one_line
 from eval.hub import patiently
 from eval.mirror import Mirrored, Say, Terms, begin, mirror, size_of
 from eval.models import ZOO_FOLDER, zoo_names

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from eval.errors import UserError, did_you_mean, one_line
+from eval.common.errors import UserError, did_you_mean, one_line
 from zoo.names import TERMS, ObjectiveName, parse_objective
 
 RECIPES = Path(__file__).parent / "recipes"

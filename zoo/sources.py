@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval import hub
-from eval.errors import UserError, did_you_mean, one_line
+from eval.common.errors import UserError, did_you_mean, one_line
 from eval.hubdata import load_at
 from eval.sources import (
     IMAGE_SUFFIXES,

@@ -13,8 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from eval.errors import UserError, one_line
-from eval.files import atomic_file
+from eval.common.errors import UserError, one_line
+from eval.common.files import atomic_file
 from zoo.learner import Learner
 
 KEPT = 2

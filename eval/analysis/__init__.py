@@ -11,7 +11,7 @@ import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from eval.errors import UserError, did_you_mean
+from eval.common.errors import UserError, did_you_mean
 from eval.mini import FACTOR_TASKS
 
 if TYPE_CHECKING:

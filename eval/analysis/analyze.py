@@ -11,12 +11,12 @@ from typing import Any
 from eval.analysis import analysis_named
 from eval.analysis.finding import Finding, plain_settings
 from eval.analysis.study import Study
+from eval.common.distributed import Workers
+from eval.common.errors import UserError
 from eval.data import TaskData
-from eval.errors import UserError
 from eval.models import resolve
 from eval.results import Result
 from eval.run import environment, task_info
-from eval.workers import Workers
 
 
 def analyze(

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from eval.analysis.plots import check_picture, saved
 from eval.board import model_label, setting_label
+from eval.common.errors import UserError, did_you_mean
 from eval.compare import find_model
-from eval.errors import UserError, did_you_mean
 from eval.results import Result, task_label
 from eval.stats import ECE_BINS, Interval, wilson
 

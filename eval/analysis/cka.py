@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eval.errors import TooFew, UserError, did_you_mean
+from eval.common.errors import TooFew, UserError, did_you_mean
 
 Kernel = Literal["linear", "rbf"]
 Floats = NDArray[np.float64]

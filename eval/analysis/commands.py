@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from eval.asked import named_models, shelf
-from eval.errors import UserError
-from eval.files import default_cache
+from eval.common.errors import UserError
+from eval.common.files import default_cache
 
 
 def cka_command(args: argparse.Namespace) -> int:
@@ -42,11 +42,11 @@ def recommend_command(args: argparse.Namespace) -> int:
     from eval.analysis import recommend
     from eval.analysis.analyze import analyze
     from eval.analysis.finding import write_finding
+    from eval.common.distributed import is_main_process
+    from eval.common.text import text_table
     from eval.data import load_task
     from eval.places import data_from
     from eval.results import check_writable
-    from eval.text import text_table
-    from eval.workers import is_main_process
 
     if not (args.models or args.author or args.collection or args.filter):
         args.models = ["zoo:all"]
@@ -111,11 +111,11 @@ def _analyse(
     from eval.analysis import analysis_named, plots
     from eval.analysis.analyze import analyze
     from eval.analysis.finding import write_finding
+    from eval.common.distributed import is_main_process
+    from eval.common.text import text_table
     from eval.data import load_task
     from eval.places import data_from
     from eval.results import check_writable
-    from eval.text import text_table
-    from eval.workers import is_main_process
 
     if args.out:
         plots.check_picture(args.out)

@@ -27,12 +27,12 @@ from tqdm import tqdm
 from eval.analysis.corruptions import VERSION, corrupt
 from eval.analysis.study import Study
 from eval.bank import Key, bank_path, open_bank, write_bank
+from eval.common.errors import UserError
+from eval.common.text import counted
 from eval.data import TaskData
 from eval.encode import default_batch_size, normalised, pixels_of
-from eval.errors import UserError
 from eval.models import Backbone
 from eval.precision import Precision, forward, prepared
-from eval.text import counted
 
 CHUNK_BYTES = 256 << 20  # of clean pixels that are held at once
 

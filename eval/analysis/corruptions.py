@@ -52,7 +52,7 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter, map_coordinates, zoom
 from scipy.signal import fftconvolve
 
-from eval.errors import UserError, did_you_mean
+from eval.common.errors import UserError, did_you_mean
 
 Pixels = NDArray[np.uint8]  # [H, W, 3]
 Values = NDArray[np.float32]  # [H, W, 3] or [H, W], in 0..1

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from eval.analysis.finding import Finding, portable
-from eval.files import write_json
+from eval.common.files import write_json
 
 PLACE = Path(__file__).with_name("evidence.json")
 

@@ -16,8 +16,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from eval.analysis import ANALYSES as REGISTRY
-from eval.errors import UserError
-from eval.files import write_json
+from eval.common.errors import UserError
+from eval.common.files import write_json
+from eval.common.text import slug
 from eval.results import (
     ANALYSES,
     Environment,
@@ -28,7 +29,6 @@ from eval.results import (
     shown,
     task_label,
 )
-from eval.text import slug
 
 MOST = 120  # characters of a part of a file's name
 

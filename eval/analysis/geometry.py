@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from eval.errors import TooFew, UserError
+from eval.common.errors import TooFew, UserError
 
 _BLOCK = 4096  # images in float64 at a time
 _PAIRS = 1 << 24  # similarities at a time: 64 MiB in float32

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from eval.errors import UserError
+from eval.common.errors import UserError
 from eval.models import Backbone, stage_facts
 
 LAST = "features"

@@ -18,8 +18,8 @@ from eval.analysis import Likeness
 from eval.analysis.cka import Cka, CkaSums
 from eval.analysis.finding import Finding
 from eval.analysis.study import Layered, Study
+from eval.common.errors import UserError
 from eval.data import TaskData
-from eval.errors import UserError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from eval.analysis.inversion import Size
 from eval.analysis.layers import LAST, channels_last, channels_of, listening
-from eval.errors import UserError
+from eval.common.errors import UserError
 from eval.models import Backbone
 
 

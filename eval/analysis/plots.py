@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from eval.errors import UserError
-from eval.files import atomic_file
+from eval.common.errors import UserError
+from eval.common.files import atomic_file
 from eval.resulttable import objective_of
 from zoo.names import parse_objective
 

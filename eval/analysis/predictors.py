@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eval.errors import UserError
+from eval.common.errors import UserError
 
 Floats = NDArray[np.float64]
 

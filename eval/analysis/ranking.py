@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eval.errors import UserError
+from eval.common.errors import UserError
 from eval.stats import DRAWS, bootstrap
 
 Floats = NDArray[np.float64]

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ValidationError
 from eval.analysis.finding import Finding, read_findings
 from eval.analysis.forecast import PREDICTORS, TITLES, identity, measured_scores, ranked
 from eval.analysis.ranking import MODELS, agreement
-from eval.errors import UserError, did_you_mean
+from eval.common.errors import UserError, did_you_mean
 from eval.results import Result
 from eval.stats import wilson
 

@@ -39,9 +39,9 @@ from eval.analysis.maps import LayerMaps
 from eval.analysis.sidebyside import of_models, side_by_side
 from eval.analysis.similarity import WINDOW, psnr, ssim
 from eval.analysis.study import Study, task_key
+from eval.common.errors import UserError
 from eval.data import Split, TaskData
 from eval.encode import normalised, pixels_of
-from eval.errors import UserError
 from eval.models import Backbone
 from eval.stats import bootstrap
 

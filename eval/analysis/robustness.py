@@ -36,14 +36,14 @@ from eval.analysis.corruptions import CORRUPTIONS, GROUPS, MIN_SIDE, strength_of
 from eval.analysis.finding import Finding
 from eval.analysis.plots import called, legend_below, style
 from eval.analysis.study import Study, task_key
+from eval.common.errors import UserError
+from eval.common.text import counted
 from eval.data import TaskData
-from eval.errors import UserError
 from eval.models import Backbone
 from eval.precision import Precision
 from eval.protocols.linear import Head, fit_head
 from eval.protocols.outcome import Outcome
 from eval.protocols.trained import describe
-from eval.text import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

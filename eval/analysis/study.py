@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from eval.analysis.layers import Layer, layered
+from eval.common.distributed import Workers
 from eval.data import TaskData
 from eval.encode import encode
 from eval.models import ResolvedModel, load
 from eval.precision import Precision
 from eval.results import ModelInfo, Result, task_label
 from eval.run import model_info
-from eval.workers import Workers
 
 if TYPE_CHECKING:
     from torch import Tensor

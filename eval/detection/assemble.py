@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from eval.common.errors import UserError
 from eval.data import canonical_order
 from eval.detection.check import REASONS, Checked, check
 from eval.detection.data import BoxSplit, DetectionData
 from eval.detection.objects import Dropped, Objects
 from eval.detection.stored import BoxScan, BoxSource, Stored, remembered_boxes
-from eval.errors import UserError
 
 NAMED = 5  # classes that a note names
 

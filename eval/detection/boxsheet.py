@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from eval.common.images import decode
 from eval.contactsheet import (
     CROSS,
     EMPTY,
@@ -24,7 +25,6 @@ from eval.contactsheet import (
 from eval.detection.data import BoxSplit, DetectionData
 from eval.detection.draw import draw
 from eval.detection.objects import Objects
-from eval.images import decode
 
 LEGEND = "dashed: annotated boxes; dotted: difficult or crowd, which no metric asks for"
 LETTERS = 14  # px

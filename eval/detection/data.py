@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from eval.common.errors import UserError
 from eval.data import Split, TaskData
 from eval.detection.objects import Objects
-from eval.errors import UserError
 from eval.protocols import Kind
 
 

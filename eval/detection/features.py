@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eval import hub
-from eval.errors import UserError, one_line
+from eval.common.errors import UserError, one_line
 from eval.models import Backbone
 
 LEVELS = (4, 8, 16, 32)  # strides of a pyramid

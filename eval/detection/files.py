@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eval.common.errors import UserError, one_line
 from eval.detection.stored import BoxScan, Stored, look
-from eval.errors import UserError, one_line
 from eval.sources import Scan
 
 

@@ -15,12 +15,12 @@ from PIL import Image, ImageOps
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
+from eval.common.errors import UserError, one_line
+from eval.common.files import atomic_file, dump_json, sha256_file, write_json
+from eval.common.images import decode, to_rgb
 from eval.detection.inference import Sight, find
 from eval.detection.network import Detector, rebuild
 from eval.detection.objects import Found
-from eval.errors import UserError, one_line
-from eval.files import atomic_file, dump_json, sha256_file, write_json
-from eval.images import decode, to_rgb
 
 VERSION = 1
 WEIGHTS, CONFIG, README = "model.safetensors", "config.json", "README.md"
@@ -184,7 +184,7 @@ def load_detector(folder: str | Path, device: str | None = None) -> LoadedDetect
 def _device(asked: str | None) -> torch.device:
     if asked is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    from eval.workers import check_device
+    from eval.common.distributed import check_device
 
     check_device(asked)
     return torch.device(asked)

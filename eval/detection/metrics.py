@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eval.common.errors import UserError
 from eval.detection import resample, voc_metrics
 from eval.detection.objects import Found, Objects
 from eval.detection.resample import Bools, Curve, Flat, Floats, Ints, Pairs, Verdicts
-from eval.errors import UserError
 from eval.stats import Interval
 
 if TYPE_CHECKING:

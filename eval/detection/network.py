@@ -26,10 +26,10 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import FeaturePyramidNetwork, roi_align
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
+from eval.common.errors import UserError
 from eval.detection import features, norms
 from eval.detection.batch import Batch
 from eval.detection.pooling import PyramidPool
-from eval.errors import UserError
 from eval.models import Backbone
 
 NECKS = ("fpn", "c4")

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from eval.errors import UserError
+from eval.common.errors import UserError
 
 NORMS = ("batch", "frozen")
 

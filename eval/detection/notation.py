@@ -7,7 +7,7 @@ import math
 import xml.etree.ElementTree as ET
 from typing import Any
 
-from eval.errors import UserError, one_line
+from eval.common.errors import UserError, one_line
 
 
 def xml_root(content: str, where: str) -> ET.Element:

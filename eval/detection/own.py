@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 
 import numpy as np
 
+from eval.common.errors import UserError
 from eval.detection.assemble import assemble_boxes
 from eval.detection.coco_format import read_coco
 from eval.detection.data import BoxSplit, DetectionData
@@ -15,7 +16,6 @@ from eval.detection.files import FileBoxes
 from eval.detection.parquet import ParquetBoxes
 from eval.detection.voc_format import read_voc
 from eval.detection.yolo_format import read_yolo
-from eval.errors import UserError
 from eval.sources import ParquetSource
 from eval.tasks import TaskName
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eval.common.errors import UserError
 from eval.detection.stored import BoxScan, Row, Stored, look, stack
-from eval.errors import UserError
 from eval.sources import ParquetSource, Scan, open_parquet, parquet_batches
 
 

@@ -11,7 +11,7 @@ import dataclasses
 import re
 from dataclasses import dataclass
 
-from eval.errors import UserError
+from eval.common.errors import UserError
 from eval.protocols import Detection
 
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from eval.detection.data import DetectionData
 
 if TYPE_CHECKING:
+    from eval.common.distributed import Workers
     from eval.models import Backbone
     from eval.precision import Precision
-    from eval.workers import Workers
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,10 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 
+from eval.common.errors import UserError, one_line
+from eval.common.files import atomic_file
+from eval.common.images import decode
 from eval.data import Split
-from eval.errors import UserError, one_line
-from eval.files import atomic_file
-from eval.images import decode
 from eval.pixels import cache_errors
 from eval.sources import image_hash
 

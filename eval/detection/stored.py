@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from eval.common.errors import UserError, one_line
+from eval.common.files import atomic_file
 from eval.detection.objects import answer_hash
-from eval.errors import UserError, one_line
-from eval.files import atomic_file
 from eval.sources import HASH_BYTES, Scan, Source, image_hash
 
 _ORIENTATION = 0x0112  # EXIF tag; 5 to 8 lay the image on its side

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from eval.common.errors import UserError
 from eval.detection.batch import Batch, Target
 from eval.detection.network import Detector
 from eval.detection.pixels import batch_of, draw_view, shown, target_of
@@ -28,7 +29,6 @@ from eval.detection.schedule import Schedule
 from eval.detection.setup import DetectionSetup
 from eval.detection.store import EncodedImages
 from eval.detection.stream import Pick, batches
-from eval.errors import UserError
 from eval.finetune.images import draw_seed, share_of
 from eval.finetune.state import read_training, write_training
 from eval.steps import add_up_gradients, agree, average_statistics

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from eval.common.errors import UserError, did_you_mean
 from eval.detection.files import FileBoxes, read_text, refuse_missing, safe_name
 from eval.detection.notation import voc_difficult, voc_place, xml_root
 from eval.detection.stored import Row, stack
-from eval.errors import UserError, did_you_mean
 from eval.sources import IMAGE_SUFFIXES, is_shown
 
 _FOLDERS = ("JPEGImages", "Annotations")

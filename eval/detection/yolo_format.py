@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from eval.common.errors import UserError, one_line
 from eval.detection.files import FileBoxes, read_text, refuse_missing
 from eval.detection.stored import Row, stack
-from eval.errors import UserError, one_line
 from eval.sources import IMAGE_SUFFIXES, is_shown
 
 TEST_NAMES = ("test", "val", "valid", "validation")  # the first that is there is scored

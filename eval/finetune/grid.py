@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from eval.common.errors import TooFew, UserError
 from eval.data import take
-from eval.errors import TooFew, UserError
 from eval.finetune.images import EvalImages, TrainImages, batches_of
 from eval.finetune.kept import Keeper
 from eval.finetune.stages import free_stages

@@ -18,8 +18,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from eval import hub
-from eval.errors import UserError, one_line
-from eval.files import atomic_file, write_json
+from eval.common.errors import UserError, one_line
+from eval.common.files import atomic_file, write_json
 from eval.finetune.train import Classifier
 from eval.models import Backbone, ResolvedModel
 from eval.protocols import Finetune

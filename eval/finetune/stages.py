@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from torch import nn
 
-from eval.errors import UserError
+from eval.common.errors import UserError
 from eval.models import Backbone, stage_facts
 
 

@@ -26,10 +26,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from eval.errors import UserError, one_line
-from eval.files import atomic_file, write_json
+from eval.common.distributed import Workers
+from eval.common.errors import UserError, one_line
+from eval.common.files import atomic_file, write_json
 from eval.protocols.trained import Setup
-from eval.workers import Workers
 
 VERSION = 1  # raise it when the training changes
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from eval.errors import UserError
+from eval.common.errors import UserError
 from eval.prepare.containers import (
     ENDINGS,
     UNREADABLE_ENDINGS,

@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
+from eval.common.text import escaped, text_table
 from eval.manifest import Manifest
 from eval.tasks import SplitRule, Task
-from eval.text import escaped, text_table
 
 FOLDED_FROM = 20  # classes, or names of images, above which a list is folded
 MOST_SHOWN = 50

@@ -7,7 +7,7 @@ import warnings
 
 from PIL import Image
 
-from eval.errors import one_line
+from eval.common.errors import one_line
 
 MOST_PIXELS = 178_956_970  # Pillow's own bound, of 512 MiB of pixels: loaders refuse more
 _END = b"\xff\xd9"  # of a JPEG; within compressed pixels it cannot stand

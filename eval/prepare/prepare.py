@@ -13,8 +13,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from eval.common.errors import UserError, did_you_mean
 from eval.data import hash_parts
-from eval.errors import UserError, did_you_mean
 from eval.manifest import (
     MANIFEST,
     Manifest,

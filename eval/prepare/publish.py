@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eval import upload
-from eval.errors import UserError
-from eval.files import sha256_file
+from eval.common.errors import UserError
+from eval.common.files import sha256_file
 from eval.manifest import MANIFEST, Manifest, read_manifest
 from eval.mirror import Mirrored, Terms, begin, mirror
 from eval.prepare.card import dataset_card

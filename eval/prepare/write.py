@@ -33,8 +33,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from eval.errors import UserError, one_line
-from eval.files import atomic_file, write_json
+from eval.common.errors import UserError, one_line
+from eval.common.files import atomic_file, write_json
 from eval.manifest import FileFacts
 from eval.prepare.archives import Damaged, Download, in_order
 from eval.prepare.check import flaw

@@ -11,7 +11,7 @@ import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from eval.errors import UserError, did_you_mean
+from eval.common.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable

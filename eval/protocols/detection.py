@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from eval.common.errors import UserError
 from eval.detection.inference import Sight, find
 from eval.detection.kept import keep
 from eval.detection.metrics import Measured, measure
@@ -28,7 +29,6 @@ from eval.detection.schedule import Schedule, resolved
 from eval.detection.setup import DetectionSetup
 from eval.detection.store import EncodedImages
 from eval.detection.train import Training, told
-from eval.errors import UserError
 from eval.finetune.images import share_of
 from eval.finetune.state import locked
 from eval.protocols import Detection

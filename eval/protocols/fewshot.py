@@ -8,8 +8,8 @@ import torch
 
 from eval import stats
 from eval.bank import FeatureBank
+from eval.common.errors import UserError
 from eval.data import TaskData
-from eval.errors import UserError
 from eval.pool import Pool, draw_episodes, eligible_classes, refusals
 from eval.protocols import Fewshot
 from eval.protocols.outcome import Outcome

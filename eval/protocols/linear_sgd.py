@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from eval.common.errors import TooFew, UserError
 from eval.data import take
-from eval.errors import TooFew, UserError
 from eval.protocols import LinearSgd, trained
 from eval.protocols.trained import Answer, Point, Setup
 from eval.protocols.validation import held_out

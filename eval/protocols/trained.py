@@ -17,16 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval import limited, stats
+from eval.common.errors import TooFew
 from eval.data import TaskData
-from eval.errors import TooFew
 from eval.protocols import Trained
 from eval.protocols.outcome import Outcome
 
 if TYPE_CHECKING:
     from eval.bank import FeatureBank
+    from eval.common.distributed import Workers
     from eval.models import Backbone
     from eval.precision import Precision
-    from eval.workers import Workers
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from eval.common.errors import TooFew
 from eval.data import TaskData, stratified_part
-from eval.errors import TooFew
 
 
 def held_out(task: TaskData, share: float, seed: int) -> NDArray[np.bool_]:

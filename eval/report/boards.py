@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from eval.board import Table, grid, score_text
+from eval.common.text import percent
 from eval.report.parts import Block, Section, sheet
-from eval.text import percent
 
 LEAD = (
     "Each number is a score in percent with half the width of its 95 % interval: 1.96 standard "

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from eval import curves
 from eval.analysis import ANALYSES
 from eval.analysis.finding import Finding
-from eval.errors import UserError, one_line
+from eval.common.errors import UserError, one_line
+from eval.common.text import percent
 from eval.report.parts import Block, Section, sheet
 from eval.report.svg import inline
 from eval.results import Result, task_label
-from eval.text import percent
 
 if TYPE_CHECKING:
     from eval.analysis.calibration import Diagram

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from eval.analysis.finding import Finding, read_findings
 from eval.analysis.finding import portable as portable_finding
 from eval.board import model_label, setting_label
-from eval.errors import UserError
+from eval.common.errors import UserError
 from eval.results import (
     ModelInfo,
     ProtocolInfo,

@@ -12,8 +12,8 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from eval.board import tables
-from eval.errors import UserError
-from eval.files import atomic_file
+from eval.common.errors import UserError
+from eval.common.files import atomic_file
 from eval.report import boards, forest, found, receipts, words
 from eval.report.gather import Gathered, gather
 from eval.report.pairs import Pair, Row, compared, names

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from eval.board import model_label, tables
+from eval.common.errors import UserError, one_line
 from eval.compare import Comparison, TaskDifference, compare
-from eval.errors import UserError, one_line
 from eval.results import Result
 from eval.resulttable import objective_of
 from zoo.names import COMPARED, parse_objective

@@ -10,11 +10,11 @@ import gradio as gr
 from eval.analysis import ANALYSES, Likeness, analysis_named
 from eval.analysis.finding import Finding, read_findings
 from eval.analysis.recommend import SHIPPED, shipped
-from eval.errors import UserError
+from eval.common.errors import UserError
+from eval.common.text import escaped
 from eval.models import zoo_names
 from eval.places import missing
 from eval.tasks import TASKS, suite_tasks
-from eval.text import escaped
 from space import plots
 from space.backbones import Shelf
 from space.desk import Desk

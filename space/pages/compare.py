@@ -6,10 +6,10 @@ from typing import Any
 
 import gradio as gr
 
-from eval.errors import UserError
+from eval.common.errors import UserError
+from eval.common.text import escaped
 from eval.protocols import PROTOCOLS
 from eval.tasks import TASKS
-from eval.text import escaped
 from space import plots
 from space.comparison import Comparison, Match, compare, models
 from space.desk import Desk

@@ -8,9 +8,9 @@ import gradio as gr
 import pandas as pd
 
 from eval.board import score_title
-from eval.errors import UserError
+from eval.common.errors import UserError
+from eval.common.text import escaped
 from eval.results import Result
-from eval.text import escaped
 from space import plots
 from space.boxes import Album
 from space.desk import Desk

@@ -12,9 +12,9 @@ from typing import Any
 import gradio as gr
 from gradio.utils import get_upload_folder
 
-from eval.errors import UserError
+from eval.common.errors import UserError
+from eval.common.text import escaped
 from eval.models import zoo_names
-from eval.text import escaped
 from space.backbones import Shelf
 from space.demo import MODELS, QUERIES, SHOTS, WAYS, Answer, ModelAnswer, classify
 from space.examples import example_sets

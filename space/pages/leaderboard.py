@@ -10,8 +10,8 @@ from typing import Any
 
 import gradio as gr
 
-from eval.errors import UserError
-from eval.text import escaped
+from eval.common.errors import UserError
+from eval.common.text import escaped
 from space import display
 from space.board import headline
 from space.desk import Desk

@@ -6,8 +6,8 @@ from typing import Any
 
 import gradio as gr
 
-from eval.errors import UserError
-from eval.text import escaped
+from eval.common.errors import UserError
+from eval.common.text import escaped
 from space import plots
 from space.desk import Desk
 from space.families import Family, families

@@ -20,13 +20,13 @@ from eval.analysis.layers import layered
 from eval.analysis.plots import saved
 from eval.analysis.predictors import log_me
 from eval.analysis.study import Layered, labels
+from eval.common.distributed import Workers
 from eval.data import TaskData, load_task
 from eval.encode import encode
 from eval.models import load, resolve
 from eval.protocols import Linear
 from eval.protocols.linear import score
 from eval.results import read_shelf
-from eval.workers import Workers
 from tests.conftest import make_task, refusal
 
 MODELS = ["random:test_resnet", "random:test_resnet@1", "random:test_vit"]

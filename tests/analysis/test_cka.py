@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from eval.analysis.cka import Cka, CkaSums, Kernel, linear_cka, rbf_cka
-from eval.errors import TooFew, UserError
+from eval.common.errors import TooFew, UserError
 
 Batch = tuple[list[Tensor], list[Tensor]]
 

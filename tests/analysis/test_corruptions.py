@@ -29,7 +29,7 @@ from eval.analysis.corruptions import (
     corrupt,
     strength_of,
 )
-from eval.errors import UserError
+from eval.common.errors import UserError
 
 SIDES = (32, 64, 176)  # one for each table
 DRAWN = (*GROUPS["noise"], "glass_blur", "motion_blur", "snow", "frost", "fog", "elastic_transform")

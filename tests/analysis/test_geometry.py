@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from eval.analysis import geometry
-from eval.errors import TooFew, UserError
+from eval.common.errors import TooFew, UserError
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:

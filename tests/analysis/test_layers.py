@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from eval.analysis.layers import LAST, SPATIAL, layer_names, layered, sketch
+from eval.common.distributed import Workers
+from eval.common.errors import UserError
 from eval.data import load_task
 from eval.encode import encode
-from eval.errors import UserError
 from eval.models import Backbone, load, resolve
 from eval.precision import Precision
-from eval.workers import Workers
 from tests.conftest import make_task
 
 

@@ -18,11 +18,11 @@ from eval.analysis.cka import CkaSums
 from eval.analysis.finding import Finding
 from eval.analysis.layers import layered
 from eval.analysis.likeness import BATCH
+from eval.common.distributed import Workers
 from eval.data import TaskData, load_task
 from eval.encode import encode
 from eval.models import load, resolve
 from eval.results import read_shelf
-from eval.workers import Workers
 from tests.conftest import make_task, refusal
 
 A, B = "random:test_resnet", "random:test_vit"

@@ -20,7 +20,7 @@ from eval.analysis.predictors import (
     shrunk_h_score,
     trans_rate,
 )
-from eval.errors import UserError
+from eval.common.errors import UserError
 from tests.bench.bench_logme import authors_log_me
 
 Floats = NDArray[np.float64]

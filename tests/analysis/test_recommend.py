@@ -13,13 +13,13 @@ from eval.__main__ import main
 from eval.analysis.finding import write_finding
 from eval.analysis.forecast import PREDICTORS, identity, measure
 from eval.analysis.recommend import Evidence, advise, evidence, findings_at_hand, shipped, worth
+from eval.common.distributed import Workers
 from eval.data import load_task
 from eval.encode import encode
 from eval.models import ZOO_FOLDER, load, resolve
 from eval.precision import Precision
 from eval.results import read_shelf
 from eval.tasks import TASKS
-from eval.workers import Workers
 from tests.conftest import make_task
 
 MODELS = ["random:test_resnet", "random:test_resnet@1", "random:test_vit"]

@@ -25,15 +25,15 @@ from eval.analysis.corruptions import CORRUPTIONS, corrupt
 from eval.analysis.finding import Finding
 from eval.analysis.robustness import calibration_error, intervals
 from eval.analysis.study import Study
+from eval.common.distributed import Workers
+from eval.common.errors import UserError
+from eval.common.images import decode
 from eval.data import TaskData, load_task
 from eval.encode import encode
-from eval.errors import UserError
-from eval.images import decode
 from eval.models import load, resolve
 from eval.precision import Precision, forward, prepared
 from eval.protocols.linear import fit_head
 from eval.results import read_shelf
-from eval.workers import Workers
 from tests.conftest import make_task, refusal
 
 MODELS = ("random:test_resnet", "random:test_resnet@1")

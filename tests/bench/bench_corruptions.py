@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from eval.analysis.corruptions import CORRUPTIONS, Pixels, corrupt
-from eval.images import decode
+from eval.common.images import decode
 from tests.bench.common import arguments, in_turn, machine
 
 SIDES = (64, 224)

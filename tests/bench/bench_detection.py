@@ -33,6 +33,7 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
+from eval.common.distributed import Workers
 from eval.data import load_task
 from eval.detection.data import DetectionData
 from eval.detection.inference import Sight, find
@@ -45,7 +46,6 @@ from eval.detection.store import EncodedImages
 from eval.detection.train import Training
 from eval.models import load, resolve
 from eval.precision import Precision
-from eval.workers import Workers
 from tests.bench.bench_pretrain import cores
 from tests.bench.common import arguments, in_turn, machine
 

@@ -19,12 +19,12 @@ import torch
 from timm.data import create_transform, resolve_data_config
 from torch.utils.data import DataLoader, Dataset
 
+from eval.common.distributed import Workers
+from eval.common.images import decode
 from eval.data import TaskData, load_task
 from eval.encode import encode, normalised, pixels_of
-from eval.images import decode
 from eval.models import load, resolve
 from eval.precision import Precision, forward, prepared
-from eval.workers import Workers
 from tests.bench.common import arguments, in_turn, machine
 
 

@@ -36,6 +36,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from eval.bank import FeatureBank
+from eval.common.distributed import Workers
 from eval.data import TaskData, load_task, take
 from eval.encode import normalised, pixels_of
 from eval.finetune.images import TrainImages
@@ -44,7 +45,6 @@ from eval.finetune.train import Training
 from eval.models import Backbone, load, resolve
 from eval.precision import Precision, choose
 from eval.protocols.trained import Point, Setup
-from eval.workers import Workers
 from tests.bench.bench_pretrain import cores
 from tests.bench.common import arguments, machine
 

@@ -30,6 +30,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from eval.common.distributed import Workers
 from eval.data import load_task
 from eval.encode import encode
 from eval.models import load, resolve
@@ -40,7 +41,6 @@ from eval.protocols.trained import Point, Setup
 from eval.protocols.validation import held_out
 from eval.solvers.heads import Heads, initial
 from eval.views import Views
-from eval.workers import Workers
 from tests.bench.common import arguments, in_turn, machine
 
 MODEL = "zoo:resnet18_narrow.ce_tin100"

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from eval.bank import FeatureBank
+from eval.common.files import default_cache
+from eval.common.images import decode
 from eval.data import Split, load_task
-from eval.files import default_cache
-from eval.images import decode
 from eval.protocols import Linear, linear
 from eval.tasks import SUITES
 from tests.bench.common import machine

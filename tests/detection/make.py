@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from eval.common.distributed import Workers
 from eval.data import load_task
 from eval.detection.data import DetectionData
 from eval.detection.setup import DetectionSetup
 from eval.models import load, resolve
 from eval.precision import Precision
-from eval.workers import Workers
 from tests.conftest import png
 from tests.detection.drawn import Picture, write_objects
 

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from eval.common.errors import UserError
 from eval.data import load_task
 from eval.detection.data import DetectionData
-from eval.errors import UserError
 from tests.conftest import refusal
 from tests.detection.drawn import (
     NAMES,

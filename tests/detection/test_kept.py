@@ -14,13 +14,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from eval.common.errors import UserError
+from eval.common.files import sha256_file
 from eval.detection import kept, load_detector
 from eval.detection.batch import Batch
 from eval.detection.inference import Sight, find
 from eval.detection.kept import detect_pictures, keep
 from eval.detection.network import Detector, build_detector
-from eval.errors import UserError
-from eval.files import sha256_file
 from eval.models import load, resolve
 
 CLASSES = ("cat", "dog", "Wellensittich")

@@ -16,9 +16,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from eval import stats
+from eval.common.errors import UserError
 from eval.detection import metrics, resample, voc_metrics
 from eval.detection.objects import Found, Objects
-from eval.errors import UserError
 
 COCO_NAMES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar100")
 Case = tuple[list[Found], list[Objects]]

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
 
+from eval.common.errors import UserError
 from eval.detection import features, norms
 from eval.detection.batch import Batch, Target
 from eval.detection.network import Detector, build_detector, rebuild
 from eval.detection.pooling import PyramidPool
-from eval.errors import UserError
 from eval.models import Backbone, load, resolve
 
 LOSSES = {"loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg"}

@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import ChainedScheduler, LinearLR, MultiStepLR
 from torch.optim.swa_utils import update_bn
 
+from eval.common.errors import UserError
 from eval.detection import train as detection_train
 from eval.detection.batch import Batch, Target
 from eval.detection.network import Detector, build_detector
@@ -33,7 +34,6 @@ from eval.detection.pixels import draw_view
 from eval.detection.schedule import Schedule, resolved
 from eval.detection.setup import DetectionSetup
 from eval.detection.train import LOSSES, TrainBatches, Training, told
-from eval.errors import UserError
 from eval.finetune.images import draw_seed
 from eval.precision import Precision
 from eval.protocols import Detection

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.errors import UserError
+from eval.common.errors import UserError
 from eval.prepare import containers
 from eval.prepare.archives import Damaged, Download
 from eval.prepare.containers import MOST_RATIO, is_hidden, safe_name

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from scipy.io import loadmat, savemat
 
-from eval.errors import UserError
+from eval.common.errors import UserError
 from eval.prepare.archives import Damaged, Download
 from eval.prepare.layouts import LAYOUTS
 from eval.prepare.layouts.folders import EUROSAT

@@ -15,8 +15,8 @@ import pytest
 import yaml
 from markdown_it import MarkdownIt
 
+from eval.common.files import sha256_file
 from eval.data import TaskData, load_task
-from eval.files import sha256_file
 from eval.manifest import Manifest, read_manifest, write_manifest
 from eval.mirror import Mirrored
 from eval.places import HubData, data_from

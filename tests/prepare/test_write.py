@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from eval.errors import UserError
-from eval.files import sha256_file
+from eval.common.errors import UserError
+from eval.common.files import sha256_file
 from eval.prepare.archives import Download
 from eval.prepare.listing import Box, Item
 from eval.prepare.write import STATE, Row, Schema, Written, forget, plan, write_shards

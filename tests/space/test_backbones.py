@@ -19,8 +19,8 @@ import torch
 from PIL import Image
 
 import space.backbones
+from eval.common.errors import UserError
 from eval.encode import normalised
-from eval.errors import UserError
 from eval.models import Backbone, load, resolve, zoo_names
 from space.backbones import Shelf
 from tests.conftest import refusal

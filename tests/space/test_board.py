@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
+from eval.common.text import escaped
 from eval.results import Result
-from eval.text import escaped
 from space.board import Board, build, headline
 from space.grid import Grid, Key, grid
 from space.view import View

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from eval.common.images import decode
 from eval.data import TaskData, load_task
-from eval.images import decode
 from eval.protocols import PROTOCOLS, Knn, Linear
 from eval.protocols.outcome import Outcome
 from eval.results import Result, read_result

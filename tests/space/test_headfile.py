@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from eval.files import sha256_file
+from eval.common.files import sha256_file
 from eval.models import ZOO_FOLDER, zoo_names
 from space.backbones import Shelf
 from space.demo import ModelAnswer, classify

@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from eval.errors import UserError
-from eval.images import decode
+from eval.common.errors import UserError
+from eval.common.images import decode
 from space import pictures
 from space.pictures import MAX_NAME, MAX_SIDE, clean_text, read_pictures, shown_name
 from tests.conftest import png, refusal

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import yaml
 
-from eval.files import sha256_file
+from eval.common.files import sha256_file
 from space import push as module
 from space import wheel as wheel_module
 from space.push import TRAILER, Pushed, push, stage

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from eval.errors import UserError
+from eval.common.errors import UserError
 from eval.results import Result, dump_result, read_result, shelf_path, write_result
 from space import source as sources
 from space.receipts import receipt

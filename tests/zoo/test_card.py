@@ -28,8 +28,8 @@ from markdown_it import MarkdownIt
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from eval.errors import UserError
-from eval.files import sha256_file
+from eval.common.errors import UserError
+from eval.common.files import sha256_file
 from eval.models import ZOO_FOLDER, zoo_names
 from tests.conftest import refusal
 from tests.zoo.test_checkpoint import (

@@ -18,8 +18,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from eval import images, pixels
-from eval.errors import UserError
+from eval import pixels
+from eval.common import images
+from eval.common.errors import UserError
 from tests.conftest import blobs, png, refusal, write_parquet
 from tests.hub import LoopbackHub
 from zoo.pixels import PixelStore, PretrainingData, open_data

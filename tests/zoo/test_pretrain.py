@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from eval.errors import UserError
+from eval.common.errors import UserError
 from tests.conftest import refusal
 from zoo.feed import Feed, Schedule
 from zoo.learner import build_learner

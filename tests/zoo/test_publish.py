@@ -22,8 +22,8 @@ import torch
 from safetensors.torch import load_file, save, save_file
 
 from eval import upload
-from eval.errors import UserError
-from eval.files import dump_json, sha256_file
+from eval.common.errors import UserError
+from eval.common.files import dump_json, sha256_file
 from eval.mirror import Mirrored
 from tests.conftest import let_write, refusal
 from tests.hub import LoopbackHub

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from eval.files import write_json
+from eval.common.files import write_json
 from zoo.pixels import PretrainingData, open_data
 from zoo.pretrain import Diverged, pretrain
 from zoo.recipe import Recipe

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.errors import UserError, one_line
+from eval.common.errors import UserError, one_line
 from eval.prepare.layouts.lists import enough_classes, sole
 from eval.prepare.layouts.marks import nothing_found
 from eval.prepare.layouts.pictures import Pictures, every, last

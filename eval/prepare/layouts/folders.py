@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from eval.errors import UserError
+from eval.common.errors import UserError
 from eval.prepare.layouts.lists import positions, unknown_class
 from eval.prepare.layouts.marks import nothing_found
 from eval.prepare.layouts.pictures import FILE, SUFFIX, Pictures, every, last

@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from eval.errors import UserError, did_you_mean
+from eval.common.errors import UserError, did_you_mean
 from eval.prepare.listing import Entry
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from eval.errors import UserError
+from eval.common.errors import UserError
 
 if TYPE_CHECKING:
     from eval.prepare.archives import Download

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from eval.errors import UserError
+from eval.common.errors import UserError
 
 if TYPE_CHECKING:
     import torch

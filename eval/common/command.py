@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from eval.errors import UserError, did_you_mean, one_line
-from eval.workers import is_main_process
+from eval.common.distributed import is_main_process
+from eval.common.errors import UserError, did_you_mean, one_line
 
 Handler = Callable[[argparse.Namespace], int]
 
