@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from eval.common.text import percent, text_table
+from eval.metrics.intervals import mean_interval
+from eval.metrics.paired import ranks
+from eval.metrics.scores import Score
 from eval.protocols import PROTOCOLS
-from eval.results import Result, Score, changes, shown, task_label
-from eval.stats import mean_interval, ranks
+from eval.results import Result, changes, shown, task_label
 
 _PART = r"top1_([\d.]+)(pct|each)"  # of train
 

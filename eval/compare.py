@@ -11,8 +11,8 @@ import numpy as np
 from eval.board import main_scores, model_label, setting_label
 from eval.common.errors import UserError, did_you_mean
 from eval.common.text import text_table
+from eval.metrics.paired import Paired, holm, paired, paired_resamples
 from eval.results import Result
-from eval.stats import Paired, holm, paired, paired_resamples
 
 SIGNIFICANT = 0.05
 

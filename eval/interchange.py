@@ -18,16 +18,17 @@ from urllib.parse import parse_qsl
 from eval.board import setting_label
 from eval.common.errors import UserError
 from eval.common.files import write_json
+from eval.metrics.scores import Score
 from eval.models import ZOO_ORG
-from eval.results import ModelInfo, Result, Score
+from eval.results import ModelInfo, Result
 
 EVERY_EVAL_EVER = "0.2.1"
 
 _LIBRARY = "transferzoo"
 _DEVELOPERS = {"zoo": ZOO_ORG, "random": "random", "local-dir": "local"}
 _LOWER_IS_BETTER = frozenset({"ece", "nll"})
-_MOST_NLL = 28  # nats: eval.stats bounds probabilities from below by 1e-12
-# what eval.stats does for each unit
+_MOST_NLL = 28  # nats: eval.metrics.intervals bounds probabilities from below by 1e-12
+# what eval.metrics.intervals does for each unit
 _INTERVALS = {"episode": "normal", "image": "bootstrap", "resample": "bootstrap"}
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "transferzoo.every_eval_ever")
 

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval import stats
 from eval.common.errors import TooFew, UserError
 from eval.data import Split
+from eval.metrics import intervals
 
 
 @dataclass(frozen=True)
@@ -70,10 +70,10 @@ def add(out: Any, part: Part, correct: NDArray[np.bool_], seed: int) -> None:
     """
     n = correct.shape[1]
     share = correct.astype(np.float64).mean(0)
-    out.add(f"top1_{part.label}", stats.bootstrap(lambda w: w @ share / w.sum(1), n, seed), n)
+    out.add(f"top1_{part.label}", intervals.bootstrap(lambda w: w @ share / w.sum(1), n, seed), n)
     if len(correct) > 1:
         values = correct.mean(1, dtype=np.float64)
-        out.add(f"top1_{part.label}_draws", stats.mean_interval(values), len(values))
+        out.add(f"top1_{part.label}_draws", intervals.mean_interval(values), len(values))
 
 
 def check(fractions: Iterable[float], per_class: Iterable[int], subsets: int) -> None:

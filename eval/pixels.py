@@ -1,9 +1,9 @@
 """Any images -> one file of decoded pixels, so that training never waits for a JPEG decoder.
 
 Every image is decoded as ``eval.common.images`` documents, squashed to a square of S pixels with
-Pillow's bicubic filter (which widens its support when it shrinks, so nothing aliases) and stored as uint8
-in one .npy file. The file is memory-mapped: the page cache keeps it in RAM where it fits, and
-several processes share it. An image that is S x S already is stored as it is.
+Pillow's bicubic filter (which widens its support when it shrinks, so nothing aliases) and stored
+as uint8 in one .npy file. The file is memory-mapped: the page cache keeps it in RAM where it fits,
+and several processes share it. An image that is S x S already is stored as it is.
 
 A store is built in a temporary folder that takes its name in the cache only when it is whole, so
 an interrupted build is never trusted. It is found again by the names, sizes and times of the

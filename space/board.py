@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from eval.stats import ranks
+from eval.metrics.paired import ranks
 from space.grid import Grid
 from space.ties import SIGNIFICANT, groups
 from space.view import View

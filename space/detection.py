@@ -16,8 +16,8 @@ import pandas as pd
 
 from eval.board import score_size, score_title
 from eval.detection.objects import Found
+from eval.metrics.paired import holm, paired_resamples
 from eval.results import Result
-from eval.stats import holm, paired_resamples
 from space.grid import told_apart
 from space.objectives import resampled
 from space.ties import SIGNIFICANT

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from eval.metrics.intervals import wilson
 from eval.solvers.episodes import fit_logreg
-from eval.stats import wilson
 
 # Below scikit-learn's own default by far: a head of a few dozen pictures is solved in no time.
 _TOLERANCE = 1e-7

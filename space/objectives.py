@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from eval.compare import outcome
-from eval.stats import Paired, holm, paired, paired_resamples
+from eval.metrics.paired import Paired, holm, paired, paired_resamples
 from space.grid import Grid, grid, keys
 from space.scores import RESAMPLED
 from space.ties import SIGNIFICANT

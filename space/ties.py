@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from eval.stats import holm
+from eval.metrics.paired import holm
 
 Floats = NDArray[np.float64]
 SIGNIFICANT = 0.05

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from eval.common.errors import UserError
+from eval.metrics.intervals import Interval
+from eval.metrics.scores import Samples, Score
 from eval.results import (
     NotAResult,
     Result,
-    Samples,
-    Score,
     check_writable,
     portable,
     read_result,
@@ -25,7 +25,6 @@ from eval.results import (
     shelf_path,
     write_result,
 )
-from eval.stats import Interval
 
 
 def make_result(

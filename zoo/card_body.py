@@ -12,7 +12,8 @@ from eval.board import score_text
 from eval.common.errors import UserError
 from eval.common.text import escaped, text_table
 from eval.compare import compare
-from eval.results import Result, Score
+from eval.metrics.scores import Score
+from eval.results import Result
 from eval.tasks import TASKS
 from zoo.card_metadata import ARXIV, setting, training_data
 from zoo.checkpoint import CURVE, Checkpoint

@@ -2,8 +2,8 @@
 
 A panel shows one model on one task: the share of right answers among the test images of each bin of
 confidence (the largest predicted probability), with Wilson's 95 % interval. The bins are those of
-``eval.stats.expected_calibration_error``, so the gaps in a panel, each weighted by its share of
-images, add up to the ECE that is written in it.
+``eval.metrics.intervals.expected_calibration_error``, so the gaps in a panel, each weighted by its
+share of images, add up to the ECE that is written in it.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from eval.analysis.plots import check_picture, saved
 from eval.board import model_label, setting_label
 from eval.common.errors import UserError, did_you_mean
 from eval.compare import find_model
+from eval.metrics.intervals import ECE_BINS, Interval, wilson
 from eval.results import Result, task_label
-from eval.stats import ECE_BINS, Interval, wilson
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

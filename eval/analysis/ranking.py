@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eval.common.errors import UserError
-from eval.stats import DRAWS, bootstrap
+from eval.metrics.intervals import DRAWS, bootstrap
 
 Floats = NDArray[np.float64]
 

@@ -22,8 +22,8 @@ from eval.analysis.finding import Finding, read_findings
 from eval.analysis.forecast import PREDICTORS, TITLES, identity, measured_scores, ranked
 from eval.analysis.ranking import MODELS, agreement
 from eval.common.errors import UserError, did_you_mean
+from eval.metrics.intervals import wilson
 from eval.results import Result
-from eval.stats import wilson
 
 SHIPPED = "evidence.json"  # of eval.analysis: what `analyze predictors` found for the zoo
 

@@ -42,8 +42,8 @@ from eval.analysis.study import Study, task_key
 from eval.common.errors import UserError
 from eval.data import Split, TaskData
 from eval.encode import normalised, pixels_of
+from eval.metrics.intervals import bootstrap
 from eval.models import Backbone
-from eval.stats import bootstrap
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -28,7 +28,6 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eval import stats
 from eval.analysis import Robustness
 from eval.analysis.calibration import reliability
 from eval.analysis.corrupted import Condition, Corrupted, alike
@@ -39,6 +38,8 @@ from eval.analysis.study import Study, task_key
 from eval.common.errors import UserError
 from eval.common.text import counted
 from eval.data import TaskData
+from eval.metrics import paired
+from eval.metrics.intervals import Interval, bootstrap
 from eval.models import Backbone
 from eval.precision import Precision
 from eval.protocols.linear import Head, fit_head
@@ -195,29 +196,28 @@ def measure(
 
 
 def calibration_error(confidence: Floats, correct: NDArray[np.bool_]) -> float:
-    """The ECE of ``eval.stats`` without its interval, which 75 conditions have no need of."""
+    """The ECE of ``eval.metrics.intervals`` without its interval, which 75 conditions have no need
+    of."""
     bins = reliability(confidence, correct)
     return sum(b.count * abs(b.confidence - b.accuracy) for b in bins) / len(correct)
 
 
-def intervals(
-    clean: NDArray[np.bool_], corrupted: Floats, seed: int
-) -> tuple[stats.Interval, stats.Interval]:
+def intervals(clean: NDArray[np.bool_], corrupted: Floats, seed: int) -> tuple[Interval, Interval]:
     """(corrupted top-1, relative drop) with intervals from the same resamples of [N] images.
 
     ``corrupted`` is each image's share of conditions that are answered rightly.
     """
     hits = clean.astype(np.float64)
-    top1 = stats.bootstrap(lambda w: w @ corrupted / w.sum(1), len(hits), seed)
+    top1 = bootstrap(lambda w: w @ corrupted / w.sum(1), len(hits), seed)
     if not clean.any():
-        return top1, stats.Interval(math.nan, math.nan, math.nan)
+        return top1, Interval(math.nan, math.nan, math.nan)
 
     def lost(weights: Floats) -> Floats:
         whole = weights @ hits
         # undefined, and dropped, where none of the images drawn is answered rightly
         return 1 - weights @ corrupted / np.where(whole > 0, whole, math.nan)
 
-    return top1, stats.bootstrap(lost, len(hits), seed)
+    return top1, bootstrap(lost, len(hits), seed)
 
 
 def _round(value: float) -> float | None:
@@ -312,7 +312,7 @@ def table(finding: Finding) -> tuple[list[str], list[list[str]]]:
     return header, lines
 
 
-def difference(one: dict[str, Any], other: dict[str, Any], seed: int = 0) -> stats.Interval:
+def difference(one: dict[str, Any], other: dict[str, Any], seed: int = 0) -> Interval:
     """Corrupted top-1 of one measured model less that of another, on the same images."""
     count = sum(len(v["top1"]) for v in one["conditions"].values())
     a, b = (
@@ -320,7 +320,7 @@ def difference(one: dict[str, Any], other: dict[str, Any], seed: int = 0) -> sta
         for v in (one, other)
     )
     # An image is a mean over its conditions, as an episode is over its queries.
-    return stats.paired(a, b, "episode", seed).difference
+    return paired.paired(a, b, "episode", seed).difference
 
 
 def figure(finding: Finding) -> Figure:

@@ -13,7 +13,7 @@ from eval.common.errors import UserError
 from eval.detection import resample, voc_metrics
 from eval.detection.objects import Found, Objects
 from eval.detection.resample import Bools, Curve, Flat, Floats, Ints, Pairs, Verdicts
-from eval.stats import Interval
+from eval.metrics.intervals import Interval
 
 if TYPE_CHECKING:
     from faster_coco_eval import COCOeval_faster

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from eval.detection.objects import Found, Objects
-from eval.stats import DRAWS
+from eval.metrics.intervals import DRAWS
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

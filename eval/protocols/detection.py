@@ -31,9 +31,9 @@ from eval.detection.store import EncodedImages
 from eval.detection.train import Training, told
 from eval.finetune.images import share_of
 from eval.finetune.state import locked
+from eval.metrics.scores import Samples
 from eval.protocols import Detection
 from eval.protocols.outcome import Outcome
-from eval.results import Samples
 from eval.steps import OutOfMemory, own_random
 
 VERSION = 1  # raise it when the training changes

@@ -6,14 +6,14 @@ import time
 
 import torch
 
-from eval import stats
 from eval.bank import FeatureBank
 from eval.common.errors import UserError
 from eval.data import TaskData
+from eval.metrics import intervals
+from eval.metrics.scores import Samples
 from eval.pool import Pool, draw_episodes, eligible_classes, refusals
 from eval.protocols import Fewshot
 from eval.protocols.outcome import Outcome
-from eval.results import Samples
 from eval.solvers.episodes import Classifier, episode_predictions
 
 CLASSIFIERS: dict[Classifier, str] = {"logreg": "", "centroid": "_centroid", "cosine": "_cosine"}
@@ -68,7 +68,7 @@ def score(bank: FeatureBank, task: TaskData, settings: Fewshot, seed: int) -> Ou
         for k in shots:
             hits = (answers[k, classifier].cpu() == truth).sum(1).numpy()  # [E]
             name = f"top1_{k}shot{suffix}"
-            out.add(name, stats.mean_interval(hits / len(truth)), len(hits))
+            out.add(name, intervals.mean_interval(hits / len(truth)), len(hits))
             out.samples[name] = Samples.of_episodes(hits, len(truth))
     return out
 

@@ -7,9 +7,9 @@ import time
 import numpy as np
 import torch
 
-from eval import stats
 from eval.bank import FeatureBank
 from eval.data import TaskData
+from eval.metrics import intervals
 from eval.protocols import Knn
 from eval.protocols.outcome import Outcome
 from eval.protocols.validation import held_out
@@ -50,10 +50,10 @@ def score(bank: FeatureBank, task: TaskData, settings: Knn, seed: int) -> Outcom
     correct = {name: (a == y_test).numpy() for name, a in answers.items()}
     labels = y_test.numpy().astype(np.int64)
     out.predictions = answers[best].numpy().astype(np.int64)
-    out.add("top1", stats.accuracy(correct[best], seed), len(labels))
+    out.add("top1", intervals.accuracy(correct[best], seed), len(labels))
     out.add_image_samples("top1", correct[best])
-    out.add("mean_per_class", stats.mean_per_class(correct[best], labels, seed), len(labels))
+    out.add("mean_per_class", intervals.mean_per_class(correct[best], labels, seed), len(labels))
     for name, hits in correct.items():
-        out.add(f"top1_{name}", stats.accuracy(hits, seed), len(labels))
+        out.add(f"top1_{name}", intervals.accuracy(hits, seed), len(labels))
     out.details = {"chosen": best, "validation_top1": {k: round(v, 6) for k, v in on_val.items()}}
     return out

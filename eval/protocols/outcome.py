@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.results import Samples, Score
-from eval.stats import Interval
+from eval.metrics.intervals import Interval
+from eval.metrics.scores import Samples, Score
 
 
 @dataclass

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval import limited, stats
+from eval import limited
 from eval.common.errors import TooFew
 from eval.data import TaskData
+from eval.metrics import intervals
 from eval.protocols import Trained
 from eval.protocols.outcome import Outcome
 
@@ -132,8 +133,8 @@ def describe(
     correct = probability.argmax(1) == labels
     out.confidence = probability.max(1)
     n = len(labels)
-    out.add("top1", stats.accuracy(correct, seed), n)
+    out.add("top1", intervals.accuracy(correct, seed), n)
     out.add_image_samples("top1", correct)
-    out.add("mean_per_class", stats.mean_per_class(correct, labels, seed), n)
-    out.add("ece", stats.expected_calibration_error(out.confidence, correct, seed), n)
-    out.add("nll", stats.negative_log_likelihood(probability[np.arange(n), labels], seed), n)
+    out.add("mean_per_class", intervals.mean_per_class(correct, labels, seed), n)
+    out.add("ece", intervals.expected_calibration_error(out.confidence, correct, seed), n)
+    out.add("nll", intervals.negative_log_likelihood(probability[np.arange(n), labels], seed), n)

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 from torchmetrics.classification import BinaryCalibrationError, MulticlassCalibrationError
 
-from eval import stats
 from eval.__main__ import main
 from eval.analysis import calibration
 from eval.analysis.calibration import Bin, Diagram
+from eval.metrics import intervals
 from eval.models import ZOO_FOLDER
 from eval.offers import covers, difference, offers
 from eval.results import (
@@ -71,8 +71,8 @@ def test_the_bins_add_up_to_torchmetrics(bins: int) -> None:
     theirs = MulticlassCalibrationError(num_classes=6, n_bins=bins, norm="l1")(probability, labels)
     found = calibration.reliability(confidence, correct, bins)
     assert ece_of(found) == pytest.approx(float(theirs), abs=1e-5)
-    if bins == stats.ECE_BINS:
-        ours = stats.expected_calibration_error(confidence, correct, 0)
+    if bins == intervals.ECE_BINS:
+        ours = intervals.expected_calibration_error(confidence, correct, 0)
         assert ece_of(found) == pytest.approx(ours.value, abs=1e-12)
 
 
@@ -108,7 +108,7 @@ def test_the_bins_part_the_images(answers: list[tuple[float, bool]]) -> None:
         assert b.count == inside.sum()
         assert b.confidence == pytest.approx(confidence[inside].mean())
         assert 0 <= b.ci_low <= b.accuracy <= b.ci_high <= 1
-    ours = stats.expected_calibration_error(confidence, correct, 0)
+    ours = intervals.expected_calibration_error(confidence, correct, 0)
     assert ece_of(found) == pytest.approx(ours.value, abs=1e-12)
 
 
@@ -124,7 +124,7 @@ def test_edges_belong_to_the_bin_below() -> None:
 @pytest.mark.parametrize(("right", "n"), [(0, 1), (1, 1), (0, 20), (20, 20), (7, 20), (311, 400)])
 def test_wilson_is_that_of_scipy(right: int, n: int) -> None:
     theirs = scipy_stats.binomtest(right, n).proportion_ci(method="wilson")
-    assert stats.wilson(right, n) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+    assert intervals.wilson(right, n) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
 
 
 # ---- what result files keep
@@ -257,7 +257,7 @@ def diagram(
     model: str = "m", task: str = "t", ece: float = 0.1, confidence: float = 0.8
 ) -> Diagram:
     only = Bin(confidence - 0.05, confidence, 10, confidence, 0.6, 0.3, 0.85)
-    interval = stats.Interval(ece, ece - 0.01, ece + 0.02)
+    interval = intervals.Interval(ece, ece - 0.01, ece + 0.02)
     return Diagram(task, "linear", "", model, (only,), interval, 10, confidence, 0.6)
 
 

@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from eval import stats
 from eval.__main__ import main
 from eval.analysis import Robustness, corrupted, plots, robustness
 from eval.analysis.analyze import analyze
@@ -30,6 +29,7 @@ from eval.common.errors import UserError
 from eval.common.images import decode
 from eval.data import TaskData, load_task
 from eval.encode import encode
+from eval.metrics.intervals import DRAWS, expected_calibration_error
 from eval.models import load, resolve
 from eval.precision import Precision, forward, prepared
 from eval.protocols.linear import fit_head
@@ -152,7 +152,7 @@ def test_a_condition_done_by_hand(finding: Finding, task: TaskData, warm: Path) 
     right = probability.argmax(1) == task.test.labels
     found = values_of(finding)["conditions"]["contrast"]
     assert found["top1"][1] == round(right.mean(), 6)
-    ece = stats.expected_calibration_error(probability.max(1), right, 0).value
+    ece = expected_calibration_error(probability.max(1), right, 0).value
     assert found["ece"][1] == pytest.approx(ece, abs=1e-5)
 
 
@@ -313,7 +313,7 @@ def test_intervals_against_a_naive_bootstrap() -> None:
     clean = random.random_sample(60) < 0.8
     corrupted = random.randint(0, 11, 60) / 10
     top1, drop = intervals(clean, corrupted, seed=5)
-    draws = np.random.RandomState(5).randint(60, size=(stats.DRAWS, 60))
+    draws = np.random.RandomState(5).randint(60, size=(DRAWS, 60))
     naive = [(corrupted[d].mean(), 1 - corrupted[d].mean() / clean[d].mean()) for d in draws]
     low, high = np.quantile(naive, [0.025, 0.975], axis=0)
     assert [top1.low, drop.low] == pytest.approx(low)
@@ -327,7 +327,7 @@ def test_calibration_error_is_that_of_the_scores() -> None:
     random = np.random.RandomState(0)
     confidence = np.append(random.random_sample(500), [0.0, 1.0])
     right = random.random_sample(502) < confidence**2
-    wanted = stats.expected_calibration_error(confidence, right, 0).value
+    wanted = expected_calibration_error(confidence, right, 0).value
     assert calibration_error(confidence, right) == pytest.approx(wanted, abs=1e-12)
 
 

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from eval import stats
 from eval.common.errors import UserError
 from eval.detection import metrics, resample, voc_metrics
 from eval.detection.objects import Found, Objects
+from eval.metrics import intervals
 
 COCO_NAMES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar100")
 Case = tuple[list[Found], list[Objects]]
@@ -353,7 +353,7 @@ def test_draws_are_those_of_the_other_intervals_whatever_the_step() -> None:
         marks.append(weights)
         return weights[:, 0]
 
-    stats.bootstrap(keep, 9, 4)
+    intervals.bootstrap(keep, 9, 4)
     expected = np.concatenate(marks[1:])  # the first are the ones
     for step in (1000, 7):
         np.testing.assert_array_equal(np.concatenate([*resample.draws(9, 4, step)], 1).T, expected)
@@ -365,7 +365,7 @@ def test_two_models_are_resampled_alike_and_chunks_do_not_matter(
     found, truth = scene(6)
     one = metrics.measure(found, truth, 3, 1, voc=True)
     assert set(one.resampled) == {*metrics.COCO_MAIN, *metrics.VOC_MAIN}
-    assert all(v.shape == (stats.DRAWS,) for v in one.resampled.values())
+    assert all(v.shape == (intervals.DRAWS,) for v in one.resampled.values())
     assert all(i.low <= i.value <= i.high for i in one.scores.values())
     # A model that is the same but in the scale of its scores differs in no draw.
     scaled = [Found(f.boxes, f.scores / np.float32(2), f.labels) for f in found]
@@ -395,7 +395,7 @@ def test_interpolation_counts_exact_recalls_as_numpy_does() -> None:
 def test_nothing_detected_is_zero() -> None:
     result = metrics.measure([seen([], [])] * 2, [shown([[0, 0, 9, 9]])] * 2, 2, 0, voc=True)
     for name in ("ap", "ap50", "ap75", "ap_small", "ar100", "voc07_ap", "voc_ap50"):
-        assert result.scores[name] == stats.Interval(0, 0, 0), name
+        assert result.scores[name] == intervals.Interval(0, 0, 0), name
     assert "ap_large" not in result.scores
     assert result.per_class == [
         {"class": 0, "boxes": 2, "ap": 0.0, "ap50": 0.0, "voc07_ap50": 0.0},

@@ -9,7 +9,8 @@ import numpy as np
 
 from eval.data import TaskData, load_task
 from eval.detection.data import DetectionData
-from eval.results import Result, Samples
+from eval.metrics.scores import Samples
+from eval.results import Result
 from tests.test_results import make_result
 
 COCO = ("ap", "ap50", "ap75")

@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 
 from eval import compare as cli
+from eval.metrics.paired import holm, paired_resamples
 from eval.results import Result, write_result
-from eval.stats import holm, paired_resamples
 from space import plots
 from space.api import Api
 from space.boxes import SIDE, Album
@@ -84,7 +84,7 @@ def test_resamples_are_kept_as_they_are() -> None:
 
 
 def with_values(result: Result, values: np.ndarray, score: str = "ap") -> Result:
-    from eval.results import Samples
+    from eval.metrics.scores import Samples
 
     return result.model_copy(
         update={"samples": result.samples | {score: Samples.of_resamples(values, IMAGES)}}

@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eval import board as boards
-from eval.results import Result, Samples, read_shelf
+from eval.metrics.scores import Samples
+from eval.results import Result, read_shelf
 from space.board import build
 from space.grid import DOMAINS, Grid, Key, grid, keys
 from space.scores import frame, rows

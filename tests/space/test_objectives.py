@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eval import compare as cli
+from eval.metrics.paired import holm, paired
 from eval.results import Result, read_shelf
-from eval.stats import holm, paired
 from space import objectives
 from space.families import families
 from space.grid import Grid, Key, grid, keys

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from eval.board import main_scores
-from eval.results import Result, Samples
+from eval.metrics.scores import Samples
+from eval.results import Result
 from eval.tasks import TASKS
 from space.scores import COLUMNS, Facts, facts, frame, rows
 from tests.space.test_grid import part, shipped

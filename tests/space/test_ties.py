@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from scipy import stats as scipy_stats
 from scipy.special import ndtr
 
-from eval import stats
-from eval.stats import holm, ranks
+from eval.metrics.paired import holm, ranks
+from eval.metrics.paired import paired as paired_test
 from space.ties import SIGNIFICANT, Paired, groups, paired
 
 Hits = list[NDArray[np.uint8]]
 
-# --------------------------------------------------------------------------- eval.stats
+# --------------------------------------------------------------------------- eval.metrics.intervals
 
 
 def naive_holm(p_values: list[float]) -> list[float]:
@@ -165,7 +165,7 @@ def test_the_same_lead_on_every_unit_is_no_tie() -> None:
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_a_few_images_prove_nothing(n: int) -> None:
     samples = np.array([[1] * n, [0] * n], np.uint8)
-    exact = stats.paired(samples[0].astype(float), samples[1].astype(float), "image").p_value
+    exact = paired_test(samples[0].astype(float), samples[1].astype(float), "image").p_value
     assert exact > SIGNIFICANT
     assert groups(paired([samples], [1]), np.array([0, 1])) == [1, 1]
 

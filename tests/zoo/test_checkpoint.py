@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 import tomli_w
 
-from eval.results import Result, Samples, Score, dump_result, read_result, shelf_path, write_result
+from eval.metrics.scores import Samples, Score
+from eval.results import Result, dump_result, read_result, shelf_path, write_result
 from tests.conftest import refusal
 from zoo.checkpoint import adopt, contents, read_checkpoint, siblings
 from zoo.names import parse_objective
