@@ -49,7 +49,8 @@ def load_declared(task: Task, split: str, cache: Path, data: Data | None) -> Tas
 
 
 def _embedded(task: Task, cache: Path) -> TaskData:
-    from eval.mini import MINI_VERSION, write_task
+    from eval.mini.factors import MINI_VERSION
+    from eval.mini.suite import write_task
 
     folder = cache / "mini" / f"v{MINI_VERSION}" / task.name
     if not (folder / "test-00000-of-00001.parquet").is_file():

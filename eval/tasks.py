@@ -16,7 +16,7 @@ from typing import Any, Literal
 from urllib.parse import parse_qsl
 
 from eval.common.errors import UserError, did_you_mean
-from eval.mini import FACTOR_TASKS
+from eval.mini.factors import FACTOR_TASKS
 from eval.protocols import Kind
 
 Rule = Literal["official", "per-class", "groups"]
@@ -96,7 +96,7 @@ class Task:
     stand_in_for: str = ""
     pretrains: bool = False  # checkpoints that ship were trained on it: no transfer for them
     kind: Kind = "classification"
-    embedded: bool = False  # made by eval.mini on this machine, nothing to download
+    embedded: bool = False  # made by eval.mini.suite on this machine, nothing to download
 
     @property
     def train(self) -> int:

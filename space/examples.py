@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from eval.mini import FACTOR_TASKS, draw
+from eval.mini.factors import FACTOR_TASKS
+from eval.mini.suite import draw
 from space.pictures import Picture
 
 SHOTS = 5
@@ -45,7 +46,7 @@ def example_sets() -> dict[str, ExampleSet]:
 
 
 def _digits() -> ExampleSet:
-    from eval.mini import digits_split
+    from eval.mini.suite import digits_split
 
     train, train_labels, test, test_labels = digits_split()
 

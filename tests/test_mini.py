@@ -14,9 +14,9 @@ import pytest
 from numpy.random import RandomState
 from PIL import Image
 
-from eval import factors, mini
+from eval.mini import factors, painters, suite
 
-TASKS = tuple(mini.FACTOR_TASKS)
+TASKS = tuple(factors.FACTOR_TASKS)
 
 # sha256 of images 0 and 1 of every class (train) and image 0 (test). If one changes, undo the
 # change of the generator or bump MINI_VERSION and renew all of them.
@@ -37,10 +37,10 @@ FROZEN: dict[str, str] = {
 RAW_PIXEL_BOUND = 60.0
 
 
-def images_of(name: str, split: mini.Split, per_class: int) -> tuple[np.ndarray, np.ndarray]:
+def images_of(name: str, split: suite.Split, per_class: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the first images of every class, [classes * per_class, 64, 64, 3], and labels."""
-    classes = range(len(mini.FACTOR_TASKS[name].classes))
-    images = [mini.draw(name, split, c, i) for c in classes for i in range(per_class)]
+    classes = range(len(factors.FACTOR_TASKS[name].classes))
+    images = [suite.draw(name, split, c, i) for c in classes for i in range(per_class)]
     return np.stack(images), np.repeat(np.arange(len(classes)), per_class)
 
 
@@ -49,7 +49,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every task of the suite, written once."""
     root = tmp_path_factory.mktemp("mini")
     for name in ("digits", *TASKS):
-        mini.write_task(name, root / name)
+        suite.write_task(name, root / name)
     return root
 
 
@@ -66,20 +66,22 @@ def test_pixels_are_frozen(name: str) -> None:
 
 def test_digits_are_frozen() -> None:
     digest = hashlib.sha256()
-    for part in mini.digits_split():
+    for part in suite.digits_split():
         digest.update(part.tobytes())
     assert digest.hexdigest() == FROZEN["digits"]
 
 
 def test_import_is_cheap() -> None:
     heavy = "{'torch', 'numpy', 'sklearn', 'pyarrow'}"
-    code = f"import sys, eval.mini; assert not {heavy} & set(sys.modules), sorted(sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(mini.__file__).parents[1])
+    code = (
+        f"import sys, eval.mini.suite; assert not {heavy} & set(sys.modules), sorted(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(suite.__file__).parents[1])
 
 
 def test_declared_facts() -> None:
-    assert {task.level for task in mini.FACTOR_TASKS.values()} == {"low", "mid", "high"}
-    for name, task in mini.FACTOR_TASKS.items():
+    assert {task.level for task in factors.FACTOR_TASKS.values()} == {"low", "mid", "high"}
+    for name, task in factors.FACTOR_TASKS.items():
         assert task.name == name
         assert len(set(task.classes)) == len(task.classes) >= 5
         least = (40, 20) if name == "glyph" else (100, 50)
@@ -100,7 +102,7 @@ def test_declared_facts() -> None:
 )
 def test_draw_refuses(arguments: tuple, error: type[Exception]) -> None:
     with pytest.raises(error):
-        mini.draw(*arguments)
+        suite.draw(*arguments)
 
 
 # The files ---------------------------------------------------------------------------------------
@@ -108,13 +110,13 @@ def test_draw_refuses(arguments: tuple, error: type[Exception]) -> None:
 
 def test_unknown_task_is_a_key_error(tmp_path: Path) -> None:
     with pytest.raises(KeyError, match="digits, orientation"):
-        mini.write_task("nope", tmp_path / "out")
+        suite.write_task("nope", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("name", TASKS)
 def test_files_are_balanced_distinct_and_shuffled(written: Path, name: str) -> None:
-    task = mini.FACTOR_TASKS[name]
+    task = factors.FACTOR_TASKS[name]
     seen: set[bytes] = set()
     total = 0
     for split, per_class in (("train", task.train_per_class), ("test", task.test_per_class)):
@@ -129,7 +131,7 @@ def test_files_are_balanced_distinct_and_shuffled(written: Path, name: str) -> N
 def test_digits_split_is_stratified_and_whole() -> None:
     from sklearn.datasets import load_digits
 
-    train, train_labels, test, test_labels = mini.digits_split()
+    train, train_labels, test, test_labels = suite.digits_split()
     assert train.dtype == test.dtype == np.uint8
     assert (train.min(), train.max()) == (0, 255)
     share = np.bincount(test_labels) / np.bincount(np.concatenate([train_labels, test_labels]))
@@ -154,7 +156,7 @@ def test_rows_hold_what_draw_returns(written: Path) -> None:
 @pytest.mark.parametrize("shape", [(8, 8), (3, 5), (64, 64, 3), (5, 3, 3)])
 def test_bmp_round_trip(shape: tuple[int, ...]) -> None:
     image = RandomState(0).randint(0, 256, shape).astype(np.uint8)
-    decoded = Image.open(io.BytesIO(mini.encode_bmp(image)))
+    decoded = Image.open(io.BytesIO(suite.encode_bmp(image)))
     assert decoded.mode == ("L" if len(shape) == 2 else "RGB")
     np.testing.assert_array_equal(np.asarray(decoded), image)
 
@@ -164,7 +166,7 @@ def test_datasets_reads_images_and_class_names(written: Path, tmp_path: Path, na
     datasets = pytest.importorskip("datasets")
     file = str(written / name / "test-00000-of-00001.parquet")
     data = datasets.Dataset.from_parquet(file, cache_dir=str(tmp_path))
-    classes = mini.DIGITS_CLASSES if name == "digits" else mini.FACTOR_TASKS[name].classes
+    classes = suite.DIGITS_CLASSES if name == "digits" else factors.FACTOR_TASKS[name].classes
     assert data.features["label"].names == list(classes)
     assert data[0]["image"].size == ((8, 8) if name == "digits" else (64, 64))
 
@@ -180,14 +182,14 @@ def test_written_whole_or_not_at_all(
         path.write_bytes(b"half a file")
         raise OSError("disk full")
 
-    monkeypatch.setattr(mini, "_write_parquet", fail)
+    monkeypatch.setattr(suite, "_write_parquet", fail)
     with pytest.raises(OSError, match="disk full"):
-        mini.write_task("digits", tmp_path)
+        suite.write_task("digits", tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_writing_again_gives_the_same_rows(written: Path, tmp_path: Path) -> None:
-    mini.write_task("frequency", tmp_path)
+    suite.write_task("frequency", tmp_path)
     for file in tmp_path.iterdir():
         assert pq.read_table(file).equals(pq.read_table(written / "frequency" / file.name))
 
@@ -198,7 +200,9 @@ def test_writing_again_gives_the_same_rows(written: Path, tmp_path: Path) -> Non
 def test_hue_patch_has_the_hue_of_its_class() -> None:
     for label in range(8):
         for index in range(10):
-            scene = factors.paint_hue(RandomState(100 * label + index), label)  # no light, no noise
+            scene = painters.paint_hue(
+                RandomState(100 * label + index), label
+            )  # no light, no noise
             pixels = Image.fromarray(np.rint(scene * 255).astype(np.uint8)).convert("HSV")
             hue, saturation, _ = np.asarray(pixels).reshape(-1, 3).T.astype(float)
             vivid = hue[saturation > 0.72 * 255] * 360 / 255
@@ -249,10 +253,10 @@ HELD = {
 }
 
 
-@pytest.mark.parametrize("kind", mini.FACTOR_TASKS["symmetry"].classes)
+@pytest.mark.parametrize("kind", factors.FACTOR_TASKS["symmetry"].classes)
 def test_symmetry_holds_and_no_other_does(kind: str) -> None:
     for seed in range(20):
-        plane = factors.hook_coverage(*factors.symmetric_strokes(RandomState(seed), kind))
+        plane = painters.hook_coverage(*painters.symmetric_strokes(RandomState(seed), kind))
         for name, move in SYMMETRIES.items():
             error = np.abs(plane - move(plane)).sum() / plane.sum()
             assert (error < 1e-6) if name in HELD[kind] else (error > 0.1), (name, seed)
@@ -260,7 +264,7 @@ def test_symmetry_holds_and_no_other_does(kind: str) -> None:
 
 def test_symmetry_is_not_told_by_the_number_of_strokes() -> None:
     for seed in range(20):
-        counts = {len(factors.symmetric_strokes(RandomState(seed), kind)[1]) for kind in HELD}
+        counts = {len(painters.symmetric_strokes(RandomState(seed), kind)[1]) for kind in HELD}
         assert len(counts) == 1
 
 
@@ -268,20 +272,20 @@ def test_count_objects_are_separate_components(monkeypatch: pytest.MonkeyPatch) 
     from scipy.ndimage import label as components
 
     black_and_white = np.array([[0.0] * 3, [1.0] * 3, [1.0] * 3])
-    monkeypatch.setattr(factors, "palette", lambda rng, count: black_and_white)
-    monkeypatch.setattr(factors, "background", lambda rng, colour: np.zeros((64, 64, 3)))
+    monkeypatch.setattr(painters, "palette", lambda rng, count: black_and_white)
+    monkeypatch.setattr(painters, "background", lambda rng, colour: np.zeros((64, 64, 3)))
     for label in range(6):
         for seed in range(20):
-            scene = factors.paint_count(RandomState(seed), label)
+            scene = painters.paint_count(RandomState(seed), label)
             assert components(scene[..., 0] > 0.4, np.ones((3, 3)))[1] == label + 1
 
 
 def test_relations_hold_in_the_plane() -> None:
     for seed in range(200):
-        for kind in mini.FACTOR_TASKS["relation"].classes:
-            disc, radius, square, side, tilt = factors.place_pair(RandomState(seed), kind)
+        for kind in factors.FACTOR_TASKS["relation"].classes:
+            disc, radius, square, side, tilt = painters.place_pair(RandomState(seed), kind)
             dx, dy = disc - square
-            x, y = (float(np.abs(part)) for part in factors.turn(dx, dy, tilt))
+            x, y = (float(np.abs(part)) for part in painters.turn(dx, dy, tilt))
             nearest = np.hypot(max(x - side, 0), max(y - side, 0))  # 0 inside the square
             assert np.abs(disc).max() + radius < 1.0
             if kind == "inside":
@@ -298,15 +302,15 @@ def test_relations_hold_in_the_plane() -> None:
 
 def test_outlines_and_glyphs_differ() -> None:
     masks = [
-        factors.outline_distance(name, factors.X / 0.7, factors.Y / 0.7) < 0
-        for name in mini.FACTOR_TASKS["shape"].classes
+        painters.outline_distance(name, painters.X / 0.7, painters.Y / 0.7) < 0
+        for name in factors.FACTOR_TASKS["shape"].classes
     ]
     glyphs = []
     for label in range(20):
-        path = factors.curve(factors.glyph_strokes(label), 12)
+        path = painters.curve(painters.glyph_strokes(label), 12)
         path = path - 0.5 * (path.min(axis=(0, 1)) + path.max(axis=(0, 1)))
         ends = path[:, :-1].reshape(-1, 2), path[:, 1:].reshape(-1, 2)
-        glyphs.append(factors.stroke_distance(*ends) < 0.06)
+        glyphs.append(painters.stroke_distance(*ends) < 0.06)
     for group in (masks, glyphs):
         for i, one in enumerate(group):
             assert 0.02 < one.mean() < 0.5

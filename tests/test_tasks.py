@@ -12,7 +12,7 @@ import pytest
 
 from eval.common.errors import UserError
 from eval.data import load_task
-from eval.mini import FACTOR_TASKS
+from eval.mini.factors import FACTOR_TASKS
 from eval.pool import Pool
 from eval.splits import members, per_class
 from eval.tasks import (

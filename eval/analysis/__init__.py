@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from eval.common.errors import UserError, did_you_mean
-from eval.mini import FACTOR_TASKS
+from eval.mini.factors import FACTOR_TASKS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

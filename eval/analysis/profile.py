@@ -16,7 +16,7 @@ from eval.analysis.finding import Finding
 from eval.analysis.plots import depth_figure
 from eval.analysis.study import Layered, Study, task_key
 from eval.data import TaskData
-from eval.mini import FACTOR_TASKS
+from eval.mini.factors import FACTOR_TASKS
 from eval.protocols import Linear
 from eval.protocols.linear import score
 

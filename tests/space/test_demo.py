@@ -16,7 +16,8 @@ import torch
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
-from eval.mini import FACTOR_TASKS, draw
+from eval.mini.factors import FACTOR_TASKS
+from eval.mini.suite import draw
 from eval.models import zoo_names
 from space.backbones import Shelf
 from space.demo import Answer, classify

@@ -15,7 +15,7 @@ from functools import cache
 import numpy as np
 from numpy.random import RandomState
 
-from eval.mini import FACTOR_TASKS, IMAGE_SIZE, MINI_VERSION
+from eval.mini.factors import FACTOR_TASKS, IMAGE_SIZE, MINI_VERSION
 
 Array = np.ndarray
 PIXEL = 2.0 / IMAGE_SIZE

@@ -2,130 +2,27 @@
 
 It holds scikit-learn's real handwritten digits and nine *factor tasks* drawn by our own code, each
 with known ground truth at one level of semantics. This module declares the tasks and writes them as
-Parquet; `eval.factors` draws the pixels. Importing it loads neither numpy, pyarrow nor torch.
+Parquet; `eval.mini.painters` draws the pixels. Importing it loads neither numpy, pyarrow nor torch.
 """
 
 from __future__ import annotations
 
 import json
 import struct
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 from uuid import uuid4
+
+from eval.mini.factors import FACTOR_TASKS, FactorTask
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import numpy as np
-
-MINI_VERSION = 1  # Part of every seed: bump it when any pixel or split changes.
-IMAGE_SIZE = 64  # Pixels a side of every factor image.
-
-Level = Literal["low", "mid", "high"]
 Split = Literal["train", "test"]
 
 DIGITS_CLASSES = tuple("0123456789")
 DIGITS_TEST_SHARE = 0.3
-
-
-@dataclass(frozen=True)
-class FactorTask:
-    """The declared facts of one procedurally drawn task."""
-
-    name: str
-    level: Level
-    classes: tuple[str, ...]
-    train_per_class: int
-    test_per_class: int
-    description: str
-
-
-_TASKS = (
-    FactorTask(
-        "orientation",
-        "low",
-        ("0", "22.5", "45", "67.5", "90", "112.5", "135", "157.5"),
-        100,
-        50,
-        "At which angle (degrees anticlockwise from horizontal) do the dominant stripes run, "
-        "whatever their frequency, phase, profile, bend, colours, contrast and weaker crossing "
-        "stripes?",
-    ),
-    FactorTask(
-        "frequency",
-        "low",
-        ("2", "3", "4.5", "6.75", "10.125", "15.1875"),
-        100,
-        50,
-        "How many cycles does the grating make across the image, whatever its angle, phase, "
-        "profile, colours, contrast and window?",
-    ),
-    FactorTask(
-        "hue",
-        "low",
-        ("red", "amber", "lime", "green", "cyan", "blue", "violet", "magenta"),
-        100,
-        50,
-        "Which hue has the one vivid patch, whatever its outline, place, size, shading and the "
-        "paler hues around it?",
-    ),
-    FactorTask(
-        "texture",
-        "mid",
-        ("stripes", "checker", "dots", "bricks", "voronoi", "clouds", "waves", "hatch"),
-        100,
-        50,
-        "Which family does the texture belong to, whatever its scale, angle, phase, duty, warp, "
-        "colours and contrast?",
-    ),
-    FactorTask(
-        "shape",
-        "mid",
-        ("circle", "triangle", "square", "pentagon", "star", "cross", "heart", "crescent"),
-        100,
-        50,
-        "Which closed outline is drawn, whatever its place, size, slight turn and stretch, line "
-        "width or fill, colours, background and stray strokes?",
-    ),
-    FactorTask(
-        "symmetry",
-        "mid",
-        ("none", "left-right", "top-bottom", "both", "half-turn", "quarter-turn"),
-        100,
-        50,
-        "Which symmetry does the figure have, whatever its strokes, their number and width, "
-        "centre, slight tilt, colours and background?",
-    ),
-    FactorTask(
-        "count",
-        "high",
-        ("1", "2", "3", "4", "5", "6"),
-        100,
-        50,
-        "How many objects are there, whatever their shapes, sizes, total area, places, colours "
-        "and background?",
-    ),
-    FactorTask(
-        "relation",
-        "high",
-        ("left", "right", "above", "below", "inside", "overlapping"),
-        100,
-        50,
-        "Where is the filled disc relative to the outlined square, whatever their sizes, places, "
-        "tilt, colours, background and stray strokes?",
-    ),
-    FactorTask(
-        "glyph",
-        "high",
-        tuple(f"glyph-{i:02d}" for i in range(20)),
-        60,
-        30,
-        "Which of twenty characters of several strokes is written, whatever the jitter of its "
-        "strokes, affine pose, pen width, colours and background?",
-    ),
-)
-FACTOR_TASKS: dict[str, FactorTask] = {task.name: task for task in _TASKS}
 
 
 def draw(task: str, split: Split, label: int, index: int) -> np.ndarray:
@@ -144,9 +41,9 @@ def draw(task: str, split: Split, label: int, index: int) -> np.ndarray:
         raise ValueError(f"label {label} is out of range: {task} has {len(facts.classes)} classes")
     if index < 0:
         raise ValueError(f"index {index} is negative")
-    from eval import factors
+    from eval.mini import painters
 
-    return factors.photograph(task, label, factors.random_state(task, split, label, index))
+    return painters.photograph(task, label, painters.random_state(task, split, label, index))
 
 
 def digits_split() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -158,7 +55,7 @@ def digits_split() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     import numpy as np
     from sklearn.datasets import load_digits
 
-    from eval.factors import random_state
+    from eval.mini.painters import random_state
 
     raw = load_digits()
     images = np.rint(raw.images * (255.0 / 16.0)).astype(np.uint8)  # [1797, 8, 8]
@@ -229,7 +126,7 @@ def _factor_task(name: str) -> FactorTask:
 
 def _rows(name: str, split: Split) -> Iterator[tuple[bytes, str, int]]:
     """Yield (BMP bytes, file name, label) of every image of a split, in shuffled order."""
-    from eval.factors import random_state
+    from eval.mini.painters import random_state
 
     shuffle = random_state(name, split, "order").permutation
     if name == "digits":
