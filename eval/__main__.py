@@ -15,12 +15,13 @@ from eval.common.command import dispatch
 from eval.common.errors import UserError
 from eval.common.files import default_cache
 from eval.parser import build_parser
+from eval.protocols import chosen
 
 if TYPE_CHECKING:
     from eval.mirror import Mirrored
     from eval.places import Data
-    from eval.protocols import Settings
     from eval.remote import Pushed
+    from eval.settings.protocols import Settings
 
 
 # settings whose flag is a mistake where no protocol has them
@@ -65,12 +66,13 @@ def _request_for(args: argparse.Namespace, models: list[str]) -> Any:
 
 def _protocols(args: argparse.Namespace) -> dict[str, Settings]:
     """The protocols that are asked for, with their settings. A flag goes to each that knows it."""
-    from eval import settings
-    from eval.protocols import PROTOCOLS, Trained, protocol_named
+    from eval.protocols import PROTOCOLS, protocol_named
+    from eval.settings import assign
+    from eval.settings.protocols import Trained
 
     names = [protocol_named(n).name for n in args.protocol or ()]
     names = list(dict.fromkeys(names or [n for n, p in PROTOCOLS.items() if p.default]))
-    found = settings.chosen(names, args.set or ())
+    found = chosen.chosen(names, args.set or ())
     flags: dict[str, Any] = {
         "--shots": ("shots", sorted(set(args.shots)) if args.shots else None),
         "--n-way": ("n_way", args.n_way),
@@ -87,14 +89,14 @@ def _protocols(args: argparse.Namespace) -> dict[str, Settings]:
         if value is not None and not knowing and name in NEEDED:
             raise UserError(f"{flag} is of no use to protocol {', '.join(found)}")
         for protocol in knowing if value is not None else ():
-            found[protocol] = settings.with_setting(found[protocol], name, value, flag)
+            found[protocol] = assign.with_setting(found[protocol], name, value, flag)
     if args.grid == "small":
         trained = [n for n, s in found.items() if isinstance(s, Trained)]
         if not trained:
             raise UserError(f"--grid small is of no use to protocol {', '.join(found)}")
         for protocol in trained:
-            for name, value in settings.SMALL_GRID.items():
-                found[protocol] = settings.with_setting(found[protocol], name, value, "--grid")
+            for name, value in chosen.SMALL_GRID.items():
+                found[protocol] = assign.with_setting(found[protocol], name, value, "--grid")
     return found
 
 

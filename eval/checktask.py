@@ -22,8 +22,9 @@ from eval.common.errors import UserError, one_line
 from eval.contactsheet import contact_sheet as contact_sheet
 from eval.data import TaskData
 from eval.pool import Pool, eligible_classes, refusals
-from eval.protocols import PROTOCOLS, Fewshot
+from eval.protocols import PROTOCOLS
 from eval.protocols.validation import held_out
+from eval.settings.protocols import Fewshot
 
 NAMED = 20  # unreadable images that are named
 GROUPS = 10  # groups of copies that are shown of each kind

@@ -15,9 +15,10 @@ from eval.common.text import text_table
 from eval.detection.data import DetectionData
 from eval.detection.setup import DetectionSetup
 from eval.models import load
-from eval.protocols import PROTOCOLS, Detection, Finetune, LinearSgd, Settings
+from eval.protocols import PROTOCOLS
 from eval.protocols.trained import points
 from eval.run import Cell, Request
+from eval.settings.protocols import Detection, Finetune, LinearSgd, Settings
 
 if TYPE_CHECKING:
     import torch
@@ -140,8 +141,8 @@ def _detection_seconds(setup: DetectionSetup, settings: Settings) -> float:
     """Of training and testing a detector: from two steps (the first warms up) and the test images
     at a third of a step's time, as a forward pass is about that."""
     from eval.detection.network import build_detector
-    from eval.detection.schedule import resolved
     from eval.detection.train import Training
+    from eval.settings.schedules import resolved
 
     assert isinstance(settings, Detection)
     schedule = resolved(settings)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from eval.common.errors import UserError
 from eval.places import Data
-from eval.protocols import Kind
+from eval.settings.protocols import Kind
 from eval.sources import (
     ParquetSource,
     Scan,

@@ -7,14 +7,13 @@ drawn from the images' hashes, so every model is given the same ones.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.common.errors import TooFew, UserError
+from eval.common.errors import TooFew
 from eval.data import Split
 from eval.metrics import intervals
 
@@ -74,15 +73,3 @@ def add(out: Any, part: Part, correct: NDArray[np.bool_], seed: int) -> None:
     if len(correct) > 1:
         values = correct.mean(1, dtype=np.float64)
         out.add(f"top1_{part.label}_draws", intervals.mean_interval(values), len(values))
-
-
-def check(fractions: Iterable[float], per_class: Iterable[int], subsets: int) -> None:
-    """Raises UserError for numbers that make no part."""
-    for share in fractions:
-        if not 0 < share <= 1:
-            raise UserError(f"--train-fraction must lie above 0 and up to 1, got {share:g}")
-    for n in per_class:
-        if n < 1:
-            raise UserError(f"--train-per-class must be at least 1, got {n}")
-    if subsets < 1:
-        raise UserError(f"subsets must be at least 1, got {subsets}")

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.data import TaskData
-from eval.protocols import Fewshot
+from eval.settings.protocols import Fewshot
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,9 @@ from typing import TYPE_CHECKING, Any
 from eval.common.distributed import launched
 from eval.common.errors import UserError, one_line
 from eval.data import TaskData, load_task
-from eval.detection.schedule import default_schedule
 from eval.models import ResolvedModel, resolve
 from eval.places import Data
-from eval.protocols import PROTOCOLS, Detection, Fewshot, Settings, changed_settings
+from eval.protocols import PROTOCOLS
 from eval.results import (
     Environment,
     ModelInfo,
@@ -39,6 +38,8 @@ from eval.results import (
     task_label,
     write_result,
 )
+from eval.settings.protocols import Detection, Fewshot, Settings, changed_settings
+from eval.settings.schedules import default_schedule
 
 if TYPE_CHECKING:
     from eval.common.distributed import Workers

@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl
 
 from eval.common.errors import UserError, did_you_mean
 from eval.mini.factors import FACTOR_TASKS
-from eval.protocols import Kind
+from eval.settings.protocols import Kind
 
 Rule = Literal["official", "per-class", "groups"]
 CATALOG = Path(__file__).parent / "catalog"

@@ -24,7 +24,7 @@ from eval.common.errors import UserError
 from eval.contactsheet import contact_sheet
 from eval.data import TaskData, load_task
 from eval.pool import Pool, eligible_classes, refusals
-from eval.protocols import Fewshot
+from eval.settings.protocols import Fewshot
 from tests.conftest import Cli, blobs, make_task, refusal, write_parquet
 
 PAPER, EMPTY, CROSS = (0xEC, 0xEC, 0xEF), (0xCF, 0xCF, 0xD6), (0xDC, 0x26, 0x26)

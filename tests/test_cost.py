@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from eval.cost import work_of
-from eval.protocols import Finetune, Linear, LinearSgd
+from eval.settings.protocols import Finetune, Linear, LinearSgd
 from tests.conftest import Cli
 
 

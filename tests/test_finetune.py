@@ -35,9 +35,9 @@ from eval.finetune.state import State, key
 from eval.finetune.train import Training
 from eval.models import Backbone, load, resolve
 from eval.precision import Precision
-from eval.protocols import Finetune
 from eval.protocols.finetune import score
 from eval.protocols.trained import Answer, Point, Setup, milestones
+from eval.settings.protocols import Finetune
 from tests.children import FORKS, PATIENCE, finish, join_two, start
 from tests.conftest import Cli, make_task, refusal, write_parquet
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from eval.data import Split
 from eval.limited import Part, parts, subset
-from eval.protocols import Linear
+from eval.settings.protocols import Linear
 from eval.sources import HASH_BYTES, FolderSource, image_hash
 from tests.conftest import Cli, make_task, refusal
 

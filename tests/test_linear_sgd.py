@@ -21,10 +21,11 @@ from eval.data import TaskData, load_task, take
 from eval.encode import encode
 from eval.models import Backbone, load, resolve
 from eval.precision import Precision
-from eval.protocols import LinearSgd, trained
+from eval.protocols import trained
 from eval.protocols.linear_sgd import _Grid, fit, score
 from eval.protocols.trained import Setup
 from eval.protocols.validation import held_out
+from eval.settings.protocols import LinearSgd
 from eval.solvers.heads import initial
 from eval.views import Views
 from tests.conftest import make_task, refusal

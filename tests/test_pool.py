@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from eval.data import Split, TaskData, load_task
 from eval.pool import Episodes, Pool, draw_episodes, eligible_classes, refusals
-from eval.protocols import Fewshot
+from eval.settings.protocols import Fewshot
 from eval.sources import HASH_BYTES, ParquetSource
 from tests.conftest import blobs, write_parquet
 

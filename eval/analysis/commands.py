@@ -27,7 +27,7 @@ def cka_command(args: argparse.Namespace) -> int:
 def analyze_command(args: argparse.Namespace) -> int:
     from eval.analysis import analysis_named
     from eval.models import expand
-    from eval.settings import with_assignments
+    from eval.settings.assign import with_assignments
 
     analysis = analysis_named(args.name)
     settings = with_assignments(analysis.settings(), args.set or ())

@@ -17,8 +17,8 @@ from eval.analysis.plots import depth_figure
 from eval.analysis.study import Layered, Study, task_key
 from eval.data import TaskData
 from eval.mini.factors import FACTOR_TASKS
-from eval.protocols import Linear
 from eval.protocols.linear import score
+from eval.settings.protocols import Linear
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -18,7 +18,7 @@ from eval.checktask import Copies, Spread
 from eval.checkwords import Page, number, origin, some
 from eval.detection.data import BoxSplit, DetectionData
 from eval.detection.resample import RANGES
-from eval.detection.schedule import SMALL, Schedule, schedule_named
+from eval.settings.schedules import SMALL, Schedule, schedule_named
 
 FINDABLE = 100  # boxes that the detector says of an image
 TINY = 8  # px of a box's side, as the detector is shown it

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from eval.common.errors import UserError
 from eval.data import Split, TaskData
 from eval.detection.objects import Objects
-from eval.protocols import Kind
+from eval.settings.protocols import Kind
 
 
 @dataclass(frozen=True)

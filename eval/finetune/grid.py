@@ -22,9 +22,9 @@ from eval.finetune.kept import Keeper
 from eval.finetune.stages import free_stages
 from eval.finetune.state import Known, Record, State, key, locked
 from eval.finetune.train import Diverged, Training
-from eval.protocols import Finetune
 from eval.protocols.trained import Answer, Point, Setup, points
 from eval.protocols.validation import held_out
+from eval.settings.protocols import Finetune
 from eval.steps import OutOfMemory, own_random
 
 

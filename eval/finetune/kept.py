@@ -22,8 +22,8 @@ from eval.common.errors import UserError, one_line
 from eval.common.files import atomic_file, write_json
 from eval.finetune.train import Classifier
 from eval.models import Backbone, ResolvedModel
-from eval.protocols import Finetune
 from eval.protocols.trained import Setup
+from eval.settings.protocols import Finetune
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 AGREE = 1e-4  # how far logits may lie apart, relative to the largest where that is above 1

@@ -25,15 +25,15 @@ from eval.detection.kept import keep
 from eval.detection.metrics import Measured, measure
 from eval.detection.network import Detector, build_detector
 from eval.detection.objects import Found
-from eval.detection.schedule import Schedule, resolved
 from eval.detection.setup import DetectionSetup
 from eval.detection.store import EncodedImages
 from eval.detection.train import Training, told
 from eval.finetune.images import share_of
 from eval.finetune.state import locked
 from eval.metrics.scores import Samples
-from eval.protocols import Detection
 from eval.protocols.outcome import Outcome
+from eval.settings.protocols import Detection
+from eval.settings.schedules import Schedule, resolved
 from eval.steps import OutOfMemory, own_random
 
 VERSION = 1  # raise it when the training changes

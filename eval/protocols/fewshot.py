@@ -12,8 +12,8 @@ from eval.data import TaskData
 from eval.metrics import intervals
 from eval.metrics.scores import Samples
 from eval.pool import Pool, draw_episodes, eligible_classes, refusals
-from eval.protocols import Fewshot
 from eval.protocols.outcome import Outcome
+from eval.settings.protocols import Fewshot
 from eval.solvers.episodes import Classifier, episode_predictions
 
 CLASSIFIERS: dict[Classifier, str] = {"logreg": "", "centroid": "_centroid", "cosine": "_cosine"}

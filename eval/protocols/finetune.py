@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 from eval.finetune.grid import fit as finetuned
 from eval.finetune.kept import Keeper
 from eval.finetune.state import forget_answer, key
-from eval.protocols import Finetune, trained
+from eval.protocols import trained
 from eval.protocols.outcome import Outcome
 from eval.protocols.trained import Answer, Setup
+from eval.settings.protocols import Finetune
 
 
 def score(setup: Setup, settings: Finetune) -> Outcome:

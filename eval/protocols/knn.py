@@ -10,9 +10,9 @@ import torch
 from eval.bank import FeatureBank
 from eval.data import TaskData
 from eval.metrics import intervals
-from eval.protocols import Knn
 from eval.protocols.outcome import Outcome
 from eval.protocols.validation import held_out
+from eval.settings.protocols import Knn
 from eval.solvers.knn import nearest, predict, vote
 
 

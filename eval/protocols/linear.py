@@ -15,10 +15,10 @@ from torch import Tensor
 
 from eval.bank import FeatureBank
 from eval.data import TaskData, take
-from eval.protocols import Linear
 from eval.protocols.outcome import Outcome
 from eval.protocols.trained import Answer, outcome
 from eval.protocols.validation import held_out
+from eval.settings.protocols import Linear
 from eval.solvers.logistic import LinearModel, fit, search_c, standardise
 
 # The search stops early by design; the one fit that is reported gets the time it needs.

@@ -26,9 +26,10 @@ from tqdm import tqdm
 
 from eval.common.errors import TooFew, UserError
 from eval.data import take
-from eval.protocols import LinearSgd, trained
+from eval.protocols import trained
 from eval.protocols.trained import Answer, Point, Setup
 from eval.protocols.validation import held_out
+from eval.settings.protocols import LinearSgd
 from eval.solvers.heads import Heads, initial
 from eval.views import Views
 

@@ -20,8 +20,8 @@ from eval import limited
 from eval.common.errors import TooFew
 from eval.data import TaskData
 from eval.metrics import intervals
-from eval.protocols import Trained
 from eval.protocols.outcome import Outcome
+from eval.settings.protocols import Trained
 
 if TYPE_CHECKING:
     from eval.bank import FeatureBank

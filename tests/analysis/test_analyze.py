@@ -24,9 +24,9 @@ from eval.common.distributed import Workers
 from eval.data import TaskData, load_task
 from eval.encode import encode
 from eval.models import load, resolve
-from eval.protocols import Linear
 from eval.protocols.linear import score
 from eval.results import read_shelf
+from eval.settings.protocols import Linear
 from tests.conftest import make_task, refusal
 
 MODELS = ["random:test_resnet", "random:test_resnet@1", "random:test_vit"]

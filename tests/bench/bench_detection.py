@@ -40,12 +40,12 @@ from eval.detection.inference import Sight, find
 from eval.detection.metrics import measure
 from eval.detection.network import Detector, build_detector
 from eval.detection.objects import Found
-from eval.detection.schedule import schedule_named
 from eval.detection.setup import DetectionSetup
 from eval.detection.store import EncodedImages
 from eval.detection.train import Training
 from eval.models import load, resolve
 from eval.precision import Precision
+from eval.settings.schedules import schedule_named
 from tests.bench.bench_pretrain import cores
 from tests.bench.common import arguments, in_turn, machine
 

@@ -35,10 +35,11 @@ from eval.data import load_task
 from eval.encode import encode
 from eval.models import load, resolve
 from eval.precision import Precision
-from eval.protocols import LinearSgd, trained
+from eval.protocols import trained
 from eval.protocols.linear_sgd import _Grid, fit
 from eval.protocols.trained import Point, Setup
 from eval.protocols.validation import held_out
+from eval.settings.protocols import LinearSgd
 from eval.solvers.heads import Heads, initial
 from eval.views import Views
 from tests.bench.common import arguments, in_turn, machine

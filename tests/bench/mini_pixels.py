@@ -14,7 +14,8 @@ from eval.bank import FeatureBank
 from eval.common.files import default_cache
 from eval.common.images import decode
 from eval.data import Split, load_task
-from eval.protocols import Linear, linear
+from eval.protocols import linear
+from eval.settings.protocols import Linear
 from eval.tasks import SUITES
 from tests.bench.common import machine
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from eval.protocols import Detection
 from eval.protocols.detection import score
+from eval.settings.protocols import Detection
 from tests.detection.make import make_setup
 
 IMAGES = 16

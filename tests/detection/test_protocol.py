@@ -14,11 +14,11 @@ from PIL import Image
 
 import eval.__main__
 from eval.detection.kept import load_detector
-from eval.detection.schedule import resolved
-from eval.protocols import Detection
 from eval.protocols import detection as protocol
 from eval.results import Result, read_result
 from eval.run import Request, plan
+from eval.settings.protocols import Detection
+from eval.settings.schedules import resolved
 from tests.conftest import Cli, Ran, make_task
 from tests.detection.drawn import write_coco
 from tests.detection.make import MODEL, SHAPES, SMALL, flags, make_setup, scenes, write_set

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import ChainedScheduler, LinearLR, MultiStepLR
 
-from eval.detection.schedule import NAMED, Schedule, default_schedule, resolved, schedule_named
 from eval.detection.stream import Pick, batches
 from eval.finetune.images import share_of
-from eval.protocols import Detection
-from eval.settings import chosen
+from eval.protocols.chosen import chosen
+from eval.settings.protocols import Detection
+from eval.settings.schedules import NAMED, Schedule, default_schedule, resolved, schedule_named
 from tests.conftest import refusal
 
 # ---- schedules

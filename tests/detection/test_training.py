@@ -31,15 +31,15 @@ from eval.detection import train as detection_train
 from eval.detection.batch import Batch, Target
 from eval.detection.network import Detector, build_detector
 from eval.detection.pixels import draw_view
-from eval.detection.schedule import Schedule, resolved
 from eval.detection.setup import DetectionSetup
 from eval.detection.train import LOSSES, TrainBatches, Training, told
 from eval.finetune.images import draw_seed
 from eval.precision import Precision
-from eval.protocols import Detection
 from eval.protocols import detection as protocol
 from eval.protocols.detection import _key, score
 from eval.protocols.outcome import Outcome
+from eval.settings.protocols import Detection
+from eval.settings.schedules import Schedule, resolved
 from tests.children import FORKS, PATIENCE, finish, join_two, start
 from tests.conftest import refusal
 from tests.detection.drawn import Picture

@@ -14,10 +14,11 @@ from hypothesis.extra import numpy as hnp
 
 from eval.common.images import decode
 from eval.data import TaskData, load_task
-from eval.protocols import PROTOCOLS, Knn, Linear
+from eval.protocols import PROTOCOLS
 from eval.protocols.outcome import Outcome
 from eval.results import Result, read_result
 from eval.run import Request, execute, plan
+from eval.settings.protocols import Knn, Linear
 from space.disagreement import Case, choose, disagreements, predictions
 from tests.conftest import make_task, refusal
 

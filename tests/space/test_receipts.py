@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eval.parser import build_parser
-from eval.protocols import PROTOCOLS, Fewshot
+from eval.protocols import PROTOCOLS
 from eval.results import Result, write_result
+from eval.settings.protocols import Fewshot
 from eval.tasks import TASKS
 from space.receipts import command, receipt
 from tests.conftest import refusal

@@ -103,9 +103,9 @@ def _score(
     plan: Plan, cell: Training, data: Path, out: Path, cache: Path, device: str | None, say: Say
 ) -> None:
     """Score the checkpoint; a task that cannot be scored is named and does not stop the rest."""
-    from eval.protocols import Fewshot, Linear
     from eval.run import Request, execute
     from eval.run import plan as plan_cells
+    from eval.settings.protocols import Fewshot, Linear
 
     request = Request(
         models=[f"local-dir:{cell.folder(out)}"],

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 
 from eval.common.errors import UserError
-from eval.protocols import Detection
+from eval.settings.protocols import Detection
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,11 @@ from __future__ import annotations
 import dataclasses
 import tomllib
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from eval import limited
 from eval.common.errors import UserError, did_you_mean
-from eval.detection.schedule import schedule_named
-from eval.protocols import Settings, protocol_named
+from eval.settings.schedules import schedule_named
 
 # least and most of each number; of a tuple, of its members
 _BOUNDS: dict[str, tuple[float, float]] = {
@@ -53,24 +51,6 @@ _BOUNDS: dict[str, tuple[float, float]] = {
 _CHOICES = {"neck": ("fpn", "c4"), "norm": ("batch", "frozen"), "kernel": ("linear", "rbf")}
 _MAY_BE_EMPTY = ("fractions", "per_class", "sides", "layers", "prior_layers", "corruptions")
 _FREE = ("layers", "prior_layers", "corruptions")  # words that whoever uses them checks
-SMALL_GRID = {"lrs": (0.01, 0.001), "batch_sizes": (32,), "weight_decays": (1e-4,)}
-
-
-def chosen(names: Sequence[str], overrides: Sequence[str]) -> dict[str, Settings]:
-    """Each protocol's settings. An override is ``protocol.name=value``, the value as in TOML.
-
-    Raises UserError for an unknown protocol or name, a value of another type or out of bounds, and
-    an override of a protocol that does not run.
-    """
-    found: dict[str, Settings] = {name: protocol_named(name).settings() for name in names}
-    for text in overrides:
-        protocol, name, value = _parsed(text)
-        if protocol_named(protocol).name not in found:
-            raise UserError(
-                f"--set {text!r}: protocol {protocol!r} is not among {', '.join(found)}"
-            )
-        found[protocol] = with_setting(found[protocol], name, value, f"--set {text!r}")
-    return found
 
 
 def with_assignments(settings: Any, overrides: Sequence[str]) -> Any:
@@ -88,14 +68,6 @@ def _value(text: str) -> Any:
         return tomllib.loads(f"x = {text}")["x"]
     except tomllib.TOMLDecodeError:
         return text.strip()  # a bare word is a string
-
-
-def _parsed(text: str) -> tuple[str, str, Any]:
-    key, equals, value = text.partition("=")
-    protocol, dot, name = key.strip().partition(".")
-    if not (equals and dot and name):
-        raise UserError(f"--set {text!r} is no setting; write --set finetune.epochs=10")
-    return protocol, name, _value(value)
 
 
 def with_setting(settings: Any, name: str, value: Any, what: str) -> Any:
@@ -130,7 +102,7 @@ def with_setting(settings: Any, name: str, value: Any, what: str) -> Any:
         raise UserError(f"{what}: scale takes two values, the smaller first")
     changed: Any = dataclasses.replace(settings, **{name: tuple(values) if many else values[0]})
     if hasattr(changed, "fractions"):
-        limited.check(changed.fractions, changed.per_class, changed.subsets)
+        check_parts(changed.fractions, changed.per_class, changed.subsets)
     return changed
 
 
@@ -142,3 +114,15 @@ def _check_word(name: str, value: str, what: str) -> None:
             raise UserError(f"{what}: {why}") from None
     elif name not in _FREE and value not in _CHOICES[name]:
         raise UserError(f"{what}: {name} must be one of {', '.join(_CHOICES[name])}, not {value!r}")
+
+
+def check_parts(fractions: Iterable[float], per_class: Iterable[int], subsets: int) -> None:
+    """Raises UserError for numbers that make no part."""
+    for share in fractions:
+        if not 0 < share <= 1:
+            raise UserError(f"--train-fraction must lie above 0 and up to 1, got {share:g}")
+    for n in per_class:
+        if n < 1:
+            raise UserError(f"--train-per-class must be at least 1, got {n}")
+    if subsets < 1:
+        raise UserError(f"subsets must be at least 1, got {subsets}")

@@ -1,0 +1,1 @@
+"""Settings of protocols: what there is, its bounds, NAME=VALUE, schedules."""
