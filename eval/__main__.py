@@ -103,7 +103,7 @@ def _protocols(args: argparse.Namespace) -> dict[str, Settings]:
 def _tasks(args: argparse.Namespace, data: Data | None) -> list[str]:
     """The tasks that are asked for. Those of a suite that are not here are named and left out."""
     from eval.places import missing
-    from eval.tasks import TASKS, suite_tasks
+    from eval.tasks.registry import TASKS, suite_tasks
 
     def split(task: str) -> str:
         chosen = args.split and task in TASKS and not TASKS[task].embedded

@@ -31,7 +31,9 @@ from eval.sources import (
     remembered_scan,
 )
 from eval.splits import by_groups, per_class
-from eval.tasks import TASKS, Task, TaskName, parse_task
+from eval.tasks.declaration import Task
+from eval.tasks.names import TaskName, parse_task
+from eval.tasks.registry import TASKS
 
 
 @dataclass(frozen=True)

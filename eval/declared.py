@@ -21,7 +21,8 @@ from eval.hubcopy import load_copy
 from eval.manifest import MANIFEST, Manifest, read_manifest
 from eval.places import Data, HubData, how_to_get
 from eval.sources import ParquetSource
-from eval.tasks import SUBSET, Task, TaskName
+from eval.tasks.declaration import SUBSET, Task
+from eval.tasks.names import TaskName
 
 
 def load_declared(task: Task, split: str, cache: Path, data: Data | None) -> TaskData:

@@ -13,7 +13,7 @@ from eval import hub
 from eval.common.errors import UserError
 from eval.data import TaskData, assemble, canonical, resplit
 from eval.sources import HubSource, ParquetSource, remembered_scan
-from eval.tasks import HubCopy, SplitRule, Task
+from eval.tasks.declaration import HubCopy, SplitRule, Task
 
 
 def load_copy(task: Task, split: str, cache: Path, revision: str) -> TaskData:

@@ -9,7 +9,7 @@ from eval.common.text import text_table
 from eval.models import zoo_names
 from eval.places import Data, presence
 from eval.protocols import PROTOCOLS
-from eval.tasks import SUITE_NOTES, SUITES, TASKS
+from eval.tasks.registry import SUITE_NOTES, SUITES, TASKS
 
 
 def settings() -> list[dict[str, Any]]:

@@ -25,7 +25,7 @@ from eval.sources import (
     remembered_scan,
 )
 from eval.splits import by_groups
-from eval.tasks import TaskName
+from eval.tasks.names import TaskName
 
 
 def load_own(parsed: TaskName, text: str, cache: Path, seed: int) -> TaskData:

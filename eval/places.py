@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from eval.common.errors import UserError
-from eval.tasks import TASKS, Task, parse_task
+from eval.tasks.declaration import Task
+from eval.tasks.names import parse_task
+from eval.tasks.registry import TASKS
 
 
 @dataclass(frozen=True)

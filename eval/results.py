@@ -31,7 +31,8 @@ from eval.common.text import slug
 from eval.metrics.intervals import ECE_BINS
 from eval.metrics.scores import Samples, Score, _Part
 from eval.protocols import PROTOCOLS
-from eval.tasks import SUBSET, TASKS
+from eval.tasks.declaration import SUBSET
+from eval.tasks.registry import TASKS
 
 SCHEMA_VERSION = 1
 ANALYSES = "analyses"  # folder of a results directory: findings about models, no scores

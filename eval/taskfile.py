@@ -11,7 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from eval.common.errors import UserError, did_you_mean, one_line
 from eval.data import TaskData, load_task
-from eval.tasks import SUITES, TASKS, SplitRule, Task, parse_task, split_query
+from eval.tasks.declaration import SplitRule, Task
+from eval.tasks.names import parse_task, split_query
+from eval.tasks.registry import SUITES, TASKS
 
 
 class TaskFile(BaseModel):

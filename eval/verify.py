@@ -13,7 +13,8 @@ from eval.places import Data, HubData
 from eval.protocols import protocol_named
 from eval.results import SAME_CONFIDENCE, NotAResult, Result, confidence_gap, read_result
 from eval.run import Cell, Request, score_cell, versions
-from eval.tasks import SUBSET, TASKS
+from eval.tasks.declaration import SUBSET
+from eval.tasks.registry import TASKS
 
 LATER = ("nll",)  # scores that earlier results of this schema do not have
 

@@ -19,7 +19,7 @@ from eval.detection.draw import draw
 from eval.detection.objects import Objects
 from eval.places import Data
 from eval.results import Result, task_label
-from eval.tasks import TASKS
+from eval.tasks.registry import TASKS
 from space.detection import examples
 
 KEPT = 3  # data sets whose example images are kept, decoded

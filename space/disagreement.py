@@ -16,7 +16,7 @@ from eval.data import TaskData, load_task
 from eval.models import load, resolve
 from eval.places import Data
 from eval.protocols import PROTOCOLS, protocol_named
-from eval.tasks import TASKS
+from eval.tasks.registry import TASKS
 
 MOST_PIXELS = 1024  # a side of the input: a name must not fill the memory
 

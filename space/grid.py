@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from eval.board import score_size, score_title, split_views
 from eval.protocols import PROTOCOLS
-from eval.tasks import TASKS
+from eval.tasks.registry import TASKS
 from space.scores import RESAMPLED
 from space.ties import Paired, Resampled, paired
 

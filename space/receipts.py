@@ -11,7 +11,7 @@ from typing import Any
 from eval.common.errors import UserError
 from eval.protocols import PROTOCOLS
 from eval.results import NotAResult, Result, read_result, task_label
-from eval.tasks import TASKS
+from eval.tasks.registry import TASKS
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from eval.board import main_scores, model_label, setting_label
 from eval.results import Result, task_label
 from eval.resulttable import objective_of
-from eval.tasks import TASKS
+from eval.tasks.registry import TASKS
 
 RESAMPLED = np.dtype("<f4")
 COLUMNS = {

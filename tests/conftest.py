@@ -30,7 +30,7 @@ from eval.common.errors import UserError
 from eval.common.files import sha256_file
 from eval.data import load_task
 from eval.manifest import FileFacts, Manifest, PartFacts, SplitFacts, write_manifest
-from eval.tasks import TASKS
+from eval.tasks.registry import TASKS
 from tests.hub import LoopbackHub
 
 CHROMIUM = "/usr/bin/chromium"

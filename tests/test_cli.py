@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from eval.parser import COMMANDS
 from eval.protocols import PROTOCOLS
 from eval.results import Result, read_result
-from eval.tasks import SUITES, TASKS
+from eval.tasks.registry import SUITES, TASKS
 from tests.conftest import Cli, Ran, blobs, freeze, make_task, write_parquet
 from tests.hub import LoopbackHub
 

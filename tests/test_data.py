@@ -25,7 +25,8 @@ from hypothesis import strategies as st
 from eval.data import Split, TaskData, load_task, stratified_part
 from eval.manifest import MANIFEST
 from eval.sources import HASH_BYTES, FolderSource, ParquetSource
-from eval.tasks import SUBSET, TASKS, Subset
+from eval.tasks.declaration import SUBSET, Subset
+from eval.tasks.registry import TASKS
 from tests.conftest import blobs, make_task, refusal, write_parquet
 from tests.hub import LoopbackHub
 

@@ -23,7 +23,8 @@ from eval.places import HubData, missing
 from eval.prepare.prepare import prepare
 from eval.sources import HubSource
 from eval.splits import per_class
-from eval.tasks import TASKS, HubCopy, SplitRule, Task
+from eval.tasks.declaration import HubCopy, SplitRule, Task
+from eval.tasks.registry import TASKS
 from tests.conftest import blobs, refusal
 from tests.hub import LoopbackHub
 from tests.prepare.official import DIAGNOSES, Made, make_isic2018

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eval.splits import by_groups, members, per_class
-from eval.taskpage import PAGE, page
+from eval.tasks.catalog_page import PAGE, page
 
 LABELS = st.lists(st.integers(0, 6), min_size=1, max_size=80)
 
@@ -102,5 +102,5 @@ def test_members_are_a_plain_hash() -> None:
 
 
 def test_the_page_is_that_of_the_declarations() -> None:
-    """Else: python -m eval.taskpage"""
+    """Else: python -m eval.tasks.catalog_page"""
     assert PAGE.read_text(encoding="utf-8") == page()

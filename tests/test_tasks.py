@@ -15,17 +15,9 @@ from eval.data import load_task
 from eval.mini.factors import FACTOR_TASKS
 from eval.pool import Pool
 from eval.splits import members, per_class
-from eval.tasks import (
-    CATALOG,
-    SUBSET,
-    SUITE_NOTES,
-    SUITES,
-    TASKS,
-    Task,
-    TaskName,
-    parse_task,
-    suite_tasks,
-)
+from eval.tasks.declaration import CATALOG, SUBSET, Task
+from eval.tasks.names import TaskName, parse_task
+from eval.tasks.registry import SUITE_NOTES, SUITES, TASKS, suite_tasks
 
 PARSED = [
     ("eurosat", TaskName("declared", "eurosat")),

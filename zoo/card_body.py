@@ -14,7 +14,7 @@ from eval.common.text import escaped, text_table
 from eval.compare import compare
 from eval.metrics.scores import Score
 from eval.results import Result
-from eval.tasks import TASKS
+from eval.tasks.registry import TASKS
 from zoo.card_metadata import ARXIV, setting, training_data
 from zoo.checkpoint import CURVE, Checkpoint
 from zoo.names import PAIRS, TERMS

@@ -8,7 +8,8 @@ from eval.board import main_scores, setting_label
 from eval.common.text import slug
 from eval.models import ZOO_ORG
 from eval.results import Result
-from eval.tasks import TASKS, Task
+from eval.tasks.declaration import Task
+from eval.tasks.registry import TASKS
 from zoo.checkpoint import Checkpoint
 
 ARXIV = "2103.13517"

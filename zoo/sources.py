@@ -30,7 +30,7 @@ from eval.sources import (
     open_parquet,
     parquet_batches,
 )
-from eval.tasks import parse_task
+from eval.tasks.names import parse_task
 
 VALIDATION_NAMES = ("validation", "val", "valid")
 

@@ -17,7 +17,7 @@ from eval.detection.parquet import ParquetBoxes
 from eval.detection.voc_format import read_voc
 from eval.detection.yolo_format import read_yolo
 from eval.sources import ParquetSource
-from eval.tasks import TaskName
+from eval.tasks.names import TaskName
 
 
 def load_own_boxes(parsed: TaskName, text: str, cache: Path) -> DetectionData:

@@ -11,7 +11,7 @@ import yaml
 
 from eval.common.text import escaped, text_table
 from eval.manifest import Manifest
-from eval.tasks import SplitRule, Task
+from eval.tasks.declaration import SplitRule, Task
 
 FOLDED_FROM = 20  # classes, or names of images, above which a list is folded
 MOST_SHOWN = 50

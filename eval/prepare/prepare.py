@@ -29,7 +29,8 @@ from eval.prepare.listing import Box, Item, Listing
 from eval.prepare.write import Row, Schema, Written, forget, write_shards
 from eval.sources import HASH_BYTES
 from eval.splits import by_groups, members, per_class
-from eval.tasks import TASKS, SplitRule, Task
+from eval.tasks.declaration import SplitRule, Task
+from eval.tasks.registry import TASKS
 
 Flag = Literal["", "difficult", "iscrowd"]
 _FLAGS: dict[str, Flag] = {"voc0712": "difficult", "coco2017": "iscrowd"}

@@ -13,7 +13,8 @@ from eval.common.files import sha256_file
 from eval.manifest import MANIFEST, Manifest, read_manifest
 from eval.mirror import Mirrored, Terms, begin, mirror
 from eval.prepare.card import dataset_card
-from eval.tasks import TASKS, Task
+from eval.tasks.declaration import Task
+from eval.tasks.registry import TASKS
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

@@ -10,7 +10,7 @@ from eval.board import model_label
 from eval.report.gather import Gathered
 from eval.report.parts import Block, Section, Sheet, sheet
 from eval.results import Environment, ModelInfo, Result, TaskInfo, task_label
-from eval.tasks import TASKS
+from eval.tasks.registry import TASKS
 
 LEAD = (
     "Every number on this page comes from a file that names the weights, the images and the "

@@ -14,7 +14,7 @@ from eval.common.errors import UserError
 from eval.common.text import escaped
 from eval.models import zoo_names
 from eval.places import missing
-from eval.tasks import TASKS, suite_tasks
+from eval.tasks.registry import TASKS, suite_tasks
 from space import plots
 from space.backbones import Shelf
 from space.desk import Desk

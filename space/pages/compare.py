@@ -9,7 +9,7 @@ import gradio as gr
 from eval.common.errors import UserError
 from eval.common.text import escaped
 from eval.protocols import PROTOCOLS
-from eval.tasks import TASKS
+from eval.tasks.registry import TASKS
 from space import plots
 from space.comparison import Comparison, Match, compare, models
 from space.desk import Desk

@@ -19,7 +19,7 @@ from eval.encode import encode
 from eval.models import ZOO_FOLDER, load, resolve
 from eval.precision import Precision
 from eval.results import read_shelf
-from eval.tasks import TASKS
+from eval.tasks.registry import TASKS
 from tests.conftest import make_task
 
 MODELS = ["random:test_resnet", "random:test_resnet@1", "random:test_vit"]

@@ -21,7 +21,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from eval.prepare.prepare import prepare
-from eval.tasks import TASKS
+from eval.tasks.registry import TASKS
 
 
 def main() -> None:

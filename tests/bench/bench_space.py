@@ -19,7 +19,7 @@ import numpy as np
 import psutil
 
 from eval.results import read_result, shelf_path
-from eval.tasks import SUITES
+from eval.tasks.registry import SUITES
 from space import display
 from space.board import headline
 from space.desk import Desk

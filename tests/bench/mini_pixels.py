@@ -16,7 +16,7 @@ from eval.common.images import decode
 from eval.data import Split, load_task
 from eval.protocols import linear
 from eval.settings.protocols import Linear
-from eval.tasks import SUITES
+from eval.tasks.registry import SUITES
 from tests.bench.common import machine
 
 

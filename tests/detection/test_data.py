@@ -26,7 +26,8 @@ from eval.manifest import read_manifest, write_manifest
 from eval.places import HubData, missing, presence
 from eval.prepare.prepare import prepare
 from eval.sources import image_hash
-from eval.tasks import SUBSET, SUITES, TASKS
+from eval.tasks.declaration import SUBSET
+from eval.tasks.registry import SUITES, TASKS
 from tests.conftest import png, refusal
 from tests.detection.drawn import NAMES, picture, some, write_boxes, write_objects
 from tests.prepare.official import VOC, make_coco2017, make_voc0712

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from eval.prepare.layouts import LAYOUTS
-from eval.tasks import TASKS, Task
+from eval.tasks.declaration import Task
+from eval.tasks.registry import TASKS
 from tests.prepare import official
 from tests.prepare.official import Made
 

@@ -20,7 +20,7 @@ from eval.prepare.layouts import LAYOUTS
 from eval.prepare.layouts.folders import EUROSAT
 from eval.prepare.layouts.marks import MARKS, looks_like
 from eval.prepare.listing import Entry, Item, Listing
-from eval.tasks import TASKS as DECLARED
+from eval.tasks.registry import TASKS as DECLARED
 from tests.prepare import official
 from tests.prepare.official import MAKERS, Made, draw, unpack, voc_object, voc_xml
 

@@ -19,7 +19,7 @@ from eval.manifest import MANIFEST, Manifest, read_manifest
 from eval.prepare.layouts import LAYOUTS
 from eval.prepare.prepare import prepare, report
 from eval.splits import members
-from eval.tasks import TASKS, TRANSFER12
+from eval.tasks.registry import TASKS, TRANSFER12
 from tests.conftest import Cli, refusal
 from tests.prepare.official import Made
 from tests.prepare.small import declare, make, plain_split

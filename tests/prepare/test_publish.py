@@ -23,7 +23,8 @@ from eval.places import HubData, data_from
 from eval.prepare.card import dataset_card, licence_id
 from eval.prepare.prepare import prepare
 from eval.prepare.publish import TRAILER, publish
-from eval.tasks import TASKS, Task
+from eval.tasks.declaration import Task
+from eval.tasks.registry import TASKS
 from tests.conftest import Cli, let_write, make_task, refusal
 from tests.hub import LoopbackHub
 from tests.prepare.official import Made, make_isic2018, make_voc0712

@@ -17,7 +17,7 @@ from eval.parser import build_parser
 from eval.protocols import PROTOCOLS
 from eval.results import Result, write_result
 from eval.settings.protocols import Fewshot
-from eval.tasks import TASKS
+from eval.tasks.registry import TASKS
 from space.receipts import command, receipt
 from tests.conftest import refusal
 from tests.space.test_grid import CARDS, part, shipped

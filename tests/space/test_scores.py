@@ -12,7 +12,7 @@ import pytest
 from eval.board import main_scores
 from eval.metrics.scores import Samples
 from eval.results import Result
-from eval.tasks import TASKS
+from eval.tasks.registry import TASKS
 from space.scores import COLUMNS, Facts, facts, frame, rows
 from tests.space.test_grid import part, shipped
 from tests.test_results import make_result

@@ -1,6 +1,6 @@
 """The page about the declared data sets, made of their declarations.
 
-``python -m eval.taskpage`` writes it to ``eval/catalog/README.md``.
+``python -m eval.tasks.catalog_page`` writes it to ``eval/catalog/README.md``.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 from eval.common.files import atomic_file
 from eval.common.text import text_table
-from eval.tasks import CATALOG, SUITES, TASKS, TRANSFER12, SplitRule, Task
+from eval.tasks.declaration import CATALOG, SplitRule, Task
+from eval.tasks.registry import SUITES, TASKS, TRANSFER12
 
 PAGE = CATALOG / "README.md"
 RULES = {
@@ -21,7 +22,8 @@ SHARE = {"yes": "yes", "private": "to a private repository", "no": "no"}
 
 _INTRO = """# The data sets
 
-Made of the declarations beside this page by `python -m eval.taskpage`; a test keeps them equal.
+Made of the declarations beside this page by `python -m eval.tasks.catalog_page`; a test keeps them
+equal.
 
 `transfer-eval run MODEL --suite transfer12 --data DIR` scores the twelve downstream sets of the
 study that are under DIR, names those that are not with what to do, and leaves them out. How they

@@ -1,0 +1,117 @@
+"""A task string -> what it names: kind, place, columns, split."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import parse_qsl
+
+from eval.common.errors import UserError, did_you_mean
+from eval.tasks.registry import SUITES, TASKS
+
+
+@dataclass(frozen=True)
+class TaskName:
+    """A parsed task string: a declared task, or a user's own data in one of several forms."""
+
+    kind: Literal["declared", "parquet", "imagefolder", "csv", "hub", "coco", "voc", "yolo", "file"]
+    value: str  # declared name, directory, CSV file, Hub repository, data.yaml or task file
+    image: str = "image"
+    label: str = "label"
+    revision: str | None = None
+    config: str | None = None
+    train: str = "train"
+    test: str = "test"
+    split: str = ""  # of a declared task, '' for its default; of a CSV file: the column
+    group: str = ""  # column of a CSV file: rows of one group stay on one side
+    objects: str = ""  # column of Parquet files with boxes; of the others:
+    images: str = ""  # of COCO: the folder that file names count from
+    classes: str = ""  # of VOC: names with commas between
+
+
+_PREFIXES = ("parquet", "imagefolder", "csv", "hub", "coco", "voc", "yolo")
+_KEYS = {
+    "parquet": ("image", "label", "objects"),
+    "csv": ("image", "label", "group", "split"),
+    "hub": ("image", "label", "revision", "config", "train", "test"),
+    "coco": ("train", "test", "images"),  # two JSON files and a folder
+    "voc": ("train", "test", "classes"),  # two lists of ImageSets/Main
+    "yolo": (),
+}
+
+
+def parse_task(text: str) -> TaskName:
+    """Split a task string. Raises UserError for an unknown name, prefix or option."""
+    if text.lower().endswith(".toml"):
+        return TaskName("file", text)
+    prefix, colon, rest = text.partition(":")
+    if not colon:
+        return _parse_declared(text)
+    if prefix not in _PREFIXES:
+        raise UserError(
+            f"task {text!r} has an unknown prefix {prefix!r}"
+            + did_you_mean(
+                prefix,
+                _PREFIXES,
+                "use parquet:DIR, imagefolder:DIR, csv:FILE or hub:org/name?image=..&label=.., or, "
+                "with boxes, coco:DIR, voc:DIR or yolo:DIR",
+            )
+        )
+    if not rest:
+        raise UserError(f"task {text!r} has nothing behind the prefix")
+    if prefix == "imagefolder":
+        return TaskName("imagefolder", rest)
+    value, query = split_query(rest)
+    if not value:
+        raise UserError(f"task {text!r} has nothing between the prefix and '?'")
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    known = _KEYS[prefix]
+    for key, given in options.items():
+        if key not in known:
+            raise UserError(f"task {text!r} has an unknown option {key!r}" + did_you_mean(
+                key, known, "known: " + (", ".join(known) or "none")))  # fmt: skip
+        if not given:
+            raise UserError(f"task {text!r}: option {key!r} is empty")
+    if prefix == "parquet":
+        return TaskName("parquet", value, **options)
+    if prefix == "csv":
+        return TaskName("csv", value, **options)
+    boxes = {"train": "", "test": ""} | options  # '': found by the layout
+    if prefix == "coco":
+        return TaskName("coco", value, **boxes)
+    if prefix == "voc":
+        return TaskName("voc", value, **boxes)
+    if prefix == "yolo":
+        return TaskName("yolo", value, **boxes)
+    value, at, revision = value.partition("@")
+    if at and not revision:
+        raise UserError(f"task {text!r} has '@' without a revision")
+    if at:
+        options.setdefault("revision", revision)
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", value):
+        raise UserError(f"task {text!r} names no Hub data set; use hub:org/name?image=..&label=..")
+    return TaskName("hub", value, **options)
+
+
+def split_query(text: str) -> tuple[str, str]:
+    """(path or name, options) of ``PATH?key=value``; a path may have a '?' of its own."""
+    value, mark, query = text.rpartition("?")
+    if not mark or "=" not in query:
+        value, _, query = text.partition("?")
+    return value, query
+
+
+def _parse_declared(text: str) -> TaskName:
+    name, at, split = text.partition("@")
+    if name in TASKS:
+        if at and not split:
+            raise UserError(f"task {text!r} has '@' without a split")
+        return TaskName("declared", name, split=TASKS[name].split_named(split).name if at else "")
+    hint = (
+        "see `transfer-eval list tasks`, or give your own data as imagefolder:DIR, parquet:DIR, "
+        "csv:FILE or a task file (FILE.toml); with boxes as coco:DIR, voc:DIR or yolo:DIR"
+    )
+    if text in SUITES:
+        raise UserError(f"unknown task {text!r}; {text!r} is a suite: use --suite {text}")
+    raise UserError(f"unknown task {text!r}" + did_you_mean(name, TASKS, hint))
