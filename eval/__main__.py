@@ -18,7 +18,7 @@ from eval.parser import build_parser
 from eval.protocols import chosen
 
 if TYPE_CHECKING:
-    from eval.mirror import Mirrored
+    from eval.hub.mirror import Mirrored
     from eval.places import Data
     from eval.remote import Pushed
     from eval.settings.protocols import Settings

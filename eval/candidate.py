@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eval import hub
 from eval.common.errors import UserError, one_line
+from eval.hub import client
+from eval.hub.commits import check_repo_id, refusal
 from eval.models import resolve
-from eval.upload import check_repo_id, refusal
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo
@@ -100,7 +100,7 @@ def _parse(text: str) -> tuple[str, str | None]:
 def _check(repo: str, revision: str | None, cache: Path, max_bytes: int) -> Candidate:
     what = f"model {repo!r}"
     # Without the names of files, so that the Hub is asked and not this machine's cache.
-    pinned = hub.pin(repo, revision, "model", what)
+    pinned = client.pin(repo, revision, "model", what)
     repo, what = pinned.repo, f"model {pinned.repo!r}"
     info = _ask(repo, pinned.sha, what)
     # A private model may be open to our token: its results would tell of it.
@@ -120,7 +120,7 @@ def _check(repo: str, revision: str | None, cache: Path, max_bytes: int) -> Cand
             f"{what} is too large: model.safetensors has {size / 1e9:,.2f} GB, "
             f"the limit is {max_bytes / 1e9:,.2f} GB"
         )
-    folder = hub.fetch(repo, pinned.sha, ("config.json",), what)
+    folder = client.fetch(repo, pinned.sha, ("config.json",), what)
     config = json.loads((folder / "config.json").read_bytes())
     return Candidate(
         spec=spec,
@@ -139,7 +139,7 @@ def _ask(repo: str, sha: str, what: str) -> ModelInfo:
     from huggingface_hub import HfApi
 
     try:
-        return hub.patiently(
+        return client.patiently(
             lambda: HfApi().model_info(repo, revision=sha, files_metadata=True, timeout=30)
         )
     except Exception as error:

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from eval import hub
 from eval.common.errors import UserError
 from eval.common.files import sha256_file
 from eval.data import Split, TaskData, assemble, joined, parquet_pair, resplit
+from eval.hub import client
 from eval.hubcopy import load_copy
 from eval.manifest import MANIFEST, Manifest, read_manifest
 from eval.places import Data, HubData, how_to_get
@@ -272,7 +272,7 @@ def _incomplete(manifest: Manifest) -> str:
 def _mirror(task: Task, split: str, cache: Path, data: HubData) -> TaskData:
     """A repository that ``prepare --push-to`` made: its files are read as those of a folder."""
     repo, what = f"{data.owner}/{task.name}", f"task {task.name!r}"
-    pin = hub.pin(repo, data.revision or None, "dataset", what, (MANIFEST,))
-    folder = hub.snapshot(pin.repo, pin.sha, ("*.parquet", MANIFEST), what)
-    hub.remember(repo, data.revision or None, pin.sha, "dataset")
+    pin = client.pin(repo, data.revision or None, "dataset", what, (MANIFEST,))
+    folder = client.snapshot(pin.repo, pin.sha, ("*.parquet", MANIFEST), what)
+    client.remember(repo, data.revision or None, pin.sha, "dataset")
     return _prepared(task, split, folder, f"hub:{pin.repo}", pin.sha, cache)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from eval import hub
 from eval.common.errors import UserError
 from eval.data import TaskData, assemble, canonical, resplit
+from eval.hub import client
 from eval.sources import HubSource, ParquetSource, remembered_scan
 from eval.tasks.declaration import HubCopy, SplitRule, Task
 
@@ -60,7 +60,7 @@ def _read(copy: HubCopy, sha: str, parts: Sequence[str]) -> HubSource | ParquetS
         return HubSource(copy.repo, sha, config, split, copy.image, copy.label, copy.single_of)
     # Its commit names no splits: the files are taken as they are.
     patterns = [copy.files.format(part=part) for part in parts]
-    folder = hub.snapshot(copy.repo, sha, tuple(patterns), f"data set {copy.repo!r}")
+    folder = client.snapshot(copy.repo, sha, tuple(patterns), f"data set {copy.repo!r}")
     files = tuple(file for pattern in patterns for file in sorted(folder.glob(pattern)))
     if not files:
         raise UserError(f"{copy.repo!r} has no files {', '.join(patterns)} at {sha[:12]}")
@@ -71,8 +71,8 @@ def _commit(copy: HubCopy, revision: str) -> str:
     """The copy's commit. Where only seven digits are known, main must still be there."""
     what = f"data set {copy.repo!r}"
     if revision or len(copy.revision) == 40:
-        return hub.pin(copy.repo, revision or copy.revision, "dataset", what).sha
-    sha = hub.pin(copy.repo, None, "dataset", what).sha
+        return client.pin(copy.repo, revision or copy.revision, "dataset", what).sha
+    sha = client.pin(copy.repo, None, "dataset", what).sha
     if not sha.startswith(copy.revision):
         raise UserError(
             f"{copy.repo!r} has moved on to commit {sha[:12]} since it was declared at "

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from eval import hub
 from eval.common.errors import UserError, did_you_mean, one_line
 from eval.common.files import sha256_file, write_json
 from eval.common.text import slug
+from eval.hub import client
 from zoo.names import OBJECTIVES
 
 if TYPE_CHECKING:
@@ -260,14 +260,14 @@ def _resolve_repo(
     repo: str, revision: str | None, what: str, img_size: int | None
 ) -> ResolvedModel:
     """Pin a Hub repository to a commit and check that timm can load it safely."""
-    pinned = hub.pin(repo, revision, "model", what, _MODEL_FILES)
+    pinned = client.pin(repo, revision, "model", what, _MODEL_FILES)
     now = pinned.repo
     _check_model_files(
         frozenset(_MODEL_FILES) if pinned.files is None else pinned.files,
         f"Hub repository {now!r}",
-        lambda: hub.fetch(now, pinned.sha, ("config.json",), what) / "config.json",
+        lambda: client.fetch(now, pinned.sha, ("config.json",), what) / "config.json",
     )
-    hub.remember(now, revision, pinned.sha)
+    client.remember(now, revision, pinned.sha)
     return ResolvedModel(
         "hub", now, f"hf-hub:{now}@{pinned.sha}", f"hf-hub:{now}", pinned.sha, repo=now,
         img_size=img_size,
@@ -351,7 +351,7 @@ def load(model: ResolvedModel) -> Backbone:
         drop_classifier(net)
         weights_sha256 = _state_sha256(net)
     else:
-        folder = model.folder or hub.fetch(
+        folder = model.folder or client.fetch(
             str(model.repo), model.revision, _MODEL_FILES, f"model {model.id!r}"
         )
         if model.img_size and _wants_img_size(folder):

@@ -10,9 +10,9 @@ from urllib.parse import urlencode
 
 import numpy as np
 
-from eval import hub
 from eval.common.errors import UserError
 from eval.data import TaskData, assemble, canonical, halves, parquet_pair, stratified_part
+from eval.hub import client
 from eval.sources import (
     FolderSource,
     HubSource,
@@ -174,7 +174,7 @@ def _own_parts(table: dict[str, list[str]], text: str) -> tuple[dict[str, list[s
 
 
 def _load_hub(parsed: TaskName, cache: Path, text: str) -> TaskData:
-    sha = hub.pin(parsed.value, parsed.revision, "dataset", f"task {text!r}").sha
+    sha = client.pin(parsed.value, parsed.revision, "dataset", f"task {text!r}").sha
     train, test = (
         HubSource(parsed.value, sha, parsed.config, part, parsed.image, parsed.label)
         for part in (parsed.train, parsed.test)

@@ -44,10 +44,10 @@ def how_to_get(task: Task) -> str:
         return f"put train-*.parquet and test-*.parquet into DIR/{task.name} and give --data DIR"
     if task.kind == "detection":
         return _how_to_get_boxes(task)
-    hub = ", or leave --data out for the copy on the Hub" if task.hub else ""
+    client = ", or leave --data out for the copy on the Hub" if task.hub else ""
     return (
         f"get {task.download}, then `transfer-eval prepare {task.name} --source FOLDER --out DIR` "
-        f"and --data DIR{hub}"
+        f"and --data DIR{client}"
     )
 
 
@@ -74,10 +74,10 @@ def missing(text: str, data: Data | None) -> str:
             return ""
         return f"{task.name}: not under {data}; {how_to_get(task)}"
     if isinstance(data, HubData) and data.owner:
-        from eval import hub
+        from eval.hub import client
 
         try:
-            hub.pin(f"{data.owner}/{task.name}", None, "dataset", f"task {task.name!r}")
+            client.pin(f"{data.owner}/{task.name}", None, "dataset", f"task {task.name!r}")
         except UserError as error:
             return f"{task.name}: {error}"
         return ""

@@ -16,13 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eval.common.errors import UserError
-from eval.hub import patiently
-from eval.offers import Offer, as_bytes, offers, places
-from eval.remoteread import WHAT, at, contents, fetch, held_at
-from eval.remotereview import check_pull_request, pull_request
-from eval.results import Result, portable, read_shelf
-from eval.resulttable import flaw, table, table_bytes
-from eval.upload import (
+from eval.hub.client import patiently
+from eval.hub.commits import (
     Moved,
     Remote,
     account,
@@ -35,6 +30,11 @@ from eval.upload import (
     look,
     refusal,
 )
+from eval.offers import Offer, as_bytes, offers, places
+from eval.remoteread import WHAT, at, contents, fetch, held_at
+from eval.remotereview import check_pull_request, pull_request
+from eval.results import Result, portable, read_shelf
+from eval.resulttable import flaw, table, table_bytes
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

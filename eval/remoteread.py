@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eval.common.errors import UserError
-from eval.hub import gated, patiently, pin
+from eval.hub.client import gated, patiently, pin
+from eval.hub.commits import Remote, check_repo_id, look, refusal
 from eval.results import NotAResult, Result, read_result
 from eval.resulttable import flaw
-from eval.upload import Remote, check_repo_id, look, refusal
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -98,7 +98,7 @@ def _download(repo: str, sha: str, patterns: list[str], what: str) -> Path:
 
 
 def _denial(error: BaseException, repo: str, sha: str, what: str) -> UserError:
-    """Why a repository cannot be read at a commit, in the words of `eval.hub.pin`."""
+    """Why a repository cannot be read at a commit, in the words of `eval.hub.client.pin`."""
     from huggingface_hub import errors as hub_errors
 
     causes = (error, error.__cause__)

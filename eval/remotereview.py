@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from eval.common.errors import UserError
-from eval.hub import patiently
+from eval.hub.client import patiently
+from eval.hub.commits import Remote, refusal
 from eval.offers import covers, difference, places
 from eval.remoteread import RESULT, WHAT, at, held_at
 from eval.results import Result
-from eval.upload import Remote, refusal
 
 if TYPE_CHECKING:
     from huggingface_hub import DiscussionWithDetails, HfApi

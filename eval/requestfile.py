@@ -22,8 +22,8 @@ from eval.candidate import clean
 from eval.common.errors import UserError, without_token
 from eval.common.files import dump_json
 from eval.common.text import slug
+from eval.hub.commits import check_repo_id
 from eval.requests import Ask, State, Ticket
-from eval.upload import check_repo_id
 
 _MOST_BYTES = 64_000
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,96}--[0-9a-f]{40}")

@@ -14,7 +14,8 @@ from functools import cached_property
 from eval import requests
 from eval.candidate import Candidate
 from eval.common.errors import UserError
-from eval.hub import patiently
+from eval.hub.client import patiently
+from eval.hub.commits import Account, Moved, Remote, account, check_rights, commit, look, refusal
 from eval.remoteread import contents
 from eval.requestfile import Broken, Record, is_name, parse
 from eval.requestrules import (
@@ -30,16 +31,6 @@ from eval.requestrules import (
     outcome,
 )
 from eval.requests import STATES, State, Ticket
-from eval.upload import (
-    Account,
-    Moved,
-    Remote,
-    account,
-    check_rights,
-    commit,
-    look,
-    refusal,
-)
 
 _TRIES = 10  # main may move under a change as often
 BEAT = 180.0  # seconds between two beats that become commits

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 from eval.common.errors import UserError
-from eval.upload import check_repo_id
+from eval.hub.commits import check_repo_id
 
 if TYPE_CHECKING:
     from eval.candidate import Candidate

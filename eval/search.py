@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from eval.common.errors import UserError
-from eval.hub import patiently
+from eval.hub.client import patiently
+from eval.hub.commits import refusal
 from eval.models import resolve
-from eval.upload import refusal
 
 MOST = 200  # models a search may name; more is hardly meant
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from eval.common.errors import UserError, one_line
 from eval.common.files import atomic_file
-from eval.hubdata import load_at
+from eval.hub.dataset import load_at
 
 HASH_BYTES = 16  # of sha256: 128 bits tell images apart
 MOST_CLASSES = 1_000_000  # a larger label is an id or a time, not a class

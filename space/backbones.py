@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from eval.common.errors import UserError
 from eval.common.files import default_cache
 from eval.encode import default_batch_size, normalised
-from eval.hub import fetch, patiently
+from eval.hub.client import fetch, patiently
 from eval.models import Backbone, ModelName, load, resolve
 from eval.precision import Precision, forward, prepared
 from space.admission import (

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import yaml
 
-from eval import upload
 from eval.common.errors import UserError
 from eval.common.files import dump_json
-from eval.mirror import Mirrored, Say, Terms, begin, mirror, size_of
+from eval.hub import commits
+from eval.hub.mirror import Mirrored, Say, Terms, begin, mirror, size_of
 from eval.models import ZOO_FOLDER, ZOO_ORG, zoo_names
 from eval.results import dump_result, portable
 from space import wheel
@@ -51,7 +51,7 @@ def push(
     replace: str | None = None,
     say: Say = lambda text: None,
 ) -> Pushed:
-    """Make or update the Space, as ``eval.mirror.mirror`` does it.
+    """Make or update the Space, as ``eval.hub.mirror.mirror`` does it.
 
     ``results`` is '' for those that ship, or ``hub:ORG/NAME``. Raises UserError without a checkout
     and for whatever the Hub refuses; the Space is then as it was.
@@ -64,7 +64,7 @@ def push(
         raise UserError(f"{ZOO_FOLDER} holds no checkpoints, so the Space would have none")
     api = HfApi()
     remote = begin(api, repo, "space", private=private, dry_run=dry_run, replace=replace)
-    hidden = private or (remote is not None and upload.is_private(api, repo, "space"))
+    hidden = private or (remote is not None and commits.is_private(api, repo, "space"))
     say("building the project")
     with tempfile.TemporaryDirectory(prefix="transferzoo-push-") as build:
         files = stage(repo, api.endpoint, results=results, private=hidden, build=Path(build))
@@ -121,7 +121,7 @@ def _check_results(results: str) -> None:
             f"a Space cannot read results {results!r}; use hub:ORG/NAME, or leave it out for those "
             "that ship"
         )
-    upload.check_repo_id(match[1], "results repository")
+    commits.check_repo_id(match[1], "results repository")
 
 
 def _readme(results: str) -> bytes:

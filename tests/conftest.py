@@ -72,7 +72,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
 
     A test's planned faults end with it, and nobody waits long for a busy Hub.
     """
-    monkeypatch.setattr("eval.hub.WAITS", (0.01, 0.02, 0.04))
+    monkeypatch.setattr("eval.hub.client.WAITS", (0.01, 0.02, 0.04))
     _HUB.requests.clear()
     yield _HUB
     _HUB.clear_faults()
@@ -84,7 +84,7 @@ def sleeps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     waited: list[float] = []
     clock = SimpleNamespace(**{k: getattr(time, k) for k in dir(time) if not k.startswith("_")})
     clock.sleep = waited.append
-    monkeypatch.setattr("eval.hub.time", clock)
+    monkeypatch.setattr("eval.hub.client.time", clock)
     monkeypatch.setattr("huggingface_hub.utils._http.time", clock)
     return waited
 

@@ -22,11 +22,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eval.board import setting_label
+from eval.hub.commits import Moved
 from eval.offers import combine, covers, difference, offers
 from eval.remote import TABLE, Pushed, fetch, merge, push, table
 from eval.results import Result, portable, read_result, read_shelf, shelf_path, write_result
 from eval.resulttable import flaw, objective_of, table_bytes
-from eval.upload import Moved
 from tests import conftest
 from tests.conftest import let_write
 from tests.hub import LoopbackHub
@@ -51,7 +51,7 @@ def quiet_hub(
     has an empty cache."""
     people = {ADA: "ada", BOB: "bob", EVE: "eve"}
     let_write(hub, monkeypatch, people, tokens={*hub.tokens, *people}, read_only={EVE})
-    monkeypatch.setattr("eval.hub.WAITS", (0.01, 0.01, 0.01))
+    monkeypatch.setattr("eval.hub.client.WAITS", (0.01, 0.01, 0.01))
     sleep = time.sleep  # the client has waits of its own
     monkeypatch.setattr(time, "sleep", lambda seconds: sleep(min(seconds, 0.01)))
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf"))

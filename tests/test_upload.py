@@ -16,9 +16,9 @@ from huggingface_hub.utils import validate_repo_id
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval import upload
 from eval.common.errors import UserError, one_line, without_token
-from eval.hub import busy, fetch, patiently, pin
+from eval.hub import commits
+from eval.hub.client import busy, fetch, patiently, pin
 from tests.conftest import let_write, refusal
 from tests.hub import LoopbackHub
 
@@ -32,7 +32,7 @@ WAITS = (1.0, 2.0, 4.0, 8.0)
 @pytest.fixture(autouse=True)
 def waits(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
     """The waits that users have; ``hub`` shortens them. Where they matter, nobody waits."""
-    monkeypatch.setattr("eval.hub.WAITS", WAITS)
+    monkeypatch.setattr("eval.hub.client.WAITS", WAITS)
 
 
 @pytest.fixture
@@ -70,12 +70,12 @@ BAD = ["", "a", "/", "a/", "/b", "a/b/c", "datasets/a/b", "a//b", "a--b/c", "a/b
 
 @pytest.mark.parametrize("text", GOOD)
 def test_a_good_id_is_taken(text: str) -> None:
-    assert upload.check_repo_id(text, "repository") == text
+    assert commits.check_repo_id(text, "repository") == text
 
 
 @pytest.mark.parametrize("text", BAD)
 def test_a_bad_id_is_refused_with_the_rule(text: str) -> None:
-    said = refusal(upload.check_repo_id, text, "--repo")
+    said = refusal(commits.check_repo_id, text, "--repo")
     assert said.startswith("--repo ")
     for part in ("ORG/NAME", "96 characters", "'--'", "'..'"):
         assert part in said
@@ -87,7 +87,7 @@ def test_a_bad_id_is_refused_with_the_rule(text: str) -> None:
 ))  # fmt: skip
 def test_what_is_taken_the_client_takes_too(text: str) -> None:
     try:
-        upload.check_repo_id(text, "x")
+        commits.check_repo_id(text, "x")
     except UserError:
         return
     try:
@@ -100,29 +100,29 @@ def test_what_is_taken_the_client_takes_too(text: str) -> None:
 
 
 def test_account_and_its_rights(lab: LoopbackHub, api: HfApi) -> None:
-    who = upload.account(api)
-    assert who == upload.Account("ada", frozenset({"lab"}), "write")
-    upload.check_rights(who, "ada/x")
-    upload.check_rights(who, "lab/x")
-    said = refusal(upload.check_rights, who, "labor/x")
+    who = commits.account(api)
+    assert who == commits.Account("ada", frozenset({"lab"}), "write")
+    commits.check_rights(who, "ada/x")
+    commits.check_rights(who, "lab/x")
+    said = refusal(commits.check_rights, who, "labor/x")
     assert "'labor'" in said
     assert "ada, lab" in said
     lab.read_only.add(TOKEN)
-    assert "may only read" in refusal(upload.check_rights, upload.account(api), "ada/x")
+    assert "may only read" in refusal(commits.check_rights, commits.account(api), "ada/x")
 
 
 def test_account_without_a_token(
     lab: LoopbackHub, api: HfApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("HF_TOKEN")
-    assert "hf auth login" in refusal(upload.account, api)
+    assert "hf auth login" in refusal(commits.account, api)
 
 
 def test_account_that_is_unknown(
     lab: LoopbackHub, api: HfApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_unknownToken")
-    said = refusal(upload.account, api)
+    said = refusal(commits.account, api)
     assert "does not accept the token" in said
     assert "unknownToken" not in said
 
@@ -132,7 +132,7 @@ def test_account_with_a_token_that_fits_no_header(
     lab: LoopbackHub, api: HfApi, monkeypatch: pytest.MonkeyPatch, token: str
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", token)
-    assert "secret" not in refusal(upload.account, api)
+    assert "secret" not in refusal(commits.account, api)
 
 
 # --------------------------------------------------------------------------- digests
@@ -158,15 +158,15 @@ def test_digests_are_the_hubs(
 ) -> None:
     monkeypatch.setattr(lab, "multipart_size", 1 << 20)
     files = contents(tmp_path)
-    upload.create(api, repo, "dataset")
-    first = upload.look(api, repo, "dataset")
+    commits.create(api, repo, "dataset")
+    first = commits.look(api, repo, "dataset")
     assert first is not None
-    assert upload.changed(files, first.digests) == list(files)
-    done = upload.commit(api, repo, "dataset", files, (), first.sha, "all kinds")
-    now = upload.look(api, repo, "dataset")
+    assert commits.changed(files, first.digests) == list(files)
+    done = commits.commit(api, repo, "dataset", files, (), first.sha, "all kinds")
+    now = commits.look(api, repo, "dataset")
     assert now is not None
     assert now.sha == done.sha
-    assert upload.changed(files, now.digests) == []
+    assert commits.changed(files, now.digests) == []
     there = lab.repos["dataset", repo].head.files
     for name, content in files.items():
         data = content if isinstance(content, bytes) else content.read_bytes()
@@ -177,22 +177,22 @@ def test_digests_are_the_hubs(
     assert {there["text.md"].lfs, there["large.bin"].lfs} == {False, True}
     for name in files:  # one byte more, and only that file is new
         data = files[name] if isinstance(files[name], bytes) else files[name].read_bytes()  # type: ignore[union-attr]
-        assert upload.changed(files | {name: data + b"!"}, now.digests) == [name]  # type: ignore[operator]
+        assert commits.changed(files | {name: data + b"!"}, now.digests) == [name]  # type: ignore[operator]
 
 
 def test_look(lab: LoopbackHub, repo: str, api: HfApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert upload.look(api, repo, "dataset") is None
+    assert commits.look(api, repo, "dataset") is None
     first = lab.add_dataset(repo, {"a.txt": b"a", "b/c.bin": b"\0"})
     lab.tag(repo, "v1", kind="dataset")
     second = lab.add_dataset(repo, {"a.txt": b"new", "d.txt": b""})
     monkeypatch.setattr(lab, "page_size", 1)
-    now, old = (upload.look(api, repo, "dataset", r) for r in (None, "v1"))
+    now, old = (commits.look(api, repo, "dataset", r) for r in (None, "v1"))
     assert now is not None
     assert old is not None
     assert (now.sha, old.sha) == (second, first)
     assert set(now.digests) == {"a.txt", "b/c.bin", "d.txt"}
     assert set(old.digests) == {"a.txt", "b/c.bin"}
-    assert upload.look(api, repo, "model") is None
+    assert commits.look(api, repo, "model") is None
 
 
 def test_look_reads_the_tree_of_the_commit_it_names(
@@ -200,7 +200,7 @@ def test_look_reads_the_tree_of_the_commit_it_names(
 ) -> None:
     first = lab.add_dataset(repo, {"a.txt": b"a"})
     lab.on_next(f"{repo}/tree/", lambda: lab.add_dataset(repo, {"b.txt": b"b"}))
-    now = upload.look(api, repo, "dataset")
+    now = commits.look(api, repo, "dataset")
     assert now is not None
     assert (now.sha, set(now.digests)) == (first, {"a.txt"})
 
@@ -211,8 +211,8 @@ def test_look_reads_the_tree_of_the_commit_it_names(
 def test_a_stale_parent_is_moved(lab: LoopbackHub, repo: str, api: HfApi) -> None:
     first = lab.add_dataset(repo, {"a.txt": b"a"})
     second = lab.add_dataset(repo, {"b.txt": b"b"})
-    with pytest.raises(upload.Moved) as moved:
-        upload.commit(api, repo, "dataset", {"c.txt": b"c"}, (), first, "late")
+    with pytest.raises(commits.Moved) as moved:
+        commits.commit(api, repo, "dataset", {"c.txt": b"c"}, (), first, "late")
     assert moved.value.sha == second
     assert lab.repos["dataset", repo].head.sha == second
 
@@ -220,7 +220,7 @@ def test_a_stale_parent_is_moved(lab: LoopbackHub, repo: str, api: HfApi) -> Non
 def test_adding_and_removing_is_one_commit(lab: LoopbackHub, repo: str, api: HfApi) -> None:
     first = lab.add_dataset(repo, {"a.txt": b"a", "b.txt": b"b"})
     files: dict[str, bytes | Path] = {"c.txt": b"c", "a.txt": b"new"}
-    landed = upload.commit(api, repo, "dataset", files, ["b.txt"], first, "both", "why")
+    landed = commits.commit(api, repo, "dataset", files, ["b.txt"], first, "both", "why")
     head = lab.repos["dataset", repo].head
     assert (head.sha, head.parent) == (landed.sha, first)
     assert {name: blob.read() for name, blob in head.files.items()} == files
@@ -233,7 +233,7 @@ def test_a_commit_that_landed_unheard_is_not_made_twice(
 ) -> None:
     first = lab.add_dataset(repo, {"a.txt": b"a", "b.txt": b"b"})
     lab.land_then_fail(1, status, "/commit/")
-    done = upload.commit(api, repo, "dataset", {"c.txt": b"c"}, ["b.txt"], first, "once")
+    done = commits.commit(api, repo, "dataset", {"c.txt": b"c"}, ["b.txt"], first, "once")
     head = lab.repos["dataset", repo].head
     assert (head.sha, head.parent) == (done.sha, first)
 
@@ -245,7 +245,7 @@ def test_what_the_hub_refuses_is_said_once(
     for status, words in ((403, "forbids"), (401, "token"), (400, "answered 400")):
         lab.fail_next(1, status, "/commit/")
         args = (api, repo, "dataset", {"c.txt": b"c"}, (), first, "no")
-        said = refusal(upload.commit, *args)
+        said = refusal(commits.commit, *args)
         assert words in said
         assert repo in said
     assert sleeps == []
@@ -257,7 +257,7 @@ def test_metadata_that_the_hub_refuses_are_no_network_trouble(
 ) -> None:
     first = lab.add_dataset(repo, {"a.txt": b"a"})
     card: dict[str, bytes | Path] = {"README.md": b"---\na: [\n---\n"}
-    said = refusal(upload.commit, api, repo, "dataset", card, (), first, "no")
+    said = refusal(commits.commit, api, repo, "dataset", card, (), first, "no")
     assert "metadata" in said
     assert "cannot be reached" not in said
 
@@ -266,7 +266,7 @@ def test_no_connection_is_said_at_once(
     monkeypatch: pytest.MonkeyPatch, sleeps: list[float]
 ) -> None:
     nobody = HfApi(endpoint="http://127.0.0.1:9", token=TOKEN)
-    said = refusal(upload.look, nobody, "lab/x", "model")
+    said = refusal(commits.look, nobody, "lab/x", "model")
     assert "cannot be reached" in said
     assert sleeps == []
 
@@ -277,10 +277,10 @@ def test_no_connection_is_said_at_once(
 def test_a_pull_request_is_opened_once(lab: LoopbackHub, api: HfApi, repo: str) -> None:
     theirs = repo.replace("lab/", "others/")  # not ours to write to
     first = lab.add_dataset(theirs, {"a.txt": b"a"})
-    assert upload.find_pull_request(api, theirs, "dataset", "My result") is None
+    assert commits.find_pull_request(api, theirs, "dataset", "My result") is None
 
-    def propose(title: str) -> upload.Landed:
-        return upload.commit(
+    def propose(title: str) -> commits.Landed:
+        return commits.commit(
             api, theirs, "dataset", {"c.txt": b"c"}, (), first, title, pull_request=True
         )
 
@@ -291,14 +291,14 @@ def test_a_pull_request_is_opened_once(lab: LoopbackHub, api: HfApi, repo: str) 
     assert found.pulls["refs/pr/1"] == done.sha
     assert done.pull_request.endswith(f"{theirs}/discussions/1")
     assert propose("My result") == done
-    assert upload.find_pull_request(api, theirs, "dataset", "My result") == done
-    assert upload.find_pull_request(api, theirs, "dataset", "My") is None
+    assert commits.find_pull_request(api, theirs, "dataset", "My result") == done
+    assert commits.find_pull_request(api, theirs, "dataset", "My") is None
     assert len(found.pulls) == 1
 
     other = propose("Another")
     assert other.pull_request.endswith("/discussions/2")
     found.discussions[1].status = "closed"
-    assert upload.find_pull_request(api, theirs, "dataset", "My result") is None
+    assert commits.find_pull_request(api, theirs, "dataset", "My result") is None
     assert propose("My result").pull_request.endswith("/discussions/3")
 
 
@@ -307,7 +307,7 @@ def test_a_discussion_of_the_title_is_no_pull_request(
 ) -> None:
     lab.add_dataset(repo, {"a.txt": b"a"})
     api.create_discussion(repo, "My result", repo_type="dataset")
-    assert upload.find_pull_request(api, repo, "dataset", "My result") is None
+    assert commits.find_pull_request(api, repo, "dataset", "My result") is None
 
 
 # --------------------------------------------------------------------------- patience
@@ -524,7 +524,7 @@ def test_refusals_name_no_token(monkeypatch: pytest.MonkeyPatch, status: int | N
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     error: Any = Answer(status) if status else ValueError(f"Illegal header b'Bearer {TOKEN}'")
     error.server_message = f"bad token {TOKEN}\nBearer {TOKEN}"
-    said = str(upload.refusal(error, "model repository", "a/b"))
+    said = str(commits.refusal(error, "model repository", "a/b"))
     assert TOKEN[3:] not in said
     assert "\n" not in said
     assert "'a/b'" in said

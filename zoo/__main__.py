@@ -15,7 +15,7 @@ from eval.common.files import default_cache
 from zoo.convert import SOURCES
 
 if TYPE_CHECKING:
-    from eval.mirror import Mirrored
+    from eval.hub.mirror import Mirrored
 
 COMMANDS = {
     "pretrain": "train one backbone with one objective",
@@ -191,7 +191,7 @@ def convert_command(args: argparse.Namespace) -> int:
 
 
 def card_command(args: argparse.Namespace) -> int:
-    from eval.upload import check_repo_id
+    from eval.hub.commits import check_repo_id
     from zoo import card
     from zoo.checkpoint import adopt
 
@@ -209,7 +209,7 @@ def card_command(args: argparse.Namespace) -> int:
 
 
 def publish_command(args: argparse.Namespace) -> int:
-    from eval.upload import check_repo_id
+    from eval.hub.commits import check_repo_id
     from zoo.publish import collect, publish, publish_all
 
     if bool(args.all) == bool(args.folder) or bool(args.folder) != bool(args.repo):

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval import upload
 from eval.common.errors import UserError, one_line
-from eval.hub import patiently
-from eval.mirror import Mirrored, Say, Terms, begin, mirror, size_of
+from eval.hub import commits
+from eval.hub.client import patiently
+from eval.hub.mirror import Mirrored, Say, Terms, begin, mirror, size_of
 from eval.models import ZOO_FOLDER, zoo_names
 from eval.results import dump_result, portable
 from zoo import card
@@ -37,8 +37,8 @@ def publish(
 ) -> Mirrored:
     """Check the folder, upload what the repository lacks in one commit, load it back and compare.
 
-    As ``eval.mirror.mirror`` does it. Raises UserError for a folder that is not fit to publish and
-    for whatever the Hub refuses; the repository is then as it was.
+    As ``eval.hub.mirror.mirror`` does it. Raises UserError for a folder that is not fit to publish
+    and for whatever the Hub refuses; the repository is then as it was.
     """
     from huggingface_hub import HfApi
 
@@ -90,7 +90,7 @@ def collect(org: str, repos: Sequence[str], *, private: bool = False) -> str:
     try:
         return patiently(gather)
     except Exception as error:
-        raise upload.refusal(error, "collection of", org) from None
+        raise commits.refusal(error, "collection of", org) from None
 
 
 def stage(folder: Path, repo: str) -> dict[str, bytes | Path]:

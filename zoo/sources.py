@@ -14,9 +14,9 @@ from urllib.parse import urlencode
 import numpy as np
 from numpy.typing import NDArray
 
-from eval import hub
 from eval.common.errors import UserError, did_you_mean, one_line
-from eval.hubdata import load_at
+from eval.hub import client
+from eval.hub.dataset import load_at
 from eval.sources import (
     IMAGE_SUFFIXES,
     FolderSource,
@@ -176,7 +176,7 @@ def _find_hub(text: str, image: str, label: str, need_labels: bool) -> Found:
     image = parsed.image if parsed.image != "image" else image
     label = parsed.label if parsed.label != "label" else label
     repo = parsed.value
-    sha = hub.pin(repo, parsed.revision, "dataset", f"data {text!r}").sha
+    sha = client.pin(repo, parsed.revision, "dataset", f"data {text!r}").sha
     tables = load_at(repo, parsed.config, sha)
 
     def of(split: str) -> Part | None:

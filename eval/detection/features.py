@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eval import hub
 from eval.common.errors import UserError, one_line
+from eval.hub import client
 from eval.models import Backbone
 
 LEVELS = (4, 8, 16, 32)  # strides of a pyramid
@@ -136,7 +136,7 @@ def architecture_of(backbone: Backbone) -> tuple[str, dict[str, Any]]:
     if model.kind == "random":
         name = model.name
     else:
-        folder = model.folder or hub.fetch(
+        folder = model.folder or client.fetch(
             str(model.repo), model.revision, ("config.json",), f"model {model.id!r}"
         )
         config = json.loads((folder / "config.json").read_text())

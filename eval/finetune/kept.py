@@ -17,10 +17,10 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from eval import hub
 from eval.common.errors import UserError, one_line
 from eval.common.files import atomic_file, write_json
 from eval.finetune.train import Classifier
+from eval.hub import client
 from eval.models import Backbone, ResolvedModel
 from eval.protocols.trained import Setup
 from eval.settings.protocols import Finetune
@@ -213,7 +213,7 @@ def _source(model: ResolvedModel) -> dict[str, Any]:
     if model.kind == "random":
         return {}
     what = f"model {model.id!r}"
-    folder = model.folder or hub.fetch(str(model.repo), model.revision, (CONFIG,), what)
+    folder = model.folder or client.fetch(str(model.repo), model.revision, (CONFIG,), what)
     found: dict[str, Any] = json.loads((folder / CONFIG).read_bytes())
     return found
 

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval import upload
 from eval.common.errors import UserError
 from eval.common.files import sha256_file
+from eval.hub import commits
+from eval.hub.mirror import Mirrored, Terms, begin, mirror
 from eval.manifest import MANIFEST, Manifest, read_manifest
-from eval.mirror import Mirrored, Terms, begin, mirror
 from eval.prepare.card import dataset_card
 from eval.tasks.declaration import Task
 from eval.tasks.registry import TASKS
@@ -34,9 +34,9 @@ def publish(
 ) -> Mirrored:
     """Check the folder, then upload what the repository lacks of it in one commit.
 
-    As ``eval.mirror.mirror`` does it. Raises UserError for a folder that is not what its manifest
-    froze, for terms that forbid it, and for whatever the Hub refuses; the repository is then as it
-    was.
+    As ``eval.hub.mirror.mirror`` does it. Raises UserError for a folder that is not what its
+    manifest froze, for terms that forbid it, and for whatever the Hub refuses; the repository is
+    then as it was.
     """
     from huggingface_hub import HfApi
 
@@ -90,7 +90,7 @@ def _check_hidden(api: HfApi, task: Task, repo: str, exists: bool, private: bool
     reason = f"{_why(task)}, so its images can go to a private repository alone"
     if not exists and not private:
         raise UserError(f"{reason}; give --private")
-    if exists and not upload.is_private(api, repo, "dataset"):
+    if exists and not commits.is_private(api, repo, "dataset"):
         raise UserError(
             f"{reason}, and {repo!r} is public; choose another name, or make it private on the Hub"
         )

@@ -17,8 +17,8 @@ from markdown_it import MarkdownIt
 
 from eval.common.files import sha256_file
 from eval.data import TaskData, load_task
+from eval.hub.mirror import Mirrored
 from eval.manifest import Manifest, read_manifest, write_manifest
-from eval.mirror import Mirrored
 from eval.places import HubData, data_from
 from eval.prepare.card import dataset_card, licence_id
 from eval.prepare.prepare import prepare

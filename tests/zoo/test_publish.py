@@ -21,10 +21,10 @@ import tomli_w
 import torch
 from safetensors.torch import load_file, save, save_file
 
-from eval import upload
 from eval.common.errors import UserError
 from eval.common.files import dump_json, sha256_file
-from eval.mirror import Mirrored
+from eval.hub import commits as upload
+from eval.hub.mirror import Mirrored
 from tests.conftest import let_write, refusal
 from tests.hub import LoopbackHub
 from zoo import card

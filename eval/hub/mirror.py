@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval import upload
 from eval.common.errors import UserError
+from eval.hub import commits
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -20,7 +20,7 @@ Say = Callable[[str], None]
 class Terms:
     """Under which a repository is ours to change, and how the change is told."""
 
-    kind: upload.Kind
+    kind: commits.Kind
     trailer: str  # in our commits' messages: who changed the repository last
     opening: frozenset[str]  # what the Hub's own first commit may hold
     mend: str  # what to do about somebody else's change; "... with --replace SHA" follows
@@ -42,19 +42,19 @@ class Mirrored:
 
 
 def begin(
-    api: HfApi, repo: str, kind: upload.Kind, *, private: bool, dry_run: bool, replace: str | None
-) -> upload.Remote | None:
+    api: HfApi, repo: str, kind: commits.Kind, *, private: bool, dry_run: bool, replace: str | None
+) -> commits.Remote | None:
     """What the repository holds before anything is done; None where it is yet to be made.
 
     Raises UserError for a name, a token or a visibility with which the rest could not succeed.
     """
-    upload.check_repo_id(repo, f"{kind} repository")
+    commits.check_repo_id(repo, f"{kind} repository")
     if not dry_run:
-        upload.check_rights(upload.account(api), repo)
-    remote = upload.look(api, repo, kind)
+        commits.check_rights(commits.account(api), repo)
+    remote = commits.look(api, repo, kind)
     if remote is None and replace is not None:
         raise UserError(f"the Hub has no {kind} {repo!r} yet, so there is nothing to --replace")
-    if remote is not None and private and not upload.is_private(api, repo, kind):
+    if remote is not None and private and not commits.is_private(api, repo, kind):
         raise UserError(f"{kind} repository {repo!r} is public already; leave --private out")
     return remote
 
@@ -62,8 +62,8 @@ def begin(
 def mirror(
     api: HfApi,
     repo: str,
-    files: upload.Files,
-    remote: upload.Remote | None,
+    files: commits.Files,
+    remote: commits.Remote | None,
     terms: Terms,
     *,
     private: bool,
@@ -78,31 +78,31 @@ def mirror(
     the Hub refuses; the repository is then as it was.
     """
     if remote is None and not dry_run:
-        upload.create(api, repo, terms.kind, private=private, sdk=terms.sdk)
-        remote = upload.look(api, repo, terms.kind)
+        commits.create(api, repo, terms.kind, private=private, sdk=terms.sdk)
+        remote = commits.look(api, repo, terms.kind)
         if remote is None:
             raise UserError(f"the Hub made {repo!r} but does not show it; try again later")
     held: Mapping[str, str] = remote.digests if remote else {}
-    changed = upload.changed(files, held)
+    changed = commits.changed(files, held)
     gone = sorted(set(held) - set(files) - {".gitattributes"})
     size = sum(size_of(files[name]) for name in changed)
     sha = remote.sha if remote else ""
     prefix = "" if terms.kind == "model" else f"{terms.kind}s/"
     url = f"{api.endpoint}/{prefix}{repo}"
     if remote is not None and (changed or gone):
-        upload.check_head(
+        commits.check_head(
             api, repo, terms.kind, remote, replace,
             trailer=terms.trailer, opening=terms.opening, mend=terms.mend,
         )  # fmt: skip
         if not dry_run:
             say(f"uploading {len(changed)} files, {size / 1e6:.1f} MB, to {url}")
             try:
-                sha = upload.commit(
+                sha = commits.commit(
                     api, repo, terms.kind, {name: files[name] for name in changed}, gone,
                     remote.sha, terms.title, f"{len(files)} files\n\n{terms.trailer}",
                 ).sha  # fmt: skip
-            except upload.Moved as moved:
-                raise upload.foreign_change(repo, moved.sha, terms.mend) from None
+            except commits.Moved as moved:
+                raise commits.foreign_change(repo, moved.sha, terms.mend) from None
     return Mirrored(repo, url, sha, tuple(changed), tuple(gone), size, dry_run)
 
 

@@ -6,8 +6,8 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from eval import hub
 from eval.common.errors import UserError, one_line
+from eval.hub import client
 
 
 def load_at(repo: str, config: str | None, sha: str, split: str | None = None) -> Any:
@@ -20,13 +20,13 @@ def load_at(repo: str, config: str | None, sha: str, split: str | None = None) -
     try:
         builder = _builder(repo, config, sha)
         if builder is not None:
-            hub.patiently(builder.download_and_prepare)
+            client.patiently(builder.download_and_prepare)
             return builder.as_dataset(split)
     except Exception as error:
         if "gated" in str(error):  # its cause is not handed on
-            raise UserError(hub.gated(repo, what)) from None
+            raise UserError(client.gated(repo, what)) from None
         if "cannot be accessed" in str(error) or "NotFound" in type(error).__name__:
-            hub.pin(repo, None, "dataset", what)  # says why
+            client.pin(repo, None, "dataset", what)  # says why
         raise UserError(f"{what} does not load: {one_line(error)}") from None
     raise UserError(
         f"{what}: the Hub cannot be reached and commit {sha[:12]} is not in the local cache"
@@ -41,7 +41,7 @@ def _builder(repo: str, config: str | None, sha: str) -> Any:
     if not constants.HF_HUB_OFFLINE:
         # datasets does not wait for a busy Hub: it takes what it has
         with contextlib.suppress(Exception):
-            hub.patiently(lambda: HfApi().dataset_info(repo, revision=sha, timeout=30))
+            client.patiently(lambda: HfApi().dataset_info(repo, revision=sha, timeout=30))
     builder = load_dataset_builder(repo, config, revision=sha)
     if builder.hash == sha:
         return builder

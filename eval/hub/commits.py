@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from eval.common.errors import UserError, one_line
 from eval.common.files import sha256_file
-from eval.hub import busy, gated, patiently
+from eval.hub.client import busy, gated, patiently
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -286,5 +286,5 @@ def refusal(error: BaseException, what: str, repo: str) -> UserError:
 
 
 def _no_connection(error: BaseException) -> bool:
-    # By name, as in eval.hub: the client's HTTP library changes.
+    # By name, as in eval.hub.client: the client's HTTP library changes.
     return any(kind.__name__ == "TransportError" for kind in type(error).__mro__)

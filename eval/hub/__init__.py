@@ -1,0 +1,1 @@
+"""Everything that talks to the Hub: pinning, retries, downloads, commits, mirrors."""
