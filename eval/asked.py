@@ -31,11 +31,11 @@ def shelf(text: str) -> Shelf:
 
 def named_models(args: argparse.Namespace) -> list[str]:
     """The models that are named, one by one or by a search."""
-    from eval.models import expand
+    from eval.models.names import expand
 
     models = [name for text in args.models for name in expand(text)]
     if args.author or args.collection or args.filter:
-        from eval.search import find_models
+        from eval.models.search import find_models
 
         found = find_models(
             args.cache or default_cache(),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from eval.common.errors import UserError, one_line
 from eval.hub import client
 from eval.hub.commits import check_repo_id, refusal
-from eval.models import resolve
+from eval.models.resolve import resolve
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo

@@ -14,7 +14,7 @@ from eval.bank import Key, bank_path, read_header
 from eval.common.text import text_table
 from eval.detection.data import DetectionData
 from eval.detection.setup import DetectionSetup
-from eval.models import load
+from eval.models.backbone import load
 from eval.protocols import PROTOCOLS
 from eval.protocols.trained import points
 from eval.run import Cell, Request
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from eval.models import Backbone
+    from eval.models.backbone import Backbone
     from eval.precision import Precision
 
 

@@ -34,7 +34,7 @@ from eval.common.errors import UserError, one_line
 from eval.common.files import atomic_file
 from eval.common.images import decode
 from eval.data import Split, TaskData
-from eval.models import Backbone
+from eval.models.backbone import Backbone
 from eval.precision import Precision, agrees, choose, forward, prepared
 
 SHARD = 512  # rows a shard: a few seconds of work lost at most, few files

@@ -19,7 +19,7 @@ from eval.board import setting_label
 from eval.common.errors import UserError
 from eval.common.files import write_json
 from eval.metrics.scores import Score
-from eval.models import ZOO_ORG
+from eval.models.names import ZOO_ORG
 from eval.results import ModelInfo, Result
 
 EVERY_EVAL_EVER = "0.2.1"

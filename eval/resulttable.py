@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from eval.board import setting_label
 from eval.common.errors import UserError
+from eval.models.objectives import TERMS, parse_objective
 from eval.results import Result
-from zoo.names import TERMS, parse_objective
 
 if TYPE_CHECKING:
     import pyarrow

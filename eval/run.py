@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from eval.common.distributed import launched
 from eval.common.errors import UserError, one_line
 from eval.data import TaskData, load_task
-from eval.models import ResolvedModel, resolve
+from eval.models.resolve import ResolvedModel, resolve
 from eval.places import Data
 from eval.protocols import PROTOCOLS
 from eval.results import (
@@ -44,7 +44,7 @@ from eval.settings.schedules import default_schedule
 if TYPE_CHECKING:
     from eval.common.distributed import Workers
     from eval.encode import Encoded
-    from eval.models import Backbone
+    from eval.models.backbone import Backbone
     from eval.precision import Precision
     from eval.protocols.outcome import Outcome
 
@@ -269,7 +269,7 @@ def _score_model(
     debug: bool,
 ) -> None:
     from eval.encode import auto_precision, encode
-    from eval.models import load
+    from eval.models.backbone import load
     from eval.precision import Precision
 
     start = time.perf_counter()

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from eval.common.errors import UserError
 from eval.data import load_task
-from eval.models import load, resolve
+from eval.models.backbone import load
+from eval.models.resolve import resolve
 from eval.places import Data, HubData
 from eval.protocols import protocol_named
 from eval.results import SAME_CONFIDENCE, NotAResult, Result, confidence_gap, read_result

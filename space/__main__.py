@@ -9,7 +9,7 @@ from pathlib import Path
 
 from eval.common.command import Parser, dispatch
 from eval.common.files import default_cache
-from eval.models import ZOO_FOLDER
+from eval.models.names import ZOO_FOLDER
 
 EXAMPLES = """examples:
   transfer-space                                   # the results that ship here

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from eval.common.errors import UserError, did_you_mean
-from eval.models import ModelName, parse_model, zoo_names
+from eval.models.names import ModelName, parse_model, zoo_names
 
 MAX_CONFIG_BYTES = 10**6
 MAX_INPUT = 1024  # pixels a side a configuration may ask for

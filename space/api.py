@@ -13,6 +13,7 @@ import gradio as gr
 
 from eval.analysis.finding import portable, read_findings
 from eval.common.errors import UserError, did_you_mean
+from eval.models.objectives import COMPARED
 from space import detection, display
 from space.board import headline
 from space.comparison import compare as compared
@@ -26,7 +27,6 @@ from space.pages.leaderboard import view_of
 from space.pages.submit import Submit
 from space.view import View
 from space.words import shown_objective
-from zoo.names import COMPARED
 
 
 class Api:

@@ -23,7 +23,9 @@ from eval.common.errors import UserError
 from eval.common.files import default_cache
 from eval.encode import default_batch_size, normalised
 from eval.hub.client import fetch, patiently
-from eval.models import Backbone, ModelName, load, resolve
+from eval.models.backbone import Backbone, load
+from eval.models.names import ModelName
+from eval.models.resolve import resolve
 from eval.precision import Precision, forward, prepared
 from space.admission import (
     MAX_CONFIG_BYTES,
@@ -79,7 +81,7 @@ class Shelf:
         """The model, loaded now if need be; visitors who ask for the same wait for one load.
 
         Raises UserError for other forms than ``zoo:``, ``hf-hub:`` and timm names, for a model
-        over ``max_bytes`` (before its weights are downloaded), and for what ``eval.models``
+        over ``max_bytes`` (before its weights are downloaded), and for what ``eval.models.resolve``
         refuses.
         """
         name = checked_name(text)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from eval.common.errors import UserError
-from eval.models import Backbone
+from eval.models.backbone import Backbone
 from space.backbones import Shelf
 from space.fewshot import Head, fit_head, nearest, predict
 from space.headfile import clean_classes

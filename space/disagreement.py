@@ -13,7 +13,8 @@ from PIL import Image
 from eval.common.errors import UserError, one_line
 from eval.common.images import decode
 from eval.data import TaskData, load_task
-from eval.models import load, resolve
+from eval.models.backbone import load
+from eval.models.resolve import resolve
 from eval.places import Data
 from eval.protocols import PROTOCOLS, protocol_named
 from eval.tasks.registry import TASKS

@@ -7,8 +7,8 @@ from itertools import dropwhile
 
 import pandas as pd
 
+from eval.models.objectives import STUDY, TERMS
 from space.grid import Grid
-from zoo.names import STUDY, TERMS
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from safetensors.torch import save
 
 from eval.common.errors import UserError
 from eval.common.files import atomic_file, write_json
-from eval.models import Backbone
+from eval.models.backbone import Backbone
 from space.backbones import Shelf
 from space.fewshot import Head, predict
 from space.pictures import clean_text, read_pictures

@@ -19,7 +19,7 @@ from eval.common.errors import UserError
 from eval.common.files import dump_json
 from eval.hub import commits
 from eval.hub.mirror import Mirrored, Say, Terms, begin, mirror, size_of
-from eval.models import ZOO_FOLDER, ZOO_ORG, zoo_names
+from eval.models.names import ZOO_FOLDER, ZOO_ORG, zoo_names
 from eval.results import dump_result, portable
 from space import wheel
 from space.wheel import build_wheel, check_checkout, project, sources

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from eval.common.errors import UserError
+from eval.models.objectives import parse_objective
 from space.scores import facts
-from zoo.names import parse_objective
 
 
 def shown_objective(name: str) -> str:

@@ -28,7 +28,8 @@ from eval.common.distributed import Workers
 from eval.common.errors import UserError
 from eval.data import TaskData, load_task
 from eval.encode import Encoded, encode
-from eval.models import Backbone, load, resolve
+from eval.models.backbone import Backbone, load
+from eval.models.resolve import resolve
 from eval.precision import Precision
 from tests.conftest import blobs, write_parquet
 
@@ -516,7 +517,7 @@ from pathlib import Path
 import torch
 from eval.data import load_task
 from eval.encode import encode
-from eval.models import load, resolve
+from eval.models.resolve import load, resolve
 from eval.precision import Precision
 from eval.common.distributed import Workers
 

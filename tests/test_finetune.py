@@ -33,7 +33,8 @@ from eval.finetune.grid import fit
 from eval.finetune.images import EvalImages, TrainImages, batches_of, share_of
 from eval.finetune.state import State, key
 from eval.finetune.train import Training
-from eval.models import Backbone, load, resolve
+from eval.models.backbone import Backbone, load
+from eval.models.resolve import resolve
 from eval.precision import Precision
 from eval.protocols.finetune import score
 from eval.protocols.trained import Answer, Point, Setup, milestones

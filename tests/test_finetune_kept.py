@@ -18,7 +18,8 @@ from eval.encode import normalised, pixels_of
 from eval.finetune import kept as finetune_kept
 from eval.finetune.kept import ALONE, FOLDED, Keeper, folded
 from eval.finetune.train import Classifier, Training
-from eval.models import Backbone, load, resolve
+from eval.models.backbone import Backbone, load
+from eval.models.resolve import resolve
 from eval.results import read_result
 from tests.conftest import Cli, make_task, refusal
 from tests.test_finetune import SHORT, everything, fit, make_setup

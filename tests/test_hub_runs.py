@@ -13,8 +13,8 @@ import timm
 import torch
 from safetensors.torch import save
 
+from eval.models.search import find_models
 from eval.results import Result, read_shelf
-from eval.search import find_models
 from tests.conftest import Cli, Ran, refusal
 from tests.hub import LoopbackHub
 
@@ -110,7 +110,7 @@ def test_a_hub_that_answers_for_another_place_is_not_believed(
 ) -> None:
     from huggingface_hub import HfApi
 
-    from eval.models import resolve
+    from eval.models.resolve import resolve
 
     hub.add_model(f"{org}/good", files)
     honest = HfApi.model_info
@@ -281,7 +281,7 @@ def test_searches_that_cannot_be(
 def test_a_search_that_names_too_many(
     hub: LoopbackHub, org: str, files: Files, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eval.search.MOST", 2)
+    monkeypatch.setattr("eval.models.search.MOST", 2)
     for name in "abc":
         hub.add_model(f"{org}/{name}", files)
     assert "fits more than 2 models" in refusal(lambda: find_models(cache, author=org))
@@ -293,20 +293,20 @@ def test_a_search_that_names_too_many(
 
 @pytest.mark.parametrize("name", ["org/x@../../../etc", "org/x@a..b", "org/x@/etc/passwd"])
 def test_a_revision_that_leaves_the_cache(name: str, cache: Path) -> None:
-    from eval.models import resolve
+    from eval.models.resolve import resolve
 
     assert "no revision has '..'" in refusal(lambda: resolve(f"hf-hub:{name}", cache))
 
 
 @pytest.mark.parametrize("name", ["../..", "org/..", "../x"])
 def test_a_name_that_leaves_the_cache(name: str, cache: Path) -> None:
-    from eval.models import resolve
+    from eval.models.resolve import resolve
 
     assert "names no Hub repository" in refusal(lambda: resolve(f"hf-hub:{name}", cache))
 
 
 def test_a_config_nested_without_end(hub: LoopbackHub, org: str, files: Files, cache: Path) -> None:
-    from eval.models import resolve
+    from eval.models.resolve import resolve
 
     hub.add_model(f"{org}/deep", files | {"config.json": "[" * 100_000})
     assert "config.json" in refusal(lambda: resolve(f"hf-hub:{org}/deep", cache))

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from eval.interchange import EVERY_EVAL_EVER, to_every_eval_ever, write_every_eval_ever
-from eval.models import ZOO_FOLDER
+from eval.models.names import ZOO_FOLDER
 from eval.results import Result, read_result
 from tests.conftest import Cli, refusal
 from tests.test_results import make_result

@@ -19,7 +19,8 @@ from torch import nn
 from eval.common.distributed import Workers
 from eval.data import TaskData, load_task, take
 from eval.encode import encode
-from eval.models import Backbone, load, resolve
+from eval.models.backbone import Backbone, load
+from eval.models.resolve import resolve
 from eval.precision import Precision
 from eval.protocols import trained
 from eval.protocols.linear_sgd import _Grid, fit, score
@@ -245,7 +246,7 @@ import numpy as np
 from eval.data import load_task
 from eval.encode import encode
 from eval.common.errors import UserError
-from eval.models import load, resolve
+from eval.models.resolve import load, resolve
 from eval.precision import Precision
 from eval.protocols import LinearSgd
 from eval.protocols.linear_sgd import fit

@@ -19,9 +19,12 @@ from safetensors.torch import load_file, save_file
 from timm.data import create_transform, resolve_data_config
 from torch import Tensor, nn
 
-from eval import models
-from eval.models import Backbone, ModelName, load, parse_model, resolve
-from eval.pooling import PooledFeatures
+from eval.common.files import sha256_file
+from eval.models import names
+from eval.models.backbone import Backbone, load
+from eval.models.names import ModelName, parse_model
+from eval.models.pooling import PooledFeatures
+from eval.models.resolve import resolve
 from tests.conftest import refusal
 
 # --------------------------------------------------------------------------- strings
@@ -226,7 +229,7 @@ def test_resolving_imports_no_torch(cache: Path, tmp_path: Path) -> None:
     folder = checkpoint(tmp_path / "m")
     resolve("random:test_resnet", cache)  # fills the memo of timm's names
     code = (
-        "import sys; from pathlib import Path; from eval.models import resolve\n"
+        "import sys; from pathlib import Path; from eval.models.resolve import resolve\n"
         f"for m in ('local-dir:{folder}', 'random:test_resnet'): resolve(m, Path({str(cache)!r}))\n"
         "print(sorted({'torch', 'timm', 'numpy', 'PIL'} & set(sys.modules)))"
     )
@@ -308,7 +311,7 @@ def test_the_transform_is_the_models_own(img_size: int | None, cache: Path, tmp_
 
 def test_weights_are_hashed_as_they_lie_on_disk(cache: Path, tmp_path: Path) -> None:
     folder = checkpoint(tmp_path / "m")
-    assert loaded(f"local-dir:{folder}", cache).weights_sha256 == models.sha256_file(
+    assert loaded(f"local-dir:{folder}", cache).weights_sha256 == sha256_file(
         folder / "model.safetensors"
     )
 
@@ -506,9 +509,9 @@ def test_a_net_for_grey_images_is_refused(cache: Path, tmp_path: Path) -> None:
 
 
 def test_a_shipped_zoo_model(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "ZOO_FOLDER", tmp_path)
+    monkeypatch.setattr(names, "ZOO_FOLDER", tmp_path)
     folder = checkpoint(tmp_path / "tiny.ce")
-    assert models.zoo_names() == ["tiny.ce"]
+    assert names.zoo_names() == ["tiny.ce"]
     model = resolve("zoo:tiny.ce", cache)
     assert (model.kind, model.id, model.spec) == ("zoo", "zoo:tiny.ce", "zoo:tiny.ce")
     assert model.revision == resolve(f"local-dir:{folder}", cache).revision
@@ -516,7 +519,7 @@ def test_a_shipped_zoo_model(cache: Path, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_every_model_that_ships_loads(cache: Path) -> None:
-    for name in models.zoo_names():
+    for name in names.zoo_names():
         backbone = loaded(f"zoo:{name}", cache)
         side = backbone.input_config["input_size"][1]
         assert torch.isfinite(backbone.net(batch(side))).all(), name

@@ -12,7 +12,8 @@ import timm
 import torch
 from safetensors.torch import save
 
-from eval.models import load, resolve
+from eval.models.backbone import load
+from eval.models.resolve import resolve
 from tests.conftest import refusal
 from tests.hub import LoopbackHub
 

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from eval.common.distributed import Workers
 from eval.data import TaskData, load_task
 from eval.encode import encode
-from eval.models import Backbone, load, resolve
+from eval.models.backbone import Backbone, load
+from eval.models.resolve import resolve
 from eval.precision import MIN_COSINE, Precision, agrees, candidates, choose, forward, prepared
 
 CPU = torch.device("cpu")

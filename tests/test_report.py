@@ -17,7 +17,7 @@ import pytest
 from eval.analysis.finding import Finding, write_finding
 from eval.board import grid, tables
 from eval.compare import compare
-from eval.models import ZOO_FOLDER
+from eval.models.names import ZOO_FOLDER
 from eval.report.gather import gather
 from eval.report.page import render
 from eval.report.parts import sheet

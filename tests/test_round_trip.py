@@ -20,7 +20,7 @@ import timm
 import torch
 
 import zoo.__main__
-from eval.models import ZOO_FOLDER, zoo_names
+from eval.models.names import ZOO_FOLDER, zoo_names
 from tests.conftest import Cli, Ran
 from tests.hub import LoopbackHub
 

@@ -21,7 +21,8 @@ from eval.common.errors import UserError
 from eval.common.images import decode
 from eval.data import TaskData, load_task
 from eval.encode import encode
-from eval.models import Backbone, load, resolve
+from eval.models.backbone import Backbone, load
+from eval.models.resolve import resolve
 from eval.precision import Precision
 from eval.protocols.trained import Setup
 from eval.views import Views, store_side

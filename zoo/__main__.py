@@ -136,7 +136,7 @@ def build_parser() -> Parser:
 
 
 def pretrain_command(args: argparse.Namespace) -> int:
-    from zoo.names import parse_objective
+    from eval.models.objectives import parse_objective
     from zoo.recipe import load_recipe, needs_labels
 
     objective = parse_objective(args.objective)

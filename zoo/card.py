@@ -19,7 +19,7 @@ import yaml
 from eval.common.errors import UserError, one_line
 from eval.common.files import atomic_file
 from eval.hub.commits import check_repo_id
-from eval.models import ZOO_ORG
+from eval.models.names import ZOO_ORG
 from zoo.card_body import facts
 from zoo.card_metadata import KINDS, SOURCE, eval_results, metadata
 from zoo.checkpoint import CURVE, Checkpoint, read_checkpoint, siblings

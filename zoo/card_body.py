@@ -13,11 +13,11 @@ from eval.common.errors import UserError
 from eval.common.text import escaped, text_table
 from eval.compare import compare
 from eval.metrics.scores import Score
+from eval.models.objectives import PAIRS, TERMS
 from eval.results import Result
 from eval.tasks.registry import TASKS
 from zoo.card_metadata import ARXIV, setting, training_data
 from zoo.checkpoint import CURVE, Checkpoint
-from zoo.names import PAIRS, TERMS
 
 # (protocol, score, title, whether it is folded away): one table each
 _BOARDS = (

@@ -6,7 +6,7 @@ from typing import Any
 
 from eval.board import main_scores, setting_label
 from eval.common.text import slug
-from eval.models import ZOO_ORG
+from eval.models.names import ZOO_ORG
 from eval.results import Result
 from eval.tasks.declaration import Task
 from eval.tasks.registry import TASKS

@@ -15,7 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from eval.common.errors import UserError
 from eval.common.files import sha256_file
-from eval.models import folder_revision, study_order
+from eval.models.names import study_order
+from eval.models.objectives import ObjectiveName, parse_objective
+from eval.models.resolve import folder_revision
 from eval.results import (
     NotAResult,
     Result,
@@ -25,7 +27,6 @@ from eval.results import (
     shelf_path,
     write_result,
 )
-from zoo.names import ObjectiveName, parse_objective
 from zoo.recipe import Recipe, completed, validate
 
 CURVE = "learning_curve.png"

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from eval.common.errors import UserError, did_you_mean, one_line
 from eval.common.files import atomic_file, sha256_file, write_json
 from eval.common.text import text_table
+from eval.models.objectives import parse_objective
 from zoo.foreign import load
 from zoo.layouts import READERS, SOURCES, Plan, check_known
-from zoo.names import parse_objective
 from zoo.timm_config import timm_config
 
 if TYPE_CHECKING:

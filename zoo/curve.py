@@ -8,8 +8,8 @@ from pathlib import Path
 from PIL import Image
 
 from eval.common.files import sha256_file
+from eval.models.objectives import TERMS
 from zoo.checkpoint import Checkpoint
-from zoo.names import TERMS
 
 _KEY = "Description"
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from eval.common.errors import UserError, did_you_mean, one_line
+from eval.models.objectives import ObjectiveName
 from zoo.momentum import MomentumCopy, encode_shuffled
-from zoo.names import ObjectiveName
 from zoo.objectives import ContrastiveOptions, Objective, ProjectorOptions, build
 from zoo.recipe import BackboneRecipe, Recipe
 

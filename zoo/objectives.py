@@ -5,7 +5,7 @@
     terms["total"].backward()
 
 Shapes: N images, D backbone features, C classes, d = 128 projected dimensions, K queue slots.
-A new objective is one class below, entered in `_TERMS` and in `zoo.names.TERMS`.
+A new objective is one class below, entered in `_TERMS` and in `eval.models.objectives.TERMS`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eval.models.objectives import ObjectiveName, parse_objective
 from zoo.momentum import MomentumCopy, Queue, gather, own_rows
-from zoo.names import ObjectiveName, parse_objective
 
 
 @dataclass(frozen=True)

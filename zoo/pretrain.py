@@ -33,13 +33,13 @@ from eval.augment import Augmentation, strong, weak
 from eval.common.distributed import check_device, launched, stays_on_cpu, together
 from eval.common.errors import UserError
 from eval.common.files import atomic_file
+from eval.models.objectives import ObjectiveName
 from zoo.export import RECIPE, Exported, assemble, export
 from zoo.feed import Batch, Feed, Schedule, draw_seed
 from zoo.interrupts import noted_signals
 from zoo.learner import Learner, build_learner
 from zoo.meter import Meter
 from zoo.momentum import processes, rank
-from zoo.names import ObjectiveName
 from zoo.pixels import PixelStore, PretrainingData
 from zoo.probe import knn_top1
 from zoo.recipe import ImageRecipe, Recipe, completed, differences

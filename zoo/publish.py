@@ -11,7 +11,7 @@ from eval.common.errors import UserError, one_line
 from eval.hub import commits
 from eval.hub.client import patiently
 from eval.hub.mirror import Mirrored, Say, Terms, begin, mirror, size_of
-from eval.models import ZOO_FOLDER, zoo_names
+from eval.models.names import ZOO_FOLDER, zoo_names
 from eval.results import dump_result, portable
 from zoo import card
 from zoo.checkpoint import contents, read_checkpoint

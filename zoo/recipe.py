@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from eval.common.errors import UserError, did_you_mean, one_line
-from zoo.names import TERMS, ObjectiveName, parse_objective
+from eval.models.objectives import TERMS, ObjectiveName, parse_objective
 
 RECIPES = Path(__file__).parent / "recipes"
 

@@ -26,7 +26,7 @@ def cka_command(args: argparse.Namespace) -> int:
 
 def analyze_command(args: argparse.Namespace) -> int:
     from eval.analysis import analysis_named
-    from eval.models import expand
+    from eval.models.names import expand
     from eval.settings.assign import with_assignments
 
     analysis = analysis_named(args.name)
@@ -148,7 +148,7 @@ def _analyse(
 
 def _at_hand(results: Path) -> list[Any]:
     """What was measured here, and what ships with the zoo."""
-    from eval.models import ZOO_FOLDER
+    from eval.models.names import ZOO_FOLDER
     from eval.results import read_shelf
 
     shelves = [read_shelf(f) for f in (ZOO_FOLDER, results) if f.is_dir()]

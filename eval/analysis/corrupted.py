@@ -31,7 +31,7 @@ from eval.common.errors import UserError
 from eval.common.text import counted
 from eval.data import TaskData
 from eval.encode import default_batch_size, normalised, pixels_of
-from eval.models import Backbone
+from eval.models.backbone import Backbone
 from eval.precision import Precision, forward, prepared
 
 CHUNK_BYTES = 256 << 20  # of clean pixels that are held at once

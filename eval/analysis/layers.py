@@ -28,7 +28,8 @@ import torch
 from torch import Tensor, nn
 
 from eval.common.errors import UserError
-from eval.models import Backbone, stage_facts
+from eval.models.backbone import Backbone
+from eval.models.resolve import stage_facts
 
 LAST = "features"
 SPATIAL = 4096  # most values of a layer that keeps its places

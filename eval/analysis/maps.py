@@ -9,7 +9,7 @@ from torch import Tensor
 from eval.analysis.inversion import Size
 from eval.analysis.layers import LAST, channels_last, channels_of, listening
 from eval.common.errors import UserError
-from eval.models import Backbone
+from eval.models.backbone import Backbone
 
 
 class LayerMaps:

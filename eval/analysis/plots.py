@@ -12,8 +12,8 @@ import numpy as np
 
 from eval.common.errors import UserError
 from eval.common.files import atomic_file
+from eval.models.objectives import parse_objective
 from eval.resulttable import objective_of
-from zoo.names import parse_objective
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

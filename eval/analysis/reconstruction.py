@@ -43,7 +43,7 @@ from eval.common.errors import UserError
 from eval.data import Split, TaskData
 from eval.encode import normalised, pixels_of
 from eval.metrics.intervals import bootstrap
-from eval.models import Backbone
+from eval.models.backbone import Backbone
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

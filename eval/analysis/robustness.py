@@ -40,7 +40,7 @@ from eval.common.text import counted
 from eval.data import TaskData
 from eval.metrics import paired
 from eval.metrics.intervals import Interval, bootstrap
-from eval.models import Backbone
+from eval.models.backbone import Backbone
 from eval.precision import Precision
 from eval.protocols.linear import Head, fit_head
 from eval.protocols.outcome import Outcome

@@ -14,7 +14,8 @@ from eval.analysis.layers import Layer, layered
 from eval.common.distributed import Workers
 from eval.data import TaskData
 from eval.encode import encode
-from eval.models import ResolvedModel, load
+from eval.models.backbone import load
+from eval.models.resolve import ResolvedModel
 from eval.precision import Precision
 from eval.results import ModelInfo, Result, task_label
 from eval.run import model_info
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from eval.bank import FeatureBank
-    from eval.models import Backbone
+    from eval.models.backbone import Backbone
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from eval.common.errors import UserError, one_line
 from eval.hub import client
-from eval.models import Backbone
+from eval.models.backbone import Backbone
 
 LEVELS = (4, 8, 16, 32)  # strides of a pyramid
 _PROBE = (128, 192)  # not square, and not what anything is built for

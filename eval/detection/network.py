@@ -30,7 +30,7 @@ from eval.common.errors import UserError
 from eval.detection import features, norms
 from eval.detection.batch import Batch
 from eval.detection.pooling import PyramidPool
-from eval.models import Backbone
+from eval.models.backbone import Backbone
 
 NECKS = ("fpn", "c4")
 _RATIOS = (0.5, 1.0, 2.0)  # of anchors, height to width

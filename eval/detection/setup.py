@@ -10,7 +10,7 @@ from eval.detection.data import DetectionData
 
 if TYPE_CHECKING:
     from eval.common.distributed import Workers
-    from eval.models import Backbone
+    from eval.models.backbone import Backbone
     from eval.precision import Precision
 
 

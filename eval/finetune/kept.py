@@ -21,7 +21,8 @@ from eval.common.errors import UserError, one_line
 from eval.common.files import atomic_file, write_json
 from eval.finetune.train import Classifier
 from eval.hub import client
-from eval.models import Backbone, ResolvedModel
+from eval.models.backbone import Backbone
+from eval.models.resolve import ResolvedModel
 from eval.protocols.trained import Setup
 from eval.settings.protocols import Finetune
 
@@ -219,7 +220,7 @@ def _source(model: ResolvedModel) -> dict[str, Any]:
 
 
 def _built_for_one_size(model: ResolvedModel, source: dict[str, Any], architecture: str) -> bool:
-    """Whether --img-size was an argument of the network itself, as ``eval.models.load`` has it."""
+    """Whether --img-size was an argument of the network, as ``models.backbone.load`` has it."""
     fixed = source.get("pretrained_cfg", {}).get("fixed_input_size")
     if fixed is None:
         known = timm.get_pretrained_cfg(model.name if model.kind == "random" else architecture)

@@ -14,7 +14,8 @@ from itertools import pairwise
 from torch import nn
 
 from eval.common.errors import UserError
-from eval.models import Backbone, stage_facts
+from eval.models.backbone import Backbone
+from eval.models.resolve import stage_facts
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from eval.encode import normalised
 from eval.finetune.images import EvalImages, TrainImages, batches_of, draw_seed, share_of
 from eval.finetune.stages import frozen
 from eval.finetune.state import State, Where
-from eval.models import Backbone
+from eval.models.backbone import Backbone
 from eval.protocols.trained import Point, Setup, rate
 from eval.steps import add_up_gradients, agree, average_statistics
 

@@ -26,7 +26,7 @@ from eval.settings.protocols import Trained
 if TYPE_CHECKING:
     from eval.bank import FeatureBank
     from eval.common.distributed import Workers
-    from eval.models import Backbone
+    from eval.models.backbone import Backbone
     from eval.precision import Precision
 
 

@@ -12,6 +12,7 @@ from eval.analysis.finding import Finding, read_findings
 from eval.analysis.finding import portable as portable_finding
 from eval.board import model_label, setting_label
 from eval.common.errors import UserError
+from eval.models.objectives import STUDY
 from eval.results import (
     ModelInfo,
     ProtocolInfo,
@@ -21,7 +22,6 @@ from eval.results import (
     read_shelf,
 )
 from eval.resulttable import objective_of
-from zoo.names import STUDY
 
 Say = Callable[[str], None]
 Held = TypeVar("Held", Result, Finding)

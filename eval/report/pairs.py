@@ -11,9 +11,9 @@ import numpy as np
 from eval.board import model_label, tables
 from eval.common.errors import UserError, one_line
 from eval.compare import Comparison, TaskDifference, compare
+from eval.models.objectives import COMPARED, parse_objective
 from eval.results import Result
 from eval.resulttable import objective_of
-from zoo.names import COMPARED, parse_objective
 
 MOST_PAIRS = 24  # of a page; each costs a second of bootstrap, and a picture
 

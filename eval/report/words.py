@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from eval.board import Table, score_title
 from eval.compare import Comparison
+from eval.models.objectives import PAIRS, parse_objective
 from eval.protocols import PROTOCOLS
 from eval.report.boards import short_leader
 from eval.report.pairs import Pair, Row, mean_difference
 from eval.report.parts import Section
 from eval.results import Result
 from eval.resulttable import objective_of
-from zoo.names import PAIRS, parse_objective
 
 MOST = 12  # sentences of the summary
 TERMS = {

@@ -12,7 +12,7 @@ from eval.analysis.finding import Finding, read_findings
 from eval.analysis.recommend import SHIPPED, shipped
 from eval.common.errors import UserError
 from eval.common.text import escaped
-from eval.models import zoo_names
+from eval.models.names import zoo_names
 from eval.places import missing
 from eval.tasks.registry import TASKS, suite_tasks
 from space import plots

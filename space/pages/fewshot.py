@@ -14,7 +14,7 @@ from gradio.utils import get_upload_folder
 
 from eval.common.errors import UserError
 from eval.common.text import escaped
-from eval.models import zoo_names
+from eval.models.names import zoo_names
 from space.backbones import Shelf
 from space.demo import MODELS, QUERIES, SHOTS, WAYS, Answer, ModelAnswer, classify
 from space.examples import example_sets

@@ -8,6 +8,7 @@ import gradio as gr
 
 from eval.common.errors import UserError
 from eval.common.text import escaped
+from eval.models.objectives import COMPARED
 from space import plots
 from space.desk import Desk
 from space.families import Family, families
@@ -22,7 +23,6 @@ from space.objectives import (
 )
 from space.pages.leaderboard import picker
 from space.words import shown_objective
-from zoo.names import COMPARED
 
 _NONE = (
     "No two models differ in their objective alone here. Score the zoo: `transfer-eval run zoo:all`"

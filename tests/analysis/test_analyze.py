@@ -23,7 +23,8 @@ from eval.analysis.study import Layered, labels
 from eval.common.distributed import Workers
 from eval.data import TaskData, load_task
 from eval.encode import encode
-from eval.models import load, resolve
+from eval.models.backbone import load
+from eval.models.resolve import resolve
 from eval.protocols.linear import score
 from eval.results import read_shelf
 from eval.settings.protocols import Linear

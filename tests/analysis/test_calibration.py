@@ -20,7 +20,7 @@ from eval.__main__ import main
 from eval.analysis import calibration
 from eval.analysis.calibration import Bin, Diagram
 from eval.metrics import intervals
-from eval.models import ZOO_FOLDER
+from eval.models.names import ZOO_FOLDER
 from eval.offers import covers, difference, offers
 from eval.results import (
     SAME_CONFIDENCE,

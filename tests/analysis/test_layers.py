@@ -12,7 +12,8 @@ from eval.common.distributed import Workers
 from eval.common.errors import UserError
 from eval.data import load_task
 from eval.encode import encode
-from eval.models import Backbone, load, resolve
+from eval.models.backbone import Backbone, load
+from eval.models.resolve import resolve
 from eval.precision import Precision
 from tests.conftest import make_task
 

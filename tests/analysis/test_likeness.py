@@ -21,7 +21,8 @@ from eval.analysis.likeness import BATCH
 from eval.common.distributed import Workers
 from eval.data import TaskData, load_task
 from eval.encode import encode
-from eval.models import load, resolve
+from eval.models.backbone import load
+from eval.models.resolve import resolve
 from eval.results import read_shelf
 from tests.conftest import make_task, refusal
 

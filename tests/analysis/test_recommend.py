@@ -16,7 +16,9 @@ from eval.analysis.recommend import Evidence, advise, evidence, findings_at_hand
 from eval.common.distributed import Workers
 from eval.data import load_task
 from eval.encode import encode
-from eval.models import ZOO_FOLDER, load, resolve
+from eval.models.backbone import load
+from eval.models.names import ZOO_FOLDER
+from eval.models.resolve import resolve
 from eval.precision import Precision
 from eval.results import read_shelf
 from eval.tasks.registry import TASKS

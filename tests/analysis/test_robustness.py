@@ -30,7 +30,8 @@ from eval.common.images import decode
 from eval.data import TaskData, load_task
 from eval.encode import encode
 from eval.metrics.intervals import DRAWS, expected_calibration_error
-from eval.models import load, resolve
+from eval.models.backbone import load
+from eval.models.resolve import resolve
 from eval.precision import Precision, forward, prepared
 from eval.protocols.linear import fit_head
 from eval.results import read_shelf

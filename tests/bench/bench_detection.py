@@ -43,7 +43,8 @@ from eval.detection.objects import Found
 from eval.detection.setup import DetectionSetup
 from eval.detection.store import EncodedImages
 from eval.detection.train import Training
-from eval.models import load, resolve
+from eval.models.backbone import load
+from eval.models.resolve import resolve
 from eval.precision import Precision
 from eval.settings.schedules import schedule_named
 from tests.bench.bench_pretrain import cores

@@ -23,7 +23,8 @@ from eval.common.distributed import Workers
 from eval.common.images import decode
 from eval.data import TaskData, load_task
 from eval.encode import encode, normalised, pixels_of
-from eval.models import load, resolve
+from eval.models.backbone import load
+from eval.models.resolve import resolve
 from eval.precision import Precision, forward, prepared
 from tests.bench.common import arguments, in_turn, machine
 

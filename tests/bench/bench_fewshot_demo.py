@@ -23,7 +23,7 @@ import numpy as np
 import psutil
 from PIL import Image
 
-from eval.models import zoo_names
+from eval.models.names import zoo_names
 from space.backbones import Shelf
 from space.demo import Answer, classify
 from space.pictures import Picture, read_pictures

@@ -42,7 +42,8 @@ from eval.encode import normalised, pixels_of
 from eval.finetune.images import TrainImages
 from eval.finetune.state import State
 from eval.finetune.train import Training
-from eval.models import Backbone, load, resolve
+from eval.models.backbone import Backbone, load
+from eval.models.resolve import resolve
 from eval.precision import Precision, choose
 from eval.protocols.trained import Point, Setup
 from tests.bench.bench_pretrain import cores

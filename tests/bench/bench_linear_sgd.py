@@ -33,7 +33,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from eval.common.distributed import Workers
 from eval.data import load_task
 from eval.encode import encode
-from eval.models import load, resolve
+from eval.models.backbone import load
+from eval.models.resolve import resolve
 from eval.precision import Precision
 from eval.protocols import trained
 from eval.protocols.linear_sgd import _Grid, fit

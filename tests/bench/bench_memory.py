@@ -18,7 +18,7 @@ import json, resource, sys
 from pathlib import Path
 from eval.data import load_task
 from eval.encode import encode
-from eval.models import load, resolve
+from eval.models.resolve import load, resolve
 from eval.common.distributed import Workers
 cache, data, limit = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 task = load_task("tiny_imagenet", cache, data, limit)

@@ -31,11 +31,11 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
+from eval.models.objectives import parse_objective
 from tests.bench.common import arguments, in_turn, machine
 from zoo.feed import Feed, read
 from zoo.learner import feature_dim
 from zoo.momentum import encode_shuffled
-from zoo.names import parse_objective
 from zoo.objectives import SelfSupCon, info_nce
 from zoo.pixels import PixelStore, open_data
 from zoo.pretrain import Trainer, views_of

@@ -12,7 +12,8 @@ from eval.common.distributed import Workers
 from eval.data import load_task
 from eval.detection.data import DetectionData
 from eval.detection.setup import DetectionSetup
-from eval.models import load, resolve
+from eval.models.backbone import load
+from eval.models.resolve import resolve
 from eval.precision import Precision
 from tests.conftest import png
 from tests.detection.drawn import Picture, write_objects

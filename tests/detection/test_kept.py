@@ -21,7 +21,8 @@ from eval.detection.batch import Batch
 from eval.detection.inference import Sight, find
 from eval.detection.kept import detect_pictures, keep
 from eval.detection.network import Detector, build_detector
-from eval.models import load, resolve
+from eval.models.backbone import load
+from eval.models.resolve import resolve
 
 CLASSES = ("cat", "dog", "Wellensittich")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

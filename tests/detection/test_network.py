@@ -22,7 +22,8 @@ from eval.detection import features, norms
 from eval.detection.batch import Batch, Target
 from eval.detection.network import Detector, build_detector, rebuild
 from eval.detection.pooling import PyramidPool
-from eval.models import Backbone, load, resolve
+from eval.models.backbone import Backbone, load
+from eval.models.resolve import resolve
 
 LOSSES = {"loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg"}
 Build = Callable[..., Detector]

@@ -17,12 +17,12 @@ from urllib.parse import urlsplit
 import pytest
 
 from eval.analysis.finding import write_finding
+from eval.models.objectives import STUDY
 from eval.results import write_result
 from tests.hub import LoopbackHub
 from tests.space.detectors import COCO, VOC, detector, real_examples, task_of
 from tests.space.findings import every
 from tests.test_results import make_result
-from zoo.names import STUDY
 
 ROOT = Path(__file__).resolve().parents[2]
 CARDS = ROOT / "model_cards"

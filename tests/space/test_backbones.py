@@ -21,7 +21,9 @@ from PIL import Image
 import space.backbones
 from eval.common.errors import UserError
 from eval.encode import normalised
-from eval.models import Backbone, load, resolve, zoo_names
+from eval.models.backbone import Backbone, load
+from eval.models.names import zoo_names
+from eval.models.resolve import resolve
 from space.backbones import Shelf
 from tests.conftest import refusal
 from tests.hub import LoopbackHub

@@ -18,7 +18,7 @@ from sklearn.linear_model import LogisticRegression
 
 from eval.mini.factors import FACTOR_TASKS
 from eval.mini.suite import draw
-from eval.models import zoo_names
+from eval.models.names import zoo_names
 from space.backbones import Shelf
 from space.demo import Answer, classify
 from space.examples import ExampleSet, example_sets

@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from eval.common.files import sha256_file
-from eval.models import ZOO_FOLDER, zoo_names
+from eval.models.names import ZOO_FOLDER, zoo_names
 from space.backbones import Shelf
 from space.demo import ModelAnswer, classify
 from space.examples import example_sets

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from eval import compare as cli
 from eval.metrics.paired import holm, paired
+from eval.models.objectives import COMPARED
 from eval.results import Result, read_shelf
 from space import objectives
 from space.families import families
@@ -31,7 +32,6 @@ from space.objectives import (
 )
 from space.scores import frame, rows
 from tests.test_results import make_result
-from zoo.names import COMPARED
 
 CARDS = Path(__file__).resolve().parents[2] / "model_cards"
 LINEAR = Key("linear", "", "top1")

@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from eval.models.objectives import STUDY
 from space import plots
 from space.grid import grid
 from space.looks import CSS, LOOKS, OTHER, label_places, log_ticks, look, text, told
 from space.objectives import by_domain, differences, mean_difference, scatter, shots
 from tests.space.test_objectives import FIVE, LINEAR, _fewshot, study, table
 from tests.test_results import make_result
-from zoo.names import STUDY
 
 HOSTILE = "<b>bold</b><a href='javascript:alert(1)'>x</a> $x^2$ %{x} &lt;i&gt;\n<br>\u202e\x00"
 ALLOWED = re.compile(r"<br>")

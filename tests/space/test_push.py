@@ -65,7 +65,7 @@ def use(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
     """Push from this checkout."""
     monkeypatch.setattr("space.wheel.ROOT", root)
     monkeypatch.setattr(module, "ZOO_FOLDER", root / "model_cards")
-    monkeypatch.setattr("eval.models.ZOO_FOLDER", root / "model_cards")
+    monkeypatch.setattr("eval.models.names.ZOO_FOLDER", root / "model_cards")
 
 
 @pytest.fixture(scope="session")
@@ -355,7 +355,7 @@ def test_what_a_private_space_holds_runs(
 ) -> None:
     push(repo, private=True)
     root = unpack(lab, repo, tmp_path / "app")
-    look = "import app, eval.models as m; print(m.zoo_names(), m.__file__, app.build)"
+    look = "import app, eval.models.names as m; print(m.zoo_names(), m.__file__, app.build)"
     out = python(["-c", look], tmp_path / "home", cwd=root)
     assert MODEL in out
     assert str(root) in out
@@ -497,7 +497,7 @@ def test_only_from_a_checkout(
 def test_no_checkpoints(
     lab: LoopbackHub, repo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eval.models.ZOO_FOLDER", tmp_path)
+    monkeypatch.setattr("eval.models.names.ZOO_FOLDER", tmp_path)
     assert "no checkpoints" in refusal(push, repo)
 
 

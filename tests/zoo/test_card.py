@@ -30,7 +30,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from eval.common.errors import UserError
 from eval.common.files import sha256_file
-from eval.models import ZOO_FOLDER, zoo_names
+from eval.models.names import ZOO_FOLDER, zoo_names
+from eval.models.objectives import STUDY, TERMS, parse_objective
 from tests.conftest import refusal
 from tests.zoo.test_checkpoint import (
     KNN,
@@ -49,7 +50,6 @@ from zoo.__main__ import main
 from zoo.card import BEGIN, END, out_of_step, render, repo_named, write
 from zoo.checkpoint import CURVE, read_checkpoint
 from zoo.curve import draw, drawn_from
-from zoo.names import STUDY, TERMS, parse_objective
 
 GOLDEN = Path(__file__).parent / "golden"
 REGENERATE = os.environ.get("TRANSFERZOO_REGENERATE_GOLDEN") == "1"

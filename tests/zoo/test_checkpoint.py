@@ -17,10 +17,10 @@ import pytest
 import tomli_w
 
 from eval.metrics.scores import Samples, Score
+from eval.models.objectives import parse_objective
 from eval.results import Result, dump_result, read_result, shelf_path, write_result
 from tests.conftest import refusal
 from zoo.checkpoint import adopt, contents, read_checkpoint, siblings
-from zoo.names import parse_objective
 from zoo.recipe import load_recipe
 
 NUMBERS = {"dtd": 0.5, "svhn": 0.31, "tiny_imagenet": 0.62, "photos": 0.87}

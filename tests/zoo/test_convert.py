@@ -26,7 +26,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from eval.models import load, resolve
+from eval.models.backbone import load
+from eval.models.resolve import resolve
 from tests.conftest import refusal
 from zoo import convert as module
 from zoo.convert import SOURCES, Converted, convert, render

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from eval.models.objectives import STUDY, parse_objective
 from zoo.feed import Feed
 from zoo.learner import build_learner
-from zoo.names import STUDY, parse_objective
 from zoo.pixels import PretrainingData, open_data
 from zoo.pretrain import Trainer, augmentation, pretrain
 from zoo.probe import knn_top1

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eval.models.objectives import OBJECTIVES, PAIRS, STUDY, TERMS, parse_objective
 from tests.conftest import refusal
-from zoo.names import OBJECTIVES, PAIRS, STUDY, TERMS, parse_objective
 
 
 def terms(text: str) -> tuple[tuple[str, float | None], ...]:
@@ -141,7 +141,7 @@ def test_a_name_tells_its_views(name: str, views: str) -> None:
 
 
 def test_names_are_read_without_torch() -> None:
-    code = "import sys, zoo.names; sys.exit('torch' in sys.modules)"
+    code = "import sys, eval.models.objectives; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
 
 

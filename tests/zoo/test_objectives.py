@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pytorch_metric_learning.losses import SupConLoss
 from torch import Tensor, nn
 
-from zoo.names import OBJECTIVES, STUDY, parse_objective
+from eval.models.objectives import OBJECTIVES, STUDY, parse_objective
 from zoo.objectives import (
     Contrastive,
     ContrastiveOptions,

@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from eval.common.errors import UserError
+from eval.models.objectives import OBJECTIVES, STUDY, parse_objective
 from tests.conftest import refusal
 from zoo.feed import Feed, Schedule
 from zoo.learner import build_learner
-from zoo.names import OBJECTIVES, STUDY, parse_objective
 from zoo.pixels import PixelStore, PretrainingData
 from zoo.pretrain import Finished, Interrupted, Trainer, pretrain, rate_at, stable_rate_at
 from zoo.recipe import Recipe, load_recipe

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save, save_file
 
 from eval.common.errors import UserError
 from eval.common.files import dump_json, sha256_file
-from eval.hub import commits as upload
+from eval.hub import commits
 from eval.hub.mirror import Mirrored
 from tests.conftest import let_write, refusal
 from tests.hub import LoopbackHub
@@ -970,7 +970,7 @@ def zoo(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lab: Loopba
     """Two checkpoints that ship; the Hub has no collection yet."""
     place = tmp_path / "model_cards"
     monkeypatch.setattr("zoo.publish.ZOO_FOLDER", place)
-    monkeypatch.setattr("eval.models.ZOO_FOLDER", place)
+    monkeypatch.setattr("eval.models.names.ZOO_FOLDER", place)
     monkeypatch.setattr(lab, "collections", {})
     for name in ("one.ce_made", "two.ce_made"):
         ship(made, place / name)
@@ -1081,7 +1081,7 @@ def test_upload_stage_agrees_with_the_hub(lab: LoopbackHub, repo: str, folder: P
     from huggingface_hub import HfApi
 
     publish(folder, repo)
-    remote = upload.look(HfApi(), repo, "model")
+    remote = commits.look(HfApi(), repo, "model")
     assert remote is not None
     assert remote.sha == history(lab, repo)[-1]
-    assert upload.changed(stage(folder, repo), remote.digests) == []
+    assert commits.changed(stage(folder, repo), remote.digests) == []

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from eval.models.objectives import STUDY, parse_objective
 from tests.conftest import refusal
-from zoo.names import STUDY, parse_objective
 from zoo.recipe import (
     RECIPES,
     Recipe,

@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from eval.common.errors import UserError, did_you_mean, one_line
-from zoo.names import ObjectiveName, parse_objective
+from eval.models.objectives import ObjectiveName, parse_objective
 from zoo.recipe import Recipe, load_recipe
 
 PLANS = Path(__file__).parent / "plans"

@@ -11,7 +11,7 @@ from typing import Any
 from eval.common.errors import UserError
 from eval.hub.client import patiently
 from eval.hub.commits import refusal
-from eval.models import resolve
+from eval.models.resolve import resolve
 
 MOST = 200  # models a search may name; more is hardly meant
 

@@ -1,0 +1,1 @@
+"""Model string -> identity -> backbone; names of objectives."""

@@ -1,0 +1,109 @@
+"""A model string -> what it names: kind, name, revision; the checkpoints that ship."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from eval.common.errors import UserError, did_you_mean
+from eval.models.objectives import OBJECTIVES
+
+Kind = Literal["hub", "local", "zoo", "timm", "random"]
+
+ZOO_ORG = "transferzoo"
+# Beside the packages in a checkout; an installed package is told where its checkpoints lie.
+ZOO_FOLDER = Path(
+    os.environ.get("TRANSFERZOO_ZOO") or Path(__file__).resolve().parents[2] / "model_cards"
+)
+_PREFIXES: dict[str, Kind] = {
+    "hf-hub": "hub",
+    "hf_hub": "hub",  # timm's older spelling
+    "local-dir": "local",
+    "zoo": "zoo",
+    "random": "random",
+}
+_FORMS = "hf-hub:org/name[@rev], local-dir:PATH, zoo:NAME, random:ARCH or a timm name"
+
+
+@dataclass(frozen=True)
+class ModelName:
+    """A parsed model string. ``revision`` is what stood behind ``@``, not yet resolved."""
+
+    kind: Kind
+    name: str
+    revision: str | None = None
+
+
+def parse_model(text: str) -> ModelName:
+    """Split a model string into kind, name and revision.
+
+    Raises UserError when the string is empty, its prefix is unknown, or it looks like a path or a
+    repository without a prefix: guessing there would silently score other weights.
+    """
+    if not text or text != text.strip():
+        raise UserError(f"model {text!r} is empty or has spaces round it; use {_FORMS}")
+    prefix, colon, rest = text.partition(":")
+    if not colon or len(prefix) == 1:  # one letter is a Windows drive
+        if any(c in text for c in "/\\:"):
+            raise UserError(
+                f"model {text!r} has no prefix; use 'hf-hub:{text}' for the Hub "
+                f"or 'local-dir:{text}' for a folder"
+            )
+        if "@" in text:
+            raise UserError(
+                f"model {text!r} is a timm name, which takes no @revision; use 'hf-hub:timm/{text}'"
+            )
+        return ModelName("timm", text)
+    kind = _PREFIXES.get(prefix.lower())
+    if kind is None:
+        raise UserError(
+            f"model {text!r} has an unknown prefix {prefix!r}"
+            + did_you_mean(prefix.lower(), _PREFIXES, f"use {_FORMS}")
+        )
+    if not rest:
+        raise UserError(f"model {text!r} has nothing behind the prefix; use {_FORMS}")
+    if kind == "local":
+        return ModelName(kind, rest)  # a path may hold '@'
+    name, at, revision = rest.partition("@")
+    if at and not revision:
+        raise UserError(f"model {text!r} ends in '@' without a revision")
+    if not name:
+        raise UserError(f"model {text!r} has no name before '@'; use {_FORMS}")
+    if ".." in revision or revision.startswith("/"):  # it becomes part of a path in the cache
+        raise UserError(f"model {text!r}: no revision has '..' in its name or begins with '/'")
+    if kind == "hub" and (not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or ".." in name):
+        raise UserError(f"model {text!r} names no Hub repository; use hf-hub:org/name[@rev]")
+    if kind == "zoo" and not re.fullmatch(r"[\w.+-]+", name):
+        raise UserError(f"model {text!r} names no zoo model; use zoo:NAME, see list models")
+    if kind == "random" and revision and not re.fullmatch(r"\d{1,18}", revision):
+        raise UserError(
+            f"model {text!r}: the seed behind '@' must be a number of at most 18 digits, "
+            f"got {revision!r}"
+        )
+    return ModelName(kind, name, revision or None)
+
+
+def zoo_names() -> list[str]:
+    """Checkpoints that ship with this repository, in the order of the study's objectives."""
+    return sorted((p.parent.name for p in ZOO_FOLDER.glob("*/config.json")), key=study_order)
+
+
+def zoo_folder(name: str) -> Path:
+    """Where a checkpoint that ships lies."""
+    return ZOO_FOLDER / name
+
+
+def study_order(name: str) -> tuple[str, int, str]:
+    """Sorts checkpoint names: by backbone, then as the study's tables order the objectives."""
+    backbone, _, tag = name.partition(".")
+    slugs = [text.replace("+", "_") for text in OBJECTIVES]
+    fits = [i for i, slug in enumerate(slugs) if tag.startswith(f"{slug}_")]
+    return backbone, max(fits, key=lambda i: len(slugs[i]), default=len(slugs)), tag
+
+
+def expand(text: str) -> list[str]:
+    """``zoo:all`` as the strings of all shipped checkpoints; anything else as it is."""
+    return [f"zoo:{name}" for name in zoo_names()] if text == "zoo:all" else [text]

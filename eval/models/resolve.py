@@ -1,0 +1,216 @@
+"""Model string -> identity -> backbone.
+
+Three steps, each needing more than the one before: ``parse_model`` is pure, ``resolve`` pins what
+the string means (a commit, a weight hash) without importing torch, ``load`` builds the network.
+So a run whose results exist never pays for the third.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable, Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eval.common.errors import UserError, did_you_mean
+from eval.common.files import sha256_file, write_json
+from eval.common.text import slug
+from eval.hub import client
+from eval.models.names import _FORMS, ZOO_ORG, Kind, ModelName, parse_model, zoo_names
+
+if TYPE_CHECKING:
+    pass
+_MODEL_FILES = ("config.json", "model.safetensors")
+
+
+@dataclass(frozen=True)
+class ResolvedModel:
+    """A model string that now means one thing: the same weights tomorrow and on another machine.
+
+    ``spec`` reproduces it, ``id`` names it on the board, ``revision`` is a commit sha (Hub), a
+    content hash (folder) or the seed (random).
+    """
+
+    kind: Kind
+    name: str
+    spec: str
+    id: str
+    revision: str
+    folder: Path | None = None  # where config.json and model.safetensors lie, for local and zoo
+    repo: str | None = None  # the Hub repository, for hub and timm
+    img_size: int | None = None
+
+    @property
+    def slug(self) -> str:
+        """The model's folder under the results directory."""
+        size = f"@{self.img_size}px" if self.img_size else ""
+        return slug(self.id.partition("@")[0]) + size
+
+
+def resolve(text: str, cache: Path, img_size: int | None = None) -> ResolvedModel:
+    """Pin a model string. Reads the Hub's metadata or hashes a folder; never imports torch
+    except the first time a timm architecture is named (its registry is memoised in ``cache``).
+
+    Raises UserError for everything that can be known to fail before weights are loaded.
+    """
+    parsed = parse_model(text)
+    if parsed.kind == "random":
+        _timm_facts(parsed.name, cache, weights=False)
+        seed = int(parsed.revision or 0)
+        shown = f"random:{parsed.name}" + (f"@{seed}" if seed else "")
+        return ResolvedModel("random", parsed.name, shown, shown, f"seed{seed}", img_size=img_size)
+    if parsed.kind == "zoo":
+        folder = zoo_folder(parsed.name)
+        if parsed.revision is None and (folder / "config.json").is_file():
+            return _resolve_folder(folder, "zoo", f"zoo:{parsed.name}", parsed.name, img_size)
+        return _resolve_zoo_on_hub(parsed, img_size)
+    if parsed.kind == "local":
+        folder = Path(parsed.name).expanduser()
+        spec = f"local-dir:{folder.resolve()}"
+        return _resolve_folder(folder, "local", spec, folder.resolve().name, img_size)
+    if parsed.kind == "timm":
+        repo = _timm_facts(parsed.name, cache, weights=True)["repo"]
+        pinned = _resolve_repo(repo, None, f"timm name {parsed.name!r}", img_size)
+        return ResolvedModel(
+            "timm", parsed.name, pinned.spec, parsed.name, pinned.revision, repo=pinned.repo,
+            img_size=img_size,
+        )  # fmt: skip
+    return _resolve_repo(parsed.name, parsed.revision, f"model {text!r}", img_size)
+
+
+def _resolve_zoo_on_hub(parsed: ModelName, img_size: int | None) -> ResolvedModel:
+    try:
+        return _resolve_repo(
+            f"{ZOO_ORG}/{parsed.name}", parsed.revision, f"model 'zoo:{parsed.name}'", img_size
+        )
+    except UserError as error:
+        names = zoo_names()
+        shipped = f"shipped are {', '.join(names)}" if names else "none ships with this version"
+        raise UserError(
+            f"zoo model {parsed.name!r} is not in {zoo_folder('')} ({shipped}); {error}"
+            + did_you_mean(parsed.name, names)
+        ) from None
+
+
+def _resolve_folder(
+    folder: Path, kind: Kind, spec: str, name: str, img_size: int | None
+) -> ResolvedModel:
+    if not folder.is_dir():
+        raise UserError(f"model folder {str(folder)!r} does not exist or is no directory")
+    files = {p.name for p in folder.iterdir()}
+    _check_model_files(files, f"folder {str(folder)!r}", lambda: folder / "config.json")
+    shown = spec if kind == "zoo" else f"local-dir:{name}"
+    return ResolvedModel(
+        kind, name, spec, shown, folder_revision(folder), folder=folder, img_size=img_size
+    )
+
+
+def folder_revision(folder: Path) -> str:
+    """What stands for a commit where there is none: a hash of config.json and the weights."""
+    digest = hashlib.sha256((folder / "config.json").read_bytes())
+    digest.update(sha256_file(folder / "model.safetensors").encode())
+    return digest.hexdigest()[:40]
+
+
+def _check_model_files(files: Set[str], where: str, config_path: Callable[[], Path]) -> bytes:
+    """The bytes of a config.json that is timm's, in a place that has safetensors weights."""
+    if "model.safetensors" not in files:
+        pickles = sorted(f for f in files if f.endswith((".bin", ".pth", ".pt", ".ckpt", ".pkl")))
+        if pickles:
+            raise UserError(
+                f"{where} offers only pickled weights ({', '.join(pickles[:3])}), which can run "
+                "code when loaded; model.safetensors is needed"
+            )
+        raise UserError(f"{where} has no model.safetensors")
+    if "config.json" not in files:
+        raise UserError(f"{where} has no config.json, so its architecture is unknown")
+    raw = config_path().read_bytes()
+    try:
+        config = json.loads(raw)
+    except (ValueError, RecursionError):
+        raise UserError(f"config.json of {where} is no JSON") from None
+    if not isinstance(config, dict) or not isinstance(config.get("architecture"), str):
+        kind = config.get("model_type") if isinstance(config, dict) else None
+        seen = f" (it is of model_type {kind[:40]!r})" if isinstance(kind, str) else ""
+        raise UserError(
+            f"config.json of {where} is not timm's{seen}: it has no 'architecture' name"
+        )
+    if not isinstance(config.get("pretrained_cfg", {}), dict):
+        raise UserError(f"config.json of {where} is not timm's: 'pretrained_cfg' is no object")
+    return raw
+
+
+def _resolve_repo(
+    repo: str, revision: str | None, what: str, img_size: int | None
+) -> ResolvedModel:
+    """Pin a Hub repository to a commit and check that timm can load it safely."""
+    pinned = client.pin(repo, revision, "model", what, _MODEL_FILES)
+    now = pinned.repo
+    _check_model_files(
+        frozenset(_MODEL_FILES) if pinned.files is None else pinned.files,
+        f"Hub repository {now!r}",
+        lambda: client.fetch(now, pinned.sha, ("config.json",), what) / "config.json",
+    )
+    client.remember(now, revision, pinned.sha)
+    return ResolvedModel(
+        "hub", now, f"hf-hub:{now}@{pinned.sha}", f"hf-hub:{now}", pinned.sha, repo=now,
+        img_size=img_size,
+    )  # fmt: skip
+
+
+def _timm_facts(name: str, cache: Path, *, weights: bool) -> dict[str, str]:
+    """The Hub repository of a timm name's weights ('' without any), memoised per timm version.
+
+    Raises UserError for an unknown name, or one without weights where ``weights`` are needed.
+    """
+    from importlib.metadata import version
+
+    memo_file = cache / "models" / f"timm-{version('timm')}.json"
+    memo: dict[str, dict[str, str]] = {}
+    if memo_file.is_file():
+        try:
+            memo = json.loads(memo_file.read_text())
+        except ValueError:
+            memo = {}  # a damaged memo is rebuilt
+    if name not in memo:
+        memo[name] = _ask_timm(name)
+        # A memo is a convenience: a read-only cache is reported by who must write there.
+        with contextlib.suppress(OSError):
+            write_json(memo_file, memo)
+    if weights and not memo[name]["repo"]:
+        raise UserError(
+            f"timm has no Hub weights for {name!r}; use 'random:{name}' for the untrained one"
+            + did_you_mean(name, memo[name]["tags"].split())
+        )
+    return memo[name]
+
+
+def _ask_timm(name: str) -> dict[str, str]:
+    import timm
+
+    arch = name.partition(".")[0]
+    if not timm.is_model(arch):
+        raise UserError(
+            f"unknown model {name!r}"
+            + did_you_mean(arch, timm.list_models(), "see timm.list_models(), or use " + _FORMS)
+        )
+    tags = timm.list_pretrained(f"{arch}.*")
+    if "." in name and name not in tags:
+        raise UserError(f"timm knows {arch!r} but not {name!r}" + did_you_mean(name, tags))
+    config = timm.get_pretrained_cfg(name)
+    repo = ""
+    if config is not None and config.hf_hub_id:
+        repo = config.hf_hub_id
+        if repo.endswith("/"):
+            full = name if "." in name else f"{arch}.{config.tag}" if config.tag else name
+            repo += full
+    return {"repo": repo, "tags": " ".join(tags[:20])}
+
+
+def stage_facts(net: object) -> list[dict[str, Any]]:
+    """What timm tells of a network's stages or blocks, first to last; empty where it names none."""
+    found = getattr(net, "feature_info", None)
+    return list(getattr(found, "info", found) or [])
