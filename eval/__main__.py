@@ -18,8 +18,8 @@ from eval.parser import build_parser
 from eval.protocols import chosen
 
 if TYPE_CHECKING:
+    from eval.data.locations import Data
     from eval.hub.mirror import Mirrored
-    from eval.places import Data
     from eval.remote import Pushed
     from eval.settings.protocols import Settings
 
@@ -34,7 +34,7 @@ def _request(args: argparse.Namespace) -> Any:
 
 
 def _request_for(args: argparse.Namespace, models: list[str]) -> Any:
-    from eval.places import data_from
+    from eval.data.locations import data_from
     from eval.run import Request
 
     data = data_from(args.data)
@@ -102,7 +102,7 @@ def _protocols(args: argparse.Namespace) -> dict[str, Settings]:
 
 def _tasks(args: argparse.Namespace, data: Data | None) -> list[str]:
     """The tasks that are asked for. Those of a suite that are not here are named and left out."""
-    from eval.places import missing
+    from eval.data.locations import missing
     from eval.tasks.registry import TASKS, suite_tasks
 
     def split(task: str) -> str:
@@ -190,7 +190,7 @@ def plan_command(args: argparse.Namespace) -> int:
 
 def list_command(args: argparse.Namespace) -> int:
     from eval import listing
-    from eval.places import data_from
+    from eval.data.locations import data_from
 
     verbose = args.verbose and args.what == "protocols"
     rows = listing.settings() if verbose else listing.rows(args.what, data_from(args.data))
@@ -244,7 +244,7 @@ def compare_command(args: argparse.Namespace) -> int:
 
 
 def verify_command(args: argparse.Namespace) -> int:
-    from eval.places import data_from
+    from eval.data.locations import data_from
     from eval.verify import verify
 
     cache = args.cache or default_cache()
@@ -360,7 +360,7 @@ def detect_command(args: argparse.Namespace) -> int:
 
 
 def prepare_command(args: argparse.Namespace) -> int:
-    from eval.manifest import read_manifest
+    from eval.data.manifest import read_manifest
     from eval.prepare.prepare import Prepared, preparable, prepare, report
 
     if args.processes < 1:
@@ -410,16 +410,16 @@ def _mirrored(done: Mirrored) -> str:
 
 
 def check_task_command(args: argparse.Namespace) -> int:
-    from eval.data import load_task
-    from eval.places import data_from
+    from eval.data.load import load_task
+    from eval.data.locations import data_from
 
     data = load_task(args.task, args.cache or default_cache(), data_from(args.data))
     path = args.sheet or Path(f"{data.name}.png")
     markdown = not sys.stdout.isatty()
     if data.kind == "detection":
+        from eval.data.boxes.box_data import DetectionData
         from eval.detection import checkboxes
         from eval.detection.boxsheet import box_sheet
-        from eval.detection.data import DetectionData
 
         assert isinstance(data, DetectionData)
         sheet = box_sheet(data, path)

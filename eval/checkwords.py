@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from eval.common.text import escaped, text_table
-from eval.data import TaskData
-from eval.sources import IMAGE_SUFFIXES
+from eval.data.sources import IMAGE_SUFFIXES
+from eval.data.task_data import TaskData
 
 if TYPE_CHECKING:
     from eval.checktask import Check, ClassCount, Copies, Images

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from eval.common.errors import UserError
 from eval.common.files import atomic_file
-from eval.data import Split, TaskData
+from eval.data.task_data import Split, TaskData
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFont

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from eval import limited
 from eval.bank import Key, bank_path, read_header
 from eval.common.text import text_table
-from eval.detection.data import DetectionData
+from eval.data.boxes.box_data import DetectionData
 from eval.detection.setup import DetectionSetup
 from eval.models.backbone import load
 from eval.protocols import PROTOCOLS

@@ -33,7 +33,7 @@ from eval.common.distributed import Workers
 from eval.common.errors import UserError, one_line
 from eval.common.files import atomic_file
 from eval.common.images import decode
-from eval.data import Split, TaskData
+from eval.data.task_data import Split, TaskData
 from eval.models.backbone import Backbone
 from eval.precision import Precision, agrees, choose, forward, prepared
 

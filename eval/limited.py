@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.common.errors import TooFew
-from eval.data import Split
+from eval.data.task_data import Split
 from eval.metrics import intervals
 
 

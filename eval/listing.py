@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from eval.common.text import text_table
+from eval.data.locations import Data, presence
 from eval.models.names import zoo_names
-from eval.places import Data, presence
 from eval.protocols import PROTOCOLS
 from eval.tasks.registry import SUITE_NOTES, SUITES, TASKS
 

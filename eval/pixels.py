@@ -33,7 +33,7 @@ from tqdm import tqdm
 
 from eval.common.errors import UserError, one_line
 from eval.common.images import decode
-from eval.sources import HASH_BYTES, Source, image_hash
+from eval.data.sources import HASH_BYTES, Source, image_hash
 
 VERSION = 1  # of the stored pixels: raise it when decoding or resizing changes
 CHUNK_IMAGES, CHUNK_BYTES = 32, 4 << 20  # a thread's piece of work; bounds the memory in flight

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.data import TaskData
+from eval.data.task_data import TaskData
 from eval.settings.protocols import Fewshot
 
 

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 from eval.common.distributed import launched
 from eval.common.errors import UserError, one_line
-from eval.data import TaskData, load_task
+from eval.data.load import load_task
+from eval.data.locations import Data
+from eval.data.task_data import TaskData
 from eval.models.resolve import ResolvedModel, resolve
-from eval.places import Data
 from eval.protocols import PROTOCOLS
 from eval.results import (
     Environment,
@@ -421,7 +422,7 @@ def _outcome(
     score = protocol.load()
     keep = cell.kept if request.keep_model and protocol.keeps else None
     if encoded is None:
-        from eval.detection.data import DetectionData
+        from eval.data.boxes.box_data import DetectionData
         from eval.detection.setup import DetectionSetup
 
         assert isinstance(task, DetectionData)  # its kind is detection

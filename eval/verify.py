@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eval.common.errors import UserError
-from eval.data import load_task
+from eval.data.load import load_task
+from eval.data.locations import Data, HubData
 from eval.models.backbone import load
 from eval.models.resolve import resolve
-from eval.places import Data, HubData
 from eval.protocols import protocol_named
 from eval.results import SAME_CONFIDENCE, NotAResult, Result, confidence_gap, read_result
 from eval.run import Cell, Request, score_cell, versions

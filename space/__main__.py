@@ -46,7 +46,7 @@ def build_parser() -> Parser:
 def serve(args: argparse.Namespace) -> int:
     if args.push:
         return push_space(args)
-    from eval.places import data_from
+    from eval.data.locations import data_from
     from space.app import build, desk_of, launch
 
     data = data_from(args.data)

@@ -22,8 +22,8 @@ if (HERE / "model_cards").is_dir():  # a Space holds its own: said before eval i
 import gradio as gr
 
 from eval.common.files import default_cache
+from eval.data.locations import Data
 from eval.models.names import ZOO_FOLDER
-from eval.places import Data
 from eval.results import result_files
 from space.api import Api
 from space.backbones import Shelf

@@ -13,11 +13,11 @@ from PIL import Image
 
 from eval.common.errors import UserError, one_line
 from eval.common.images import decode
-from eval.data import load_task
-from eval.detection.data import DetectionData
+from eval.data.boxes.box_data import DetectionData
+from eval.data.boxes.objects import Objects
+from eval.data.load import load_task
+from eval.data.locations import Data
 from eval.detection.draw import draw
-from eval.detection.objects import Objects
-from eval.places import Data
 from eval.results import Result, task_label
 from eval.tasks.registry import TASKS
 from space.detection import examples

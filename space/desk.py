@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from eval.common.errors import UserError, did_you_mean
-from eval.places import Data
+from eval.data.locations import Data
 from space.board import Board, build
 from space.grid import Grid, Key, grid, keys
 from space.source import Snapshot, Source

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from eval.board import score_size, score_title
-from eval.detection.objects import Found
+from eval.data.boxes.objects import Found
 from eval.metrics.paired import holm, paired_resamples
 from eval.results import Result
 from space.grid import told_apart

@@ -12,10 +12,11 @@ from PIL import Image
 
 from eval.common.errors import UserError, one_line
 from eval.common.images import decode
-from eval.data import TaskData, load_task
+from eval.data.load import load_task
+from eval.data.locations import Data
+from eval.data.task_data import TaskData
 from eval.models.backbone import load
 from eval.models.resolve import resolve
-from eval.places import Data
 from eval.protocols import PROTOCOLS, protocol_named
 from eval.tasks.registry import TASKS
 

@@ -28,8 +28,8 @@ from PIL import Image
 
 from eval.common.errors import UserError
 from eval.common.files import sha256_file
-from eval.data import load_task
-from eval.manifest import FileFacts, Manifest, PartFacts, SplitFacts, write_manifest
+from eval.data.load import load_task
+from eval.data.manifest import FileFacts, Manifest, PartFacts, SplitFacts, write_manifest
 from eval.tasks.registry import TASKS
 from tests.hub import LoopbackHub
 

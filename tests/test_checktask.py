@@ -22,7 +22,8 @@ from eval.bank import FeatureBank
 from eval.checktask import Check, as_json, check, render
 from eval.common.errors import UserError
 from eval.contactsheet import contact_sheet
-from eval.data import TaskData, load_task
+from eval.data.load import load_task
+from eval.data.task_data import TaskData
 from eval.pool import Pool, eligible_classes, refusals
 from eval.settings.protocols import Fewshot
 from tests.conftest import Cli, blobs, make_task, refusal, write_parquet

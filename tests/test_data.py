@@ -22,9 +22,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.data import Split, TaskData, load_task, stratified_part
-from eval.manifest import MANIFEST
-from eval.sources import HASH_BYTES, FolderSource, ParquetSource
+from eval.data.load import load_task
+from eval.data.manifest import MANIFEST
+from eval.data.sources import HASH_BYTES, FolderSource, ParquetSource
+from eval.data.task_data import Split, TaskData, stratified_part
 from eval.tasks.declaration import SUBSET, Subset
 from eval.tasks.registry import TASKS
 from tests.conftest import blobs, make_task, refusal, write_parquet

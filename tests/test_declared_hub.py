@@ -18,11 +18,11 @@ import pytest
 from datasets import ClassLabel, Features, Image, List, Value
 
 from eval.common.errors import UserError
-from eval.data import load_task
-from eval.places import HubData, missing
+from eval.data.load import load_task
+from eval.data.locations import HubData, missing
+from eval.data.sources import HubSource
+from eval.data.split_rules import per_class
 from eval.prepare.prepare import prepare
-from eval.sources import HubSource
-from eval.splits import per_class
 from eval.tasks.declaration import HubCopy, SplitRule, Task
 from eval.tasks.registry import TASKS
 from tests.conftest import blobs, refusal

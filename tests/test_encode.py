@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from eval import encode as module
 from eval.common.distributed import Workers
 from eval.common.errors import UserError
-from eval.data import TaskData, load_task
+from eval.data.load import load_task
+from eval.data.task_data import TaskData
 from eval.encode import Encoded, encode
 from eval.models.backbone import Backbone, load
 from eval.models.resolve import resolve
@@ -515,7 +516,7 @@ MEMORY = """
 import sys
 from pathlib import Path
 import torch
-from eval.data import load_task
+from eval.data.task_data import load_task
 from eval.encode import encode
 from eval.models.resolve import load, resolve
 from eval.precision import Precision

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from eval.bank import FeatureBank
 from eval.common.distributed import Workers
-from eval.data import load_task
+from eval.data.load import load_task
 from eval.encode import pixels_of
 from eval.finetune import images as finetune_images
 from eval.finetune import train as finetune_train

@@ -13,7 +13,8 @@ import timm
 import torch
 from torch import nn
 
-from eval.data import TaskData, load_task
+from eval.data.load import load_task
+from eval.data.task_data import TaskData
 from eval.encode import normalised, pixels_of
 from eval.finetune import kept as finetune_kept
 from eval.finetune.kept import ALONE, FOLDED, Keeper, folded

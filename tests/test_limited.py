@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from eval.data import Split
+from eval.data.sources import HASH_BYTES, FolderSource, image_hash
+from eval.data.task_data import Split
 from eval.limited import Part, parts, subset
 from eval.settings.protocols import Linear
-from eval.sources import HASH_BYTES, FolderSource, image_hash
 from tests.conftest import Cli, make_task, refusal
 
 

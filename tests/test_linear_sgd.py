@@ -17,7 +17,9 @@ import torch
 from torch import nn
 
 from eval.common.distributed import Workers
-from eval.data import TaskData, load_task, take
+from eval.data.load import load_task
+from eval.data.task_data import TaskData, take
+from eval.data.validation import held_out
 from eval.encode import encode
 from eval.models.backbone import Backbone, load
 from eval.models.resolve import resolve
@@ -25,7 +27,6 @@ from eval.precision import Precision
 from eval.protocols import trained
 from eval.protocols.linear_sgd import _Grid, fit, score
 from eval.protocols.trained import Setup
-from eval.protocols.validation import held_out
 from eval.settings.protocols import LinearSgd
 from eval.solvers.heads import initial
 from eval.views import Views
@@ -243,7 +244,7 @@ PROCESS = """
 import sys
 from pathlib import Path
 import numpy as np
-from eval.data import load_task
+from eval.data.task_data import load_task
 from eval.encode import encode
 from eval.common.errors import UserError
 from eval.models.resolve import load, resolve

@@ -14,10 +14,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from eval.data import Split, TaskData, load_task
+from eval.data.load import load_task
+from eval.data.sources import HASH_BYTES, ParquetSource
+from eval.data.task_data import Split, TaskData
 from eval.pool import Episodes, Pool, draw_episodes, eligible_classes, refusals
 from eval.settings.protocols import Fewshot
-from eval.sources import HASH_BYTES, ParquetSource
 from tests.conftest import blobs, write_parquet
 
 Rows = Sequence[tuple[int, int]]  # (picture, label): rows of one picture hold the same bytes

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from eval.common.distributed import Workers
-from eval.data import TaskData, load_task
+from eval.data.load import load_task
+from eval.data.task_data import TaskData
 from eval.encode import encode
 from eval.models.backbone import Backbone, load
 from eval.models.resolve import resolve

@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.splits import by_groups, members, per_class
+from eval.data.split_rules import by_groups, members, per_class
 from eval.tasks.catalog_page import PAGE, page
 
 LABELS = st.lists(st.integers(0, 6), min_size=1, max_size=80)

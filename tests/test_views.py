@@ -19,7 +19,8 @@ from eval.cache import entries
 from eval.common.distributed import Workers
 from eval.common.errors import UserError
 from eval.common.images import decode
-from eval.data import TaskData, load_task
+from eval.data.load import load_task
+from eval.data.task_data import TaskData
 from eval.encode import encode
 from eval.models.backbone import Backbone, load
 from eval.models.resolve import resolve

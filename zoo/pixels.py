@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.common.errors import UserError
-from eval.data import stratified_part
+from eval.data.sources import as_keys, remembered_scan
+from eval.data.task_data import stratified_part
 from eval.pixels import cache_errors, open_pixels
-from eval.sources import as_keys, remembered_scan
 from zoo.sources import Part, check_classes, class_names, find, numbers
 
 VERSION = 1  # of the stored pixels: raise it when decoding or resizing changes

@@ -15,9 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.common.errors import UserError, did_you_mean, one_line
-from eval.hub import client
-from eval.hub.dataset import load_at
-from eval.sources import (
+from eval.data.sources import (
     IMAGE_SUFFIXES,
     FolderSource,
     HubSource,
@@ -30,6 +28,8 @@ from eval.sources import (
     open_parquet,
     parquet_batches,
 )
+from eval.hub import client
+from eval.hub.dataset import load_at
 from eval.tasks.names import parse_task
 
 VALIDATION_NAMES = ("validation", "val", "valid")

@@ -13,7 +13,7 @@ from eval.analysis.finding import Finding, plain_settings
 from eval.analysis.study import Study
 from eval.common.distributed import Workers
 from eval.common.errors import UserError
-from eval.data import TaskData
+from eval.data.task_data import TaskData
 from eval.models.resolve import resolve
 from eval.results import Result
 from eval.run import environment, task_info

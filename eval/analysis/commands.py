@@ -44,8 +44,8 @@ def recommend_command(args: argparse.Namespace) -> int:
     from eval.analysis.finding import write_finding
     from eval.common.distributed import is_main_process
     from eval.common.text import text_table
-    from eval.data import load_task
-    from eval.places import data_from
+    from eval.data.load import load_task
+    from eval.data.locations import data_from
     from eval.results import check_writable
 
     if not (args.models or args.author or args.collection or args.filter):
@@ -113,8 +113,8 @@ def _analyse(
     from eval.analysis.finding import write_finding
     from eval.common.distributed import is_main_process
     from eval.common.text import text_table
-    from eval.data import load_task
-    from eval.places import data_from
+    from eval.data.load import load_task
+    from eval.data.locations import data_from
     from eval.results import check_writable
 
     if args.out:

@@ -29,7 +29,7 @@ from eval.analysis.study import Study
 from eval.bank import Key, bank_path, open_bank, write_bank
 from eval.common.errors import UserError
 from eval.common.text import counted
-from eval.data import TaskData
+from eval.data.task_data import TaskData
 from eval.encode import default_batch_size, normalised, pixels_of
 from eval.models.backbone import Backbone
 from eval.precision import Precision, forward, prepared

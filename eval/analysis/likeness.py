@@ -19,7 +19,7 @@ from eval.analysis.cka import Cka, CkaSums
 from eval.analysis.finding import Finding
 from eval.analysis.study import Layered, Study
 from eval.common.errors import UserError
-from eval.data import TaskData
+from eval.data.task_data import TaskData
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

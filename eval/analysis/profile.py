@@ -15,7 +15,7 @@ from eval.analysis import Profile
 from eval.analysis.finding import Finding
 from eval.analysis.plots import depth_figure
 from eval.analysis.study import Layered, Study, task_key
-from eval.data import TaskData
+from eval.data.task_data import TaskData
 from eval.mini.factors import FACTOR_TASKS
 from eval.protocols.linear import score
 from eval.settings.protocols import Linear

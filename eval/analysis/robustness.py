@@ -37,7 +37,7 @@ from eval.analysis.plots import called, legend_below, style
 from eval.analysis.study import Study, task_key
 from eval.common.errors import UserError
 from eval.common.text import counted
-from eval.data import TaskData
+from eval.data.task_data import TaskData
 from eval.metrics import paired
 from eval.metrics.intervals import Interval, bootstrap
 from eval.models.backbone import Backbone

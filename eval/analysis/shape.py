@@ -18,7 +18,7 @@ from eval.analysis.finding import Finding
 from eval.analysis.geometry import alignment, effective_rank, nc1, nc2, separation, uniformity
 from eval.analysis.plots import depth_figure
 from eval.analysis.study import Layered, Study, task_key
-from eval.data import TaskData
+from eval.data.task_data import TaskData
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from eval.analysis.layers import Layer, layered
 from eval.common.distributed import Workers
-from eval.data import TaskData
+from eval.data.task_data import TaskData
 from eval.encode import encode
 from eval.models.backbone import load
 from eval.models.resolve import ResolvedModel

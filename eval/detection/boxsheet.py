@@ -22,9 +22,9 @@ from eval.contactsheet import (
     png_path,
     save_png,
 )
-from eval.detection.data import BoxSplit, DetectionData
+from eval.data.boxes.box_data import BoxSplit, DetectionData
+from eval.data.boxes.objects import Objects
 from eval.detection.draw import draw
-from eval.detection.objects import Objects
 
 LEGEND = "dashed: annotated boxes; dotted: difficult or crowd, which no metric asks for"
 LETTERS = 14  # px

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from eval.checktask import Copies, Spread
 from eval.checkwords import Page, number, origin, some
-from eval.detection.data import BoxSplit, DetectionData
+from eval.data.boxes.box_data import BoxSplit, DetectionData
 from eval.detection.resample import RANGES
 from eval.settings.schedules import SMALL, Schedule, schedule_named
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, features
 
-from eval.detection.objects import Found, Objects
+from eval.data.boxes.objects import Found, Objects
 
 # Okabe and Ito's colours, which the colour-blind tell apart; more classes begin again, for a label
 # names the class in any case. Black and white are those of the true boxes.

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from eval.data.boxes.objects import Found
 from eval.detection.network import Detector
-from eval.detection.objects import Found
 from eval.detection.pixels import View, batch_of, found_in, shown
 
 NO_BOXES = np.zeros((0, 4), np.float32)

@@ -18,9 +18,9 @@ from safetensors.torch import load_file, save
 from eval.common.errors import UserError, one_line
 from eval.common.files import atomic_file, dump_json, sha256_file, write_json
 from eval.common.images import decode, to_rgb
+from eval.data.boxes.objects import Found
 from eval.detection.inference import Sight, find
 from eval.detection.network import Detector, rebuild
-from eval.detection.objects import Found
 
 VERSION = 1
 WEIGHTS, CONFIG, README = "model.safetensors", "config.json", "README.md"

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.common.errors import UserError
+from eval.data.boxes.objects import Found, Objects
 from eval.detection import resample, voc_metrics
-from eval.detection.objects import Found, Objects
 from eval.detection.resample import Bools, Curve, Flat, Floats, Ints, Pairs, Verdicts
 from eval.metrics.intervals import Interval
 

@@ -18,8 +18,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from eval.data.boxes.objects import Found
 from eval.detection.batch import Batch, Target
-from eval.detection.objects import Found
 
 _VIEWS = 0x7669  # keeps these draws apart from others that are seeded with the same numbers
 

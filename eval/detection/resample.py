@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from eval.detection.objects import Found, Objects
+from eval.data.boxes.objects import Found, Objects
 from eval.metrics.intervals import DRAWS
 
 Floats = NDArray[np.float64]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.detection.data import DetectionData
+from eval.data.boxes.box_data import DetectionData
 
 if TYPE_CHECKING:
     from eval.common.distributed import Workers

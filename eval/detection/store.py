@@ -26,9 +26,9 @@ from PIL import Image
 from eval.common.errors import UserError, one_line
 from eval.common.files import atomic_file
 from eval.common.images import decode
-from eval.data import Split
+from eval.data.sources import image_hash
+from eval.data.task_data import Split
 from eval.pixels import cache_errors
-from eval.sources import image_hash
 
 IN_MEMORY = 16 << 20  # bytes; fewer than these are not worth a file
 _MAGIC = b"TZIMG\x00\x00\x01"

@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from eval.common.errors import TooFew, UserError
-from eval.data import take
+from eval.data.task_data import take
+from eval.data.validation import held_out
 from eval.finetune.images import EvalImages, TrainImages, batches_of
 from eval.finetune.kept import Keeper
 from eval.finetune.stages import free_stages
 from eval.finetune.state import Known, Record, State, key, locked
 from eval.finetune.train import Diverged, Training
 from eval.protocols.trained import Answer, Point, Setup, points
-from eval.protocols.validation import held_out
 from eval.settings.protocols import Finetune
 from eval.steps import OutOfMemory, own_random
 

@@ -19,7 +19,7 @@ from eval.common.errors import UserError, did_you_mean
 from eval.common.files import sha256_file, write_json
 from eval.common.text import slug
 from eval.hub import client
-from eval.models.names import _FORMS, ZOO_ORG, Kind, ModelName, parse_model, zoo_names
+from eval.models.names import _FORMS, ZOO_ORG, Kind, ModelName, parse_model, zoo_folder, zoo_names
 
 if TYPE_CHECKING:
     pass

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from eval.common.text import escaped, text_table
-from eval.manifest import Manifest
+from eval.data.manifest import Manifest
 from eval.tasks.declaration import SplitRule, Task
 
 FOLDED_FROM = 20  # classes, or names of images, above which a list is folded

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.common.errors import UserError, did_you_mean
-from eval.data import hash_parts
-from eval.manifest import (
+from eval.data.manifest import (
     MANIFEST,
     Manifest,
     PartFacts,
@@ -23,12 +22,13 @@ from eval.manifest import (
     read_manifest,
     write_manifest,
 )
+from eval.data.sources import HASH_BYTES
+from eval.data.split_rules import by_groups, members, per_class
+from eval.data.task_data import hash_parts
 from eval.prepare.archives import Download
 from eval.prepare.layouts import LAYOUTS
 from eval.prepare.listing import Box, Item, Listing
 from eval.prepare.write import Row, Schema, Written, forget, write_shards
-from eval.sources import HASH_BYTES
-from eval.splits import by_groups, members, per_class
 from eval.tasks.declaration import SplitRule, Task
 from eval.tasks.registry import TASKS
 

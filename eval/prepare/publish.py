@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from eval.common.errors import UserError
 from eval.common.files import sha256_file
+from eval.data.manifest import MANIFEST, Manifest, read_manifest
 from eval.hub import commits
 from eval.hub.mirror import Mirrored, Terms, begin, mirror
-from eval.manifest import MANIFEST, Manifest, read_manifest
 from eval.prepare.card import dataset_card
 from eval.tasks.declaration import Task
 from eval.tasks.registry import TASKS

@@ -35,11 +35,11 @@ from tqdm import tqdm
 
 from eval.common.errors import UserError, one_line
 from eval.common.files import atomic_file, write_json
-from eval.manifest import FileFacts
+from eval.data.manifest import FileFacts
+from eval.data.sources import HASH_BYTES, image_hash
 from eval.prepare.archives import Damaged, Download, in_order
 from eval.prepare.check import flaw
 from eval.prepare.listing import Box, Entry, Item
-from eval.sources import HASH_BYTES, image_hash
 
 VERSION = 1  # of the files' layout: a preparation begun by another version is not taken over
 SHARD_BYTES = 256 << 20

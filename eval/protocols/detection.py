@@ -20,11 +20,11 @@ import torch
 from tqdm import tqdm
 
 from eval.common.errors import UserError
+from eval.data.boxes.objects import Found
 from eval.detection.inference import Sight, find
 from eval.detection.kept import keep
 from eval.detection.metrics import Measured, measure
 from eval.detection.network import Detector, build_detector
-from eval.detection.objects import Found
 from eval.detection.setup import DetectionSetup
 from eval.detection.store import EncodedImages
 from eval.detection.train import Training, told

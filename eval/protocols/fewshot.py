@@ -8,7 +8,7 @@ import torch
 
 from eval.bank import FeatureBank
 from eval.common.errors import UserError
-from eval.data import TaskData
+from eval.data.task_data import TaskData
 from eval.metrics import intervals
 from eval.metrics.scores import Samples
 from eval.pool import Pool, draw_episodes, eligible_classes, refusals

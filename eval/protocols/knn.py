@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from eval.bank import FeatureBank
-from eval.data import TaskData
+from eval.data.task_data import TaskData
+from eval.data.validation import held_out
 from eval.metrics import intervals
 from eval.protocols.outcome import Outcome
-from eval.protocols.validation import held_out
 from eval.settings.protocols import Knn
 from eval.solvers.knn import nearest, predict, vote
 

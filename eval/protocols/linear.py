@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eval.bank import FeatureBank
-from eval.data import TaskData, take
+from eval.data.task_data import TaskData, take
+from eval.data.validation import held_out
 from eval.protocols.outcome import Outcome
 from eval.protocols.trained import Answer, outcome
-from eval.protocols.validation import held_out
 from eval.settings.protocols import Linear
 from eval.solvers.logistic import LinearModel, fit, search_c, standardise
 

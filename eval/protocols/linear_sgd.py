@@ -25,10 +25,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from eval.common.errors import TooFew, UserError
-from eval.data import take
+from eval.data.task_data import take
+from eval.data.validation import held_out
 from eval.protocols import trained
 from eval.protocols.trained import Answer, Point, Setup
-from eval.protocols.validation import held_out
 from eval.settings.protocols import LinearSgd
 from eval.solvers.heads import Heads, initial
 from eval.views import Views

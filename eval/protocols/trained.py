@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from eval import limited
 from eval.common.errors import TooFew
-from eval.data import TaskData
+from eval.data.task_data import TaskData
 from eval.metrics import intervals
 from eval.protocols.outcome import Outcome
 from eval.settings.protocols import Trained

@@ -26,7 +26,9 @@ class SplitRule:
     test: int = 0
     train_per_class: tuple[int, ...] = ()
     test_per_class: tuple[int, ...] = ()
-    members: str = ""  # eval.splits.members of the whole set, where it is known beforehand
+    members: str = (
+        ""  # eval.data.split_rules.members of the whole set, where it is known beforehand
+    )
     why: str = ""
 
 
@@ -81,6 +83,7 @@ class Task:
     home: str = ""
     on_hub: str = ""  # a repository of the Hub about the set, which is no usable copy
     download: str = ""  # which official files, from where
+    preparable: bool = False  # `transfer-eval prepare` knows the layout of the official files
     share: Literal["yes", "private", "no"] = "private"  # may a copy be published?
     share_why: str = ""
     note: str = ""

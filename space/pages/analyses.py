@@ -12,8 +12,8 @@ from eval.analysis.finding import Finding, read_findings
 from eval.analysis.recommend import SHIPPED, shipped
 from eval.common.errors import UserError
 from eval.common.text import escaped
+from eval.data.locations import missing
 from eval.models.names import zoo_names
-from eval.places import missing
 from eval.tasks.registry import TASKS, suite_tasks
 from space import plots
 from space.backbones import Shelf
@@ -108,7 +108,7 @@ class Analyses:
     def compare(self, a: str, b: str, task: str) -> tuple[str, Any]:
         """CKA of two models that a visitor may name, computed now or from the cache."""
         from eval.analysis.analyze import analyze
-        from eval.data import load_task
+        from eval.data.load import load_task
 
         hidden = gr.update(visible=False)
         try:

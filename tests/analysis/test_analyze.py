@@ -21,7 +21,8 @@ from eval.analysis.plots import saved
 from eval.analysis.predictors import log_me
 from eval.analysis.study import Layered, labels
 from eval.common.distributed import Workers
-from eval.data import TaskData, load_task
+from eval.data.load import load_task
+from eval.data.task_data import TaskData
 from eval.encode import encode
 from eval.models.backbone import load
 from eval.models.resolve import resolve

@@ -10,7 +10,7 @@ import torch
 from eval.analysis.layers import LAST, SPATIAL, layer_names, layered, sketch
 from eval.common.distributed import Workers
 from eval.common.errors import UserError
-from eval.data import load_task
+from eval.data.load import load_task
 from eval.encode import encode
 from eval.models.backbone import Backbone, load
 from eval.models.resolve import resolve

@@ -19,7 +19,8 @@ from eval.analysis.finding import Finding
 from eval.analysis.layers import layered
 from eval.analysis.likeness import BATCH
 from eval.common.distributed import Workers
-from eval.data import TaskData, load_task
+from eval.data.load import load_task
+from eval.data.task_data import TaskData
 from eval.encode import encode
 from eval.models.backbone import load
 from eval.models.resolve import resolve

@@ -14,7 +14,7 @@ from eval.analysis.finding import write_finding
 from eval.analysis.forecast import PREDICTORS, identity, measure
 from eval.analysis.recommend import Evidence, advise, evidence, findings_at_hand, shipped, worth
 from eval.common.distributed import Workers
-from eval.data import load_task
+from eval.data.load import load_task
 from eval.encode import encode
 from eval.models.backbone import load
 from eval.models.names import ZOO_FOLDER

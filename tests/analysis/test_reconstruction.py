@@ -23,7 +23,8 @@ from eval.analysis.inversion import Decoder, Prior, decoded, fit, grids, invert,
 from eval.analysis.reconstruction import data_uri, of_many_classes
 from eval.analysis.sidebyside import picture_of
 from eval.analysis.similarity import MOST, psnr, ssim
-from eval.data import TaskData, load_task
+from eval.data.load import load_task
+from eval.data.task_data import TaskData
 from tests.conftest import make_task, refusal
 
 RESNET = "random:test_resnet"

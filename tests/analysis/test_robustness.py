@@ -27,7 +27,8 @@ from eval.analysis.study import Study
 from eval.common.distributed import Workers
 from eval.common.errors import UserError
 from eval.common.images import decode
-from eval.data import TaskData, load_task
+from eval.data.load import load_task
+from eval.data.task_data import TaskData
 from eval.encode import encode
 from eval.metrics.intervals import DRAWS, expected_calibration_error
 from eval.models.backbone import load

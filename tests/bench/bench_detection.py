@@ -34,12 +34,12 @@ from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from eval.common.distributed import Workers
-from eval.data import load_task
-from eval.detection.data import DetectionData
+from eval.data.boxes.box_data import DetectionData
+from eval.data.boxes.objects import Found
+from eval.data.load import load_task
 from eval.detection.inference import Sight, find
 from eval.detection.metrics import measure
 from eval.detection.network import Detector, build_detector
-from eval.detection.objects import Found
 from eval.detection.setup import DetectionSetup
 from eval.detection.store import EncodedImages
 from eval.detection.train import Training

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from eval.data.boxes.objects import Found, Objects
 from eval.detection.metrics import coco_judge, coco_point, measure
-from eval.detection.objects import Found, Objects
 from tests.bench.common import arguments, in_turn, machine
 
 SIDE, OBJECTS = 640, 7

@@ -21,7 +21,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from eval.common.distributed import Workers
 from eval.common.images import decode
-from eval.data import TaskData, load_task
+from eval.data.load import load_task
+from eval.data.task_data import TaskData
 from eval.encode import encode, normalised, pixels_of
 from eval.models.backbone import load
 from eval.models.resolve import resolve

@@ -37,7 +37,8 @@ from tqdm import tqdm
 
 from eval.bank import FeatureBank
 from eval.common.distributed import Workers
-from eval.data import TaskData, load_task, take
+from eval.data.load import load_task
+from eval.data.task_data import TaskData, take
 from eval.encode import normalised, pixels_of
 from eval.finetune.images import TrainImages
 from eval.finetune.state import State

@@ -31,7 +31,8 @@ from torch.utils.data import DataLoader, TensorDataset
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from eval.common.distributed import Workers
-from eval.data import load_task
+from eval.data.load import load_task
+from eval.data.validation import held_out
 from eval.encode import encode
 from eval.models.backbone import load
 from eval.models.resolve import resolve
@@ -39,7 +40,6 @@ from eval.precision import Precision
 from eval.protocols import trained
 from eval.protocols.linear_sgd import _Grid, fit
 from eval.protocols.trained import Point, Setup
-from eval.protocols.validation import held_out
 from eval.settings.protocols import LinearSgd
 from eval.solvers.heads import Heads, initial
 from eval.views import Views

@@ -16,7 +16,7 @@ from tests.bench.common import arguments, machine
 SCRIPT = """
 import json, resource, sys
 from pathlib import Path
-from eval.data import load_task
+from eval.data.task_data import load_task
 from eval.encode import encode
 from eval.models.resolve import load, resolve
 from eval.common.distributed import Workers

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from eval.common.distributed import Workers
-from eval.data import load_task
-from eval.detection.data import DetectionData
+from eval.data.boxes.box_data import DetectionData
+from eval.data.load import load_task
 from eval.detection.setup import DetectionSetup
 from eval.models.backbone import load
 from eval.models.resolve import resolve

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eval.data import load_task
+from eval.data.boxes.box_data import DetectionData
+from eval.data.load import load_task
 from eval.detection.boxsheet import box_sheet
 from eval.detection.checkboxes import BoxCheck, as_json, check_boxes, render
-from eval.detection.data import DetectionData
 from tests.conftest import Cli, refusal
 from tests.detection.drawn import (
     Box,

@@ -16,16 +16,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from eval.data import load_task
+from eval.data.boxes.box_check import REASONS, check
+from eval.data.boxes.box_data import DetectionData
+from eval.data.boxes.stored import look
+from eval.data.load import load_task
+from eval.data.locations import HubData, missing, presence
+from eval.data.manifest import read_manifest, write_manifest
+from eval.data.sources import image_hash
 from eval.detection import store
-from eval.detection.check import REASONS, check
-from eval.detection.data import DetectionData
 from eval.detection.store import EncodedImages
-from eval.detection.stored import look
-from eval.manifest import read_manifest, write_manifest
-from eval.places import HubData, missing, presence
 from eval.prepare.prepare import prepare
-from eval.sources import image_hash
 from eval.tasks.declaration import SUBSET
 from eval.tasks.registry import SUITES, TASKS
 from tests.conftest import png, refusal
@@ -168,7 +168,7 @@ def test_the_second_load_reads_no_image(
     folder = write_boxes(tmp_path / "farm", some())
     one = load(f"parquet:{folder}", cache)
     (memo, _) = sorted((cache / "splits").iterdir())
-    monkeypatch.setattr("eval.detection.parquet.ParquetBoxes.images", None)
+    monkeypatch.setattr("eval.data.boxes.parquet.ParquetBoxes.images", None)
     again = load(f"parquet:{folder}", cache)
     assert again.split_hash == one.split_hash
     assert [o.boxes.tolist() for o in again.train.objects] == [
@@ -500,7 +500,7 @@ def test_encoded_images(
         assert images.image(i).size == tuple(split.sizes[i][::-1])
         assert images.image(i).mode == "RGB"
     if not small:  # nothing is read from the source again
-        monkeypatch.setattr("eval.detection.parquet.ParquetBoxes.images", None)
+        monkeypatch.setattr("eval.data.boxes.parquet.ParquetBoxes.images", None)
         assert EncodedImages.of(split, cache).bytes(2) == images.bytes(2)
 
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageColor
 
+from eval.data.boxes.objects import Found, Objects
 from eval.detection.draw import COLOURS, MOST, SMALL, TALLEST, colour_of, draw
-from eval.detection.objects import Found, Objects
 
 CLASSES = ("cat", "dog", "a very long name of a class that goes on and on")
 

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from eval.common.errors import UserError
-from eval.data import load_task
-from eval.detection.data import DetectionData
+from eval.data.boxes.box_data import DetectionData
+from eval.data.load import load_task
 from tests.conftest import refusal
 from tests.detection.drawn import (
     NAMES,

@@ -16,8 +16,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from eval.common.errors import UserError
+from eval.data.boxes.objects import Found, Objects
 from eval.detection import metrics, resample, voc_metrics
-from eval.detection.objects import Found, Objects
 from eval.metrics import intervals
 
 COCO_NAMES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar100")

@@ -1016,3 +1016,7 @@ def test_declared_classes(task: str, tmp_path: Path) -> None:
     if task in ("cropdisease", "eurosat", "resisc45", "dtd", "omniglot", "sketch"):
         folders = [name.split()[0] if task == "sketch" else name for name in names]
         assert folders == sorted(folders), "labels are ranks of the sorted folders"
+
+
+def test_a_declaration_knows_whether_its_layout_is_known() -> None:
+    assert {name for name, task in DECLARED.items() if task.preparable} == set(LAYOUTS)

@@ -14,11 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from eval.data import Split, load_task
-from eval.manifest import MANIFEST, Manifest, read_manifest
+from eval.data.load import load_task
+from eval.data.manifest import MANIFEST, Manifest, read_manifest
+from eval.data.split_rules import members
+from eval.data.task_data import Split
 from eval.prepare.layouts import LAYOUTS
 from eval.prepare.prepare import prepare, report
-from eval.splits import members
 from eval.tasks.registry import TASKS, TRANSFER12
 from tests.conftest import Cli, refusal
 from tests.prepare.official import Made

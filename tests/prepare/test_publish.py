@@ -16,10 +16,11 @@ import yaml
 from markdown_it import MarkdownIt
 
 from eval.common.files import sha256_file
-from eval.data import TaskData, load_task
+from eval.data.load import load_task
+from eval.data.locations import HubData, data_from
+from eval.data.manifest import Manifest, read_manifest, write_manifest
+from eval.data.task_data import TaskData
 from eval.hub.mirror import Mirrored
-from eval.manifest import Manifest, read_manifest, write_manifest
-from eval.places import HubData, data_from
 from eval.prepare.card import dataset_card, licence_id
 from eval.prepare.prepare import prepare
 from eval.prepare.publish import TRAILER, publish

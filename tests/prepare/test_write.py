@@ -22,10 +22,10 @@ from PIL import Image
 
 from eval.common.errors import UserError
 from eval.common.files import sha256_file
+from eval.data.sources import ParquetSource, image_hash
 from eval.prepare.archives import Download
 from eval.prepare.listing import Box, Item
 from eval.prepare.write import STATE, Row, Schema, Written, forget, plan, write_shards
-from eval.sources import ParquetSource, image_hash
 from tests.prepare.test_archives import KINDS, folder, make_tar, make_zip
 
 NAMES = ("ant", "bee", "cat")

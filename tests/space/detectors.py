@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from eval.data import TaskData, load_task
-from eval.detection.data import DetectionData
+from eval.data.boxes.box_data import DetectionData
+from eval.data.load import load_task
+from eval.data.task_data import TaskData
 from eval.metrics.scores import Samples
 from eval.results import Result
 from tests.test_results import make_result

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from eval.common.images import decode
-from eval.data import TaskData, load_task
+from eval.data.load import load_task
+from eval.data.task_data import TaskData
 from eval.protocols import PROTOCOLS
 from eval.protocols.outcome import Outcome
 from eval.results import Result, read_result

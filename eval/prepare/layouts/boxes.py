@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from eval.common.errors import UserError, one_line
-from eval.detection.notation import voc_difficult, voc_place, without_outline, xml_root
+from eval.data.boxes.notation import voc_difficult, voc_place, without_outline, xml_root
 from eval.prepare.layouts.lists import lines, once, positions, sole, texts, unknown_class
 from eval.prepare.layouts.marks import nothing_found
 from eval.prepare.layouts.pictures import FILE, Pictures, every, last

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.common.errors import UserError
-from eval.data import Split, TaskData
-from eval.detection.objects import Objects
+from eval.data.boxes.objects import Objects
+from eval.data.task_data import Split, TaskData
 from eval.settings.protocols import Kind
 
 

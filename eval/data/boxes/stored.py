@@ -19,8 +19,8 @@ from PIL import Image
 
 from eval.common.errors import UserError, one_line
 from eval.common.files import atomic_file
-from eval.detection.objects import answer_hash
-from eval.sources import HASH_BYTES, Scan, Source, image_hash
+from eval.data.boxes.objects import answer_hash
+from eval.data.sources import HASH_BYTES, Scan, Source, image_hash
 
 _ORIENTATION = 0x0112  # EXIF tag; 5 to 8 lay the image on its side
 # Pillow decodes a whole PNG to look for EXIF behind its pixels; these stand in the file then.

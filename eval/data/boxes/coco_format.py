@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from eval.common.errors import UserError, one_line
-from eval.detection.files import FileBoxes, read_text, refuse_missing, safe_name
-from eval.detection.notation import without_outline
-from eval.detection.stored import Row, stack
+from eval.data.boxes.files import FileBoxes, read_text, refuse_missing, safe_name
+from eval.data.boxes.notation import without_outline
+from eval.data.boxes.stored import Row, stack
 
 LISTS = ("images", "annotations", "categories")
 TEST_NAMES = ("test", "val", "valid")  # the first that is there is scored

@@ -15,12 +15,12 @@ import numpy as np
 
 from eval.common.errors import UserError
 from eval.common.files import sha256_file
-from eval.data import Split, TaskData, assemble, joined, parquet_pair, resplit
+from eval.data.hub_copy import load_copy
+from eval.data.locations import Data, HubData, how_to_get
+from eval.data.manifest import MANIFEST, Manifest, read_manifest
+from eval.data.sources import ParquetSource
+from eval.data.task_data import Split, TaskData, assemble, joined, parquet_pair, resplit
 from eval.hub import client
-from eval.hubcopy import load_copy
-from eval.manifest import MANIFEST, Manifest, read_manifest
-from eval.places import Data, HubData, how_to_get
-from eval.sources import ParquetSource
 from eval.tasks.declaration import SUBSET, Task
 from eval.tasks.names import TaskName
 
@@ -123,8 +123,8 @@ def _with_boxes(
     task: Task, where: str, revision: str, train: ParquetSource, test: ParquetSource, cache: Path
 ) -> TaskData:
     """Raises UserError also where the files name other classes than the declaration."""
-    from eval.detection.assemble import assemble_boxes
-    from eval.detection.parquet import ParquetBoxes
+    from eval.data.boxes.assemble import assemble_boxes
+    from eval.data.boxes.parquet import ParquetBoxes
 
     what, ours = f"task {task.name!r}", task.class_names
     parts = ParquetBoxes(train), ParquetBoxes(test)
@@ -154,9 +154,7 @@ def _known_subset(task: Task, split: str, found: TaskData, folder: Path) -> Task
 
 
 def _make_one(task: Task) -> str:
-    from eval.prepare.layouts import LAYOUTS
-
-    if task.kind == "detection" and task.name not in LAYOUTS:
+    if task.kind == "detection" and not task.preparable:
         return ""
     return f"make one with `transfer-eval prepare {task.name}`, or "
 
@@ -218,7 +216,7 @@ def _difference(found: TaskData, manifest: Manifest, split: str, folder: Path) -
 
 def _counts(part: Split, classes: int) -> list[int]:
     """Images by class; of a detection set boxes, as they are stored."""
-    from eval.detection.parquet import ParquetBoxes
+    from eval.data.boxes.parquet import ParquetBoxes
 
     labels = part.labels
     if isinstance(part.source, ParquetBoxes):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import tomllib
 from pathlib import Path
@@ -10,9 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from eval.common.errors import UserError, did_you_mean, one_line
-from eval.data import TaskData, load_task
-from eval.tasks.declaration import SplitRule, Task
-from eval.tasks.names import parse_task, split_query
+from eval.tasks.names import parse_task
 from eval.tasks.registry import SUITES, TASKS
 
 
@@ -80,50 +77,3 @@ def _sentence(error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"lacks {key!r}; it needs name and source"
     return f"has {key} = {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
-
-
-def load_task_file(text: str, cache: Path, seed: int) -> TaskData:
-    """The data that a task file names, checked against what it says of them."""
-    path = Path(text).expanduser()
-    facts = read_task_file(path)
-    found = load_task(_absolute(facts.source, path), cache, seed=seed)
-    what = f"task file {text!r}"
-    if facts.classes is not None and set(facts.classes) != set(found.classes):
-        unlike = sorted(set(facts.classes) ^ set(found.classes))
-        raise UserError(
-            f"{what}: classes differ from those of the data in {', '.join(map(repr, unlike[:5]))}"
-        )
-    for part in (found.train, found.test):
-        promised = getattr(facts, part.name)
-        if promised is not None and promised != len(part):
-            raise UserError(
-                f"{what}: {part.name} = {promised:,}, but the data have {len(part):,} images there"
-            )
-    task = Task(
-        facts.name,
-        facts.title or facts.name,
-        facts.domain,
-        classes=len(found.classes),
-        images=len(found.train) + len(found.test),
-        licence=facts.licence,
-        citation=facts.citation,
-        splits=(SplitRule("own", "official", len(found.train), len(found.test)),),
-        home=facts.home,
-        note=facts.note,
-        metric="mAP" if found.kind == "detection" else "top1",
-        kind=found.kind,
-    )
-    return dataclasses.replace(found, name=facts.name, where=str(path.resolve()), declared=task)
-
-
-def _absolute(source: str, file: Path) -> str:
-    """The task string with its path seen from the file's folder."""
-    prefix, _, rest = source.partition(":")
-    if prefix == "hub":
-        return source
-    path, options = (rest, "") if prefix == "imagefolder" else split_query(rest)
-    try:
-        place = file.resolve().parent / Path(path).expanduser()
-    except (RuntimeError, ValueError) as error:  # ~nobody, a NUL
-        raise UserError(f"task file {str(file)!r}: source = {source!r}: {error}") from None
-    return f"{prefix}:{place}" + (f"?{options}" if options else "")

@@ -8,7 +8,6 @@ never kept: images stream from the source when a backbone needs them.
 
 from __future__ import annotations
 
-import dataclasses
 import glob
 import hashlib
 from collections.abc import Sequence
@@ -21,19 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.common.errors import UserError
-from eval.places import Data
+from eval.data.sources import ParquetSource, Scan, Source, as_keys, remembered_scan
+from eval.data.split_rules import by_groups, per_class
 from eval.settings.protocols import Kind
-from eval.sources import (
-    ParquetSource,
-    Scan,
-    Source,
-    as_keys,
-    remembered_scan,
-)
-from eval.splits import by_groups, per_class
 from eval.tasks.declaration import Task
-from eval.tasks.names import TaskName, parse_task
-from eval.tasks.registry import TASKS
+from eval.tasks.names import TaskName
 
 
 @dataclass(frozen=True)
@@ -116,33 +107,6 @@ def hash_parts(train: Rows, test: Rows, classes: int) -> str:
         order = canonical_order(labels, hashes)
         parts.append(_hash_split(name, labels[order], hashes[order]))
     return _hash_both(parts[0], parts[1], classes)
-
-
-def load_task(
-    text: str, cache: Path, data: Data | None = None, limit: int | None = None, seed: int = 0
-) -> TaskData:
-    """Find a task's data and put it in canonical order.
-
-    ``data`` is where declared tasks are looked for: DIR/<task>/train-*.parquet and test-*.parquet,
-    or the Hub. A scan of the images is remembered in ``cache`` by file name, size and time, so that
-    a second call reads no image.
-    ``limit`` keeps at most that many images of each split, balanced over classes; of a detection
-    task those with boxes first. Raises UserError for anything wrong with the data.
-    """
-    parsed = parse_task(text)
-    if parsed.kind == "declared":
-        from eval.declared import load_declared
-
-        task = load_declared(TASKS[parsed.value], parsed.split, cache, data)
-    elif parsed.kind == "file":
-        from eval.taskfile import load_task_file
-
-        task = load_task_file(parsed.value, cache, seed)
-    else:
-        from eval.owndata import load_own
-
-        task = load_own(parsed, text, cache, seed)
-    return _limited(task, limit) if limit is not None else task
 
 
 def parquet_pair(folder: Path, names: TaskName) -> tuple[ParquetSource, ParquetSource]:
@@ -301,31 +265,3 @@ def stratified_part(
         side[undecided[:missing]] = 1
         side[undecided[missing:]] = -1
     return side[copy_of.reshape(-1)] == 1
-
-
-def _limited(task: TaskData, limit: int) -> TaskData:
-    """At most ``limit`` images of each split, one class after the other, in canonical order; of a
-    detection task those with boxes first."""
-    if limit < 1:
-        raise UserError(f"--limit must be at least 1, got {limit}")
-    if task.kind == "detection":
-        from eval.detection.data import DetectionData, limited
-
-        assert isinstance(task, DetectionData)
-        return limited(task, limit)
-
-    def cut(split: Split) -> Split:
-        place = np.zeros(len(split), np.int64)  # an image's place within its class
-        for label in np.unique(split.labels):
-            rows = np.flatnonzero(split.labels == label)
-            place[rows] = np.arange(len(rows))
-        keep = np.lexsort((split.labels, place))[:limit]
-        return take(split, np.sort(keep))
-
-    train, test = cut(task.train), cut(task.test)
-    for split in (train, test):
-        check_split(split, f"{task.name} with --limit {limit}")
-    if len(train) == len(task.train) and len(test) == len(task.test):
-        return task
-    note = f"limited to {limit} images a split"
-    return dataclasses.replace(task, train=train, test=test, limit=limit, notes=(*task.notes, note))

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.common.errors import UserError, one_line
-from eval.detection.stored import BoxScan, Stored, look
-from eval.sources import Scan
+from eval.data.boxes.stored import BoxScan, Stored, look
+from eval.data.sources import Scan
 
 
 @dataclass(frozen=True)

@@ -52,9 +52,7 @@ def how_to_get(task: Task) -> str:
 
 
 def _how_to_get_boxes(task: Task) -> str:
-    from eval.prepare.layouts import LAYOUTS
-
-    if task.name in LAYOUTS:
+    if task.preparable:
         prepare = f"`transfer-eval prepare {task.name} --source FOLDER --out DIR` and --data DIR"
         return f"get {task.download}, then {prepare}"
     return (
@@ -100,7 +98,7 @@ def presence(task: Task, data: Data | None) -> str:
     folder = data / task.name
     if not any(folder.glob("*.parquet")):
         return "no"
-    from eval.manifest import read_manifest
+    from eval.data.manifest import read_manifest
 
     try:
         manifest = read_manifest(folder)

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from eval.common.errors import UserError, did_you_mean
-from eval.detection.files import FileBoxes, read_text, refuse_missing, safe_name
-from eval.detection.notation import voc_difficult, voc_place, xml_root
-from eval.detection.stored import Row, stack
-from eval.sources import IMAGE_SUFFIXES, is_shown
+from eval.data.boxes.files import FileBoxes, read_text, refuse_missing, safe_name
+from eval.data.boxes.notation import voc_difficult, voc_place, xml_root
+from eval.data.boxes.stored import Row, stack
+from eval.data.sources import IMAGE_SUFFIXES, is_shown
 
 _FOLDERS = ("JPEGImages", "Annotations")
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from eval.common.errors import UserError, one_line
-from eval.detection.files import FileBoxes, read_text, refuse_missing
-from eval.detection.stored import Row, stack
-from eval.sources import IMAGE_SUFFIXES, is_shown
+from eval.data.boxes.files import FileBoxes, read_text, refuse_missing
+from eval.data.boxes.stored import Row, stack
+from eval.data.sources import IMAGE_SUFFIXES, is_shown
 
 TEST_NAMES = ("test", "val", "valid", "validation")  # the first that is there is scored
 MOST = 2.0  # a share beyond this is a number of pixels

@@ -9,14 +9,14 @@ from urllib.parse import urlencode
 import numpy as np
 
 from eval.common.errors import UserError
-from eval.detection.assemble import assemble_boxes
-from eval.detection.coco_format import read_coco
-from eval.detection.data import BoxSplit, DetectionData
-from eval.detection.files import FileBoxes
-from eval.detection.parquet import ParquetBoxes
-from eval.detection.voc_format import read_voc
-from eval.detection.yolo_format import read_yolo
-from eval.sources import ParquetSource
+from eval.data.boxes.assemble import assemble_boxes
+from eval.data.boxes.box_data import BoxSplit, DetectionData
+from eval.data.boxes.coco_format import read_coco
+from eval.data.boxes.files import FileBoxes
+from eval.data.boxes.parquet import ParquetBoxes
+from eval.data.boxes.voc_format import read_voc
+from eval.data.boxes.yolo_format import read_yolo
+from eval.data.sources import ParquetSource
 from eval.tasks.names import TaskName
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.common.errors import TooFew
-from eval.data import TaskData, stratified_part
+from eval.data.task_data import TaskData, stratified_part
 
 
 def held_out(task: TaskData, share: float, seed: int) -> NDArray[np.bool_]:

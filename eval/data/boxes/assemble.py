@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.common.errors import UserError
-from eval.data import canonical_order
-from eval.detection.check import REASONS, Checked, check
-from eval.detection.data import BoxSplit, DetectionData
-from eval.detection.objects import Dropped, Objects
-from eval.detection.stored import BoxScan, BoxSource, Stored, remembered_boxes
+from eval.data.boxes.box_check import REASONS, Checked, check
+from eval.data.boxes.box_data import BoxSplit, DetectionData
+from eval.data.boxes.objects import Dropped, Objects
+from eval.data.boxes.stored import BoxScan, BoxSource, Stored, remembered_boxes
+from eval.data.task_data import canonical_order
 
 NAMED = 5  # classes that a note names
 

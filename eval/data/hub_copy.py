@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from eval.common.errors import UserError
-from eval.data import TaskData, assemble, canonical, resplit
+from eval.data.sources import HubSource, ParquetSource, remembered_scan
+from eval.data.task_data import TaskData, assemble, canonical, resplit
 from eval.hub import client
-from eval.sources import HubSource, ParquetSource, remembered_scan
 from eval.tasks.declaration import HubCopy, SplitRule, Task
 
 

@@ -11,9 +11,7 @@ from urllib.parse import urlencode
 import numpy as np
 
 from eval.common.errors import UserError
-from eval.data import TaskData, assemble, canonical, halves, parquet_pair, stratified_part
-from eval.hub import client
-from eval.sources import (
+from eval.data.sources import (
     FolderSource,
     HubSource,
     ListedSource,
@@ -24,7 +22,9 @@ from eval.sources import (
     read_table,
     remembered_scan,
 )
-from eval.splits import by_groups
+from eval.data.split_rules import by_groups
+from eval.data.task_data import TaskData, assemble, canonical, halves, parquet_pair, stratified_part
+from eval.hub import client
 from eval.tasks.names import TaskName
 
 
@@ -37,7 +37,7 @@ def load_own(parsed: TaskName, text: str, cache: Path, seed: int) -> TaskData:
     elif parsed.kind == "csv":
         task = _load_csv(parsed, cache, text, seed)
     elif parsed.kind in ("coco", "voc", "yolo"):
-        from eval.detection.own import load_own_boxes
+        from eval.data.boxes.own import load_own_boxes
 
         task = load_own_boxes(parsed, text, cache)
     else:
@@ -60,7 +60,7 @@ def _load_parquet(parsed: TaskName, cache: Path, text: str) -> TaskData:
             if not _has_boxes_alone(train):
                 raise
             column = OBJECTS
-    from eval.detection.own import load_parquet_boxes
+    from eval.data.boxes.own import load_parquet_boxes
 
     return load_parquet_boxes(folder, train, test, column, text, cache)
 

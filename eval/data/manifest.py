@@ -33,7 +33,7 @@ class SplitFacts(_Facts):
     """One split of the images: parts by name ('train', 'test')."""
 
     parts: dict[str, PartFacts]
-    members: str  # eval.splits.members of (part, official name)
+    members: str  # eval.data.split_rules.members of (part, official name)
     split_hash: str  # TaskData.split_hash: every image's bytes and label
 
 

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.common.errors import UserError
-from eval.detection.stored import BoxScan, Row, Stored, look, stack
-from eval.sources import ParquetSource, Scan, open_parquet, parquet_batches
+from eval.data.boxes.stored import BoxScan, Row, Stored, look, stack
+from eval.data.sources import ParquetSource, Scan, open_parquet, parquet_batches
 
 
 @dataclass(frozen=True)

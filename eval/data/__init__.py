@@ -1,0 +1,1 @@
+"""Task string -> images in canonical order; `load` is the one door."""

@@ -1,0 +1,1 @@
+"""The same for data sets with boxes: formats, checks, assembly."""
