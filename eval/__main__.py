@@ -329,7 +329,7 @@ def export_command(args: argparse.Namespace) -> int:
 
 
 def cache_command(args: argparse.Namespace) -> int:
-    from eval import cache
+    from eval.features import cache
 
     folder = args.cache or default_cache()
     if args.action == "ls":

@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from eval import limited
-from eval.bank import Key, bank_path, read_header
 from eval.common.text import text_table
 from eval.data.boxes.box_data import DetectionData
 from eval.detection.setup import DetectionSetup
+from eval.features.bank import Key, bank_path, read_header
 from eval.models.backbone import load
 from eval.protocols import PROTOCOLS
 from eval.protocols.trained import points
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from eval.features.precision import Precision
     from eval.models.backbone import Backbone
-    from eval.precision import Precision
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class Cost:
 def estimate(request: Request, cells: Sequence[Cell]) -> list[Cost]:
     """Load each model that has something to do, time it for about a second, and count."""
     from eval.common.distributed import Workers
-    from eval.encode import auto_precision, normalised, pixels_of
-    from eval.precision import Precision, forward, prepared
+    from eval.features.encode import auto_precision, normalised, pixels_of
+    from eval.features.precision import Precision, forward, prepared
 
     workers = Workers(request.device)
     out = []

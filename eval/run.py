@@ -44,9 +44,9 @@ from eval.settings.schedules import default_schedule
 
 if TYPE_CHECKING:
     from eval.common.distributed import Workers
-    from eval.encode import Encoded
+    from eval.features.encode import Encoded
+    from eval.features.precision import Precision
     from eval.models.backbone import Backbone
-    from eval.precision import Precision
     from eval.protocols.outcome import Outcome
 
 CONFIG = "config.json"  # of a kept model: written last
@@ -269,9 +269,9 @@ def _score_model(
     report: Report,
     debug: bool,
 ) -> None:
-    from eval.encode import auto_precision, encode
+    from eval.features.encode import auto_precision, encode
+    from eval.features.precision import Precision
     from eval.models.backbone import load
-    from eval.precision import Precision
 
     start = time.perf_counter()
     precision = Precision.parse(request.precision) if request.precision else None

@@ -75,8 +75,8 @@ def verify(path: Path, cache: Path, data: Data | None = None) -> Verdict:
         return Verdict(tuple(differences), ())
 
     from eval.common.distributed import Workers
-    from eval.encode import encode
-    from eval.precision import Precision
+    from eval.features.encode import encode
+    from eval.features.precision import Precision
 
     try:
         precision = Precision.parse(old.environment.dtype)

@@ -31,11 +31,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eval.augment import Augmentation, Crops, cut, draw_crops
-from eval.bank import Key, bank_path, open_bank, write_bank
 from eval.common.errors import UserError
-from eval.encode import default_batch_size
+from eval.features.bank import Key, bank_path, open_bank, write_bank
+from eval.features.encode import default_batch_size
+from eval.features.precision import forward, prepared
 from eval.pixels import Pixels, cache_errors, open_pixels
-from eval.precision import forward, prepared
 
 if TYPE_CHECKING:
     from pathlib import Path

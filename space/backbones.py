@@ -21,12 +21,12 @@ from torch import Tensor, nn
 
 from eval.common.errors import UserError
 from eval.common.files import default_cache
-from eval.encode import default_batch_size, normalised
+from eval.features.encode import default_batch_size, normalised
+from eval.features.precision import Precision, forward, prepared
 from eval.hub.client import fetch, patiently
 from eval.models.backbone import Backbone, load
 from eval.models.names import ModelName
 from eval.models.resolve import resolve
-from eval.precision import Precision, forward, prepared
 from space.admission import (
     MAX_CONFIG_BYTES,
     check_config,

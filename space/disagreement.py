@@ -92,8 +92,8 @@ def predictions(
 ) -> NDArray[np.int64]:
     """[N_test] classes the protocol's main score is about; features come from the cache."""
     from eval.common.distributed import Workers
-    from eval.encode import encode
-    from eval.precision import Precision
+    from eval.features.encode import encode
+    from eval.features.precision import Precision
 
     sized = re.fullmatch(r"(.+) @([1-9]\d{0,8})px", model)
     name, size = (sized[1], int(sized[2])) if sized else (model, None)

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from eval.bank import FeatureBank, Key, bank_path, open_bank, read_header, write_bank
+from eval.features.bank import FeatureBank, Key, bank_path, open_bank, read_header, write_bank
 
 ROWS, DIM, TRAIN = 7, 5, 4
 KEY = Key("ab" * 32, '{"input_size": [3, 8, 8]}', "cd" * 32, "fp32-channels_last")

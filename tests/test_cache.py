@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import save_file
 
 from eval.__main__ import main
-from eval.bank import Key, bank_path, open_bank, write_bank
-from eval.cache import entries, remove
 from eval.common.errors import UserError
+from eval.features.bank import Key, bank_path, open_bank, write_bank
+from eval.features.cache import entries, remove
 
 Make = Callable[[str, str, int], Path]
 

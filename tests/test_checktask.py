@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from PIL import Image, features
 
 from eval import protocols
-from eval.bank import FeatureBank
 from eval.checktask import Check, as_json, check, render
 from eval.common.errors import UserError
 from eval.contactsheet import contact_sheet
 from eval.data.load import load_task
 from eval.data.task_data import TaskData
+from eval.features.bank import FeatureBank
 from eval.pool import Pool, eligible_classes, refusals
 from eval.settings.protocols import Fewshot
 from tests.conftest import Cli, blobs, make_task, refusal, write_parquet

@@ -23,15 +23,15 @@ from safetensors.torch import load_file, save_file
 from timm.data import create_transform, resolve_data_config
 from torch import Tensor, nn
 
-from eval import encode as module
 from eval.common.distributed import Workers
 from eval.common.errors import UserError
 from eval.data.load import load_task
 from eval.data.task_data import TaskData
-from eval.encode import Encoded, encode
+from eval.features import encode as module
+from eval.features.encode import Encoded, encode
+from eval.features.precision import Precision
 from eval.models.backbone import Backbone, load
 from eval.models.resolve import resolve
-from eval.precision import Precision
 from tests.conftest import blobs, write_parquet
 
 FP32 = Precision()
@@ -517,9 +517,9 @@ import sys
 from pathlib import Path
 import torch
 from eval.data.task_data import load_task
-from eval.encode import encode
+from eval.features.encode import encode
 from eval.models.resolve import load, resolve
-from eval.precision import Precision
+from eval.features.precision import Precision
 from eval.common.distributed import Workers
 
 torch.set_num_threads(1)

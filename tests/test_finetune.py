@@ -23,10 +23,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from eval.bank import FeatureBank
 from eval.common.distributed import Workers
 from eval.data.load import load_task
-from eval.encode import pixels_of
+from eval.features.bank import FeatureBank
+from eval.features.encode import pixels_of
+from eval.features.precision import Precision
 from eval.finetune import images as finetune_images
 from eval.finetune import train as finetune_train
 from eval.finetune.grid import fit
@@ -35,7 +36,6 @@ from eval.finetune.state import State, key
 from eval.finetune.train import Training
 from eval.models.backbone import Backbone, load
 from eval.models.resolve import resolve
-from eval.precision import Precision
 from eval.protocols.finetune import score
 from eval.protocols.trained import Answer, Point, Setup, milestones
 from eval.settings.protocols import Finetune

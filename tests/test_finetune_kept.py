@@ -15,7 +15,7 @@ from torch import nn
 
 from eval.data.load import load_task
 from eval.data.task_data import TaskData
-from eval.encode import normalised, pixels_of
+from eval.features.encode import normalised, pixels_of
 from eval.finetune import kept as finetune_kept
 from eval.finetune.kept import ALONE, FOLDED, Keeper, folded
 from eval.finetune.train import Classifier, Training

@@ -20,10 +20,10 @@ from eval.common.distributed import Workers
 from eval.data.load import load_task
 from eval.data.task_data import TaskData, take
 from eval.data.validation import held_out
-from eval.encode import encode
+from eval.features.encode import encode
+from eval.features.precision import Precision
 from eval.models.backbone import Backbone, load
 from eval.models.resolve import resolve
-from eval.precision import Precision
 from eval.protocols import trained
 from eval.protocols.linear_sgd import _Grid, fit, score
 from eval.protocols.trained import Setup
@@ -245,10 +245,10 @@ import sys
 from pathlib import Path
 import numpy as np
 from eval.data.task_data import load_task
-from eval.encode import encode
+from eval.features.encode import encode
 from eval.common.errors import UserError
 from eval.models.resolve import load, resolve
-from eval.precision import Precision
+from eval.features.precision import Precision
 from eval.protocols import LinearSgd
 from eval.protocols.linear_sgd import fit
 from eval.protocols.trained import Setup

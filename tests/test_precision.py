@@ -17,10 +17,18 @@ from torch import Tensor, nn
 from eval.common.distributed import Workers
 from eval.data.load import load_task
 from eval.data.task_data import TaskData
-from eval.encode import encode
+from eval.features.encode import encode
+from eval.features.precision import (
+    MIN_COSINE,
+    Precision,
+    agrees,
+    candidates,
+    choose,
+    forward,
+    prepared,
+)
 from eval.models.backbone import Backbone, load
 from eval.models.resolve import resolve
-from eval.precision import MIN_COSINE, Precision, agrees, candidates, choose, forward, prepared
 
 CPU = torch.device("cpu")
 ALL = [Precision(d, c) for d in ("fp32", "bf16") for c in (False, True)]  # type: ignore[arg-type]

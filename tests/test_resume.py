@@ -26,15 +26,15 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from eval import encode
 from eval.__main__ import main
 from eval.common.distributed import Workers
 from eval.common.errors import UserError
+from eval.features import encode
 from eval.results import Result, read_result
 
 ROOT = Path(__file__).resolve().parents[1]
 FORKS = multiprocessing.get_context("forkserver")
-PRELOAD = [__name__, "timm", "accelerate", "eval.run", "eval.precision", "eval.cost"]
+PRELOAD = [__name__, "timm", "accelerate", "eval.run", "eval.features.precision", "eval.cost"]
 PRELOAD += [f"eval.protocols.{name}" for name in ("fewshot", "knn", "linear")]
 PATIENCE = 100  # seconds until a process counts as hanging
 TIMES = re.compile(rb'"created": "[^"]*"|"seconds": \{[^}]*\}')

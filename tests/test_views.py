@@ -14,17 +14,17 @@ from PIL import Image
 from torch import Tensor, nn
 
 from eval.augment import Augmentation, cut, draw_crops, weak
-from eval.bank import FeatureBank
-from eval.cache import entries
 from eval.common.distributed import Workers
 from eval.common.errors import UserError
 from eval.common.images import decode
 from eval.data.load import load_task
 from eval.data.task_data import TaskData
-from eval.encode import encode
+from eval.features.bank import FeatureBank
+from eval.features.cache import entries
+from eval.features.encode import encode
+from eval.features.precision import Precision
 from eval.models.backbone import Backbone, load
 from eval.models.resolve import resolve
-from eval.precision import Precision
 from eval.protocols.trained import Setup
 from eval.views import Views, store_side
 from tests.conftest import make_task, refusal

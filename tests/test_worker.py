@@ -28,7 +28,14 @@ from eval.worker import work
 from tests.hub import LoopbackHub
 
 FORKS = multiprocessing.get_context("forkserver")
-PRELOAD = [__name__, "timm", "accelerate", "eval.encode", "eval.precision", "eval.requestdir"]
+PRELOAD = [
+    __name__,
+    "timm",
+    "accelerate",
+    "eval.features.encode",
+    "eval.features.precision",
+    "eval.requestdir",
+]
 PRELOAD += ["eval.protocols.linear", "eval.protocols.knn"]
 PATIENCE = 60.0
 

@@ -26,13 +26,13 @@ from tqdm import tqdm
 
 from eval.analysis.corruptions import VERSION, corrupt
 from eval.analysis.study import Study
-from eval.bank import Key, bank_path, open_bank, write_bank
 from eval.common.errors import UserError
 from eval.common.text import counted
 from eval.data.task_data import TaskData
-from eval.encode import default_batch_size, normalised, pixels_of
+from eval.features.bank import Key, bank_path, open_bank, write_bank
+from eval.features.encode import default_batch_size, normalised, pixels_of
+from eval.features.precision import Precision, forward, prepared
 from eval.models.backbone import Backbone
-from eval.precision import Precision, forward, prepared
 
 CHUNK_BYTES = 256 << 20  # of clean pixels that are held at once
 

@@ -17,7 +17,7 @@ from eval.analysis.plots import legend_below, style
 from eval.analysis.predictors import centroid_separation, log_me, shrunk_h_score, trans_rate
 from eval.analysis.ranking import MODELS, agreement
 from eval.analysis.study import Study, task_key
-from eval.bank import FeatureBank
+from eval.features.bank import FeatureBank
 from eval.results import ModelInfo, Result
 
 if TYPE_CHECKING:

@@ -41,7 +41,7 @@ from eval.analysis.similarity import WINDOW, psnr, ssim
 from eval.analysis.study import Study, task_key
 from eval.common.errors import UserError
 from eval.data.task_data import Split, TaskData
-from eval.encode import normalised, pixels_of
+from eval.features.encode import normalised, pixels_of
 from eval.metrics.intervals import bootstrap
 from eval.models.backbone import Backbone
 

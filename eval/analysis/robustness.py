@@ -38,10 +38,10 @@ from eval.analysis.study import Study, task_key
 from eval.common.errors import UserError
 from eval.common.text import counted
 from eval.data.task_data import TaskData
+from eval.features.precision import Precision
 from eval.metrics import paired
 from eval.metrics.intervals import Interval, bootstrap
 from eval.models.backbone import Backbone
-from eval.precision import Precision
 from eval.protocols.linear import Head, fit_head
 from eval.protocols.outcome import Outcome
 from eval.protocols.trained import describe

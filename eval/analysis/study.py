@@ -13,17 +13,17 @@ from tqdm import tqdm
 from eval.analysis.layers import Layer, layered
 from eval.common.distributed import Workers
 from eval.data.task_data import TaskData
-from eval.encode import encode
+from eval.features.encode import encode
+from eval.features.precision import Precision
 from eval.models.backbone import load
 from eval.models.resolve import ResolvedModel
-from eval.precision import Precision
 from eval.results import ModelInfo, Result, task_label
 from eval.run import model_info
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from eval.bank import FeatureBank
+    from eval.features.bank import FeatureBank
     from eval.models.backbone import Backbone
 
 

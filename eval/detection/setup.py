@@ -10,8 +10,8 @@ from eval.data.boxes.box_data import DetectionData
 
 if TYPE_CHECKING:
     from eval.common.distributed import Workers
+    from eval.features.precision import Precision
     from eval.models.backbone import Backbone
-    from eval.precision import Precision
 
 
 @dataclass(frozen=True)

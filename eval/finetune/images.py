@@ -21,7 +21,7 @@ from torch import Tensor
 
 from eval.augment import Augmentation, Crops, cut, draw_crops
 from eval.common.errors import UserError
-from eval.encode import default_batch_size, pixels_of
+from eval.features.encode import default_batch_size, pixels_of
 from eval.pixels import Pixels, open_pixels
 from eval.protocols.trained import Setup
 from eval.views import store_side

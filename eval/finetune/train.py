@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from eval.augment import Crops
-from eval.encode import normalised
+from eval.features.encode import normalised
 from eval.finetune.images import EvalImages, TrainImages, batches_of, draw_seed, share_of
 from eval.finetune.stages import frozen
 from eval.finetune.state import State, Where

@@ -6,9 +6,9 @@ import time
 
 import torch
 
-from eval.bank import FeatureBank
 from eval.common.errors import UserError
 from eval.data.task_data import TaskData
+from eval.features.bank import FeatureBank
 from eval.metrics import intervals
 from eval.metrics.scores import Samples
 from eval.pool import Pool, draw_episodes, eligible_classes, refusals

@@ -7,9 +7,9 @@ import time
 import numpy as np
 import torch
 
-from eval.bank import FeatureBank
 from eval.data.task_data import TaskData
 from eval.data.validation import held_out
+from eval.features.bank import FeatureBank
 from eval.metrics import intervals
 from eval.protocols.outcome import Outcome
 from eval.settings.protocols import Knn

@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eval.bank import FeatureBank
 from eval.data.task_data import TaskData, take
 from eval.data.validation import held_out
+from eval.features.bank import FeatureBank
 from eval.protocols.outcome import Outcome
 from eval.protocols.trained import Answer, outcome
 from eval.settings.protocols import Linear

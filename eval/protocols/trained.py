@@ -24,10 +24,10 @@ from eval.protocols.outcome import Outcome
 from eval.settings.protocols import Trained
 
 if TYPE_CHECKING:
-    from eval.bank import FeatureBank
     from eval.common.distributed import Workers
+    from eval.features.bank import FeatureBank
+    from eval.features.precision import Precision
     from eval.models.backbone import Backbone
-    from eval.precision import Precision
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from eval.analysis.layers import LAST, SPATIAL, layer_names, layered, sketch
 from eval.common.distributed import Workers
 from eval.common.errors import UserError
 from eval.data.load import load_task
-from eval.encode import encode
+from eval.features.encode import encode
+from eval.features.precision import Precision
 from eval.models.backbone import Backbone, load
 from eval.models.resolve import resolve
-from eval.precision import Precision
 from tests.conftest import make_task
 
 

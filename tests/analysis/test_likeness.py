@@ -21,7 +21,7 @@ from eval.analysis.likeness import BATCH
 from eval.common.distributed import Workers
 from eval.data.load import load_task
 from eval.data.task_data import TaskData
-from eval.encode import encode
+from eval.features.encode import encode
 from eval.models.backbone import load
 from eval.models.resolve import resolve
 from eval.results import read_shelf

@@ -15,11 +15,11 @@ from eval.analysis.forecast import PREDICTORS, identity, measure
 from eval.analysis.recommend import Evidence, advise, evidence, findings_at_hand, shipped, worth
 from eval.common.distributed import Workers
 from eval.data.load import load_task
-from eval.encode import encode
+from eval.features.encode import encode
+from eval.features.precision import Precision
 from eval.models.backbone import load
 from eval.models.names import ZOO_FOLDER
 from eval.models.resolve import resolve
-from eval.precision import Precision
 from eval.results import read_shelf
 from eval.tasks.registry import TASKS
 from tests.conftest import make_task

@@ -29,11 +29,11 @@ from eval.common.errors import UserError
 from eval.common.images import decode
 from eval.data.load import load_task
 from eval.data.task_data import TaskData
-from eval.encode import encode
+from eval.features.encode import encode
+from eval.features.precision import Precision, forward, prepared
 from eval.metrics.intervals import DRAWS, expected_calibration_error
 from eval.models.backbone import load
 from eval.models.resolve import resolve
-from eval.precision import Precision, forward, prepared
 from eval.protocols.linear import fit_head
 from eval.results import read_shelf
 from tests.conftest import make_task, refusal

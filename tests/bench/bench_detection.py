@@ -43,9 +43,9 @@ from eval.detection.network import Detector, build_detector
 from eval.detection.setup import DetectionSetup
 from eval.detection.store import EncodedImages
 from eval.detection.train import Training
+from eval.features.precision import Precision
 from eval.models.backbone import load
 from eval.models.resolve import resolve
-from eval.precision import Precision
 from eval.settings.schedules import schedule_named
 from tests.bench.bench_pretrain import cores
 from tests.bench.common import arguments, in_turn, machine

@@ -23,10 +23,10 @@ from eval.common.distributed import Workers
 from eval.common.images import decode
 from eval.data.load import load_task
 from eval.data.task_data import TaskData
-from eval.encode import encode, normalised, pixels_of
+from eval.features.encode import encode, normalised, pixels_of
+from eval.features.precision import Precision, forward, prepared
 from eval.models.backbone import load
 from eval.models.resolve import resolve
-from eval.precision import Precision, forward, prepared
 from tests.bench.common import arguments, in_turn, machine
 
 

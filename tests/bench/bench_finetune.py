@@ -10,10 +10,11 @@ decoded, the loader without its prefetcher (as train.py has it on a CPU), SGD wi
 weight decay, fp32. Its colour jitter, label smoothing and random erasing are off, as ours has none.
 A further row gives it our precision and memory layout (--amp, --channels-last).
 
-Ours trains in the precision that ``eval.precision`` finds fastest here, or --precision. Each gets
-the same cores, to which the process is bound: ours as torch threads, timm as torch threads and as
-many loader workers. A round is one epoch over all images. Ours decodes once, before the first
-epoch; that is timed apart and shown by what it adds to an epoch of a grid's 290 (12 x 20 + 50).
+Ours trains in the precision that ``eval.features.precision`` finds fastest here, or --precision.
+Each gets the same cores, to which the process is bound: ours as torch threads, timm as torch
+threads and as many loader workers. A round is one epoch over all images. Ours decodes once, before
+the first epoch; that is timed apart and shown by what it adds to an epoch of a grid's 290 (12 x 20
++ 50).
 """
 
 from __future__ import annotations
@@ -35,17 +36,17 @@ from timm.utils import AverageMeter
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from eval.bank import FeatureBank
 from eval.common.distributed import Workers
 from eval.data.load import load_task
 from eval.data.task_data import TaskData, take
-from eval.encode import normalised, pixels_of
+from eval.features.bank import FeatureBank
+from eval.features.encode import normalised, pixels_of
+from eval.features.precision import Precision, choose
 from eval.finetune.images import TrainImages
 from eval.finetune.state import State
 from eval.finetune.train import Training
 from eval.models.backbone import Backbone, load
 from eval.models.resolve import resolve
-from eval.precision import Precision, choose
 from eval.protocols.trained import Point, Setup
 from tests.bench.bench_pretrain import cores
 from tests.bench.common import arguments, machine

@@ -33,10 +33,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from eval.common.distributed import Workers
 from eval.data.load import load_task
 from eval.data.validation import held_out
-from eval.encode import encode
+from eval.features.encode import encode
+from eval.features.precision import Precision
 from eval.models.backbone import load
 from eval.models.resolve import resolve
-from eval.precision import Precision
 from eval.protocols import trained
 from eval.protocols.linear_sgd import _Grid, fit
 from eval.protocols.trained import Point, Setup

@@ -17,7 +17,7 @@ SCRIPT = """
 import json, resource, sys
 from pathlib import Path
 from eval.data.task_data import load_task
-from eval.encode import encode
+from eval.features.encode import encode
 from eval.models.resolve import load, resolve
 from eval.common.distributed import Workers
 cache, data, limit = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])

@@ -10,11 +10,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from eval.bank import FeatureBank
 from eval.common.files import default_cache
 from eval.common.images import decode
 from eval.data.load import load_task
 from eval.data.task_data import Split
+from eval.features.bank import FeatureBank
 from eval.protocols import linear
 from eval.settings.protocols import Linear
 from eval.tasks.registry import SUITES

@@ -12,9 +12,9 @@ from eval.common.distributed import Workers
 from eval.data.boxes.box_data import DetectionData
 from eval.data.load import load_task
 from eval.detection.setup import DetectionSetup
+from eval.features.precision import Precision
 from eval.models.backbone import load
 from eval.models.resolve import resolve
-from eval.precision import Precision
 from tests.conftest import png
 from tests.detection.drawn import Picture, write_objects
 

@@ -33,8 +33,8 @@ from eval.detection.network import Detector, build_detector
 from eval.detection.pixels import draw_view
 from eval.detection.setup import DetectionSetup
 from eval.detection.train import LOSSES, TrainBatches, Training, told
+from eval.features.precision import Precision
 from eval.finetune.images import draw_seed
-from eval.precision import Precision
 from eval.protocols import detection as protocol
 from eval.protocols.detection import _key, score
 from eval.protocols.outcome import Outcome

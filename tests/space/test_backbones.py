@@ -20,7 +20,7 @@ from PIL import Image
 
 import space.backbones
 from eval.common.errors import UserError
-from eval.encode import normalised
+from eval.features.encode import normalised
 from eval.models.backbone import Backbone, load
 from eval.models.names import zoo_names
 from eval.models.resolve import resolve

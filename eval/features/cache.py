@@ -9,9 +9,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from eval.bank import read_header
 from eval.common.errors import UserError
 from eval.common.text import text_table
+from eval.features.bank import read_header
 
 
 @dataclass(frozen=True)

@@ -28,14 +28,14 @@ from safetensors.torch import save
 from torch import Tensor
 from tqdm import tqdm
 
-from eval.bank import FeatureBank, Key, bank_path, open_bank, write_bank
 from eval.common.distributed import Workers
 from eval.common.errors import UserError, one_line
 from eval.common.files import atomic_file
 from eval.common.images import decode
 from eval.data.task_data import Split, TaskData
+from eval.features.bank import FeatureBank, Key, bank_path, open_bank, write_bank
+from eval.features.precision import Precision, agrees, choose, forward, prepared
 from eval.models.backbone import Backbone
-from eval.precision import Precision, agrees, choose, forward, prepared
 
 SHARD = 512  # rows a shard: a few seconds of work lost at most, few files
 PROBE_IMAGES = 16

@@ -1,0 +1,1 @@
+"""Backbone x task -> feature bank: encode, precision, bank, cache."""
