@@ -345,7 +345,7 @@ def cache_command(args: argparse.Namespace) -> int:
 
 
 def detect_command(args: argparse.Namespace) -> int:
-    from eval.detection.kept import detect_pictures
+    from eval.detection.saved_model import detect_pictures
 
     done = detect_pictures(args.model, args.images, args.out, args.least)
     if args.json:

@@ -16,9 +16,9 @@ from eval.detection.setup import DetectionSetup
 from eval.features.bank import Key, bank_path, read_header
 from eval.models.backbone import load
 from eval.protocols import PROTOCOLS
-from eval.protocols.trained import points
 from eval.run import Cell, Request
 from eval.settings.protocols import Detection, Finetune, LinearSgd, Settings
+from eval.training.setup import points
 
 if TYPE_CHECKING:
     import torch

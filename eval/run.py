@@ -433,7 +433,7 @@ def _outcome(
             cell.settings,
         )  # fmt: skip
     if protocol.trains:
-        from eval.protocols.trained import Setup
+        from eval.training.setup import Setup
 
         return score(
             Setup(

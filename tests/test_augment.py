@@ -17,8 +17,8 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as tv
 
-from eval import augment
-from eval.augment import Augmentation, evaluation, strong, weak
+from eval.training import augment
+from eval.training.augment import Augmentation, evaluation, strong, weak
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PLAIN = Augmentation(px=32, mean=(0, 0, 0), std=(1, 1, 1))

@@ -28,17 +28,17 @@ from eval.data.load import load_task
 from eval.features.bank import FeatureBank
 from eval.features.encode import pixels_of
 from eval.features.precision import Precision
-from eval.finetune import images as finetune_images
 from eval.finetune import train as finetune_train
 from eval.finetune.grid import fit
-from eval.finetune.images import EvalImages, TrainImages, batches_of, share_of
-from eval.finetune.state import State, key
 from eval.finetune.train import Training
 from eval.models.backbone import Backbone, load
 from eval.models.resolve import resolve
 from eval.protocols.finetune import score
-from eval.protocols.trained import Answer, Point, Setup, milestones
 from eval.settings.protocols import Finetune
+from eval.training import images as finetune_images
+from eval.training.checkpoint import State, key
+from eval.training.images import EvalImages, TrainImages, batches_of, share_of
+from eval.training.setup import Answer, Point, Setup, milestones
 from tests.children import FORKS, PATIENCE, finish, join_two, start
 from tests.conftest import Cli, make_task, refusal, write_parquet
 
@@ -673,7 +673,7 @@ def test_a_state_that_cannot_be_written(setup: Setup, monkeypatch: pytest.Monkey
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("eval.finetune.state.write_json", full)
+    monkeypatch.setattr("eval.training.checkpoint.write_json", full)
     text = refusal(fit, setup, SHORT, everything(setup))
     assert "No space left on device" in text
     assert "TRANSFERZOO_CACHE" in text

@@ -16,8 +16,8 @@ from torch import nn
 from eval.data.load import load_task
 from eval.data.task_data import TaskData
 from eval.features.encode import normalised, pixels_of
-from eval.finetune import kept as finetune_kept
-from eval.finetune.kept import ALONE, FOLDED, Keeper, folded
+from eval.finetune import saved_model as finetune_kept
+from eval.finetune.saved_model import ALONE, FOLDED, Keeper, folded
 from eval.finetune.train import Classifier, Training
 from eval.models.backbone import Backbone, load
 from eval.models.resolve import resolve

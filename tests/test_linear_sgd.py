@@ -24,12 +24,11 @@ from eval.features.encode import encode
 from eval.features.precision import Precision
 from eval.models.backbone import Backbone, load
 from eval.models.resolve import resolve
-from eval.protocols import trained
 from eval.protocols.linear_sgd import _Grid, fit, score
-from eval.protocols.trained import Setup
 from eval.settings.protocols import LinearSgd
 from eval.solvers.heads import initial
-from eval.views import Views
+from eval.training.setup import Point, Setup, milestones, points
+from eval.training.views import Views
 from tests.conftest import make_task, refusal
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -86,14 +85,14 @@ def naive(
         dim, len(task.classes), torch.Generator().manual_seed(grid._words("start")[0])
     )
 
-    def run(point: trained.Point, where: np.ndarray, epochs: int) -> nn.Module:
+    def run(point: Point, where: np.ndarray, epochs: int) -> nn.Module:
         net = nn.Sequential(nn.BatchNorm1d(dim, affine=False), nn.Linear(dim, len(task.classes)))
         net[1].weight.data.copy_(weight)
         net[1].bias.data.copy_(bias)
         optimiser = torch.optim.SGD(
             net.parameters(), point.lr, settings.momentum, weight_decay=point.weight_decay
         )
-        schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, trained.milestones(epochs), 0.1)
+        schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, milestones(epochs), 0.1)
         labels = torch.from_numpy(task.train.labels[where])
         for epoch in range(epochs):
             x = views.epoch(epoch, where)
@@ -108,11 +107,11 @@ def naive(
     held = rows[grid.held]
     x, y = setup.bank.train
     accuracy = []
-    for point in trained.points(settings):
+    for point in points(settings):
         net = run(point, rows[~grid.held], settings.tune_epochs)
         accuracy.append(float((net(x[held]).argmax(1) == y[held]).float().mean()))
     best = accuracy.index(max(accuracy))
-    net = run(trained.points(settings)[best], rows, settings.epochs)
+    net = run(points(settings)[best], rows, settings.epochs)
     return accuracy, best, net(setup.bank.test[0]).double().softmax(1).numpy()
 
 
@@ -125,7 +124,7 @@ def test_equals_separate_runs_of_torch(setup: Setup, tune_epochs: int, rows: sli
     answer = fit(setup, settings, some)
     found = answer.details["points"]
     assert [p["top1"] for p in found] == pytest.approx(accuracy, abs=1e-5)
-    points = trained.points(settings)
+    points = points(settings)
     assert [{k: v for k, v in p.items() if k != "top1"} for p in found] == [
         dataclasses.asdict(p) for p in points
     ]

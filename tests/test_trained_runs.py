@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from eval.protocols.trained import Point, milestones, points, rate
 from eval.results import read_result
 from eval.settings.protocols import LinearSgd
+from eval.training.setup import Point, milestones, points, rate
 from tests.conftest import Cli, make_task
 
 SHORT = {

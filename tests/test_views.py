@@ -13,7 +13,6 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from eval.augment import Augmentation, cut, draw_crops, weak
 from eval.common.distributed import Workers
 from eval.common.errors import UserError
 from eval.common.images import decode
@@ -25,8 +24,9 @@ from eval.features.encode import encode
 from eval.features.precision import Precision
 from eval.models.backbone import Backbone, load
 from eval.models.resolve import resolve
-from eval.protocols.trained import Setup
-from eval.views import Views, store_side
+from eval.training.augment import Augmentation, cut, draw_crops, weak
+from eval.training.setup import Setup
+from eval.training.views import Views, store_side
 from tests.conftest import make_task, refusal
 
 SCALE = (0.2, 1.0)

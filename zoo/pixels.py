@@ -1,4 +1,4 @@
-"""Images to pretrain on: found, checked, decoded once (``eval.pixels``), a part held out."""
+"""Images to pretrain on: found, checked, decoded once (``pixel_store``), a part held out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from eval.common.errors import UserError
 from eval.data.sources import as_keys, remembered_scan
 from eval.data.task_data import stratified_part
-from eval.pixels import cache_errors, open_pixels
+from eval.training.pixel_store import cache_errors, open_pixels
 from zoo.sources import Part, check_classes, class_names, find, numbers
 
 VERSION = 1  # of the stored pixels: raise it when decoding or resizing changes

@@ -29,11 +29,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from eval.augment import Augmentation, strong, weak
 from eval.common.distributed import check_device, launched, stays_on_cpu, together
 from eval.common.errors import UserError
 from eval.common.files import atomic_file
 from eval.models.objectives import ObjectiveName
+from eval.training.augment import Augmentation, strong, weak
 from zoo.export import RECIPE, Exported, assemble, export
 from zoo.feed import Batch, Feed, Schedule, draw_seed
 from zoo.interrupts import noted_signals

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from eval.augment import Augmentation, evaluation
 from eval.solvers.knn import nearest, vote
+from eval.training.augment import Augmentation, evaluation
 from zoo.feed import read
 from zoo.momentum import gather, processes, rank
 

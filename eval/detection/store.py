@@ -28,7 +28,7 @@ from eval.common.files import atomic_file
 from eval.common.images import decode
 from eval.data.sources import image_hash
 from eval.data.task_data import Split
-from eval.pixels import cache_errors
+from eval.training.pixel_store import cache_errors
 
 IN_MEMORY = 16 << 20  # bytes; fewer than these are not worth a file
 _MAGIC = b"TZIMG\x00\x00\x01"

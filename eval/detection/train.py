@@ -28,10 +28,10 @@ from eval.detection.pixels import batch_of, draw_view, shown, target_of
 from eval.detection.setup import DetectionSetup
 from eval.detection.store import EncodedImages
 from eval.detection.stream import Pick, batches
-from eval.finetune.images import draw_seed, share_of
-from eval.finetune.state import read_training, write_training
 from eval.settings.schedules import Schedule
-from eval.steps import add_up_gradients, agree, average_statistics
+from eval.training.checkpoint import read_training, write_training
+from eval.training.images import draw_seed, share_of
+from eval.training.step import add_up_gradients, agree, average_statistics
 
 LOSSES = ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg")
 SAVE_SECONDS = 60.0  # of training between two states on disk

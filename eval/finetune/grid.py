@@ -1,7 +1,7 @@
 """The study's full-network transfer: tune a grid on part of train, retrain the best point on all.
 
 Every point starts from the same pretrained weights and head and sees the same images in the same
-order. Points run in turn. Where ``eval.finetune.train`` and ``eval.finetune.state`` say how a
+order. Points run in turn. Where ``eval.finetune.train`` and ``eval.training.checkpoint`` say how a
 training runs and resumes, here is what is trained, and which training answers.
 """
 
@@ -18,14 +18,14 @@ from tqdm import tqdm
 from eval.common.errors import TooFew, UserError
 from eval.data.task_data import take
 from eval.data.validation import held_out
-from eval.finetune.images import EvalImages, TrainImages, batches_of
-from eval.finetune.kept import Keeper
+from eval.finetune.saved_model import Keeper
 from eval.finetune.stages import free_stages
-from eval.finetune.state import Known, Record, State, key, locked
 from eval.finetune.train import Diverged, Training
-from eval.protocols.trained import Answer, Point, Setup, points
 from eval.settings.protocols import Finetune
-from eval.steps import OutOfMemory, own_random
+from eval.training.checkpoint import Known, Record, State, key, locked
+from eval.training.images import EvalImages, TrainImages, batches_of
+from eval.training.setup import Answer, Point, Setup, points
+from eval.training.step import OutOfMemory, own_random
 
 
 def fit(

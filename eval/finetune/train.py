@@ -25,14 +25,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from eval.augment import Crops
 from eval.features.encode import normalised
-from eval.finetune.images import EvalImages, TrainImages, batches_of, draw_seed, share_of
 from eval.finetune.stages import frozen
-from eval.finetune.state import State, Where
 from eval.models.backbone import Backbone
-from eval.protocols.trained import Point, Setup, rate
-from eval.steps import add_up_gradients, agree, average_statistics
+from eval.training.augment import Crops
+from eval.training.checkpoint import State, Where
+from eval.training.images import EvalImages, TrainImages, batches_of, draw_seed, share_of
+from eval.training.setup import Point, Setup, rate
+from eval.training.step import add_up_gradients, agree, average_statistics
 
 SAVE_SECONDS = 20.0  # of training between two states on disk
 SAVE_SHARE = 20  # and that many times what a save takes

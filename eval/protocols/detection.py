@@ -22,19 +22,19 @@ from tqdm import tqdm
 from eval.common.errors import UserError
 from eval.data.boxes.objects import Found
 from eval.detection.inference import Sight, find
-from eval.detection.kept import keep
 from eval.detection.metrics import Measured, measure
 from eval.detection.network import Detector, build_detector
+from eval.detection.saved_model import keep
 from eval.detection.setup import DetectionSetup
 from eval.detection.store import EncodedImages
 from eval.detection.train import Training, told
-from eval.finetune.images import share_of
-from eval.finetune.state import locked
 from eval.metrics.scores import Samples
 from eval.protocols.outcome import Outcome
 from eval.settings.protocols import Detection
 from eval.settings.schedules import Schedule, resolved
-from eval.steps import OutOfMemory, own_random
+from eval.training.checkpoint import locked
+from eval.training.images import share_of
+from eval.training.step import OutOfMemory, own_random
 
 VERSION = 1  # raise it when the training changes
 EXAMPLES = 16  # test images whose boxes the result keeps

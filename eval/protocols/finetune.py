@@ -6,12 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.finetune.grid import fit as finetuned
-from eval.finetune.kept import Keeper
-from eval.finetune.state import forget_answer, key
+from eval.finetune.saved_model import Keeper
 from eval.protocols import trained
 from eval.protocols.outcome import Outcome
-from eval.protocols.trained import Answer, Setup
 from eval.settings.protocols import Finetune
+from eval.training.checkpoint import forget_answer, key
+from eval.training.setup import Answer, Setup
 
 
 def score(setup: Setup, settings: Finetune) -> Outcome:

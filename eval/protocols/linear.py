@@ -17,9 +17,10 @@ from eval.data.task_data import TaskData, take
 from eval.data.validation import held_out
 from eval.features.bank import FeatureBank
 from eval.protocols.outcome import Outcome
-from eval.protocols.trained import Answer, outcome
+from eval.protocols.trained import outcome
 from eval.settings.protocols import Linear
 from eval.solvers.logistic import LinearModel, fit, search_c, standardise
+from eval.training.setup import Answer
 
 # The search stops early by design; the one fit that is reported gets the time it needs.
 MAX_ITERATIONS = 1000

@@ -28,10 +28,10 @@ from eval.common.errors import TooFew, UserError
 from eval.data.task_data import take
 from eval.data.validation import held_out
 from eval.protocols import trained
-from eval.protocols.trained import Answer, Point, Setup
 from eval.settings.protocols import LinearSgd
 from eval.solvers.heads import Heads, initial
-from eval.views import Views
+from eval.training.setup import Answer, Point, Setup, points, rate
+from eval.training.views import Views
 
 if TYPE_CHECKING:
     from eval.protocols.outcome import Outcome
@@ -114,7 +114,7 @@ class _Grid:
     ) -> None:
         self.setup, self.settings = setup, settings
         self.rows, self.held = rows, held
-        self.points = trained.points(settings)
+        self.points = points(settings)
         self.seconds = 0.0
         self.device = setup.workers.device
         self.labels = torch.from_numpy(setup.task.train.labels[rows]).to(self.device)
@@ -149,7 +149,7 @@ class _Grid:
         order = own[self._order(epoch, len(own))]
         labels = self.labels if both else self.labels[self.fitted]
         tune_epochs = self.settings.tune_epochs
-        lrs = [trained.rate(p, epoch, tune_epochs) for p in self.points]
+        lrs = [rate(p, epoch, tune_epochs) for p in self.points]
         self.tuned.train_epoch(features, labels, order, lrs)
         if all(self.tuned.diverged):
             raise UserError(self._all_diverged())
@@ -191,7 +191,7 @@ class _Grid:
 
     def _train(self, epoch: int, features: Tensor, points: Sequence[Point]) -> None:
         order = self._order(epoch, len(self.rows))
-        lrs = [trained.rate(p, epoch, self.settings.epochs) for p in points]
+        lrs = [rate(p, epoch, self.settings.epochs) for p in points]
         self.final.train_epoch(features, self.labels, order, lrs)
 
     def _check_final(self) -> None:

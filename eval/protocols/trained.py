@@ -6,11 +6,8 @@ alone, train once more on all of them, answer every test image. Everything else 
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,64 +18,10 @@ from eval.common.errors import TooFew
 from eval.data.task_data import TaskData
 from eval.metrics import intervals
 from eval.protocols.outcome import Outcome
-from eval.settings.protocols import Trained
+from eval.training.setup import Answer, Setup
 
 if TYPE_CHECKING:
-    from eval.common.distributed import Workers
-    from eval.features.bank import FeatureBank
-    from eval.features.precision import Precision
-    from eval.models.backbone import Backbone
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What a protocol is given to work with, the same on every process."""
-
-    backbone: Backbone
-    task: TaskData
-    bank: FeatureBank  # features of train and test by the evaluation transform
-    workers: Workers
-    precision: Precision
-    cache: Path
-    seed: int
-    keep: Path | None = None  # folder for the trained network, of a protocol that keeps it
-
-
-@dataclass(frozen=True)
-class Point:
-    """One point of the grid."""
-
-    lr: float
-    batch_size: int
-    weight_decay: float
-
-
-@dataclass
-class Answer:
-    """[N_test, C] probabilities of a model trained on some rows of train, and how it was found."""
-
-    probability: NDArray[np.float64]
-    details: dict[str, Any] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-
-def points(settings: Trained) -> list[Point]:
-    """In a fixed order: the first of equally good ones is chosen."""
-    grid = itertools.product(settings.lrs, settings.batch_sizes, settings.weight_decays)
-    return [Point(*values) for values in grid]
-
-
-def milestones(epochs: int) -> tuple[int, ...]:
-    """When the rate falls to a tenth: the study's 10, 15 of 20 and 25, 37 of 50.
-
-    The first epoch always has the whole rate, and the rate falls once an epoch at most.
-    """
-    return tuple(sorted({int(0.5 * epochs), int(0.75 * epochs)} - {0}))
-
-
-def rate(point: Point, epoch: int, epochs: int) -> float:
-    """The learning rate of an epoch, counted from 0."""
-    return point.lr * 0.1 ** sum(epoch >= m for m in milestones(epochs))
+    pass
 
 
 Fit = Callable[[Setup, Any, NDArray[np.int64]], Answer]

@@ -42,12 +42,12 @@ from eval.data.task_data import TaskData, take
 from eval.features.bank import FeatureBank
 from eval.features.encode import normalised, pixels_of
 from eval.features.precision import Precision, choose
-from eval.finetune.images import TrainImages
-from eval.finetune.state import State
 from eval.finetune.train import Training
 from eval.models.backbone import Backbone, load
 from eval.models.resolve import resolve
-from eval.protocols.trained import Point, Setup
+from eval.training.checkpoint import State
+from eval.training.images import TrainImages
+from eval.training.setup import Point, Setup
 from tests.bench.bench_pretrain import cores
 from tests.bench.common import arguments, machine
 

@@ -37,17 +37,17 @@ from eval.features.encode import encode
 from eval.features.precision import Precision
 from eval.models.backbone import load
 from eval.models.resolve import resolve
-from eval.protocols import trained
 from eval.protocols.linear_sgd import _Grid, fit
-from eval.protocols.trained import Point, Setup
 from eval.settings.protocols import LinearSgd
 from eval.solvers.heads import Heads, initial
-from eval.views import Views
+from eval.training import setup
+from eval.training.setup import Point, Setup
+from eval.training.views import Views
 from tests.bench.common import arguments, in_turn, machine
 
 MODEL = "zoo:resnet18_narrow.ce_tin100"
 STUDY = LinearSgd(tune_epochs=4, epochs=10)
-POINTS = trained.points(STUDY)
+POINTS = setup.points(STUDY)
 
 
 def grid_of_one(point: Point) -> LinearSgd:
@@ -119,7 +119,7 @@ class Alone:
     def heads(self, points: list[Point]) -> Tensor:
         heads = Heads(*self.start, [p.batch_size for p in points], [p.weight_decay for p in points])
         for epoch, order in enumerate(self.orders):
-            rates = [trained.rate(p, epoch, len(self.orders)) for p in points]
+            rates = [setup.rate(p, epoch, len(self.orders)) for p in points]
             heads.train_epoch(self.x[epoch], self.y, order, rates)
         return torch.stack([heads.logits(self.x[0], i) for i in range(len(points))])
 
@@ -141,7 +141,7 @@ class Alone:
             net.parameters(), point.lr, STUDY.momentum, weight_decay=point.weight_decay
         )
         for epoch, order in enumerate(self.orders):
-            optimiser.param_groups[0]["lr"] = trained.rate(point, epoch, len(self.orders))
+            optimiser.param_groups[0]["lr"] = setup.rate(point, epoch, len(self.orders))
             if loader:
                 data = TensorDataset(self.x[epoch], self.y)
                 batches = DataLoader(data, point.batch_size, sampler=order.tolist())

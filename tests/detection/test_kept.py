@@ -16,11 +16,11 @@ from safetensors.torch import load_file, save_file
 
 from eval.common.errors import UserError
 from eval.common.files import sha256_file
-from eval.detection import kept, load_detector
+from eval.detection import load_detector, saved_model
 from eval.detection.batch import Batch
 from eval.detection.inference import Sight, find
-from eval.detection.kept import detect_pictures, keep
 from eval.detection.network import Detector, build_detector
+from eval.detection.saved_model import detect_pictures, keep
 from eval.models.backbone import load
 from eval.models.resolve import resolve
 
@@ -134,7 +134,7 @@ def test_half_written_over_an_older_one_is_no_detector(detector, damaged, monkey
     def fails(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(kept, "write_json", fails)
+    monkeypatch.setattr(saved_model, "write_json", fails)
     with pytest.raises(OSError, match="disk full"):
         kept_in(damaged, detector)
     with pytest.raises(UserError, match="not written to the end"):

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import eval.__main__
-from eval.detection.kept import load_detector
+from eval.detection.saved_model import load_detector
 from eval.protocols import detection as protocol
 from eval.results import Result, read_result
 from eval.run import Request, plan

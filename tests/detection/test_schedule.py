@@ -10,10 +10,10 @@ import torch
 from torch.optim.lr_scheduler import ChainedScheduler, LinearLR, MultiStepLR
 
 from eval.detection.stream import Pick, batches
-from eval.finetune.images import share_of
 from eval.protocols.chosen import chosen
 from eval.settings.protocols import Detection
 from eval.settings.schedules import NAMED, Schedule, default_schedule, resolved, schedule_named
+from eval.training.images import share_of
 from tests.conftest import refusal
 
 # ---- schedules

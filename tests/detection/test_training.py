@@ -34,12 +34,12 @@ from eval.detection.pixels import draw_view
 from eval.detection.setup import DetectionSetup
 from eval.detection.train import LOSSES, TrainBatches, Training, told
 from eval.features.precision import Precision
-from eval.finetune.images import draw_seed
 from eval.protocols import detection as protocol
 from eval.protocols.detection import _key, score
 from eval.protocols.outcome import Outcome
 from eval.settings.protocols import Detection
 from eval.settings.schedules import Schedule, resolved
+from eval.training.images import draw_seed
 from tests.children import FORKS, PATIENCE, finish, join_two, start
 from tests.conftest import refusal
 from tests.detection.drawn import Picture

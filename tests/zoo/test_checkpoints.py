@@ -12,9 +12,9 @@ import pytest
 import timm
 import torch
 
-from eval.augment import evaluation
 from eval.models.names import ZOO_FOLDER, expand, zoo_names
 from eval.models.objectives import STUDY, parse_objective
+from eval.training.augment import evaluation
 from zoo.pixels import open_data
 from zoo.pretrain import augmentation
 from zoo.probe import knn_top1

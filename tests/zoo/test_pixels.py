@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from eval import pixels
 from eval.common import images
 from eval.common.errors import UserError
+from eval.training import pixel_store
 from tests.conftest import blobs, png, refusal, write_parquet
 from tests.hub import LoopbackHub
 from zoo.pixels import PixelStore, PretrainingData, open_data
@@ -289,7 +289,7 @@ def test_the_second_call_decodes_nothing(
     made = make_folders(tmp_path / "x")
     first = opened(made.root, cache)
     with monkeypatch.context() as patch:
-        patch.setattr(pixels, "decode", broken_decode)
+        patch.setattr(pixel_store, "decode", broken_decode)
         check(opened(made.root, cache).train, made.train, made.train_labels)
         assert opened(made.root, cache).train.fingerprint == first.train.fingerprint
     target = made.root / "train/a/1.png"
@@ -304,7 +304,7 @@ def test_an_interrupted_build_is_not_trusted(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = make_flat(tmp_path / "x")
-    monkeypatch.setattr(pixels, "CHUNK_IMAGES", 1)
+    monkeypatch.setattr(pixel_store, "CHUNK_IMAGES", 1)
     count = [0]
 
     def dies(data: bytes) -> Image.Image:
@@ -314,7 +314,7 @@ def test_an_interrupted_build_is_not_trusted(
         return images.decode(data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(pixels, "decode", dies)
+        patch.setattr(pixel_store, "decode", dies)
         with pytest.raises(KeyboardInterrupt):
             opened(made.root, cache, need=False)
     assert list((cache / "pixels").iterdir()) == []
@@ -344,13 +344,13 @@ def test_two_at_once_build_once(
 ) -> None:
     made = make_flat(tmp_path / "x")
     built = []
-    build = pixels._build
+    build = pixel_store._build
 
     def counted(*arguments: Any) -> None:
         built.append(1)
         build(*arguments)
 
-    monkeypatch.setattr(pixels, "_build", counted)
+    monkeypatch.setattr(pixel_store, "_build", counted)
     stores: list[PretrainingData] = []
     threads = [
         threading.Thread(target=lambda: stores.append(opened(made.root, cache, need=False)))
@@ -377,7 +377,7 @@ def test_the_fingerprint_is_of_the_content(tmp_path: Path, cache: Path) -> None:
 def test_a_full_disk(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = make_flat(tmp_path / "x")
     with monkeypatch.context() as patch:
-        patch.setattr(pixels.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+        patch.setattr(pixel_store.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
         message = refused(made.root, cache, need=False)
     assert "7,712 bytes are needed for the decoded pixels of 8 images but only 1,000" in message
     assert f"{cache}; set TRANSFERZOO_CACHE" in message
@@ -386,7 +386,7 @@ def test_a_full_disk(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatc
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(pixels.np, "savez", full)
+        patch.setattr(pixel_store.np, "savez", full)
         message = refused(made.root, cache, need=False)
     assert "no space is left for 3,456 bytes of decoded pixels" in message
     assert "TRANSFERZOO_CACHE" in message

@@ -19,12 +19,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eval.augment import Augmentation, Crops, cut, draw_crops
 from eval.common.errors import UserError
 from eval.features.encode import default_batch_size, pixels_of
-from eval.pixels import Pixels, open_pixels
-from eval.protocols.trained import Setup
-from eval.views import store_side
+from eval.training.augment import Augmentation, Crops, cut, draw_crops
+from eval.training.pixel_store import Pixels, open_pixels
+from eval.training.setup import Setup
+from eval.training.views import store_side
 
 KEEP_BYTES = 1 << 30  # decoded evaluation images are kept in memory below this
 

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from eval.common.distributed import Workers
 from eval.common.errors import UserError, one_line
 from eval.common.files import atomic_file, write_json
-from eval.protocols.trained import Setup
+from eval.training.setup import Setup
 
 VERSION = 1  # raise it when the training changes
 

@@ -7,8 +7,9 @@ A view is a random resized crop, mirrored or not. Its box is drawn for the image
 task's canonical order, by the task's split hash, the seed and the epoch: whatever rows are asked
 for, however many processes share the work, an image has the same view in the same epoch.
 
-Images are decoded once, into squares a little larger than the model's input (`eval.pixels`), and
-cropped there: less sharp than cropping a large original, and many times cheaper.
+Images are decoded once, into squares a little larger than the model's input
+(`eval.training.pixel_store`), and cropped there: less sharp than cropping a large original, and
+many times cheaper.
 
 With a ``count`` of views an image, each is encoded once and kept beside the feature banks; epochs
 take turns with them.
@@ -30,17 +31,17 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eval.augment import Augmentation, Crops, cut, draw_crops
 from eval.common.errors import UserError
 from eval.features.bank import Key, bank_path, open_bank, write_bank
 from eval.features.encode import default_batch_size
 from eval.features.precision import forward, prepared
-from eval.pixels import Pixels, cache_errors, open_pixels
+from eval.training.augment import Augmentation, Crops, cut, draw_crops
+from eval.training.pixel_store import Pixels, cache_errors, open_pixels
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from eval.protocols.trained import Setup
+    from eval.training.setup import Setup
 
 VERSION = 1  # of views: raise it when draws, crops or the stored size change
 STORE = 1.15  # side of a stored image by the model's; 256 for 224 is what the study trains from

@@ -23,8 +23,8 @@ from eval.finetune.train import Classifier
 from eval.hub import client
 from eval.models.backbone import Backbone
 from eval.models.resolve import ResolvedModel
-from eval.protocols.trained import Setup
 from eval.settings.protocols import Finetune
+from eval.training.setup import Setup
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 AGREE = 1e-4  # how far logits may lie apart, relative to the largest where that is above 1

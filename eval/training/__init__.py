@@ -1,0 +1,1 @@
+"""What every training here shares: setup and grid, augmentation, pixels, views, checkpoints."""
