@@ -124,11 +124,11 @@ def test_equals_separate_runs_of_torch(setup: Setup, tune_epochs: int, rows: sli
     answer = fit(setup, settings, some)
     found = answer.details["points"]
     assert [p["top1"] for p in found] == pytest.approx(accuracy, abs=1e-5)
-    points = points(settings)
+    grid = points(settings)
     assert [{k: v for k, v in p.items() if k != "top1"} for p in found] == [
-        dataclasses.asdict(p) for p in points
+        dataclasses.asdict(p) for p in grid
     ]
-    assert answer.details["chosen"] == dataclasses.asdict(points[best])
+    assert answer.details["chosen"] == dataclasses.asdict(grid[best])
     assert np.abs(answer.probability - probability).max() < 1e-4
     assert answer.probability.dtype == np.float64
     assert answer.notes == []
