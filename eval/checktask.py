@@ -22,8 +22,8 @@ from eval.common.errors import UserError, one_line
 from eval.contactsheet import contact_sheet as contact_sheet
 from eval.data.task_data import TaskData
 from eval.data.validation import held_out
-from eval.pool import Pool, eligible_classes, refusals
 from eval.protocols import PROTOCOLS
+from eval.protocols.episodes import Pool, eligible_classes, refusals
 from eval.settings.protocols import Fewshot
 
 NAMED = 20  # unreadable images that are named

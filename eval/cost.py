@@ -9,13 +9,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from eval import limited
 from eval.common.text import text_table
 from eval.data.boxes.box_data import DetectionData
 from eval.detection.setup import DetectionSetup
 from eval.features.bank import Key, bank_path, read_header
 from eval.models.backbone import load
-from eval.protocols import PROTOCOLS
+from eval.protocols import PROTOCOLS, train_fractions
 from eval.run import Cell, Request
 from eval.settings.protocols import Detection, Finetune, LinearSgd, Settings
 from eval.training.setup import points
@@ -121,7 +120,7 @@ def work_of(settings: Settings, train: int, test: int) -> tuple[float, float]:
     if not isinstance(settings, LinearSgd | Finetune):
         return 0.0, 0.0
     shares = [1.0] + [
-        p.share or min(1.0, p.each * 10 / train) for p in limited.parts(settings)
+        p.share or min(1.0, p.each * 10 / train) for p in train_fractions.parts(settings)
         for _ in range(settings.subsets)
     ]  # fmt: skip
     if isinstance(settings, LinearSgd):

@@ -176,7 +176,7 @@ def _check_shots(request: Request, tasks: list[TaskData]) -> None:
     settings = request.protocols.get("fewshot")
     if not isinstance(settings, Fewshot) or not tasks:
         return
-    from eval.pool import Pool, refusals
+    from eval.protocols.episodes import Pool, refusals
 
     refused = [refusals(Pool.of(task), settings) for task in tasks]
     for shot in settings.shots:

@@ -24,7 +24,7 @@ from eval.contactsheet import contact_sheet
 from eval.data.load import load_task
 from eval.data.task_data import TaskData
 from eval.features.bank import FeatureBank
-from eval.pool import Pool, eligible_classes, refusals
+from eval.protocols.episodes import Pool, eligible_classes, refusals
 from eval.settings.protocols import Fewshot
 from tests.conftest import Cli, blobs, make_task, refusal, write_parquet
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from eval.data.sources import HASH_BYTES, FolderSource, image_hash
 from eval.data.task_data import Split
-from eval.limited import Part, parts, subset
+from eval.protocols.train_fractions import Part, parts, subset
 from eval.settings.protocols import Linear
 from tests.conftest import Cli, make_task, refusal
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from eval.data.load import load_task
 from eval.data.sources import HASH_BYTES, ParquetSource
 from eval.data.task_data import Split, TaskData
-from eval.pool import Episodes, Pool, draw_episodes, eligible_classes, refusals
+from eval.protocols.episodes import Episodes, Pool, draw_episodes, eligible_classes, refusals
 from eval.settings.protocols import Fewshot
 from tests.conftest import blobs, write_parquet
 

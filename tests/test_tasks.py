@@ -14,7 +14,7 @@ from eval.common.errors import UserError
 from eval.data.load import load_task
 from eval.data.split_rules import members, per_class
 from eval.mini.factors import FACTOR_TASKS
-from eval.pool import Pool
+from eval.protocols.episodes import Pool
 from eval.tasks.declaration import CATALOG, SUBSET, Task
 from eval.tasks.names import TaskName, parse_task
 from eval.tasks.registry import SUITE_NOTES, SUITES, TASKS, suite_tasks

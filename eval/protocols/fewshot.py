@@ -11,7 +11,7 @@ from eval.data.task_data import TaskData
 from eval.features.bank import FeatureBank
 from eval.metrics import intervals
 from eval.metrics.scores import Samples
-from eval.pool import Pool, draw_episodes, eligible_classes, refusals
+from eval.protocols.episodes import Pool, draw_episodes, eligible_classes, refusals
 from eval.protocols.outcome import Outcome
 from eval.settings.protocols import Fewshot
 from eval.solvers.episodes import Classifier, episode_predictions

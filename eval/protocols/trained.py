@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval import limited
 from eval.common.errors import TooFew
 from eval.data.task_data import TaskData
 from eval.metrics import intervals
+from eval.protocols import train_fractions
 from eval.protocols.outcome import Outcome
 from eval.training.setup import Answer, Setup
 
@@ -44,12 +44,12 @@ def outcome(
     out.predictions = answer.probability.argmax(1).astype(np.int64)
     describe(out, answer.probability, labels, seed)
     curve = []
-    for part in limited.parts(settings):
+    for part in train_fractions.parts(settings):
         correct = []
         for draw in range(settings.subsets):
             start = time.perf_counter()
             try:
-                rows = limited.subset(task.train, part, seed, draw)
+                rows = train_fractions.subset(task.train, part, seed, draw)
                 small = fit(rows)
             except TooFew as why:  # that part alone is left out
                 out.notes.append(f"{part.label} of train is left out: {why}")
@@ -63,7 +63,7 @@ def outcome(
             )  # fmt: skip
             out.notes += [note for note in small.notes if note not in out.notes]
         if len(correct) == settings.subsets:
-            limited.add(out, part, np.stack(correct), seed)
+            train_fractions.add(out, part, np.stack(correct), seed)
     if curve:
         out.details = out.details | {"curve": curve}
     return out
