@@ -125,9 +125,9 @@ def _tasks(args: argparse.Namespace, data: Data | None) -> list[str]:
 
 
 def run_command(args: argparse.Namespace) -> int:
-    from eval import board
     from eval.common.distributed import is_main_process
-    from eval.results import read_result
+    from eval.results import leaderboard
+    from eval.results.store import read_result
     from eval.run import execute, plan
 
     request = _request(args)
@@ -139,7 +139,7 @@ def run_command(args: argparse.Namespace) -> int:
     if report.exit_code == 2:
         raise UserError("; ".join(dict.fromkeys(f.error for f in report.failures)))
     found = [read_result(c.path) for c in cells if c.path.exists()]
-    tables = board.tables(found)
+    tables = leaderboard.tables(found)
     if args.json:
         summary = {
             "scored": report.scored,
@@ -147,11 +147,11 @@ def run_command(args: argparse.Namespace) -> int:
             "failures": [{"cell": f.title, "error": f.error} for f in report.failures],
             "results": str(request.results.resolve()),
             "files": [str(c.path) for c in cells if c.path.exists()],
-            "boards": [board.as_json(t) for t in tables],
+            "boards": [leaderboard.as_json(t) for t in tables],
         }
         print(json.dumps(summary, indent=1))
     elif tables:
-        print(board.render(tables, markdown=not sys.stdout.isatty()))
+        print(leaderboard.render(tables, markdown=not sys.stdout.isatty()))
     if not args.json:
         for note in _notes(found):
             print(note)
@@ -202,18 +202,18 @@ def list_command(args: argparse.Namespace) -> int:
 
 
 def leaderboard_command(args: argparse.Namespace) -> int:
-    from eval import board
     from eval.protocols import protocol_named
+    from eval.results import leaderboard
 
     wanted = [protocol_named(p).name for p in args.protocol or []]
     results = [r for _, r in shelf(args.results).results if not wanted or r.protocol.name in wanted]
     if not results:
         raise UserError(f"no results in {args.results!r}; make some with `transfer-eval run`")
-    tables = board.tables(results)
+    tables = leaderboard.tables(results)
     if args.json:
-        print(json.dumps([board.as_json(t) for t in tables], indent=1))
+        print(json.dumps([leaderboard.as_json(t) for t in tables], indent=1))
     else:
-        print(board.render(tables, markdown=not sys.stdout.isatty()))
+        print(leaderboard.render(tables, markdown=not sys.stdout.isatty()))
     return 0
 
 
@@ -232,7 +232,7 @@ def curves_command(args: argparse.Namespace) -> int:
 
 
 def compare_command(args: argparse.Namespace) -> int:
-    from eval import compare
+    from eval.results import compare
 
     results = [r for _, r in shelf(args.results).results]
     found = compare.compare(args.model_a, args.model_b, results)
@@ -318,7 +318,7 @@ def worker_command(args: argparse.Namespace) -> int:
 
 
 def export_command(args: argparse.Namespace) -> int:
-    from eval.interchange import EVERY_EVAL_EVER, write_every_eval_ever
+    from eval.results.every_eval_ever import EVERY_EVAL_EVER, write_every_eval_ever
 
     files = write_every_eval_ever([r for _, r in shelf(args.results).results], args.out)
     if args.json:

@@ -11,12 +11,12 @@ from eval.common.errors import UserError
 from eval.common.files import default_cache
 
 if TYPE_CHECKING:
-    from eval.results import Shelf
+    from eval.results.store import Shelf
 
 
 def shelf(text: str) -> Shelf:
     """The results of a directory or a data set repository; files that are none are told."""
-    from eval.results import read_shelf
+    from eval.results.store import read_shelf
 
     if text.startswith("hub:"):
         from eval.remoteread import fetch

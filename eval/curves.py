@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eval.analysis.plots import legend_below, panels, saved, style
-from eval.board import model_label, setting_label
 from eval.common.errors import UserError
-from eval.results import Result, task_label
+from eval.results.leaderboard import model_label, setting_label
+from eval.results.names import task_label
+from eval.results.schema import Result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from eval.common.errors import UserError
 from eval.common.files import dump_json
-from eval.results import SAME_CONFIDENCE, Result, changes, confidence_gap, shelf_path
+from eval.results.names import changes, shelf_path
+from eval.results.schema import SAME_CONFIDENCE, Result, confidence_gap
 
 Held = Mapping[str, Result | str]  # path -> what is published there, or why it is no result
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from eval.common.errors import UserError
 from eval.hub.client import gated, patiently, pin
 from eval.hub.commits import Remote, check_repo_id, look, refusal
-from eval.results import NotAResult, Result, read_result
-from eval.resulttable import flaw
+from eval.results.parquet_table import flaw
+from eval.results.schema import Result
+from eval.results.store import NotAResult, read_result
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

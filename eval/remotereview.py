@@ -9,7 +9,7 @@ from eval.hub.client import patiently
 from eval.hub.commits import Remote, refusal
 from eval.offers import covers, difference, places
 from eval.remoteread import RESULT, WHAT, at, held_at
-from eval.results import Result
+from eval.results.schema import Result
 
 if TYPE_CHECKING:
     from huggingface_hub import DiscussionWithDetails, HfApi

@@ -7,14 +7,12 @@
 from __future__ import annotations
 
 import dataclasses
-import platform
 import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,20 +23,14 @@ from eval.data.locations import Data
 from eval.data.task_data import TaskData
 from eval.models.resolve import ResolvedModel, resolve
 from eval.protocols import PROTOCOLS
-from eval.results import (
-    Environment,
-    ModelInfo,
-    NotAResult,
+from eval.results.names import shown, task_label
+from eval.results.receipt import environment, model_info, task_info
+from eval.results.schema import (
     ProtocolInfo,
     Result,
-    TaskInfo,
-    check_writable,
     pack_confidence,
-    read_result,
-    shown,
-    task_label,
-    write_result,
 )
+from eval.results.store import NotAResult, check_writable, read_result, write_result
 from eval.settings.protocols import Detection, Fewshot, Settings, changed_settings
 from eval.settings.schedules import default_schedule
 
@@ -369,47 +361,6 @@ def score_cell(
     )
 
 
-def model_info(backbone: Backbone) -> ModelInfo:
-    """What a result file says of a loaded model."""
-    model = backbone.resolved
-    return ModelInfo(
-        spec=model.spec,
-        id=model.id,
-        revision=model.revision,
-        weights_sha256=backbone.weights_sha256,
-        params=backbone.params,
-        input=backbone.input_config,
-        img_size=model.img_size,
-    )
-
-
-def task_info(task: TaskData) -> TaskInfo:
-    """What a result file says of a task's data."""
-    return TaskInfo(
-        name=task.name,
-        source=task.where,
-        revision=task.revision,
-        split_hash=task.split_hash,
-        counts={"classes": len(task.classes), "train": len(task.train), "test": len(task.test)},
-        duplicates=task.duplicates,
-        subset=task.subset,
-        split=task.split,
-    )
-
-
-def environment(workers: Workers, precision: Precision) -> Environment:
-    """What the numbers were computed with."""
-    import torch
-
-    return Environment(
-        versions=versions(),
-        device=str(workers.device.type),
-        dtype=str(precision),
-        threads=torch.get_num_threads(),
-        processes=workers.count,
-    )
-
-
 def _outcome(
     cell: Cell,
     backbone: Backbone,
@@ -442,18 +393,3 @@ def _outcome(
             cell.settings,
         )  # fmt: skip
     return score(encoded.bank, task, cell.settings, request.seed)
-
-
-def versions() -> dict[str, str]:
-    """What the numbers were computed with."""
-    packages = (
-        "transferzoo", "torch", "torchvision", "timm", "numpy", "scipy", "pillow",
-        "datasets", "huggingface-hub", "safetensors", "accelerate", "faster-coco-eval",
-    )  # fmt: skip
-    found = {"python": platform.python_version()}
-    for name in packages:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:  # run from a checkout that was not installed
-            continue
-    return found

@@ -12,8 +12,10 @@ from eval.data.locations import Data, HubData
 from eval.models.backbone import load
 from eval.models.resolve import resolve
 from eval.protocols import protocol_named
-from eval.results import SAME_CONFIDENCE, NotAResult, Result, confidence_gap, read_result
-from eval.run import Cell, Request, score_cell, versions
+from eval.results.receipt import versions
+from eval.results.schema import SAME_CONFIDENCE, Result, confidence_gap
+from eval.results.store import NotAResult, read_result
+from eval.run import Cell, Request, score_cell
 from eval.tasks.declaration import SUBSET
 from eval.tasks.registry import TASKS
 

@@ -24,7 +24,7 @@ import gradio as gr
 from eval.common.files import default_cache
 from eval.data.locations import Data
 from eval.models.names import ZOO_FOLDER
-from eval.results import result_files
+from eval.results.store import result_files
 from space.api import Api
 from space.backbones import Shelf
 from space.desk import Desk

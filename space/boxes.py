@@ -18,7 +18,8 @@ from eval.data.boxes.objects import Objects
 from eval.data.load import load_task
 from eval.data.locations import Data
 from eval.detection.draw import draw
-from eval.results import Result, task_label
+from eval.results.names import task_label
+from eval.results.schema import Result
 from eval.tasks.registry import TASKS
 from space.detection import examples
 

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from eval.board import score_size, score_title
 from eval.data.boxes.objects import Found
 from eval.metrics.paired import holm, paired_resamples
-from eval.results import Result
+from eval.results.leaderboard import score_size, score_title
+from eval.results.schema import Result
 from space.grid import told_apart
 from space.objectives import resampled
 from space.ties import SIGNIFICANT

@@ -19,7 +19,7 @@ from eval.analysis.finding import Finding
 from eval.analysis.forecast import TITLES
 from eval.analysis.profile import by_level
 from eval.common.errors import UserError
-from eval.results import task_label
+from eval.results.names import task_label
 from space.looks import LINE, Look, bare_figure, by_model, short_names, text, told
 from space.scores import facts
 

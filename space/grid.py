@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from eval.board import score_size, score_title, split_views
 from eval.protocols import PROTOCOLS
+from eval.results.leaderboard import score_size, score_title, split_views
 from eval.tasks.registry import TASKS
 from space.scores import RESAMPLED
 from space.ties import Paired, Resampled, paired

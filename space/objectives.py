@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from eval.compare import outcome
 from eval.metrics.paired import Paired, holm, paired, paired_resamples
+from eval.results.compare import outcome
 from space.grid import Grid, grid, keys
 from space.scores import RESAMPLED
 from space.ties import SIGNIFICANT

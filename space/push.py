@@ -20,7 +20,8 @@ from eval.common.files import dump_json
 from eval.hub import commits
 from eval.hub.mirror import Mirrored, Say, Terms, begin, mirror, size_of
 from eval.models.names import ZOO_FOLDER, ZOO_ORG, zoo_names
-from eval.results import dump_result, portable
+from eval.results.names import portable
+from eval.results.store import dump_result
 from space import wheel
 from space.wheel import build_wheel, check_checkout, project, sources
 from zoo.checkpoint import contents, read_checkpoint

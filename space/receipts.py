@@ -10,7 +10,9 @@ from typing import Any
 
 from eval.common.errors import UserError
 from eval.protocols import PROTOCOLS
-from eval.results import NotAResult, Result, read_result, task_label
+from eval.results.names import task_label
+from eval.results.schema import Result
+from eval.results.store import NotAResult, read_result
 from eval.tasks.registry import TASKS
 
 

@@ -17,9 +17,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from eval.board import main_scores, model_label, setting_label
-from eval.results import Result, task_label
-from eval.resulttable import objective_of
+from eval.results.leaderboard import main_scores, model_label, setting_label
+from eval.results.names import task_label
+from eval.results.parquet_table import objective_of
+from eval.results.schema import Result
 from eval.tasks.registry import TASKS
 
 RESAMPLED = np.dtype("<f4")

@@ -17,7 +17,7 @@ import pandas as pd
 
 from eval.common.errors import UserError
 from eval.common.files import atomic_file
-from eval.results import NotAResult, read_result, result_files
+from eval.results.store import NotAResult, read_result, result_files
 from space.scores import COLUMNS, frame, oddity, rows, typed
 
 VERSION = 1  # of the index: another one is read anew

@@ -24,7 +24,8 @@ from safetensors.torch import load_file, save_file
 
 from eval.parser import COMMANDS
 from eval.protocols import PROTOCOLS
-from eval.results import Result, read_result
+from eval.results.schema import Result
+from eval.results.store import read_result
 from eval.tasks.registry import SUITES, TASKS
 from tests.conftest import Cli, Ran, blobs, freeze, make_task, write_parquet
 from tests.hub import LoopbackHub

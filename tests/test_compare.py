@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from eval.common.errors import UserError
-from eval.compare import as_json, compare, find_model, render
-from eval.results import Result
+from eval.results.compare import as_json, compare, find_model, render
+from eval.results.schema import Result
 from tests.test_results import make_result
 
 

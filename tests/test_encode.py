@@ -516,9 +516,10 @@ MEMORY = """
 import sys
 from pathlib import Path
 import torch
-from eval.data.task_data import load_task
+from eval.data.load import load_task
 from eval.features.encode import encode
-from eval.models.resolve import load, resolve
+from eval.models.backbone import load
+from eval.models.resolve import resolve
 from eval.features.precision import Precision
 from eval.common.distributed import Workers
 

@@ -21,7 +21,7 @@ from eval.finetune.saved_model import ALONE, FOLDED, Keeper, folded
 from eval.finetune.train import Classifier, Training
 from eval.models.backbone import Backbone, load
 from eval.models.resolve import resolve
-from eval.results import read_result
+from eval.results.store import read_result
 from tests.conftest import Cli, make_task, refusal
 from tests.test_finetune import SHORT, everything, fit, make_setup
 

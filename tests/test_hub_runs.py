@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import save
 
 from eval.models.search import find_models
-from eval.results import Result, read_shelf
+from eval.results.schema import Result
+from eval.results.store import read_shelf
 from tests.conftest import Cli, Ran, refusal
 from tests.hub import LoopbackHub
 

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eval.interchange import EVERY_EVAL_EVER, to_every_eval_ever, write_every_eval_ever
 from eval.models.names import ZOO_FOLDER
-from eval.results import Result, read_result
+from eval.results.every_eval_ever import EVERY_EVAL_EVER, to_every_eval_ever, write_every_eval_ever
+from eval.results.schema import Result
+from eval.results.store import read_result
 from tests.conftest import Cli, refusal
 from tests.test_results import make_result
 

@@ -86,7 +86,7 @@ def test_curves_in_a_result(cli: Cli, tmp_path: Path) -> None:
     assert "linear@fractions=0.25+0.5+1,per_class=1+4,precision=fp32" in file
     boards = {b["score"]: b for b in ran.json["boards"]}
     assert set(boards) == {"top1", "top1_25pct", "top1_50pct", "top1_4each"}
-    from eval.results import read_result
+    from eval.results.store import read_result
 
     result = read_result(Path(file))
     curve = result.details["curve"]

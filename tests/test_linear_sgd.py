@@ -243,10 +243,11 @@ PROCESS = """
 import sys
 from pathlib import Path
 import numpy as np
-from eval.data.task_data import load_task
+from eval.data.load import load_task
 from eval.features.encode import encode
 from eval.common.errors import UserError
-from eval.models.resolve import load, resolve
+from eval.models.backbone import load
+from eval.models.resolve import resolve
 from eval.features.precision import Precision
 from eval.protocols import LinearSgd
 from eval.protocols.linear_sgd import fit

@@ -15,14 +15,16 @@ import numpy as np
 import pytest
 
 from eval.analysis.finding import Finding, write_finding
-from eval.board import grid, tables
-from eval.compare import compare
 from eval.models.names import ZOO_FOLDER
 from eval.report.gather import gather
 from eval.report.page import render
 from eval.report.parts import sheet
 from eval.report.renamed import renaming, short_names
-from eval.results import Result, pack_confidence, read_shelf, shelf_path, write_result
+from eval.results.compare import compare
+from eval.results.leaderboard import grid, tables
+from eval.results.names import shelf_path
+from eval.results.schema import Result, pack_confidence
+from eval.results.store import read_shelf, write_result
 from tests.conftest import Cli
 from tests.test_results import make_result
 

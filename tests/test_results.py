@@ -15,16 +15,9 @@ from hypothesis.extra import numpy as hnp
 from eval.common.errors import UserError
 from eval.metrics.intervals import Interval
 from eval.metrics.scores import Samples, Score
-from eval.results import (
-    NotAResult,
-    Result,
-    check_writable,
-    portable,
-    read_result,
-    read_shelf,
-    shelf_path,
-    write_result,
-)
+from eval.results.names import portable, shelf_path
+from eval.results.schema import Result
+from eval.results.store import NotAResult, check_writable, read_result, read_shelf, write_result
 
 
 def make_result(

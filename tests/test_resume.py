@@ -30,7 +30,8 @@ from eval.__main__ import main
 from eval.common.distributed import Workers
 from eval.common.errors import UserError
 from eval.features import encode
-from eval.results import Result, read_result
+from eval.results.schema import Result
+from eval.results.store import read_result
 
 ROOT = Path(__file__).resolve().parents[1]
 FORKS = multiprocessing.get_context("forkserver")

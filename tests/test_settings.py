@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from eval.board import score_size, score_title, split_views
 from eval.protocols.chosen import SMALL_GRID, chosen
-from eval.results import shown
+from eval.results.leaderboard import score_size, score_title, split_views
+from eval.results.names import shown
 from eval.settings.assign import with_setting
 from eval.settings.protocols import Fewshot, Finetune, Linear, LinearSgd
 from tests.conftest import Cli, refusal

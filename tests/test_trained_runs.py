@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from eval.results import read_result
+from eval.results.store import read_result
 from eval.settings.protocols import LinearSgd
 from eval.training.setup import Point, milestones, points, rate
 from tests.conftest import Cli, make_task

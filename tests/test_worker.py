@@ -22,7 +22,7 @@ from eval.candidate import Candidate, check
 from eval.common.errors import UserError
 from eval.protocols import PROTOCOLS
 from eval.requests import Queue, Ticket, open_queue
-from eval.results import read_shelf
+from eval.results.store import read_shelf
 from eval.run import Failure, Report, Request
 from eval.worker import work
 from tests.hub import LoopbackHub

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from eval.board import score_text
 from eval.common.errors import UserError
 from eval.common.text import escaped, text_table
-from eval.compare import compare
 from eval.metrics.scores import Score
 from eval.models.objectives import PAIRS, TERMS
-from eval.results import Result
+from eval.results.compare import compare
+from eval.results.leaderboard import score_text
+from eval.results.schema import Result
 from eval.tasks.registry import TASKS
 from zoo.card_metadata import ARXIV, setting, training_data
 from zoo.checkpoint import CURVE, Checkpoint

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from eval.board import main_scores, setting_label
 from eval.common.text import slug
 from eval.models.names import ZOO_ORG
-from eval.results import Result
+from eval.results.leaderboard import main_scores, setting_label
+from eval.results.schema import Result
 from eval.tasks.declaration import Task
 from eval.tasks.registry import TASKS
 from zoo.checkpoint import Checkpoint

@@ -18,15 +18,9 @@ from eval.common.files import sha256_file
 from eval.models.names import study_order
 from eval.models.objectives import ObjectiveName, parse_objective
 from eval.models.resolve import folder_revision
-from eval.results import (
-    NotAResult,
-    Result,
-    portable,
-    read_result,
-    read_shelf,
-    shelf_path,
-    write_result,
-)
+from eval.results.names import portable, shelf_path
+from eval.results.schema import Result
+from eval.results.store import NotAResult, read_result, read_shelf, write_result
 from zoo.recipe import Recipe, completed, validate
 
 CURVE = "learning_curve.png"

@@ -12,7 +12,8 @@ from eval.hub import commits
 from eval.hub.client import patiently
 from eval.hub.mirror import Mirrored, Say, Terms, begin, mirror, size_of
 from eval.models.names import ZOO_FOLDER, zoo_names
-from eval.results import dump_result, portable
+from eval.results.names import portable
+from eval.results.store import dump_result
 from zoo import card
 from zoo.checkpoint import contents, read_checkpoint
 

@@ -15,8 +15,8 @@ from eval.common.distributed import Workers
 from eval.common.errors import UserError
 from eval.data.task_data import TaskData
 from eval.models.resolve import resolve
-from eval.results import Result
-from eval.run import environment, task_info
+from eval.results.receipt import environment, task_info
+from eval.results.schema import Result
 
 
 def analyze(

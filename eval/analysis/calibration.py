@@ -21,11 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.analysis.plots import check_picture, saved
-from eval.board import model_label, setting_label
 from eval.common.errors import UserError, did_you_mean
-from eval.compare import find_model
 from eval.metrics.intervals import ECE_BINS, Interval, wilson
-from eval.results import Result, task_label
+from eval.results.compare import find_model
+from eval.results.leaderboard import model_label, setting_label
+from eval.results.names import task_label
+from eval.results.schema import Result
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

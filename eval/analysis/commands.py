@@ -46,7 +46,7 @@ def recommend_command(args: argparse.Namespace) -> int:
     from eval.common.text import text_table
     from eval.data.load import load_task
     from eval.data.locations import data_from
-    from eval.results import check_writable
+    from eval.results.store import check_writable
 
     if not (args.models or args.author or args.collection or args.filter):
         args.models = ["zoo:all"]
@@ -115,7 +115,7 @@ def _analyse(
     from eval.common.text import text_table
     from eval.data.load import load_task
     from eval.data.locations import data_from
-    from eval.results import check_writable
+    from eval.results.store import check_writable
 
     if args.out:
         plots.check_picture(args.out)
@@ -149,7 +149,7 @@ def _analyse(
 def _at_hand(results: Path) -> list[Any]:
     """What was measured here, and what ships with the zoo."""
     from eval.models.names import ZOO_FOLDER
-    from eval.results import read_shelf
+    from eval.results.store import read_shelf
 
     shelves = [read_shelf(f) for f in (ZOO_FOLDER, results) if f.is_dir()]
     return [result for shelf in shelves for _, result in shelf.results]

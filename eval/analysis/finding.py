@@ -19,16 +19,8 @@ from eval.analysis import ANALYSES as REGISTRY
 from eval.common.errors import UserError
 from eval.common.files import write_json
 from eval.common.text import slug
-from eval.results import (
-    ANALYSES,
-    Environment,
-    ModelInfo,
-    TaskInfo,
-    portable_model,
-    portable_task,
-    shown,
-    task_label,
-)
+from eval.results.names import portable_model, portable_task, shown, task_label
+from eval.results.schema import ANALYSES, Environment, ModelInfo, TaskInfo
 
 MOST = 120  # characters of a part of a file's name
 

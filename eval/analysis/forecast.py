@@ -18,7 +18,7 @@ from eval.analysis.predictors import centroid_separation, log_me, shrunk_h_score
 from eval.analysis.ranking import MODELS, agreement
 from eval.analysis.study import Study, task_key
 from eval.features.bank import FeatureBank
-from eval.results import ModelInfo, Result
+from eval.results.schema import ModelInfo, Result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

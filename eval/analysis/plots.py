@@ -13,7 +13,7 @@ import numpy as np
 from eval.common.errors import UserError
 from eval.common.files import atomic_file
 from eval.models.objectives import parse_objective
-from eval.resulttable import objective_of
+from eval.results.parquet_table import objective_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -23,7 +23,7 @@ from eval.analysis.forecast import PREDICTORS, TITLES, identity, measured_scores
 from eval.analysis.ranking import MODELS, agreement
 from eval.common.errors import UserError, did_you_mean
 from eval.metrics.intervals import wilson
-from eval.results import Result
+from eval.results.schema import Result
 
 SHIPPED = "evidence.json"  # of eval.analysis: what `analyze predictors` found for the zoo
 

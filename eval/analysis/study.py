@@ -17,8 +17,9 @@ from eval.features.encode import encode
 from eval.features.precision import Precision
 from eval.models.backbone import load
 from eval.models.resolve import ResolvedModel
-from eval.results import ModelInfo, Result, task_label
-from eval.run import model_info
+from eval.results.names import task_label
+from eval.results.receipt import model_info
+from eval.results.schema import ModelInfo, Result
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from eval.board import Table, grid, score_text
 from eval.common.text import percent
 from eval.report.parts import Block, Section, sheet
+from eval.results.leaderboard import Table, grid, score_text
 
 LEAD = (
     "Each number is a score in percent with half the width of its 95 % interval: 1.96 standard "

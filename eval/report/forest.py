@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from eval.analysis.plots import short
-from eval.board import score_title
-from eval.compare import SIGNIFICANT, Comparison, TaskDifference
 from eval.report.pairs import Pair, Row, mean_difference
 from eval.report.parts import Sheet, sheet
+from eval.results.compare import SIGNIFICANT, Comparison, TaskDifference
+from eval.results.leaderboard import score_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,7 +14,8 @@ from eval.common.errors import UserError, one_line
 from eval.common.text import percent
 from eval.report.parts import Block, Section, sheet
 from eval.report.svg import inline
-from eval.results import Result, task_label
+from eval.results.names import task_label
+from eval.results.schema import Result
 
 if TYPE_CHECKING:
     from eval.analysis.calibration import Diagram

@@ -10,18 +10,13 @@ from typing import Any, TypeVar
 
 from eval.analysis.finding import Finding, read_findings
 from eval.analysis.finding import portable as portable_finding
-from eval.board import model_label, setting_label
 from eval.common.errors import UserError
 from eval.models.objectives import STUDY
-from eval.results import (
-    ModelInfo,
-    ProtocolInfo,
-    Result,
-    TaskInfo,
-    portable,
-    read_shelf,
-)
-from eval.resulttable import objective_of
+from eval.results.leaderboard import model_label, setting_label
+from eval.results.names import portable
+from eval.results.parquet_table import objective_of
+from eval.results.schema import ModelInfo, ProtocolInfo, Result, TaskInfo
+from eval.results.store import read_shelf
 
 Say = Callable[[str], None]
 Held = TypeVar("Held", Result, Finding)

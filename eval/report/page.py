@@ -11,7 +11,6 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from eval.board import tables
 from eval.common.errors import UserError
 from eval.common.files import atomic_file
 from eval.report import boards, forest, found, receipts, words
@@ -20,6 +19,7 @@ from eval.report.pairs import Pair, Row, compared, names
 from eval.report.parts import Block, Section
 from eval.report.renamed import renamed, renaming, short_names
 from eval.report.svg import inline
+from eval.results.leaderboard import tables
 
 TITLE = "How well do these features transfer?"
 _JOINT = re.compile(r"(?<=[._:/@+])(?=[A-Za-z])")  # of a name, but not inside of a number

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from eval.board import model_label, tables
 from eval.common.errors import UserError, one_line
-from eval.compare import Comparison, TaskDifference, compare
 from eval.models.objectives import COMPARED, parse_objective
-from eval.results import Result
-from eval.resulttable import objective_of
+from eval.results.compare import Comparison, TaskDifference, compare
+from eval.results.leaderboard import model_label, tables
+from eval.results.parquet_table import objective_of
+from eval.results.schema import Result
 
 MOST_PAIRS = 24  # of a page; each costs a second of bootstrap, and a picture
 

@@ -6,10 +6,11 @@ import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from eval.board import model_label
 from eval.report.gather import Gathered
 from eval.report.parts import Block, Section, Sheet, sheet
-from eval.results import Environment, ModelInfo, Result, TaskInfo, task_label
+from eval.results.leaderboard import model_label
+from eval.results.names import task_label
+from eval.results.schema import Environment, ModelInfo, Result, TaskInfo
 from eval.tasks.registry import TASKS
 
 LEAD = (

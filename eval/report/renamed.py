@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from eval.analysis.plots import called
 from eval.report.parts import Block, Section, Sheet
-from eval.resulttable import objective_of
+from eval.results.parquet_table import objective_of
 
 Rename = Callable[[str], str]
 

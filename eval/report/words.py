@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from eval.board import Table, score_title
-from eval.compare import Comparison
 from eval.models.objectives import PAIRS, parse_objective
 from eval.protocols import PROTOCOLS
 from eval.report.boards import short_leader
 from eval.report.pairs import Pair, Row, mean_difference
 from eval.report.parts import Section
-from eval.results import Result
-from eval.resulttable import objective_of
+from eval.results.compare import Comparison
+from eval.results.leaderboard import Table, score_title
+from eval.results.parquet_table import objective_of
+from eval.results.schema import Result
 
 MOST = 12  # sentences of the summary
 TERMS = {

@@ -7,10 +7,10 @@ from typing import Any
 import gradio as gr
 import pandas as pd
 
-from eval.board import score_title
 from eval.common.errors import UserError
 from eval.common.text import escaped
-from eval.results import Result
+from eval.results.leaderboard import score_title
+from eval.results.schema import Result
 from space import plots
 from space.boxes import Album
 from space.desk import Desk

@@ -27,7 +27,7 @@ from eval.features.encode import encode
 from eval.models.backbone import load
 from eval.models.resolve import resolve
 from eval.protocols.linear import score
-from eval.results import read_shelf
+from eval.results.store import read_shelf
 from eval.settings.protocols import Linear
 from tests.conftest import make_task, refusal
 

@@ -22,17 +22,8 @@ from eval.analysis.calibration import Bin, Diagram
 from eval.metrics import intervals
 from eval.models.names import ZOO_FOLDER
 from eval.offers import covers, difference, offers
-from eval.results import (
-    SAME_CONFIDENCE,
-    NotAResult,
-    Result,
-    confidence_gap,
-    dump_result,
-    pack_confidence,
-    read_result,
-    read_shelf,
-    write_result,
-)
+from eval.results.schema import SAME_CONFIDENCE, Result, confidence_gap, pack_confidence
+from eval.results.store import NotAResult, dump_result, read_result, read_shelf, write_result
 from eval.verify import _score_differences
 from space.receipts import receipt
 from tests.conftest import Cli, make_task, refusal

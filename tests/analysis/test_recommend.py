@@ -20,7 +20,7 @@ from eval.features.precision import Precision
 from eval.models.backbone import load
 from eval.models.names import ZOO_FOLDER
 from eval.models.resolve import resolve
-from eval.results import read_shelf
+from eval.results.store import read_shelf
 from eval.tasks.registry import TASKS
 from tests.conftest import make_task
 

@@ -35,7 +35,7 @@ from eval.metrics.intervals import DRAWS, expected_calibration_error
 from eval.models.backbone import load
 from eval.models.resolve import resolve
 from eval.protocols.linear import fit_head
-from eval.results import read_shelf
+from eval.results.store import read_shelf
 from tests.conftest import make_task, refusal
 
 MODELS = ("random:test_resnet", "random:test_resnet@1")

@@ -16,9 +16,10 @@ from tests.bench.common import arguments, machine
 SCRIPT = """
 import json, resource, sys
 from pathlib import Path
-from eval.data.task_data import load_task
+from eval.data.load import load_task
 from eval.features.encode import encode
-from eval.models.resolve import load, resolve
+from eval.models.backbone import load
+from eval.models.resolve import resolve
 from eval.common.distributed import Workers
 cache, data, limit = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 task = load_task("tiny_imagenet", cache, data, limit)

@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from eval.results import read_result, shelf_path
+from eval.results.names import shelf_path
+from eval.results.store import read_result
 from eval.tasks.registry import SUITES
 from space import display
 from space.board import headline

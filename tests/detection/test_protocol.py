@@ -15,7 +15,8 @@ from PIL import Image
 import eval.__main__
 from eval.detection.saved_model import load_detector
 from eval.protocols import detection as protocol
-from eval.results import Result, read_result
+from eval.results.schema import Result
+from eval.results.store import read_result
 from eval.run import Request, plan
 from eval.settings.protocols import Detection
 from eval.settings.schedules import resolved

@@ -18,7 +18,7 @@ import pytest
 
 from eval.analysis.finding import write_finding
 from eval.models.objectives import STUDY
-from eval.results import write_result
+from eval.results.store import write_result
 from tests.hub import LoopbackHub
 from tests.space.detectors import COCO, VOC, detector, real_examples, task_of
 from tests.space.findings import every

@@ -11,7 +11,7 @@ from eval.data.boxes.box_data import DetectionData
 from eval.data.load import load_task
 from eval.data.task_data import TaskData
 from eval.metrics.scores import Samples
-from eval.results import Result
+from eval.results.schema import Result
 from tests.test_results import make_result
 
 COCO = ("ap", "ap50", "ap75")

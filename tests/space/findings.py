@@ -13,7 +13,7 @@ from PIL import Image
 from eval.analysis import ANALYSES
 from eval.analysis.finding import Finding
 from eval.analysis.forecast import PREDICTORS
-from eval.results import ModelInfo, TaskInfo
+from eval.results.schema import ModelInfo, TaskInfo
 from tests.test_results import make_result
 
 LAYERS = ["act1", "layer1", "features"]

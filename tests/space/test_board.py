@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from eval.common.text import escaped
-from eval.results import Result
+from eval.results.schema import Result
 from space.board import Board, build, headline
 from space.grid import Grid, Key, grid
 from space.view import View

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eval.results import Result, read_shelf
+from eval.results.schema import Result
+from eval.results.store import read_shelf
 from space.comparison import compare, find, models
 from space.grid import grid, keys
 from space.objectives import ONE_TRAINING, differences

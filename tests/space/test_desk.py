@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from eval.results import write_result
+from eval.results.store import write_result
 from space import desk as desks
 from space.board import headline
 from space.desk import GRIDS, Desk

@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eval import compare as cli
 from eval.metrics.paired import holm, paired_resamples
-from eval.results import Result, write_result
+from eval.results import compare as cli
+from eval.results.schema import Result
+from eval.results.store import write_result
 from space import plots
 from space.api import Api
 from space.boxes import SIDE, Album

@@ -17,7 +17,8 @@ from eval.data.load import load_task
 from eval.data.task_data import TaskData
 from eval.protocols import PROTOCOLS
 from eval.protocols.outcome import Outcome
-from eval.results import Result, read_result
+from eval.results.schema import Result
+from eval.results.store import read_result
 from eval.run import Request, execute, plan
 from eval.settings.protocols import Knn, Linear
 from space.disagreement import Case, choose, disagreements, predictions

@@ -1,4 +1,5 @@
-"""Grids: what shares a table, a row, a column; the numbers are those of `eval.board`."""
+"""Grids: what shares a table, a row, a column; the numbers are those of
+`eval.results.leaderboard`."""
 
 from __future__ import annotations
 
@@ -16,9 +17,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval import board as boards
 from eval.metrics.scores import Samples
-from eval.results import Result, read_shelf
+from eval.results import leaderboard as boards
+from eval.results.schema import Result
+from eval.results.store import read_shelf
 from space.board import build
 from space.grid import DOMAINS, Grid, Key, grid, keys
 from space.scores import frame, rows
@@ -71,7 +73,8 @@ def world(seed: int, models: int, tasks: int, missing: float = 0.0, n: int = 40)
     ]
 
 
-# --------------------------------------------------------------------------- as eval.board
+# --------------------------------------------------------------------------- as
+# eval.results.leaderboard
 
 
 def test_the_shipped_leaderboards_are_those_of_eval() -> None:

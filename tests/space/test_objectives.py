@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval import compare as cli
 from eval.metrics.paired import holm, paired
 from eval.models.objectives import COMPARED
-from eval.results import Result, read_shelf
+from eval.results import compare as cli
+from eval.results.schema import Result
+from eval.results.store import read_shelf
 from space import objectives
 from space.families import families
 from space.grid import Grid, Key, grid, keys

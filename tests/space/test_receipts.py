@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from eval.parser import build_parser
 from eval.protocols import PROTOCOLS
-from eval.results import Result, write_result
+from eval.results.schema import Result
+from eval.results.store import write_result
 from eval.settings.protocols import Fewshot
 from eval.tasks.registry import TASKS
 from space.receipts import command, receipt

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eval.board import main_scores
 from eval.metrics.scores import Samples
-from eval.results import Result
+from eval.results.leaderboard import main_scores
+from eval.results.schema import Result
 from eval.tasks.registry import TASKS
 from space.scores import COLUMNS, Facts, facts, frame, rows
 from tests.space.test_grid import part, shipped

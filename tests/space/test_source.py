@@ -15,7 +15,9 @@ import pandas as pd
 import pytest
 
 from eval.common.errors import UserError
-from eval.results import Result, dump_result, read_result, shelf_path, write_result
+from eval.results.names import shelf_path
+from eval.results.schema import Result
+from eval.results.store import dump_result, read_result, write_result
 from space import source as sources
 from space.receipts import receipt
 from space.scores import COLUMNS

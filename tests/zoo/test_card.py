@@ -1067,7 +1067,8 @@ def test_command_writes_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_command_takes_results_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from eval.results import shelf_path, write_result
+    from eval.results.names import shelf_path
+    from eval.results.store import write_result
 
     folder = make_trained(tmp_path / CE)
     result = make_result(folder, "dtd", "linear", 0.5)

@@ -18,7 +18,9 @@ import tomli_w
 
 from eval.metrics.scores import Samples, Score
 from eval.models.objectives import parse_objective
-from eval.results import Result, dump_result, read_result, shelf_path, write_result
+from eval.results.names import shelf_path
+from eval.results.schema import Result
+from eval.results.store import dump_result, read_result, write_result
 from tests.conftest import refusal
 from zoo.checkpoint import adopt, contents, read_checkpoint, siblings
 from zoo.recipe import load_recipe

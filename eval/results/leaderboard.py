@@ -15,7 +15,8 @@ from eval.metrics.intervals import mean_interval
 from eval.metrics.paired import ranks
 from eval.metrics.scores import Score
 from eval.protocols import PROTOCOLS
-from eval.results import Result, changes, shown, task_label
+from eval.results.names import changes, shown, task_label
+from eval.results.schema import Result
 
 _PART = r"top1_([\d.]+)(pct|each)"  # of train
 

@@ -15,12 +15,12 @@ from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import parse_qsl
 
-from eval.board import setting_label
 from eval.common.errors import UserError
 from eval.common.files import write_json
 from eval.metrics.scores import Score
 from eval.models.names import ZOO_ORG
-from eval.results import ModelInfo, Result
+from eval.results.leaderboard import setting_label
+from eval.results.schema import ModelInfo, Result
 
 EVERY_EVAL_EVER = "0.2.1"
 

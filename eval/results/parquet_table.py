@@ -7,10 +7,10 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from eval.board import setting_label
 from eval.common.errors import UserError
 from eval.models.objectives import TERMS, parse_objective
-from eval.results import Result
+from eval.results.leaderboard import setting_label
+from eval.results.schema import Result
 
 if TYPE_CHECKING:
     import pyarrow

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from eval.board import main_scores, model_label, setting_label
 from eval.common.errors import UserError, did_you_mean
 from eval.common.text import text_table
 from eval.metrics.paired import Paired, holm, paired, paired_resamples
-from eval.results import Result
+from eval.results.leaderboard import main_scores, model_label, setting_label
+from eval.results.schema import Result
 
 SIGNIFICANT = 0.05
 

@@ -1,0 +1,71 @@
+"""What a result says of its making: model, task, machine and versions."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+from eval.data.task_data import TaskData
+from eval.results.schema import Environment, ModelInfo, TaskInfo
+
+if TYPE_CHECKING:
+    from eval.common.distributed import Workers
+    from eval.features.precision import Precision
+    from eval.models.backbone import Backbone
+
+
+def model_info(backbone: Backbone) -> ModelInfo:
+    """What a result file says of a loaded model."""
+    model = backbone.resolved
+    return ModelInfo(
+        spec=model.spec,
+        id=model.id,
+        revision=model.revision,
+        weights_sha256=backbone.weights_sha256,
+        params=backbone.params,
+        input=backbone.input_config,
+        img_size=model.img_size,
+    )
+
+
+def task_info(task: TaskData) -> TaskInfo:
+    """What a result file says of a task's data."""
+    return TaskInfo(
+        name=task.name,
+        source=task.where,
+        revision=task.revision,
+        split_hash=task.split_hash,
+        counts={"classes": len(task.classes), "train": len(task.train), "test": len(task.test)},
+        duplicates=task.duplicates,
+        subset=task.subset,
+        split=task.split,
+    )
+
+
+def environment(workers: Workers, precision: Precision) -> Environment:
+    """What the numbers were computed with."""
+    import torch
+
+    return Environment(
+        versions=versions(),
+        device=str(workers.device.type),
+        dtype=str(precision),
+        threads=torch.get_num_threads(),
+        processes=workers.count,
+    )
+
+
+def versions() -> dict[str, str]:
+    """What the numbers were computed with."""
+    packages = (
+        "transferzoo", "torch", "torchvision", "timm", "numpy", "scipy", "pillow",
+        "datasets", "huggingface-hub", "safetensors", "accelerate", "faster-coco-eval",
+    )  # fmt: skip
+    found = {"python": platform.python_version()}
+    for name in packages:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # run from a checkout that was not installed
+            continue
+    return found
