@@ -20,8 +20,8 @@ from eval.protocols import chosen
 if TYPE_CHECKING:
     from eval.data.locations import Data
     from eval.hub.mirror import Mirrored
-    from eval.remote import Pushed
     from eval.settings.protocols import Settings
+    from eval.sharing.push import Pushed
 
 
 # settings whose flag is a mistake where no protocol has them
@@ -266,7 +266,7 @@ def verify_command(args: argparse.Namespace) -> int:
 
 
 def push_command(args: argparse.Namespace) -> int:
-    from eval.remote import push
+    from eval.sharing.push import push
 
     done = push(
         args.directory, args.repo, direct=args.direct, replace=args.replace,
@@ -295,7 +295,7 @@ def _pushed(done: Pushed) -> str:
 
 
 def merge_command(args: argparse.Namespace) -> int:
-    from eval.remote import merge
+    from eval.sharing.push import merge
 
     print(_pushed(merge(args.repo, args.number)))
     return 0

@@ -19,7 +19,7 @@ def shelf(text: str) -> Shelf:
     from eval.results.store import read_shelf
 
     if text.startswith("hub:"):
-        from eval.remoteread import fetch
+        from eval.sharing.read import fetch
 
         found = read_shelf(fetch(text))
     else:

@@ -16,7 +16,6 @@ from eval.candidate import Candidate
 from eval.common.errors import UserError
 from eval.hub.client import patiently
 from eval.hub.commits import Account, Moved, Remote, account, check_rights, commit, look, refusal
-from eval.remoteread import contents
 from eval.requestfile import Broken, Record, is_name, parse
 from eval.requestrules import (
     Board,
@@ -31,6 +30,7 @@ from eval.requestrules import (
     outcome,
 )
 from eval.requests import STATES, State, Ticket
+from eval.sharing.read import contents
 
 _TRIES = 10  # main may move under a change as often
 BEAT = 180.0  # seconds between two beats that become commits

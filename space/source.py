@@ -97,7 +97,7 @@ class Source:
 
     def _locate(self) -> Path:
         if self.text.startswith("hub:"):
-            from eval.remoteread import fetch
+            from eval.sharing.read import fetch
 
             return fetch(self.text)
         folder = Path(self.text).expanduser()

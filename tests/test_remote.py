@@ -22,13 +22,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eval.hub.commits import Moved
-from eval.offers import combine, covers, difference, offers
-from eval.remote import TABLE, Pushed, fetch, merge, push, table
 from eval.results.leaderboard import setting_label
 from eval.results.names import portable, shelf_path
 from eval.results.parquet_table import flaw, objective_of, table_bytes
 from eval.results.schema import Result
 from eval.results.store import read_result, read_shelf, write_result
+from eval.sharing.changes import combine, covers, difference, offers
+from eval.sharing.push import TABLE, Pushed, fetch, merge, push, table
 from tests import conftest
 from tests.conftest import let_write
 from tests.hub import LoopbackHub
@@ -227,7 +227,7 @@ def test_a_subprocess_reads_what_was_pushed(
     hub: LoopbackHub, repo: str, held: Result, tmp_path: Path
 ) -> None:
     code = (
-        "import sys; from eval.remote import fetch; from eval.results.store import read_shelf;"
+        "import sys; from eval.sharing.push import fetch; from eval.results.store import read_shelf;"
         "print([r.task.name for _, r in read_shelf(fetch(sys.argv[1])).results])"
     )
     env = hub.env(tmp_path / "home")
@@ -613,7 +613,7 @@ def test_a_main_that_never_rests(
         tries.append(args)
         raise Moved("0" * 40)
 
-    monkeypatch.setattr("eval.remote.commit", moved)
+    monkeypatch.setattr("eval.sharing.push.commit", moved)
     text = refused(lambda: push(shelf(tmp_path / "r", make_result()), repo, direct=True))
     assert "changes all the time; try again later" in text
     assert len(tries) == 5

@@ -80,7 +80,7 @@ def _named(places: Sequence[str]) -> dict[str, Path]:
 def _folder(place: str) -> tuple[str, Path]:
     """(what it is called on the page, where it lies)."""
     if place.startswith("hub:"):
-        from eval.remoteread import fetch
+        from eval.sharing.read import fetch
 
         folder = fetch(place)
         return f"{place.partition('@')[0]}@{folder.name[:12]}", folder

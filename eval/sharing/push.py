@@ -30,13 +30,13 @@ from eval.hub.commits import (
     look,
     refusal,
 )
-from eval.offers import Offer, as_bytes, offers, places
-from eval.remoteread import WHAT, at, contents, fetch, held_at
-from eval.remotereview import check_pull_request, pull_request
 from eval.results.names import portable
 from eval.results.parquet_table import flaw, table, table_bytes
 from eval.results.schema import Result
 from eval.results.store import read_shelf
+from eval.sharing.changes import Offer, as_bytes, offers, places
+from eval.sharing.read import WHAT, at, contents, fetch, held_at
+from eval.sharing.review import check_pull_request, pull_request
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

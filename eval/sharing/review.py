@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from eval.common.errors import UserError
 from eval.hub.client import patiently
 from eval.hub.commits import Remote, refusal
-from eval.offers import covers, difference, places
-from eval.remoteread import RESULT, WHAT, at, held_at
 from eval.results.schema import Result
+from eval.sharing.changes import covers, difference, places
+from eval.sharing.read import RESULT, WHAT, at, held_at
 
 if TYPE_CHECKING:
     from huggingface_hub import DiscussionWithDetails, HfApi
