@@ -35,7 +35,7 @@ def _request(args: argparse.Namespace) -> Any:
 
 def _request_for(args: argparse.Namespace, models: list[str]) -> Any:
     from eval.data.locations import data_from
-    from eval.run import Request
+    from eval.run.plan import Request
 
     data = data_from(args.data)
     tasks = _tasks(args, data)
@@ -128,7 +128,8 @@ def run_command(args: argparse.Namespace) -> int:
     from eval.common.distributed import is_main_process
     from eval.results import leaderboard
     from eval.results.store import read_result
-    from eval.run import execute, plan
+    from eval.run.execute import execute
+    from eval.run.plan import plan
 
     request = _request(args)
     if not is_main_process():  # helps to encode; the main process plans, reports and fails for all
@@ -176,8 +177,8 @@ def _notes(results: Sequence[Any]) -> list[str]:
 
 
 def plan_command(args: argparse.Namespace) -> int:
-    from eval import cost
-    from eval.run import plan
+    from eval.run import cost
+    from eval.run.plan import plan
 
     request = _request(args)
     costs = cost.estimate(request, plan(request))
@@ -245,7 +246,7 @@ def compare_command(args: argparse.Namespace) -> int:
 
 def verify_command(args: argparse.Namespace) -> int:
     from eval.data.locations import data_from
-    from eval.verify import verify
+    from eval.run.verify import verify
 
     cache = args.cache or default_cache()
     verdict = verify(args.result, cache, data_from(args.data))

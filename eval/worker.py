@@ -16,7 +16,8 @@ from eval import requests
 from eval.candidate import clean
 from eval.common.errors import UserError, one_line
 from eval.requests import LeaseLost, Queue, State, Ticket
-from eval.run import Request, execute, plan
+from eval.run.execute import execute
+from eval.run.plan import Request, plan
 
 _AGAIN = 2.0  # seconds that an interrupt gets to unwind the evaluation before the next one
 _NUDGE = signal.SIGUSR1  # how a thread interrupts the evaluation in the main one

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from eval.cost import work_of
+from eval.run.cost import work_of
 from eval.settings.protocols import Finetune, Linear, LinearSgd
 from tests.conftest import Cli
 

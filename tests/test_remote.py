@@ -227,7 +227,8 @@ def test_a_subprocess_reads_what_was_pushed(
     hub: LoopbackHub, repo: str, held: Result, tmp_path: Path
 ) -> None:
     code = (
-        "import sys; from eval.sharing.push import fetch; from eval.results.store import read_shelf;"
+        "import sys; from eval.sharing.push import fetch;"
+        "from eval.results.store import read_shelf;"
         "print([r.task.name for _, r in read_shelf(fetch(sys.argv[1])).results])"
     )
     env = hub.env(tmp_path / "home")

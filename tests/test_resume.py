@@ -35,7 +35,14 @@ from eval.results.store import read_result
 
 ROOT = Path(__file__).resolve().parents[1]
 FORKS = multiprocessing.get_context("forkserver")
-PRELOAD = [__name__, "timm", "accelerate", "eval.run", "eval.features.precision", "eval.cost"]
+PRELOAD = [
+    __name__,
+    "timm",
+    "accelerate",
+    "eval.run.execute",
+    "eval.features.precision",
+    "eval.run.cost",
+]
 PRELOAD += [f"eval.protocols.{name}" for name in ("fewshot", "knn", "linear")]
 PATIENCE = 100  # seconds until a process counts as hanging
 TIMES = re.compile(rb'"created": "[^"]*"|"seconds": \{[^}]*\}')

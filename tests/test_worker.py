@@ -23,7 +23,8 @@ from eval.common.errors import UserError
 from eval.protocols import PROTOCOLS
 from eval.requests import Queue, Ticket, open_queue
 from eval.results.store import read_shelf
-from eval.run import Failure, Report, Request
+from eval.run.execute import Failure, Report
+from eval.run.plan import Request
 from eval.worker import work
 from tests.hub import LoopbackHub
 
@@ -265,10 +266,10 @@ def _child(folder: str, model_dir: str, hold: str, log: str) -> None:
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(file, 1)
     os.dup2(file, 2)
-    import eval.run
+    import eval.run.execute
 
     place = Path(folder)
-    written = eval.run.write_result
+    written = eval.run.execute.write_result
 
     def then_wait(path: Path, result: Any) -> None:
         written(path, result)
@@ -282,7 +283,7 @@ def _child(folder: str, model_dir: str, hold: str, log: str) -> None:
             (place / "reached").touch()
             time.sleep(100)
 
-    eval.run.write_result = then_wait  # type: ignore[assignment]
+    eval.run.execute.write_result = then_wait  # type: ignore[assignment]
     if hold == "short":  # the lease
         requests.LEASE = 2.0
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it

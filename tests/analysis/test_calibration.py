@@ -23,8 +23,8 @@ from eval.metrics import intervals
 from eval.models.names import ZOO_FOLDER
 from eval.results.schema import SAME_CONFIDENCE, Result, confidence_gap, pack_confidence
 from eval.results.store import NotAResult, dump_result, read_result, read_shelf, write_result
+from eval.run.verify import _score_differences
 from eval.sharing.changes import covers, difference, offers
-from eval.verify import _score_differences
 from space.receipts import receipt
 from tests.conftest import Cli, make_task, refusal
 from tests.test_results import make_result

@@ -17,7 +17,7 @@ from eval.detection.saved_model import load_detector
 from eval.protocols import detection as protocol
 from eval.results.schema import Result
 from eval.results.store import read_result
-from eval.run import Request, plan
+from eval.run.plan import Request, plan
 from eval.settings.protocols import Detection
 from eval.settings.schedules import resolved
 from tests.conftest import Cli, Ran, make_task

@@ -19,7 +19,8 @@ from eval.protocols import PROTOCOLS
 from eval.protocols.outcome import Outcome
 from eval.results.schema import Result
 from eval.results.store import read_result
-from eval.run import Request, execute, plan
+from eval.run.execute import execute
+from eval.run.plan import Request, plan
 from eval.settings.protocols import Knn, Linear
 from space.disagreement import Case, choose, disagreements, predictions
 from tests.conftest import make_task, refusal

@@ -103,8 +103,9 @@ def _score(
     plan: Plan, cell: Training, data: Path, out: Path, cache: Path, device: str | None, say: Say
 ) -> None:
     """Score the checkpoint; a task that cannot be scored is named and does not stop the rest."""
-    from eval.run import Request, execute
-    from eval.run import plan as plan_cells
+    from eval.run.execute import execute
+    from eval.run.plan import Request
+    from eval.run.plan import plan as plan_cells
     from eval.settings.protocols import Fewshot, Linear
 
     request = Request(

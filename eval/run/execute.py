@@ -9,30 +9,23 @@ from __future__ import annotations
 import dataclasses
 import time
 import traceback
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from eval.common.distributed import launched
 from eval.common.errors import UserError, one_line
-from eval.data.load import load_task
-from eval.data.locations import Data
-from eval.data.task_data import TaskData
-from eval.models.resolve import ResolvedModel, resolve
+from eval.models.resolve import ResolvedModel
 from eval.protocols import PROTOCOLS
-from eval.results.names import shown, task_label
 from eval.results.receipt import environment, model_info, task_info
 from eval.results.schema import (
     ProtocolInfo,
     Result,
     pack_confidence,
 )
-from eval.results.store import NotAResult, check_writable, read_result, write_result
-from eval.settings.protocols import Detection, Fewshot, Settings, changed_settings
-from eval.settings.schedules import default_schedule
+from eval.results.store import write_result
+from eval.run.plan import Cell, Request
 
 if TYPE_CHECKING:
     from eval.common.distributed import Workers
@@ -40,48 +33,6 @@ if TYPE_CHECKING:
     from eval.features.precision import Precision
     from eval.models.backbone import Backbone
     from eval.protocols.outcome import Outcome
-
-CONFIG = "config.json"  # of a kept model: written last
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the user asked for."""
-
-    models: Sequence[str]
-    tasks: Sequence[str]
-    protocols: dict[str, Settings]
-    cache: Path
-    results: Path
-    data: Data | None = None
-    seed: int = 0
-    limit: int | None = None
-    img_size: int | None = None
-    device: str | None = None
-    precision: str | None = None
-    batch_size: int | None = None
-    keep_model: bool = False  # of detection and finetune: what was trained, beside its result
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One number to find: a model on a task under a protocol, and where it is written."""
-
-    model: ResolvedModel
-    task: TaskData
-    protocol: str
-    settings: Settings
-    path: Path
-    done: bool
-
-    @property
-    def title(self) -> str:
-        return f"{self.model.id} on {self.task.name}, {self.protocol}"
-
-    @property
-    def kept(self) -> Path:
-        """Where a trained model is kept that is asked for."""
-        return self.path.with_name(self.path.name.removesuffix(".json") + ".model")
 
 
 @dataclass(frozen=True)
@@ -114,120 +65,6 @@ class Report:
             return 0
         nothing_saved = self.scored == 0 and self.reused == 0
         return 2 if nothing_saved and all(f.user_mistake for f in self.failures) else 1
-
-
-def plan(request: Request) -> list[Cell]:
-    """Every cell asked for, in order, each marked done or not.
-
-    Raises UserError for whatever is wrong before a backbone is loaded: nothing is written then.
-    """
-    check_writable(request.results)
-    models = _unique(resolve(m, request.cache, request.img_size) for m in request.models)
-    names = list(dict.fromkeys(request.tasks))
-    tasks = [load_task(t, request.cache, request.data, request.limit, request.seed) for t in names]
-    for task in tasks:
-        _check_kind(request, task)
-    _check_shots(request, [t for t in tasks if t.kind == "classification"])
-    return [
-        _cell(request, model, task, protocol, _of_task(settings, task))
-        for model in models
-        for task in tasks
-        for protocol, settings in request.protocols.items()
-        if PROTOCOLS[protocol].kind == task.kind
-    ]
-
-
-def _check_kind(request: Request, task: TaskData) -> None:
-    """Raises UserError where none of the protocols can score the task."""
-    able = [n for n, p in PROTOCOLS.items() if p.kind == task.kind]
-    if not set(able) & set(request.protocols):
-        what = "boxes" if task.kind == "detection" else "one label an image"
-        raise UserError(
-            f"task {task.name!r} has {what}; protocol {', '.join(request.protocols)} cannot score "
-            f"it, {', '.join(able)} can"
-        )
-
-
-def _of_task(settings: Settings, task: TaskData) -> Settings:
-    """The settings with what the task decides."""
-    if not isinstance(settings, Detection) or settings.schedule:
-        return settings
-    name = task.declared.name if task.declared else ""
-    return dataclasses.replace(settings, schedule=default_schedule(name, not task.subset))
-
-
-def _unique(models: Any) -> list[ResolvedModel]:
-    seen: dict[tuple[str, str], ResolvedModel] = {}
-    for model in models:
-        seen.setdefault((model.slug, model.revision), model)
-    return list(seen.values())
-
-
-def _check_shots(request: Request, tasks: list[TaskData]) -> None:
-    """A shot count that no task can serve is a mistake; one that some cannot is noted there."""
-    settings = request.protocols.get("fewshot")
-    if not isinstance(settings, Fewshot) or not tasks:
-        return
-    from eval.protocols.episodes import Pool, refusals
-
-    refused = [refusals(Pool.of(task), settings) for task in tasks]
-    for shot in settings.shots:
-        if all(shot in r for r in refused) and (
-            settings.shots != Fewshot().shots or all(len(r) == len(settings.shots) for r in refused)
-        ):
-            raise UserError(f"task {tasks[0].name!r}: {refused[0][shot]}")
-
-
-def _cell(
-    request: Request, model: ResolvedModel, task: TaskData, protocol: str, settings: Settings
-) -> Cell:
-    changed = changed_settings(settings)
-    if request.seed:
-        changed["seed"] = request.seed
-    if request.limit is not None and task.limit is not None:
-        changed["limit"] = request.limit
-    if request.precision:
-        changed["precision"] = request.precision
-    variant = "@" + ",".join(f"{k}={shown(v)}" for k, v in changed.items()) if changed else ""
-    variant = variant.replace(":", "-")  # short:600, where a file's name has no colon
-    folder = request.results / model.slug / model.revision
-    name = task_label(task.name, task.split).replace("@", "__")  # @ stands before the settings
-    path = folder / f"{name}.{protocol}{variant}.json"
-    held = _held(path)
-    if held is not None and held.task.split_hash != task.split_hash:
-        # Other images under the same task name: both results are kept, side by side.
-        path = folder / f"{name}~{task.split_hash[:8]}.{protocol}{variant}.json"
-        held = _held(path)
-    if held is None:
-        return Cell(model, task, protocol, settings, path, False)
-    settings, done = _merged(held, settings)
-    cell = Cell(model, task, protocol, settings, path, done)
-    wanted = request.keep_model and PROTOCOLS[protocol].keeps
-    if wanted and not (cell.kept / CONFIG).is_file():
-        cell = dataclasses.replace(cell, done=False)
-    return cell
-
-
-def _held(path: Path) -> Result | None:
-    """The result that is already there. Raises UserError where something else is."""
-    if not path.exists():
-        return None
-    try:
-        return read_result(path)
-    except NotAResult as why:
-        raise UserError(
-            f"{path} is no result file ({why}); move it away or choose another --results"
-        ) from None
-
-
-def _merged(held: Result, settings: Settings) -> tuple[Settings, bool]:
-    """(settings to run, whether the file already answers them). Shot counts accumulate."""
-    if not isinstance(settings, Fewshot):
-        return settings, True
-    have = {int(k) for k in held.protocol.config.get("shots", [])}
-    if set(settings.shots) <= have:
-        return settings, True
-    return dataclasses.replace(settings, shots=tuple(sorted(have | set(settings.shots)))), False
 
 
 def execute(request: Request, cells: list[Cell], *, debug: bool = False) -> Report:

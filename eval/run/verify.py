@@ -15,7 +15,8 @@ from eval.protocols import protocol_named
 from eval.results.receipt import versions
 from eval.results.schema import SAME_CONFIDENCE, Result, confidence_gap
 from eval.results.store import NotAResult, read_result
-from eval.run import Cell, Request, score_cell
+from eval.run.execute import score_cell
+from eval.run.plan import Cell, Request
 from eval.tasks.declaration import SUBSET
 from eval.tasks.registry import TASKS
 

@@ -15,7 +15,7 @@ from eval.detection.setup import DetectionSetup
 from eval.features.bank import Key, bank_path, read_header
 from eval.models.backbone import load
 from eval.protocols import PROTOCOLS, train_fractions
-from eval.run import Cell, Request
+from eval.run.plan import Cell, Request
 from eval.settings.protocols import Detection, Finetune, LinearSgd, Settings
 from eval.training.setup import points
 

@@ -1,0 +1,1 @@
+"""Models x tasks x protocols: plan, execute, cost, verify."""
