@@ -221,7 +221,7 @@ def leaderboard_command(args: argparse.Namespace) -> int:
 def curves_command(args: argparse.Namespace) -> int:
     import dataclasses
 
-    from eval import curves
+    from eval.analysis import curves
 
     found = curves.curves(r for _, r in shelf(args.results).results)
     path = curves.draw(found, args.out)

@@ -16,7 +16,7 @@ from PIL import Image
 
 from eval.analysis import ANALYSES
 from eval.analysis.finding import Finding
-from eval.analysis.forecast import TITLES
+from eval.analysis.predictors import TITLES
 from eval.analysis.profile import by_level
 from eval.common.errors import UserError
 from eval.results.names import task_label

@@ -1,28 +1,22 @@
 """Why do some representations transfer better? The analyses by name: declared facts, no torch.
 
-An analysis is a frozen settings class and a module that is imported when it is first needed. Each
-such module has the same four functions: ``run(study, settings)`` measures and gives plain data,
-and ``sentence``, ``table`` and ``figure`` show a stored finding in words, lines and a picture.
+An analysis is a frozen settings class, a row of `ANALYSES` and the module of its name, imported
+when it is first needed (`eval.analysis.module`). Each such module has the same four functions:
+``run(study, settings)`` measures and gives plain data, and ``sentence``, ``table`` and ``figure``
+show a stored finding in words, lines and a picture.
 """
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 from eval.common.errors import UserError, did_you_mean
 from eval.mini.factors import FACTOR_TASKS
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from eval.analysis.finding import Finding
-    from eval.analysis.study import Study
-
 
 @dataclass(frozen=True)
-class Likeness:
+class LayerCka:
     """CKA of each layer of one model with each of another."""
 
     kernel: str = "linear"  # or rbf
@@ -74,63 +68,43 @@ class Reconstruction:
     prior_layers: tuple[str, ...] = ()  # shown and inverted; empty: a middle and the last two
 
 
-class Module(Protocol):
-    """What the module of an analysis gives."""
-
-    def run(self, study: Study, settings: Any) -> dict[str, Any]:
-        """``Finding.values``; raises UserError for models or tasks that it cannot take."""
-
-    def sentence(self, finding: Finding) -> str:
-        """What the picture shows, in words."""
-
-    def table(self, finding: Finding) -> tuple[list[str], list[list[str]]]:
-        """(header, lines) of text."""
-
-    def figure(self, finding: Finding) -> Figure:
-        """The picture."""
-
-
 @dataclass(frozen=True)
 class Analysis:
     """``most_tasks`` None is any number; ``default_tasks`` stand where none is named."""
 
     name: str
     settings: type[Any]
-    module: str
     summary: str
     most_tasks: int | None = None
     default_tasks: tuple[str, ...] = ()
     most_models: int | None = None
     reads_results: bool = False  # what was measured of the models, to hold its numbers against
 
-    def load(self) -> Module:
-        return importlib.import_module(f"eval.analysis.{self.module}")
-
 
 ANALYSES: dict[str, Analysis] = {
     a.name: a
     for a in (
         Analysis(
-            "cka", Likeness, "likeness", "how alike the layers of two models are",
+            "cka", LayerCka, "how alike the layers of two models are",
             most_tasks=1, most_models=2,
         ),
         Analysis(
-            "profile", Profile, "profile",
+            "profile", Profile,
             "linear probes on every layer, of tasks whose semantic level is known",
             default_tasks=tuple(FACTOR_TASKS),
         ),
-        Analysis("geometry", Geometry, "shape", "class separation, dimension and collapse"),
+        Analysis("geometry", Geometry, "class separation, dimension and collapse"),
         Analysis(
-            "robustness", Robustness, "robustness",
+            "robustness", Robustness,
             "15 common corruptions at 5 severities under a linear head; calibration under shift",
         ),
         Analysis(
-            "reconstruction", Reconstruction, "reconstruction",
+            "reconstruction", Reconstruction,
             "how much of an image each layer still holds: PSNR and SSIM of what is rebuilt",
             most_tasks=1,
         ),
         Analysis(
-            "predictors", Predictors, "forecast",
+            "predictors", Predictors,
             "LogME, H-score, TransRate and centroids: which model to try first",
             reads_results=True,
         ),

@@ -10,6 +10,7 @@ from typing import Any
 
 from eval.analysis import analysis_named
 from eval.analysis.finding import Finding, plain_settings
+from eval.analysis.module import module_of
 from eval.analysis.study import Study
 from eval.common.distributed import Workers
 from eval.common.errors import UserError
@@ -37,7 +38,7 @@ def analyze(
     Under torchrun every process calls this; all of them encode, and the main one's finding counts.
     """
     analysis = analysis_named(name)
-    module = analysis.load()
+    module = module_of(analysis)
     settings = analysis.settings() if settings is None else settings
     names = dict.fromkeys(models)  # a model twice is once
     _check(name, len(names), tasks)

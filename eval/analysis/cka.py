@@ -1,258 +1,179 @@
-"""Centred kernel alignment: how alike two layers represent the same images.
+"""``transfer-eval cka A B``: how alike are the layers of two models, on a task's images?
 
-    sums = CkaSums(len(layers_a), len(layers_b), "linear")
-    for a, b in batches:  # lists of [n, P_l] features of the same n images
-        sums.add(a, b)
-    sums.result().values  # [La, Lb]
-
-CKA(K, L) = HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)) of two kernel matrices over the same images
-(Kornblith et al. 2019, "Similarity of neural network representations revisited"). It is 1 for
-features equal up to a rotation and one scale. The plain HSIC of N images is biased upwards by
-O(1 / N), badly where a layer is wider than N; HSIC_1 (Song et al. 2012, "Feature selection via
-dependence maximization") is not, so it may be averaged over batches (Nguyen, Raghu,
-Kornblith 2021, "Do wide and deep networks learn the same things?").
+Linear or RBF CKA by the unbiased minibatch estimator (Nguyen, Raghu, Kornblith 2021) over the
+images of train and test in the order of their hashes, which is as good as drawn. Each model sees
+the images at its own size.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from eval.common.errors import TooFew, UserError, did_you_mean
+from eval.analysis import LayerCka
+from eval.analysis.finding import Finding
+from eval.analysis.measures.cka import Cka, CkaSums
+from eval.analysis.study import Layered, Study
+from eval.common.errors import UserError
+from eval.data.task_data import TaskData
 
-Kernel = Literal["linear", "rbf"]
-Floats = NDArray[np.float64]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-SIGMA = 0.8  # of the median distance: the width that worked best for Kornblith et al.
-_MIN_IMAGES = 4  # HSIC_1 divides by n - 3
-# A layer is constant where its HSIC with itself is this share of its kernel's squared entries: far
-# above what rounding leaves of a constant one, far below anything that varies.
-_CONSTANT = 1e-10
+BATCH = 256  # images behind one term of the estimate
 
 
-def linear_cka(x: Tensor, y: Tensor) -> float:
-    """CKA of features [N, P] and [N, Q] by the plain, biased HSIC; NaN where one is constant.
+def run(study: Study, settings: LayerCka) -> dict[str, Any]:
+    """Each layer of one model with each of another, or of itself where there is only one.
 
-    ||Y'X||_F^2 / (||X'X||_F ||Y'Y||_F) on centred columns, or the same from the [N, N] kernels
-    where those are smaller.
+    Raises UserError for a layer that is not there, an unknown kernel or fewer than 4 images.
     """
-    n, p, q = _sizes(x, y)
-    x, y = _scaled(_centred(x.double())), _scaled(_centred(y.double()))
-    if n * (p + q) < p * p + q * q + p * q:
-        return _alignment(x @ x.t(), y @ y.t())
-    cross = (y.t() @ x).norm() ** 2
-    return float(cross / ((x.t() @ x).norm() * (y.t() @ y).norm()))
+    if settings.kernel not in ("linear", "rbf"):
+        raise UserError(f"unknown kernel {settings.kernel!r}; use linear or rbf")
+    (task,) = study.tasks
+    rows = _rows(task, settings.images)
+    a, *rest = (
+        study.layers(backbone, task, settings.layers, spatial=settings.spatial)
+        for _, backbone in study.backbones()
+    )
+    b = rest[0] if rest else a
+    found = _sums(a, b, rows, settings.kernel)
+    study.notes += _notes(found, a, b)
+    return {
+        "layers_a": [x.name for x in a.layers],
+        "layers_b": [x.name for x in b.layers],
+        "cka": _plain(found.values),
+        "error": _plain(found.errors),
+        "images": found.images,
+        "batches": found.batches,
+    }
 
 
-def rbf_cka(x: Tensor, y: Tensor, sigma: float = SIGMA) -> float:
-    """CKA of features [N, P] and [N, Q] by the plain HSIC of kernels exp(-d^2 / (2 s^2)).
-
-    s is ``sigma`` times the median distance between two images, in x and in y on their own. NaN
-    where that is 0.
-    """
-    _sizes(x, y)
-    kernels = []
-    for features in (x, y):
-        unit = _scaled(_centred(features.double()))
-        length = _median_distance(unit) * sigma
-        if not length > 0:
-            return math.nan
-        kernel = _rbf(unit / length)
-        # H K H, H = I - 11'/N: rows and columns lose their means
-        kernel = kernel - kernel.mean(0, keepdim=True)
-        kernels.append(kernel - kernel.mean(1, keepdim=True))
-    return _alignment(*kernels)
+def _rows(task: TaskData, images: int) -> NDArray[np.int64]:
+    """Rows of the bank in the order of their images' hashes, both parts mixed."""
+    keys = np.concatenate([task.train.keys, task.test.keys])
+    order = np.argsort(keys, kind="stable")
+    chosen = order[: images or None]
+    if len(chosen) < 4:
+        raise UserError(
+            f"task {task.name!r}: an unbiased estimate of CKA needs at least 4 images, got "
+            f"{len(chosen)}"
+        )
+    return chosen
 
 
-@dataclass(frozen=True)
-class Cka:
-    """Layer by layer likeness of two models."""
-
-    values: Floats  # [La, Lb], each in [-1, 1]; NaN in a constant layer's row or column
-    errors: Floats  # [La, Lb] standard errors; NaN after a single batch
-    images: int
-    batches: int
-    constant: tuple[tuple[int, ...], tuple[int, ...]]  # layers of a, of b: the same on all images
-
-
-class CkaSums:
-    """Unbiased CKA of every layer of a with every layer of b, summed up batch by batch.
-
-    A batch's HSIC_1 counts by its images, so a short last batch, whose estimate is the noisiest,
-    weighs little; with equal batches this is the estimator of Nguyen et al. Kernels need one length
-    per layer, the same in all batches: the first batch in which the layer varies sets it. An rbf
-    kernel's is ``sigma`` times the median distance there; a linear kernel's cancels out of CKA and
-    only keeps float32 in range. Holds a few numbers per batch and, during ``add``, the kernel
-    matrices of one batch: 8 n^2 (La + Lb) bytes.
-    """
-
-    def __init__(
-        self, layers_a: int, layers_b: int, kernel: Kernel = "linear", sigma: float = SIGMA
-    ) -> None:
-        if kernel not in get_args(Kernel):
-            known = get_args(Kernel)
-            hint = did_you_mean(str(kernel), known, f"known: {', '.join(known)}")
-            raise UserError(f"unknown kernel {kernel!r}{hint}")
-        if min(layers_a, layers_b) < 1:
-            raise ValueError(f"need layers on both sides, got {layers_a} and {layers_b}")
-        if not sigma > 0:
-            raise UserError(f"sigma must be above 0, got {sigma}")
-        self._layers = (layers_a, layers_b)
-        self._kernel = kernel
-        self._sigma = sigma
-        self._lengths: list[float] = []  # per layer of a, then of b; 0 while it never varied
-        self._images = 0
-        # Per batch, times its images: HSIC_1 of a's with b's layers, and of each with itself.
-        self._cross: list[Floats] = []  # [La, Lb] each
-        self._own: list[Floats] = []  # [La + Lb] each, or [La] if b is a
-        self._energy: Floats | float = 0.0  # the scale of `_own`, whether or not a layer varies
-
-    @torch.no_grad()
-    def add(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> None:
-        """One batch: a's and b's layers, each [n, P_l], all of the same n >= 4 images.
-
-        Pass one list as both a and b to compare a model with itself at half the price.
-        """
-        if (len(a), len(b)) != self._layers:
-            raise ValueError(f"need {self._layers} layers, got {len(a)} and {len(b)}")
-        stack = list(a) if a is b else [*a, *b]
-        n = len(stack[0])
-        if any(x.ndim != 2 or len(x) != n for x in stack):
-            shapes = [[*x.shape] for x in stack]
-            raise ValueError(f"need [n, P] features of the same n images, got {shapes}")
-        if n < _MIN_IMAGES:
-            raise TooFew(
-                f"an unbiased CKA estimate needs at least {_MIN_IMAGES} images per batch, got {n}"
-            )
-        if self._batches and len(self._lengths) != len(stack):
-            raise ValueError("b is a in some batches only: pass one list twice always or never")
-        lengths = list(self._lengths) or [0.0] * len(stack)
-
-        device = stack[0].device
-        kernels = torch.empty(len(stack), n * n, dtype=torch.float64, device=device)
-        with torch.autocast(device.type, enabled=False):
-            for layer, x in enumerate(stack):
-                # The products, where the time goes, are in float32 on centred features; all sums
-                # over images, where digits cancel, are in float64.
-                x = x.to(device, torch.promote_types(x.dtype, torch.float32))
-                kernel, lengths[layer] = self._gram(x, lengths[layer])
-                kernels[layer] = kernel.flatten()
-        hsic, energy = (part.cpu().numpy() for part in _hsic_1(kernels, n))
-        own = hsic.diagonal().copy()
-        if not np.isfinite(own).all():
-            layer = int(np.flatnonzero(~np.isfinite(own))[0])
-            side = "ab"[layer >= len(a)]
-            at = layer % len(a) if side == "a" else layer - len(a)
-            raise UserError(f"layer {at} of model {side} holds NaN or infinite features")
-        self._lengths = lengths
-        self._images += n
-        self._cross.append(n * hsic[: len(a), -len(b) :])
-        self._own.append(n * own)
-        self._energy = self._energy + n * energy
-
-    def result(self) -> Cka:
-        """CKA over all batches so far, with delete-one-batch jackknife errors."""
-        if not self._batches:
-            raise TooFew("CKA needs at least one batch of images")
-        cross, own = np.stack(self._cross), np.stack(self._own)  # [B, La, Lb], [B, layers]
-        least = _CONSTANT * self._energy
-        values = self._ratio(cross.sum(0), own.sum(0), least)
-        errors = np.full_like(values, np.nan)
-        if (count := self._batches) > 1:
-            without = self._ratio(cross.sum(0) - cross, own.sum(0) - own, least)  # [B, La, Lb]
-            errors = np.sqrt((count - 1) * without.var(0))
-        constant = own.sum(0) <= least
-        a, b = (np.flatnonzero(part).tolist() for part in self._sides(constant))
-        return Cka(values, errors, self._images, count, (tuple(a), tuple(b)))
-
-    @property
-    def _batches(self) -> int:
-        return len(self._cross)
-
-    def _sides(self, values: NDArray) -> tuple[NDArray, NDArray]:
-        """a's and b's part of values [..., layers]; the same if b is a."""
-        return values[..., : self._layers[0]], values[..., -self._layers[1] :]
-
-    def _ratio(self, cross: Floats, own: Floats, least: Floats | float) -> Floats:
-        """CKA [..., La, Lb] from summed HSIC [..., La, Lb] and [..., layers]."""
-        a, b = self._sides(np.sqrt(np.where(own > least, own, np.nan)))
-        # Within [-1, 1] by Cauchy-Schwarz; rounding may step over it.
-        return np.clip(cross / (a[..., :, None] * b[..., None, :]), -1, 1)
-
-    def _gram(self, x: Tensor, length: float) -> tuple[Tensor, float]:
-        """Kernel [n, n] of [n, P] features and its length, chosen here if still 0."""
-        x = _centred(x)
-        if length == 0 and (length := float(x.abs().amax())) > 0 and self._kernel == "rbf":
-            length *= self._sigma * _median_distance(x / length)
-        if length == 0:  # the same for all images so far, and so is any kernel: HSIC 0
-            return x.new_zeros(len(x), len(x)), length
-        x = x / length
-        return (x @ x.t() if self._kernel == "linear" else _rbf(x)), length
+def _sums(a: Layered, b: Layered, rows: NDArray[np.int64], kernel: str) -> Cka:
+    sums = CkaSums(len(a.layers), len(b.layers), "rbf" if kernel == "rbf" else "linear")
+    ends = list(range(BATCH, len(rows) + 1, BATCH))
+    if not ends or len(rows) - ends[-1] >= 4:  # fewer give no estimate, and are left out
+        ends.append(len(rows))
+    for begin, end in zip([0, *ends[:-1]], ends, strict=True):
+        batch = rows[begin:end]
+        of_a = [layer.of(a.features[batch]) for layer in a.layers]
+        same = b is a
+        sums.add(of_a, of_a if same else [layer.of(b.features[batch]) for layer in b.layers])
+    return sums.result()
 
 
-def _hsic_1(kernels: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """HSIC_1 [L, L] of all pairs of kernels [L, n * n], whose diagonals it sets to 0, and [L] the
-    part of each one's with itself that does not vanish where the layer is constant.
-
-    1 / (n (n - 3)) (tr(KL) + 1'K1 1'L1 / ((n - 1)(n - 2)) - 2 / (n - 2) 1'KL1), diagonals 0.
-    """
-    square = kernels.view(-1, n, n)
-    square.diagonal(dim1=1, dim2=2).zero_()
-    rows = square.sum(2)  # [L, n]
-    total = rows.sum(1)  # [L]
-    trace = kernels @ kernels.t()
-    hsic = trace + torch.outer(total, total) / ((n - 1) * (n - 2)) - 2 / (n - 2) * rows @ rows.t()
-    hsic = (hsic + hsic.t()) / 2  # a matrix product need not round both halves alike
-    return hsic / (n * (n - 3)), trace.diagonal() / (n * (n - 3))
+def _plain(values: NDArray[np.float64]) -> list[list[float | None]]:
+    return [[round(float(v), 6) if np.isfinite(v) else None for v in row] for row in values]
 
 
-def _centred(x: Tensor) -> Tensor:
-    """x [N, P] without its column means. No CKA depends on them, but digits do.
-
-    The first row goes before the mean does, so that equal rows become exactly 0.
-    """
-    x = x - x[:1]
-    return x.sub_(x.mean(0))
-
-
-def _scaled(x: Tensor) -> Tensor:
-    """x over its largest absolute value: products neither over- nor underflow; NaN if all 0."""
-    return x / x.abs().amax()
-
-
-def _squared_distances(x: Tensor) -> Tensor:
-    """[N, N] squared Euclidean distances between the rows of x [N, P]."""
-    gram = x @ x.t()
-    norms = gram.diagonal()
-    return (norms[:, None] + norms - 2 * gram).clamp_(min=0)
+def _notes(found: Cka, a: Layered, b: Layered) -> list[str]:
+    notes = []
+    sides = [(a, found.constant[0])] + ([] if b is a else [(b, found.constant[1])])
+    for side, constant in sides:
+        if constant:
+            names = ", ".join(side.layers[i].name for i in constant)
+            notes.append(f"{side.backbone.resolved.id}: layer {names} is the same for all images")
+    sizes = [side.backbone.input_config["input_size"][1:] for side in (a, b)]
+    if sizes[0] != sizes[1]:
+        notes.append(
+            f"the models see the images at different sizes: {_size(sizes[0])} and "
+            f"{_size(sizes[1])} px"
+        )
+    return notes
 
 
-def _median_distance(x: Tensor) -> float:
-    """Median Euclidean distance of two different rows of x [N, P] (the lower one of two)."""
-    upper = torch.ones(len(x), len(x), dtype=torch.bool, device=x.device).triu_(1)
-    return float(_squared_distances(x)[upper].median().sqrt())
+def _size(sides: Sequence[int]) -> str:
+    return "x".join(map(str, sides))
 
 
-def _rbf(x: Tensor) -> Tensor:
-    """exp(-d^2 / 2) [N, N] of the rows of x [N, P]."""
-    return _squared_distances(x).mul_(-0.5).exp_()
+def sentence(finding: Finding) -> str:
+    """Which layers are most and least alike."""
+    values = finding.values
+    names_a, names_b = values["layers_a"], values["layers_b"]
+    alike = np.array([[math.nan if v is None else v for v in row] for row in values["cka"]])
+    a, b = finding.models[0].id, finding.models[-1].id
+    images = f"on {values['images']:,} images"
+    if not np.isfinite(alike).any():
+        return f"{a}: every layer is the same for all images, so none is like any, {images}."
+    if len(finding.models) == 1:
+        apart = np.where(np.eye(len(names_a), dtype=bool), np.inf, np.nan_to_num(alike, nan=9.0))
+        i, j = (int(v) for v in np.unravel_index(np.argmin(apart), apart.shape))
+        return (
+            f"Within {a} the least alike layers are {names_a[i]} and {names_a[j]} "
+            f"(CKA {alike[i, j]:.2f}), {images}."
+        )
+    shared = [i for i, name in enumerate(names_a) if name in names_b]
+    paired = {names_a[i]: float(alike[i, names_b.index(names_a[i])]) for i in shared}
+    paired = {name: value for name, value in paired.items() if math.isfinite(value)}
+    if not paired:
+        first = int(np.argmax(np.nan_to_num(alike[0], nan=-9.0)))
+        return (
+            f"{names_a[0]} of {a} is most like {names_b[first]} of {b} "
+            f"(CKA {alike[0, first]:.2f}), {images}."
+        )
+    most, least = max(paired, key=paired.__getitem__), min(paired, key=paired.__getitem__)
+    return (
+        f"{a} and {b} are most alike in {most} (CKA {paired[most]:.2f}) and least in {least} "
+        f"({paired[least]:.2f}), layer by layer, {images}."
+    )
 
 
-def _alignment(a: Tensor, b: Tensor) -> float:
-    """Cosine of two matrices as vectors."""
-    return float((a * b).sum() / (a.norm() * b.norm()))
+def table(finding: Finding) -> tuple[list[str], list[list[str]]]:
+    """(header, lines) of a CKA map in text, with standard errors."""
+    values = finding.values
+    lines = []
+    for name, row, errors in zip(values["layers_a"], values["cka"], values["error"], strict=True):
+        cells = [
+            "-" if v is None else f"{v:.2f}" + (f" ±{1.96 * e:.2f}" if e is not None else "")
+            for v, e in zip(row, errors, strict=True)
+        ]
+        lines.append([name, *cells])
+    return ["", *values["layers_b"]], lines
 
 
-def _sizes(x: Tensor, y: Tensor) -> tuple[int, int, int]:
-    if x.ndim != 2 or y.ndim != 2 or len(x) != len(y):
-        raise ValueError(f"need [N, P] and [N, Q], got {[*x.shape]} and {[*y.shape]}")
-    if len(x) < 2:
-        raise TooFew(f"CKA needs at least 2 images, got {len(x)}")
-    return len(x), x.shape[1], y.shape[1]
+def figure(finding: Finding) -> Figure:
+    """The map of two models' layers, the first layers at the bottom left."""
+    from matplotlib.figure import Figure  # no pyplot: no window, no state
+
+    from eval.analysis.plots import called
+
+    values = finding.values
+    rows = [[math.nan if v is None else v for v in row] for row in values["cka"]]
+    names_a, names_b = values["layers_a"], values["layers_b"]
+    size = (2.2 + 0.62 * len(names_b), 1.6 + 0.55 * len(names_a))
+    drawn = Figure(figsize=size, dpi=130, layout="tight")
+    axis = drawn.subplots()
+    image = axis.imshow(rows, origin="lower", cmap="magma", vmin=0, vmax=1, aspect="auto")
+    for y, row in enumerate(rows):
+        for x, value in enumerate(row):
+            if math.isfinite(value):
+                colour = "black" if value > 0.6 else "white"
+                axis.text(x, y, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=8)
+    axis.set_xticks(range(len(names_b)), names_b, rotation=40, ha="right", fontsize=8)
+    axis.set_yticks(range(len(names_a)), names_a, fontsize=8)
+    models = called([m.id for m in finding.models])
+    axis.set_xlabel(models[-1], fontsize=9)
+    axis.set_ylabel(models[0], fontsize=9)
+    kernel = finding.config["kernel"] + (", by place" if finding.config.get("spatial") else "")
+    axis.set_title(
+        f"{kernel} CKA, {finding.tasks[0].name}, {values['images']:,} images", fontsize=10
+    )
+    drawn.colorbar(image, ax=axis, fraction=0.05)
+    return drawn

@@ -16,11 +16,11 @@ from eval.common.files import default_cache
 
 
 def cka_command(args: argparse.Namespace) -> int:
-    from eval.analysis import Likeness
+    from eval.analysis import LayerCka
 
     if args.images is not None and args.images < 4:
         raise UserError(f"--images must be at least 4 for an unbiased estimate, got {args.images}")
-    settings = Likeness(args.kernel, args.images or 0, tuple(args.layers or ()), args.spatial)
+    settings = LayerCka(args.kernel, args.images or 0, tuple(args.layers or ()), args.spatial)
     return _analyse(args, "cka", [args.model_a, args.model_b], [args.task], settings)
 
 
@@ -80,17 +80,17 @@ def recommend_command(args: argparse.Namespace) -> int:
 
 
 def reliability_command(args: argparse.Namespace) -> int:
-    from eval.analysis import calibration, plots
+    from eval.analysis import plots, reliability
 
     plots.check_picture(args.out)
     results = [r for _, r in shelf(args.results).results]
-    chosen = calibration.chosen(results, args.task, args.protocol, args.model)
-    found = calibration.diagrams(chosen)
-    path = calibration.draw(found, args.out)
+    chosen = reliability.chosen(results, args.task, args.protocol, args.model)
+    found = reliability.diagrams(chosen)
+    path = reliability.draw(found, args.out)
     if args.json:
-        print(json.dumps([calibration.as_json(d) for d in found], indent=1))
+        print(json.dumps([reliability.as_json(d) for d in found], indent=1))
     else:
-        print(f"{path.resolve()}\n{calibration.sentence(found)}")
+        print(f"{path.resolve()}\n{reliability.sentence(found)}")
     return 0
 
 
@@ -111,6 +111,7 @@ def _analyse(
     from eval.analysis import analysis_named, plots
     from eval.analysis.analyze import analyze
     from eval.analysis.finding import write_finding
+    from eval.analysis.module import module_of
     from eval.common.distributed import is_main_process
     from eval.common.text import text_table
     from eval.data.load import load_task
@@ -132,7 +133,7 @@ def _analyse(
     if not is_main_process():
         return 0
     path = write_finding(args.results, finding)
-    module = analysis.load()
+    module = module_of(analysis)
     if args.out:
         plots.saved(partial(module.figure, finding), args.out)
     if args.json:

@@ -1,301 +1,194 @@
-"""Cheap predictors of transfer: numbers from features and labels alone, no training.
+"""``analyze predictors``: which model would transfer best, from features and labels alone.
 
-    log_me(features, labels)               # You et al. 2021, 2022
-    h_score(features, labels)              # Bao et al. 2019
-    shrunk_h_score(features, labels)       # Ibrahim et al. 2022
-    trans_rate(features, labels)           # Huang et al. 2022
-    centroid_separation(features, labels)  # leave-one-out nearest class mean
-
-Larger is better in all. Shapes: N images, D features, C classes, k the rank of the features. Arrays
-or CPU tensors in, one number out; sums and decompositions are float64 whatever the features are.
-Labels are any integers; only the classes present count.
-
-LogME and both H-scores need no more than the squared singular values of the features and the
-length of each class's indicator vector along each left singular vector. One eigendecomposition of
-the smaller Gram matrix, [D, D] or [N, N], gives both for all classes; the left singular vectors
-[N, D] are never formed.
+Numbers of the training images, in seconds and without any training. Where results of the same
+models on the same images are at hand, how well the numbers rank them is said beside them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from eval.analysis import Predictors
+from eval.analysis.finding import Finding
+from eval.analysis.measures.predictors import (
+    centroid_separation,
+    log_me,
+    shrunk_h_score,
+    trans_rate,
+)
+from eval.analysis.measures.ranking import MODELS, agreement
+from eval.analysis.plots import legend_below, style
+from eval.analysis.study import Study, task_key
+from eval.features.bank import FeatureBank
+from eval.results.schema import ModelInfo, Result
 
-from eval.common.errors import UserError
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-Floats = NDArray[np.float64]
-
-_BLOCK = 4096  # rows made float64 at a time: 64 MiB at 2048 features
-_EPS = float(np.finfo(np.float64).eps)
-_STEPS = 11  # both of LogME's stopping rule, as the authors' code has them
-_TOLERANCE = 1e-3
-_RIDGE = 1e-5  # the authors' guard of both denominators against a perfect fit
-
-
-def log_me(features: ArrayLike, labels: ArrayLike) -> float:
-    """LogME: the log evidence of a linear model per image, maximised, mean over classes.
-
-    For each class the targets y [N] are 1 in the class and 0 outside, f = features [N, D], and
-
-        y = f w + noise,  w ~ N(0, I / alpha),  noise ~ N(0, I / beta)
-        2 log p(y | f) = D log alpha + N log beta - log |alpha I + beta f'f|
-                         - beta |y - f m|^2 - alpha |m|^2 - N log 2 pi
-
-    with m the posterior mean of w, at the alpha and beta that maximise it, found by MacKay's fixed
-    point as in "Ranking and Tuning Pre-trained Models" (You et al., JMLR 2022) for the score of
-    "LogME" (You et al., ICML 2021): at most 11 steps, until alpha / beta moves by under 0.1 %.
-    Features are not centred.
-
-    The determinant is over all D directions, as in the paper. The authors' code
-    (github.com/thuml/LogME) sums its logarithm over the k directions with a singular value above
-    1e-10 but keeps D log alpha. The two agree for k = D; for N < D theirs has (D - N) / (2 N) mean
-    log alpha on top, which even columns of zeros add to. A class of one image is a target like any
-    other.
-    """
-    x, index = _checked(features, labels)
-    s = _spectrum(x, index, centred=False)
-    return float(np.mean(_evidence(s)))
+PREDICTORS: dict[str, Callable[[Any, Any], float]] = {
+    "log_me": log_me,
+    "shrunk_h_score": shrunk_h_score,
+    "trans_rate": trans_rate,
+    "centroid": centroid_separation,
+}
+TITLES = {
+    "log_me": "LogME",
+    "shrunk_h_score": "shrunk H-score",
+    "trans_rate": "TransRate",
+    "centroid": "nearest centroid",
+}
+MEASURED = ("linear", "top1")  # the protocol and score that predictions are held against
 
 
-def h_score(features: ArrayLike, labels: ArrayLike) -> float:
-    """H-score: tr(cov(f)^+ cov(E[f | y])), the share of each direction's spread between classes.
-
-    "An Information-Theoretic Approach to Transferability in Task Transfer Learning" (Bao et al.,
-    ICIP 2019), with both covariances over the N images and the pseudo-inverse of the first: between
-    0 and min(C - 1, k). Any features of rank N - 1 reach C - 1, so with N near or below D prefer
-    the shrunk one. A class of one image is its own mean, hence all between classes.
-    """
-    x, index = _checked(features, labels)
-    s = _spectrum(x, index, centred=True)
-    return float((s.along.sum(1) / s.counts).sum())
-
-
-def shrunk_h_score(features: ArrayLike, labels: ArrayLike) -> float:
-    """H-score with a Ledoit-Wolf covariance: (1 - a) tr(cov_a(f)^-1 cov(E[f | y])).
-
-    "Newer is not always better: Rethinking transferability metrics, their peculiarities, stability
-    and performance" (Ibrahim et al., 2022): cov_a = (1 - a) cov(f) + a tr(cov(f)) / D I, with the
-    a of Ledoit and Wolf 2004 (as scikit-learn's). 0 for features that are all alike.
-    """
-    x, index = _checked(features, labels)
-    s = _spectrum(x, index, centred=True)
-    n, d = x.shape
-    variance = s.sigma / n  # [k] the nonzero eigenvalues of cov(f)
-    if not len(variance):
-        return 0.0
-    mean = variance.sum() / d
-    # Ledoit and Wolf's d^2 = |cov - mean I|^2 and b^2, the variance of cov's entries, both / D.
-    distance = ((variance**2).sum() - mean * variance.sum()) / d
-    noise = (s.quartic / n - (variance**2).sum()) / (n * d)
-    # Where cov is a multiple of I already (as for D = 1) there is nothing to shrink towards.
-    a = 0.0 if distance <= 0 else float(min(max(noise, 0.0) / distance, 1.0))
-    share = (1 - a) * variance / ((1 - a) * variance + a * mean)
-    return float((s.along / s.counts[:, None] * share).sum())
+def run(study: Study, settings: Predictors) -> dict[str, Any]:
+    """{"models": {model: {task: {predictor: value}}}, "measured": {task: {model: top-1 or None}},
+    "agreement": {task: {predictor: {tau, p_value, regret, hit1, hit3, models}}}}."""
+    found = {
+        name: {task_key(task): measure(study.bank(backbone, task)) for task in study.tasks}
+        for name, backbone in study.backbones()
+    }
+    measured: dict[str, dict[str, float | None]] = {}
+    held: dict[str, dict[str, dict[str, Any]]] = {}
+    for task in study.tasks:
+        key = task_key(task)
+        scores = measured_scores(study.results, task.split_hash, study.infos)
+        measured[key] = dict(zip(found, scores, strict=True))
+        held[key] = held_against([v[key] for v in found.values()], scores)
+    return {"models": found, "measured": measured, "agreement": held}
 
 
-def trans_rate(features: ArrayLike, labels: ArrayLike, eps: float = 1e-4) -> float:
-    """TransRate: R(Z) - mean over classes of R(Z_c), in nats.
-
-        R(Z) = 1/2 log |I + Z'Z / (rows(Z) eps)|
-
-    "Frustratingly Easy Transferability Estimation" (Huang et al., ICML 2022), as the code printed
-    there: Z is the features less their mean over all images, Z_c [n_c, D] the rows of class c (not
-    centred again), every class weighing the same. It is not scale-free: features a times as long
-    act as an eps a^2 times as small. For N <= D the logarithm's rank, and so the features' length,
-    outweighs how the classes lie. A class of one image has R = 1/2 log(1 + |z|^2 / eps).
-    """
-    if not eps > 0:
-        raise ValueError(f"eps must be positive, got {eps}")
-    x, index = _checked(features, labels)
-    mean = x.mean(0, dtype=np.float64)
-    rates = []
-    for label in range(int(index.max()) + 1):
-        rows = x[index == label].astype(np.float64) - mean
-        rates.append(_coding_rate(_gram(rows), len(rows), eps))
-    return _coding_rate(_gram(x, mean), len(x), eps) - float(np.mean(rates))
+def measure(bank: FeatureBank) -> dict[str, float]:
+    """Each predictor on the training images."""
+    features, labels = bank.train
+    x, y = features.numpy(), labels.numpy()
+    return {name: round(float(rule(x, y)), 6) for name, rule in PREDICTORS.items()}
 
 
-def centroid_separation(features: ArrayLike, labels: ArrayLike) -> float:
-    """Leave-one-out accuracy, in 0..1, of the nearest class mean by cosine.
-
-    With u the features scaled to length 1 and S_c the sum of class c, image i of class y is right
-    if its cosine to its own class's mean without it is above that to every other class's mean:
-
-        (u_i S_y - |u_i|^2) / |S_y - u_i|  >  u_i S_c / |S_c|  for all c != y
-
-    A tie is wrong, so features that are all alike score 0; a zero vector has cosine 0 to all. An
-    image alone in its class has no mean left without it: it is not scored, but its class stays a
-    rival of the others.
-    """
-    x, index = _checked(features, labels)
-    counts = np.bincount(index)
-    if counts.max() == 1:
-        raise UserError("the centroid separation needs a class with two or more images.")
-    sums = np.zeros((len(counts), x.shape[1]))  # [C, D]
-    for rows, unit in _unit_blocks(x):
-        sums += _members(index[rows], len(counts)) @ unit
-    length = np.linalg.norm(sums, axis=1)  # [C]
-    right = scored = 0
-    for rows, unit in _unit_blocks(x):
-        own = index[rows]
-        each = np.arange(len(own))
-        dots = unit @ sums.T  # [B, C]
-        square = (unit**2).sum(1)  # 1, or 0 for a zero vector
-        rest = np.linalg.norm(sums[own] - unit, axis=1)
-        mine = _ratio(dots[each, own] - square, rest)
-        others = _ratio(dots, length)
-        others[each, own] = -np.inf
-        alone = counts[own] == 1
-        # Equal cosines differ by rounding, as they are computed in two ways: hence the margin.
-        right += int(((mine > others.max(1) + 1e-12) & ~alone).sum())
-        scored += int((~alone).sum())
-    return right / scored
+def measured_scores(
+    results: Iterable[Result], split_hash: str, models: Sequence[ModelInfo]
+) -> list[float | None]:
+    """Linear top-1 of each model on the same images, at the same input size; None without one."""
+    protocol, name = MEASURED
+    found: dict[str, float] = {}
+    for result in results:
+        score = result.score(name)
+        asked = result.protocol.name == protocol and result.task.split_hash == split_hash
+        if asked and score and not (result.limit or result.seed):
+            found[identity(result.model)] = score.value
+    return [found.get(identity(model)) for model in models]
 
 
-class _Spectrum(NamedTuple):
-    """The features f [N, D] (centred or not) as LogME and the H-scores see them."""
-
-    sigma: Floats  # [k] squared singular values above rounding
-    along: Floats  # [C, k] squared length of the class indicator along each left singular vector
-    counts: Floats  # [C] images of the class
-    shape: tuple[int, int]
-    quartic: float  # sum over images of |f_i|^4
+def identity(model: ModelInfo) -> str:
+    """What makes the same features: the weights, and how an image comes in."""
+    return model.weights_sha256 + json.dumps(model.input, sort_keys=True)
 
 
-def _spectrum(x: NDArray[Any], index: NDArray[np.intp], centred: bool) -> _Spectrum:
-    """Decompose features [N, D] of class indices [N] through the smaller Gram matrix.
-
-    With f = U S V': the indicator y of a class lies U'y along the left singular vectors, and
-    U'y = S^-1 V' (f'y), where f'y is the sum of the class's rows.
-    """
-    n, d = x.shape
-    counts = np.bincount(index)
-    mean = x.mean(0, dtype=np.float64) if centred else np.zeros(d)
-    if n > d:
-        gram, quartic = np.zeros((d, d)), 0.0
-        sums = np.zeros((len(counts), d))
-        for rows, block in _blocks(x, mean):
-            gram += block.T @ block
-            sums += _members(index[rows], len(counts)) @ block
-            quartic += float((np.einsum("bd,bd->b", block, block) ** 2).sum())
-    else:
-        f = x.astype(np.float64) - mean
-        gram = f @ f.T
-        quartic = float((gram.diagonal() ** 2).sum())
-    sigma, vectors = np.linalg.eigh(gram)
-    # The eigenvalues' rounding error, and that of the subtracted mean where all images are alike.
-    rounding = max(max(n, d) * _EPS * sigma[-1], n * (8 * _EPS) ** 2 * float(mean @ mean))
-    kept = sigma > max(rounding, 0.0)
-    sigma, vectors = sigma[kept], vectors[:, kept]
-    members = _members(index, len(counts))
-    inside = sums @ vectors / np.sqrt(sigma) if n > d else members @ vectors  # [C, k]
-    return _Spectrum(sigma, inside**2, counts.astype(np.float64), (n, d), quartic)
+def held_against(
+    values: Sequence[Mapping[str, float]], scores: Sequence[float | None]
+) -> dict[str, dict[str, Any]]:
+    """{predictor: weighted Kendall tau, its permutation p-value, hits and regret}; empty where
+    fewer than three of the models were measured."""
+    known = [math.nan if s is None else s for s in scores]
+    if sum(not math.isnan(s) for s in known) < MODELS:
+        return {}
+    out = {}
+    for name in PREDICTORS:
+        found = agreement([v[name] for v in values], known)
+        out[name] = {
+            "tau": round(found.tau, 6), "p_value": found.p_value, "regret": round(found.regret, 6),
+            "hit1": found.hit1, "hit3": found.hit3, "models": found.models[0],
+        }  # fmt: skip
+    return out
 
 
-def _evidence(s: _Spectrum) -> Floats:
-    """The maximised log evidence per image [C]; all classes step together, done ones drop out."""
-    n = s.shape[0]
-    # |y|^2 = n_c: what lies outside the features' span is no fit's to explain.
-    outside = np.maximum(s.counts - s.along.sum(1), 0.0)  # [C]
-    found = np.empty(len(s.counts))
-    active = np.arange(len(s.counts))
-    t = np.ones(len(s.counts))  # alpha / beta
-    for step in range(_STEPS):
-        along = s.along[active]  # [A, k]
-        fit = s.sigma + t[:, None]  # [A, k]
-        gamma = (s.sigma / fit).sum(1)  # the effective number of parameters
-        m2 = (s.sigma * along / fit**2).sum(1)
-        residual = (along * (t[:, None] / fit) ** 2).sum(1) + outside[active]
-        # N - gamma summed as such: for k = N the difference would be lost to rounding.
-        free = n - len(s.sigma) + (t[:, None] / fit).sum(1)
-        alpha = gamma / (m2 + _RIDGE)
-        beta = free / (residual + _RIDGE)
-        new = np.maximum(alpha / beta, np.finfo(np.float64).tiny)  # 0 without a single direction
-        done = (np.abs(new - t) <= _TOLERANCE * t) | (step == _STEPS - 1)
-        # D log alpha - log |alpha I + beta f'f| = -sum over the k directions of log(1 + sigma / t).
-        volume = np.log1p(s.sigma / new[:, None]).sum(1)
-        loss = beta * residual + alpha * m2
-        value = (n * np.log(beta / (2 * np.pi)) - volume - loss) / (2 * n)
-        found[active[done]] = value[done]
-        active, t = active[~done], new[~done]
-        if not len(active):
-            break
-    return found
+def ranked(finding: Finding, task: str, predictor: str = "log_me") -> list[str]:
+    """The models, best first."""
+    values = finding.values["models"]
+    return sorted(values, key=lambda name: -values[name][task][predictor])
 
 
-def _coding_rate(gram: Floats, n: int, eps: float) -> float:
-    """1/2 log |I + gram / (n eps)| of a Gram matrix over n rows, from its Cholesky factor."""
-    scaled = gram / (n * eps)
-    scaled[np.diag_indices_from(scaled)] += 1.0
-    return float(np.log(np.linalg.cholesky(scaled).diagonal()).sum())
+def sentence(finding: Finding) -> str:
+    """What to try first, and what that advice has been worth here."""
+    held = {t: a["log_me"] for t, a in finding.values["agreement"].items() if a}
+    tasks = list(finding.values["measured"])
+    if len(tasks) == 1:
+        text = f"By LogME {ranked(finding, tasks[0])[0]} is the one to try first"
+        if not held:
+            return f"{text}; no three of the models have measured results on these images here."
+        (facts,) = held.values()
+        return (
+            f"{text}; against the measured linear top-1 of {facts['models']} models its order has "
+            f"a weighted Kendall tau of {facts['tau']:.2f} (p {facts['p_value']:.2g}) and its "
+            f"first choice is {100 * facts['regret']:.1f} points below the best."
+        )
+    if not held:
+        return "On none of the tasks are there measured results of three of the models."
+    taus = [f["tau"] for f in held.values()]
+    return (
+        f"On {len(held)} tasks with measured results the order by LogME has a weighted Kendall tau "
+        f"of {sum(taus) / len(taus):.2f} on the mean, and its first choice is the best model on "
+        f"{sum(f['hit1'] for f in held.values()):.3g} of them."
+    )
 
 
-def _gram(x: NDArray[Any], mean: Floats | None = None) -> Floats:
-    """The smaller of f'f [D, D] and ff' [N, N], f = x less the mean; same nonzero eigenvalues."""
-    n, d = x.shape
-    mean = np.zeros(d) if mean is None else mean
-    if n <= d:
-        f = x.astype(np.float64) - mean
-        return f @ f.T
-    gram = np.zeros((d, d))
-    for _, block in _blocks(x, mean):
-        gram += block.T @ block
-    return gram
+def table(finding: Finding) -> tuple[list[str], list[list[str]]]:
+    """(header, lines), best LogME first."""
+    values, lines = finding.values, []
+    for task, measured in values["measured"].items():
+        for name in ranked(finding, task):
+            numbers = values["models"][name][task]
+            top1 = measured[name]
+            lines.append(
+                [name, task, *(f"{numbers[p]:.4g}" for p in PREDICTORS),
+                 "-" if top1 is None else f"{100 * top1:.1f}"]
+            )  # fmt: skip
+    return ["model", "task", *TITLES.values(), "measured linear top-1 %"], lines
 
 
-def _blocks(x: NDArray[Any], mean: Floats) -> Iterator[tuple[slice, Floats]]:
-    """Rows of x less the mean, float64, a bounded number at a time."""
-    for begin in range(0, len(x), _BLOCK):
-        rows = slice(begin, begin + _BLOCK)
-        block = x[rows].astype(np.float64)
-        block -= mean
-        yield rows, block
+def figure(finding: Finding) -> Figure:
+    """A panel a predictor: predicted against measured, each task's mean taken off both, or the
+    predictions alone where nothing was measured."""
+    from matplotlib.figure import Figure  # no pyplot: no window, no state
+
+    values = finding.values
+    names = list(values["models"])
+    drawn = Figure(figsize=(8.4, 6.4 + 0.1 * len(names)), dpi=130)
+    axes = drawn.subplots(2, 2).flat
+    measured = any(v is not None for task in values["measured"].values() for v in task.values())
+    for axis, predictor in zip(axes, PREDICTORS, strict=True):
+        for task, scores in values["measured"].items():
+            _points(axis, values, task, scores if measured else None, predictor)
+        axis.set_title(TITLES[predictor], fontsize=10)
+        axis.set_xlabel("predicted, less the mean of the task", fontsize=9)
+        label = "linear top-1 less the task's mean, points" if measured else "model"
+        axis.set_ylabel(label, fontsize=9)
+        axis.tick_params(labelsize=8)
+        axis.grid(alpha=0.25)
+        if not measured:
+            axis.set_yticks([])
+    legend_below(drawn, drawn.axes[0], names)
+    return drawn
 
 
-def _unit_blocks(x: NDArray[Any]) -> Iterator[tuple[slice, Floats]]:
-    """Rows of x scaled to length 1; zero rows stay zero."""
-    for rows, block in _blocks(x, np.zeros(x.shape[1])):
-        peak = np.abs(block).max(1, keepdims=True)  # scaled first: squares of huge values overflow
-        block /= np.where(peak > 0, peak, 1.0)
-        length = np.linalg.norm(block, axis=1, keepdims=True)
-        block /= np.where(length > 0, length, 1.0)
-        yield rows, block
-
-
-def _ratio(a: Floats, b: Floats) -> Floats:
-    """a / b, and 0 where b is no length but rounding (a mean whose images cancel out)."""
-    real = b > 1e-12
-    return np.where(real, a / np.where(real, b, 1.0), 0.0)
-
-
-def _members(index: NDArray[np.intp], n_classes: int) -> Any:
-    """One-hot rows [C, B] of class indices [B], sparse: a product adds up each class's rows."""
-    from scipy import sparse
-
-    columns = np.arange(len(index))
-    return sparse.csr_array((np.ones(len(index)), (index, columns)), (n_classes, len(index)))
-
-
-def _checked(features: ArrayLike, labels: ArrayLike) -> tuple[NDArray[Any], NDArray[np.intp]]:
-    """Features [N, D] and class indices [N] in 0..C-1, every class present; else says what's wrong.
-
-    Raises UserError for what data can be at fault for (too few classes, values that are no
-    numbers), ValueError for what only a caller can (shapes, types).
-    """
-    x, y = np.asarray(features), np.asarray(labels)
-    if x.ndim != 2 or y.shape != x.shape[:1]:
-        raise ValueError(f"need features [N, D] and labels [N], got {[*x.shape]} and {[*y.shape]}")
-    if not np.issubdtype(x.dtype, np.floating) or not np.issubdtype(y.dtype, np.integer):
-        raise ValueError(f"need float features and integer labels, got {x.dtype} and {y.dtype}")
-    if x.shape[1] == 0:
-        raise ValueError("need at least one feature, got [N, 0]")
-    classes, index = np.unique(y, return_inverse=True)
-    if len(classes) < 2:
-        raise UserError(f"a predictor needs images of 2 or more classes, found {len(classes)}.")
-    bad = int((~np.isfinite(x)).any(1).sum())
-    if bad:
-        raise UserError(f"{bad} of {len(x)} images have features that are NaN or infinite.")
-    return x, index
+def _points(
+    axis: Any,
+    values: Mapping[str, Any],
+    task: str,
+    scores: Mapping[str, float | None] | None,
+    predictor: str,
+) -> None:
+    names = list(values["models"])
+    x = {n: values["models"][n][task][predictor] for n in names}
+    here = [n for n in names if scores is None or scores[n] is not None]
+    if not here:
+        return
+    middle = sum(x[n] for n in here) / len(here)
+    known = {n: 0.0 if scores is None else 100 * (scores[n] or 0.0) for n in here}
+    level = sum(known.values()) / len(here)
+    for name in here:
+        i = names.index(name)
+        y = -float(i) if scores is None else known[name] - level
+        axis.plot(x[name] - middle, y, ms=5, ls="", alpha=0.8, **style(i))

@@ -19,8 +19,8 @@ import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from eval.analysis.finding import Finding, read_findings
-from eval.analysis.forecast import PREDICTORS, TITLES, identity, measured_scores, ranked
-from eval.analysis.ranking import MODELS, agreement
+from eval.analysis.measures.ranking import MODELS, agreement
+from eval.analysis.predictors import PREDICTORS, TITLES, identity, measured_scores, ranked
 from eval.common.errors import UserError, did_you_mean
 from eval.metrics.intervals import wilson
 from eval.results.schema import Result

@@ -33,11 +33,11 @@ from tqdm import tqdm
 
 from eval.analysis import Reconstruction
 from eval.analysis.finding import Finding
-from eval.analysis.inversion import Size, decoded, fit, invert, reduced
+from eval.analysis.layer_maps import LayerMaps
 from eval.analysis.layers import LAST, layer_names
-from eval.analysis.maps import LayerMaps
-from eval.analysis.sidebyside import of_models, side_by_side
-from eval.analysis.similarity import WINDOW, psnr, ssim
+from eval.analysis.measures.image_similarity import WINDOW, psnr, ssim
+from eval.analysis.measures.inversion import Size, decoded, fit, invert, reduced
+from eval.analysis.reconstruction_figure import of_models, side_by_side
 from eval.analysis.study import Study, task_key
 from eval.common.errors import UserError
 from eval.data.task_data import Split, TaskData

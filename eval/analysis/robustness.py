@@ -29,11 +29,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eval.analysis import Robustness
-from eval.analysis.calibration import reliability
-from eval.analysis.corrupted import Condition, Corrupted, alike
-from eval.analysis.corruptions import CORRUPTIONS, GROUPS, MIN_SIDE, strength_of
+from eval.analysis.corrupted_features import Condition, Corrupted, alike
 from eval.analysis.finding import Finding
+from eval.analysis.measures.corruptions import CORRUPTIONS, GROUPS, MIN_SIDE, strength_of
 from eval.analysis.plots import called, legend_below, style
+from eval.analysis.reliability import reliability
 from eval.analysis.study import Study, task_key
 from eval.common.errors import UserError
 from eval.common.text import counted

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from eval import curves
-from eval.analysis import ANALYSES
+from eval.analysis import ANALYSES, curves
 from eval.analysis.finding import Finding
+from eval.analysis.module import module_of
 from eval.common.errors import UserError, one_line
 from eval.common.text import percent
 from eval.report.parts import Block, Section, sheet
@@ -18,7 +18,7 @@ from eval.results.names import task_label
 from eval.results.schema import Result
 
 if TYPE_CHECKING:
-    from eval.analysis.calibration import Diagram
+    from eval.analysis.reliability import Diagram
 
 TITLES = {
     "cka": "How alike the layers are (CKA)",
@@ -114,7 +114,7 @@ def _leading(found: Sequence[curves.Curve]) -> str:
 def calibration(results: Sequence[Result], say: Callable[[str], None]) -> list[Section]:
     """Reliability diagrams of the linear protocol, else of all: every model on the tasks with most
     test images, where bins say most."""
-    from eval.analysis.calibration import diagrams, sentence
+    from eval.analysis.reliability import diagrams, sentence
 
     kept = [r for r in results if r.confidence is not None]
     try:
@@ -146,7 +146,7 @@ def _cell(diagram: Diagram) -> tuple[str, str, str]:
 
 def _reliability(found: Sequence[Diagram]) -> list[Block]:
     """A picture for a few models on a few tasks: more could not be read in print."""
-    from eval.analysis.calibration import figure, sentence
+    from eval.analysis.reliability import figure, sentence
 
     columns = list(dict.fromkeys(map(_cell, found)))
     models = list(dict.fromkeys(d.model for d in found))
@@ -188,7 +188,7 @@ def analyses(findings: Sequence[tuple[str, Finding]], say: Callable[[str], None]
             if finding.analysis != name:
                 continue
             try:
-                module = analysis.load()
+                module = module_of(analysis)
                 header, lines = module.table(finding)
                 blocks.append(
                     Block(

@@ -7,8 +7,9 @@ from typing import Any
 
 import gradio as gr
 
-from eval.analysis import ANALYSES, Likeness, analysis_named
+from eval.analysis import ANALYSES, LayerCka, analysis_named
 from eval.analysis.finding import Finding, read_findings
+from eval.analysis.module import module_of
 from eval.analysis.recommend import SHIPPED, shipped
 from eval.common.errors import UserError
 from eval.common.text import escaped
@@ -118,7 +119,7 @@ class Analyses:
                 self.shelf.get(model or "")  # refuses what may not be named, or is too large
             data = load_task(task, self.desk.cache, self.desk.data, MOST_IMAGES)
             finding = self.shelf.run(lambda: analyze(
-                "cka", [a, b], [data], self.desk.cache, settings=Likeness(), device="cpu"
+                "cka", [a, b], [data], self.desk.cache, settings=LayerCka(), device="cpu"
             ))  # fmt: skip
         except UserError as why:
             return f"**{escaped(str(why))}**", hidden
@@ -148,7 +149,7 @@ def _said(finding: Finding) -> str:
 
 def _table(finding: Finding) -> dict[str, Any]:
     try:
-        header, lines = analysis_named(finding.analysis).load().table(finding)
+        header, lines = module_of(analysis_named(finding.analysis)).table(finding)
     except ODD:
         raise UserError("this finding is not of this version's form") from None
     called = model_names(finding)

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from eval.__main__ import main
-from eval.analysis import Geometry, forecast, profile, shape
+from eval.analysis import Geometry, geometry, predictors, profile
 from eval.analysis.analyze import analyze
 from eval.analysis.finding import Finding
-from eval.analysis.geometry import separation
 from eval.analysis.layers import layered
+from eval.analysis.measures.geometry import separation
+from eval.analysis.measures.predictors import log_me
 from eval.analysis.plots import saved
-from eval.analysis.predictors import log_me
 from eval.analysis.study import Layered, labels
 from eval.common.distributed import Workers
 from eval.data.load import load_task
@@ -60,13 +60,15 @@ def test_geometry(task: TaskData, cache: Path, tmp_path: Path) -> None:
     wanted = separation(features, labels)
     assert layers["features"]["test"]["index"] == pytest.approx(wanted.index, abs=1e-4)
     assert layers["features"]["train"]["within"] > 0
-    assert set(shape.SHOWN) <= set(layers["act1"]["train"])
-    header, lines = shape.table(finding)
+    assert set(geometry.SHOWN) <= set(layers["act1"]["train"])
+    header, lines = geometry.table(finding)
     assert len(lines) == 2
     assert len(lines[0]) == len(header)
     best = max(MODELS[:2], key=lambda m: values[m][task.name]["features"]["test"]["index"])
     assert finding.sentence.startswith(f"At the end of the network {best} separates")
-    assert "effective rank" in saved(partial(shape.figure, finding), tmp_path / "g.svg").read_text()
+    assert (
+        "effective rank" in saved(partial(geometry.figure, finding), tmp_path / "g.svg").read_text()
+    )
 
 
 def test_geometry_of_several_tasks(
@@ -77,10 +79,10 @@ def test_geometry_of_several_tasks(
     tasks = [task, load_task(f"parquet:{folder}", cache)]
     asked = Geometry(layers=("layer4", "features"), images=10)
     finding = analyze("geometry", MODELS[:1], tasks, cache, settings=asked, device="cpu")
-    assert [line[1] for line in shape.table(finding)[1]] == [t.name for t in tasks]
+    assert [line[1] for line in geometry.table(finding)[1]] == [t.name for t in tasks]
     assert list(finding.values["models"][MODELS[0]][tasks[1].name]) == ["layer4", "features"]
     assert "on the mean of 2 tasks" in finding.sentence
-    assert "birds" in saved(partial(shape.figure, finding), tmp_path / "g.svg").read_text()
+    assert "birds" in saved(partial(geometry.figure, finding), tmp_path / "g.svg").read_text()
 
 
 def test_predictors_beside_what_was_measured(
@@ -95,15 +97,15 @@ def test_predictors_beside_what_was_measured(
     values, name = finding.values, task.name
     top1 = {r.model.id: r.scores[0].value for r in held}
     assert values["measured"] == {name: top1}
-    assert set(values["agreement"][name]) == set(forecast.PREDICTORS)
+    assert set(values["agreement"][name]) == set(predictors.PREDICTORS)
     assert values["agreement"][name]["log_me"]["models"] == 3
     best = max(MODELS, key=lambda m: values["models"][m][name]["log_me"])
-    assert forecast.table(finding)[1][0][0] == best
+    assert predictors.table(finding)[1][0][0] == best
     assert finding.sentence.startswith(f"By LogME {best} is the one to try first; against")
     bank = encode(load(resolve(MODELS[2], cache, None)), task, cache, Workers("cpu")).bank
     wanted = log_me(*(t.numpy() for t in bank.train))
     assert values["models"][MODELS[2]][name]["log_me"] == pytest.approx(wanted, abs=1e-6)
-    drawn = saved(partial(forecast.figure, finding), tmp_path / "p.svg").read_text()
+    drawn = saved(partial(predictors.figure, finding), tmp_path / "p.svg").read_text()
     assert "linear top-1 less the task" in drawn
 
 
@@ -113,8 +115,8 @@ def test_without_measured_results_nothing_is_claimed(
     finding = analyze("predictors", MODELS, [task], cache, device="cpu")
     assert finding.values["agreement"] == {task.name: {}}
     assert "no three of the models have measured results" in finding.sentence
-    assert [line[-1] for line in forecast.table(finding)[1]] == ["-"] * 3
-    assert "LogME" in saved(partial(forecast.figure, finding), tmp_path / "p.svg").read_text()
+    assert [line[-1] for line in predictors.table(finding)[1]] == ["-"] * 3
+    assert "LogME" in saved(partial(predictors.figure, finding), tmp_path / "p.svg").read_text()
 
 
 def test_results_on_other_questions_do_not_count() -> None:
@@ -136,9 +138,9 @@ def test_results_on_other_questions_do_not_count() -> None:
         )  # fmt: skip
 
     models = [model("w"), model("v")]
-    assert forecast.measured_scores([result()], "a", models) == [0.5, None]
+    assert predictors.measured_scores([result()], "a", models) == [0.5, None]
     for other in ({"protocol": "knn"}, {"split_hash": "b"}, {"limit": 4}, {"seed": 1}, {"px": 32}):
-        assert forecast.measured_scores([result(**other)], "a", models) == [None, None]
+        assert predictors.measured_scores([result(**other)], "a", models) == [None, None]
 
 
 def test_profile(task: TaskData, cache: Path, tmp_path: Path) -> None:
@@ -215,10 +217,10 @@ def test_a_constant_layer_says_nothing(task: TaskData, cache: Path) -> None:
     found = profile.measure(held, task)
     largest = np.bincount(task.test.labels).max() / len(task.test)
     assert found["layer4"][0] <= largest + 1e-6
-    one = shape.measure(held, task, 100)["layer4"]["test"]
+    one = geometry.measure(held, task, 100)["layer4"]["test"]
     assert one["nc1"] is None
     assert one["within"] == pytest.approx(0, abs=1e-6)
-    assert shape.measure(held, task, 100)["features"]["test"]["nc1"] is not None
+    assert geometry.measure(held, task, 100)["features"]["test"]["nc1"] is not None
 
 
 def test_one_class_is_no_task(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,8 +17,8 @@ from scipy import stats as scipy_stats
 from torchmetrics.classification import BinaryCalibrationError, MulticlassCalibrationError
 
 from eval.__main__ import main
-from eval.analysis import calibration
-from eval.analysis.calibration import Bin, Diagram
+from eval.analysis import reliability
+from eval.analysis.reliability import Bin, Diagram
 from eval.metrics import intervals
 from eval.models.names import ZOO_FOLDER
 from eval.results.schema import SAME_CONFIDENCE, Result, confidence_gap, pack_confidence
@@ -60,7 +60,7 @@ def test_the_bins_add_up_to_torchmetrics(bins: int) -> None:
     confidence, answer = (t.numpy() for t in probability.double().max(1))
     correct = answer == labels.numpy()
     theirs = MulticlassCalibrationError(num_classes=6, n_bins=bins, norm="l1")(probability, labels)
-    found = calibration.reliability(confidence, correct, bins)
+    found = reliability.reliability(confidence, correct, bins)
     assert ece_of(found) == pytest.approx(float(theirs), abs=1e-5)
     if bins == intervals.ECE_BINS:
         ours = intervals.expected_calibration_error(confidence, correct, 0)
@@ -74,7 +74,7 @@ def test_of_two_classes() -> None:
     theirs = BinaryCalibrationError(n_bins=15, norm="l1")(
         torch.from_numpy(confidence), torch.from_numpy(correct.astype(int))
     )
-    assert ece_of(calibration.reliability(confidence, correct)) == pytest.approx(
+    assert ece_of(reliability.reliability(confidence, correct)) == pytest.approx(
         float(theirs), abs=1e-5
     )
 
@@ -87,7 +87,7 @@ VALUES = st.one_of(st.floats(0, 1), st.sampled_from(EDGES.tolist()))
 def test_the_bins_part_the_images(answers: list[tuple[float, bool]]) -> None:
     confidence = np.array([c for c, _ in answers])
     correct = np.array([r for _, r in answers])
-    found = calibration.reliability(confidence, correct)
+    found = reliability.reliability(confidence, correct)
     assert sum(b.count for b in found) == len(answers)
     assert sum(b.count * b.accuracy for b in found) == pytest.approx(correct.sum())
     assert [b.low for b in found] == sorted({b.low for b in found})
@@ -105,11 +105,11 @@ def test_the_bins_part_the_images(answers: list[tuple[float, bool]]) -> None:
 
 def test_edges_belong_to_the_bin_below() -> None:
     confidence = np.array([0.0, *EDGES])
-    found = calibration.reliability(confidence, np.ones(17, bool))
+    found = reliability.reliability(confidence, np.ones(17, bool))
     assert [b.count for b in found] == [3] + [1] * 14  # 0, 0 and 1/15; then one edge each
     assert found[-1].high == 1.0
     with pytest.raises(ValueError, match="unpaired"):
-        calibration.reliability(np.zeros(3), np.zeros(4, bool))
+        reliability.reliability(np.zeros(3), np.zeros(4, bool))
 
 
 @pytest.mark.parametrize(("right", "n"), [(0, 1), (1, 1), (0, 20), (20, 20), (7, 20), (311, 400)])
@@ -218,13 +218,13 @@ def test_results_without_probabilities_are_left_out() -> None:
         full.model_copy(update={"samples": {}}),
         with_ece(make_result(), np.full(40, 0.7), ece=math.nan),
     ]
-    (found,) = calibration.diagrams([*odd, full])
+    (found,) = reliability.diagrams([*odd, full])
     assert (found.model, found.task, found.protocol) == ("random:resnet18", "dtd", "linear")
     (only,) = found.bins
     assert (only.count, only.accuracy, found.images) == (40, 0.5, 40)
     assert found.gap == pytest.approx(0.2, abs=1e-5)
     assert (found.ece.value, found.ece.low) == pytest.approx((0.1, 0.08))
-    text = refusal(calibration.sentence, calibration.diagrams(odd))
+    text = refusal(reliability.sentence, reliability.diagrams(odd))
     assert "fewshot and knn give none" in text
     assert "--protocol linear" in text
 
@@ -236,7 +236,7 @@ def test_revisions_and_splits_are_named_where_they_must() -> None:
         with_ece(make_result(revision="other-revision"), values),
         with_ece(make_result(split="another"), values),
     ]
-    found = calibration.diagrams([*results, results[0]])
+    found = reliability.diagrams([*results, results[0]])
     assert {(d.model, d.task) for d in found} == {
         ("random:resnet18@seed0", "dtd~sdtd"),
         ("random:resnet18@other-r", "dtd~sdtd"),
@@ -254,29 +254,29 @@ def diagram(
 
 def test_sentence() -> None:
     found = [diagram("a", ece=0.2), diagram("b", ece=0.05), diagram("c", confidence=0.5)]
-    assert calibration.sentence(found) == (
+    assert reliability.sentence(found) == (
         "Best calibrated of 3: b on t (linear) has an ECE of 5.0 ±1.5 %, worst: a on t (linear) "
         "has an ECE of 20.0 ±1.5 %; on the whole they are over-confident (mean confidence is 10.0 "
         "points above accuracy; so are 2 of 3)."
     )
-    assert calibration.sentence(found[2:]) == (
+    assert reliability.sentence(found[2:]) == (
         "c on t (linear) has an ECE of 10.0 ±1.5 % and is under-confident (mean confidence is "
         "10.0 points below accuracy)."
     )
     even = [diagram("a", confidence=0.7), diagram("b", confidence=0.5)]
-    assert "neither over- nor under-confident (mean confidence equals" in calibration.sentence(even)
+    assert "neither over- nor under-confident (mean confidence equals" in reliability.sentence(even)
 
 
 def test_figure() -> None:
     found = [diagram("a", "t"), diagram("b", "u"), diagram("hf-hub:x/$y^_\ud800 " + "n" * 90, "t")]
-    picture = calibration.figure(found)
+    picture = reliability.figure(found)
     assert len(picture.axes) == 6
     texts = [t.get_text() for axis in picture.axes for t in axis.texts]
     assert texts.count("no result") == 3
     assert texts.count("ECE 10.0 ±1.5 %") == 3
     picture.draw_without_rendering()  # foreign names are no formulas
     many = [diagram(f"m{i}", f"t{j}") for i in range(7) for j in range(9)]
-    text = refusal(calibration.figure, many)
+    text = refusal(reliability.figure, many)
     assert "63 panels, more than 60; choose with --task, --protocol or --model" in text
 
 
@@ -300,7 +300,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_keeps_its_confidences(ran: Path) -> None:
     results = [r for _, r in read_shelf(ran).results]
     assert {r.protocol.name for r in results if r.confidence is None} == {"knn"}
-    found = calibration.diagrams(results)
+    found = reliability.diagrams(results)
     assert len(found) == 4
     for each in found:
         assert each.images == 60

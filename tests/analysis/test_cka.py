@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from eval.analysis.cka import Cka, CkaSums, Kernel, linear_cka, rbf_cka
+from eval.analysis.measures.cka import Cka, CkaSums, Kernel, linear_cka, rbf_cka
 from eval.common.errors import TooFew, UserError
 
 Batch = tuple[list[Tensor], list[Tensor]]

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import convolve, gaussian_filter, zoom
 
-from eval.analysis import corruptions
-from eval.analysis.corruptions import (
+from eval.analysis.measures import corruptions
+from eval.analysis.measures.corruptions import (
     CORRUPTIONS,
     GROUPS,
     MIN_SIDE,

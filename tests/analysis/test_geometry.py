@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from eval.analysis import geometry
+from eval.analysis.measures import geometry
 from eval.common.errors import TooFew, UserError
 
 

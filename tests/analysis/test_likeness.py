@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from eval.__main__ import main
-from eval.analysis import Likeness
+from eval.analysis import LayerCka
 from eval.analysis.analyze import analyze
-from eval.analysis.cka import CkaSums
+from eval.analysis.cka import BATCH
 from eval.analysis.finding import Finding
 from eval.analysis.layers import layered
-from eval.analysis.likeness import BATCH
+from eval.analysis.measures.cka import CkaSums
 from eval.common.distributed import Workers
 from eval.data.load import load_task
 from eval.data.task_data import TaskData
@@ -31,7 +31,7 @@ A, B = "random:test_resnet", "random:test_vit"
 
 
 def cka(a: str, b: str, task: TaskData, cache: Path, **settings: Any) -> Finding:
-    return analyze("cka", [a, b], [task], cache, settings=Likeness(**settings), device="cpu")
+    return analyze("cka", [a, b], [task], cache, settings=LayerCka(**settings), device="cpu")
 
 
 @pytest.fixture(scope="module")

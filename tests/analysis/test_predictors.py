@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import optimize
 from sklearn.covariance import LedoitWolf
 
-from eval.analysis.predictors import (
+from eval.analysis.measures.predictors import (
     centroid_separation,
     h_score,
     log_me,
@@ -223,7 +223,7 @@ def test_float32_tensors_do_as_well(predictor: Predictor) -> None:
 def test_blocks_of_rows_add_up(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     features, labels = planted(90, 12, 3, 0.5)
     whole = predictor(features, labels)
-    monkeypatch.setattr("eval.analysis.predictors._BLOCK", 7)
+    monkeypatch.setattr("eval.analysis.measures.predictors._BLOCK", 7)
     assert predictor(features, labels) == pytest.approx(whole, rel=1e-10)
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from eval.analysis.ranking import agreement, weighted_tau
+from eval.analysis.measures.ranking import agreement, weighted_tau
 from eval.common.errors import UserError
 
 MEASURED = np.array([70.0, 75.0, 80.0, 85.0, 90.0])

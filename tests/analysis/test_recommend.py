@@ -11,7 +11,7 @@ from scipy.stats import binomtest
 
 from eval.__main__ import main
 from eval.analysis.finding import write_finding
-from eval.analysis.forecast import PREDICTORS, identity, measure
+from eval.analysis.predictors import PREDICTORS, identity, measure
 from eval.analysis.recommend import Evidence, advise, evidence, findings_at_hand, shipped, worth
 from eval.common.distributed import Workers
 from eval.data.load import load_task

@@ -19,10 +19,19 @@ from torchmetrics.functional.image import (
 from eval.__main__ import main
 from eval.analysis import Reconstruction, reconstruction
 from eval.analysis.analyze import analyze
-from eval.analysis.inversion import Decoder, Prior, decoded, fit, grids, invert, reduced, spread
+from eval.analysis.measures.image_similarity import MOST, psnr, ssim
+from eval.analysis.measures.inversion import (
+    Decoder,
+    Prior,
+    decoded,
+    fit,
+    grids,
+    invert,
+    reduced,
+    spread,
+)
 from eval.analysis.reconstruction import data_uri, of_many_classes
-from eval.analysis.sidebyside import picture_of
-from eval.analysis.similarity import MOST, psnr, ssim
+from eval.analysis.reconstruction_figure import picture_of
 from eval.data.load import load_task
 from eval.data.task_data import TaskData
 from tests.conftest import make_task, refusal

@@ -17,11 +17,11 @@ import pytest
 import torch
 
 from eval.__main__ import main
-from eval.analysis import Robustness, corrupted, plots, robustness
+from eval.analysis import Robustness, corrupted_features, plots, robustness
 from eval.analysis.analyze import analyze
-from eval.analysis.corrupted import Condition, Corrupted, seed_of
-from eval.analysis.corruptions import CORRUPTIONS, corrupt
+from eval.analysis.corrupted_features import Condition, Corrupted, seed_of
 from eval.analysis.finding import Finding
+from eval.analysis.measures.corruptions import CORRUPTIONS, corrupt
 from eval.analysis.robustness import calibration_error, intervals
 from eval.analysis.study import Study
 from eval.common.distributed import Workers
@@ -81,7 +81,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Count:
         seen.append((name, severity, seed))
         return corrupt(pixels, name, severity, seed)
 
-    monkeypatch.setattr(corrupted, "corrupt", counted)
+    monkeypatch.setattr(corrupted_features, "corrupt", counted)
     return seen
 
 
@@ -213,7 +213,9 @@ def test_chunks_give_the_same(
     calls: Count,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(corrupted, "CHUNK_BYTES", 7 * 3 * SIZE * SIZE)  # 24 images: 7, 7, 7, 3
+    monkeypatch.setattr(
+        corrupted_features, "CHUNK_BYTES", 7 * 3 * SIZE * SIZE
+    )  # 24 images: 7, 7, 7, 3
     cache = copied(warm, tmp_path)
     before = len(list((cache / "banks").iterdir()))
     found = again(task, cache)
@@ -235,7 +237,7 @@ def test_an_interrupted_run_goes_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cache = copied(warm, tmp_path)
-    write = corrupted.write_bank
+    write = corrupted_features.write_bank
     written = 0
 
     def failing(*args: Any, **kwargs: Any) -> None:
@@ -245,11 +247,11 @@ def test_an_interrupted_run_goes_on(
         written += 1
         write(*args, **kwargs)
 
-    monkeypatch.setattr(corrupted, "write_bank", failing)
+    monkeypatch.setattr(corrupted_features, "write_bank", failing)
     with pytest.raises(KeyboardInterrupt):
         again(task, cache)
     assert len(calls) == 2 * len(task.test)
-    monkeypatch.setattr(corrupted, "write_bank", write)
+    monkeypatch.setattr(corrupted_features, "write_bank", write)
     calls.clear()
     assert again(task, cache).values == finding.values
     assert len(calls) == 3 * len(task.test)
@@ -313,15 +315,18 @@ def test_processes_share_the_conditions(
 def test_intervals_against_a_naive_bootstrap() -> None:
     random = np.random.RandomState(3)
     clean = random.random_sample(60) < 0.8
-    corrupted = random.randint(0, 11, 60) / 10
-    top1, drop = intervals(clean, corrupted, seed=5)
+    corrupted_features = random.randint(0, 11, 60) / 10
+    top1, drop = intervals(clean, corrupted_features, seed=5)
     draws = np.random.RandomState(5).randint(60, size=(DRAWS, 60))
-    naive = [(corrupted[d].mean(), 1 - corrupted[d].mean() / clean[d].mean()) for d in draws]
+    naive = [
+        (corrupted_features[d].mean(), 1 - corrupted_features[d].mean() / clean[d].mean())
+        for d in draws
+    ]
     low, high = np.quantile(naive, [0.025, 0.975], axis=0)
     assert [top1.low, drop.low] == pytest.approx(low)
     assert [top1.high, drop.high] == pytest.approx(high)
-    assert drop.value == pytest.approx(1 - corrupted.mean() / clean.mean())
-    _, undefined = intervals(np.zeros(60, bool), corrupted, seed=5)
+    assert drop.value == pytest.approx(1 - corrupted_features.mean() / clean.mean())
+    _, undefined = intervals(np.zeros(60, bool), corrupted_features, seed=5)
     assert math.isnan(undefined.value)
 
 
@@ -376,7 +381,7 @@ def test_models_of_unlike_sizes_are_noted(finding: Finding, task: TaskData, warm
     (note,) = study.notes
     assert "32 x 32 and 64 x 64 pixels" in note
     assert "not strictly comparable" in note
-    assert corrupted.alike({"a": small, "b": large, "c": small}) == [["a", "c"], ["b"]]
+    assert corrupted_features.alike({"a": small, "b": large, "c": small}) == [["a", "c"], ["b"]]
 
 
 def test_refusals(task: TaskData, tmp_path: Path, calls: Count) -> None:
@@ -406,7 +411,9 @@ def test_damaged_features_are_said(
 ) -> None:
     cache = copied(warm, tmp_path)
     monkeypatch.setattr(
-        corrupted, "forward", lambda net, images, precision: torch.full((len(images), 4), math.nan)
+        corrupted_features,
+        "forward",
+        lambda net, images, precision: torch.full((len(images), 4), math.nan),
     )
     with pytest.raises(UserError, match=r"not finite .* under gaussian_noise 1"):
         again(task, cache)

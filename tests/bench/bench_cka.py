@@ -24,7 +24,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from eval.analysis.cka import CkaSums
+from eval.analysis.measures.cka import CkaSums
 from tests.bench.common import in_turn, machine
 
 WIDTHS = (64,) * 3 + (128,) * 3 + (256,) * 3 + (512,) * 3  # twelve blocks, as a ResNet's stages

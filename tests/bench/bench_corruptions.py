@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
-from eval.analysis.corruptions import CORRUPTIONS, Pixels, corrupt
+from eval.analysis.measures.corruptions import CORRUPTIONS, Pixels, corrupt
 from eval.common.images import decode
 from tests.bench.common import arguments, in_turn, machine
 

@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_info
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from eval.analysis.predictors import log_me
+from eval.analysis.measures.predictors import log_me
 from tests.bench.common import arguments, in_turn, machine
 
 SIZES = {"small": (2000, 256, 10), "middle": (8000, 768, 50), "large": (20_000, 2048, 100)}

@@ -12,7 +12,7 @@ from PIL import Image
 
 from eval.analysis import ANALYSES
 from eval.analysis.finding import Finding
-from eval.analysis.forecast import PREDICTORS
+from eval.analysis.predictors import PREDICTORS
 from eval.results.schema import ModelInfo, TaskInfo
 from tests.test_results import make_result
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from eval.analysis.inversion import Size
 from eval.analysis.layers import LAST, channels_last, channels_of, listening
+from eval.analysis.measures.inversion import Size
 from eval.common.errors import UserError
 from eval.models.backbone import Backbone
 

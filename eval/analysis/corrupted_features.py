@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from eval.analysis.corruptions import VERSION, corrupt
+from eval.analysis.measures.corruptions import VERSION, corrupt
 from eval.analysis.study import Study
 from eval.common.errors import UserError
 from eval.common.text import counted
