@@ -16,10 +16,10 @@ import pytest
 
 from eval.analysis.finding import Finding, write_finding
 from eval.models.names import ZOO_FOLDER
+from eval.report.blocks import sheet
 from eval.report.gather import gather
 from eval.report.page import render
-from eval.report.parts import sheet
-from eval.report.renamed import renaming, short_names
+from eval.report.short_names import renaming, short_names
 from eval.results.compare import compare
 from eval.results.leaderboard import grid, tables
 from eval.results.names import shelf_path

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from eval.common.text import percent
-from eval.report.parts import Block, Section, sheet
+from eval.report.blocks import Block, Section, sheet
 from eval.results.leaderboard import Table, grid, score_text
 
 LEAD = (

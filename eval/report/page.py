@@ -13,11 +13,11 @@ from markupsafe import Markup, escape
 
 from eval.common.errors import UserError
 from eval.common.files import atomic_file
-from eval.report import boards, forest, found, receipts, words
+from eval.report import boards, findings, forest, prose, receipts
+from eval.report.blocks import Block, Section
 from eval.report.gather import Gathered, gather
 from eval.report.pairs import Pair, Row, compared, names
-from eval.report.parts import Block, Section
-from eval.report.renamed import renamed, renaming, short_names
+from eval.report.short_names import renamed, renaming, short_names
 from eval.report.svg import inline
 from eval.results.leaderboard import tables
 
@@ -64,12 +64,12 @@ def render(gathered: Gathered, say: Say, *, made: str, title: str = TITLE) -> st
     pairs = compared(results, say)
     called = names(pairs)
     analyses = [
-        *found.calibration(results, say),
-        *found.analyses(gathered.findings, say),
+        *findings.calibration(results, say),
+        *findings.analyses(gathered.findings, say),
     ]
     sections = [boards.section(shown)] if shown else []
     sections += [_differences(pairs, called)] if pairs else []
-    sections += [*found.learning(results, say), *analyses]
+    sections += [*findings.learning(results, say), *analyses]
     models = [m.id for m in receipts.models_of(gathered)]
     short = short_names(models)
     rename = renaming(short)
@@ -78,8 +78,8 @@ def render(gathered: Gathered, say: Say, *, made: str, title: str = TITLE) -> st
         made=made,
         facts=_facts(gathered),
         sources=gathered.sources,
-        in_short=[rename(text) for text in words.in_short(shown, pairs, called, analyses)],
-        glossary=[*words.glossary(results, models), *_meanings(short)],
+        in_short=[rename(text) for text in prose.in_short(shown, pairs, called, analyses)],
+        glossary=[*prose.glossary(results, models), *_meanings(short)],
         sections=[*(renamed(s, rename) for s in sections), receipts.section(gathered)],
     )
 
@@ -130,7 +130,7 @@ def _forest(pair: Pair, called: dict[Row, str], setting: str) -> Block:
     key = f"forest {pair.a} {pair.b} {setting}"
     return Block(
         title=f"{a} against {b}{setting}",
-        sentence=words.verdict(pair, called),
+        sentence=prose.verdict(pair, called),
         picture=inline(key, partial(forest.figure, pair, a, b)),
         sheets=forest.numbers(pair),
     )

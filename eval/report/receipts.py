@@ -6,8 +6,8 @@ import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from eval.report.blocks import Block, Section, Sheet, sheet
 from eval.report.gather import Gathered
-from eval.report.parts import Block, Section, Sheet, sheet
 from eval.results.leaderboard import model_label
 from eval.results.names import task_label
 from eval.results.schema import Environment, ModelInfo, Result, TaskInfo

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from eval.models.objectives import PAIRS, parse_objective
 from eval.protocols import PROTOCOLS
+from eval.report.blocks import Section
 from eval.report.boards import short_leader
 from eval.report.pairs import Pair, Row, mean_difference
-from eval.report.parts import Section
 from eval.results.compare import Comparison
 from eval.results.leaderboard import Table, score_title
 from eval.results.parquet_table import objective_of

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from eval.analysis.plots import called
-from eval.report.parts import Block, Section, Sheet
+from eval.report.blocks import Block, Section, Sheet
 from eval.results.parquet_table import objective_of
 
 Rename = Callable[[str], str]

@@ -12,7 +12,7 @@ from eval.analysis.finding import Finding
 from eval.analysis.module import module_of
 from eval.common.errors import UserError, one_line
 from eval.common.text import percent
-from eval.report.parts import Block, Section, sheet
+from eval.report.blocks import Block, Section, sheet
 from eval.report.svg import inline
 from eval.results.names import task_label
 from eval.results.schema import Result
