@@ -418,20 +418,20 @@ def check_task_command(args: argparse.Namespace) -> int:
     path = args.sheet or Path(f"{data.name}.png")
     markdown = not sys.stdout.isatty()
     if data.kind == "detection":
+        from eval.check_task import boxes as checkboxes
+        from eval.check_task.box_sheet import box_sheet
         from eval.data.boxes.box_data import DetectionData
-        from eval.detection import checkboxes
-        from eval.detection.boxsheet import box_sheet
 
         assert isinstance(data, DetectionData)
         sheet = box_sheet(data, path)
         boxes = checkboxes.check_boxes(data)
         facts, text = checkboxes.as_json(boxes), checkboxes.render(boxes, markdown=markdown)
     else:
-        from eval import checktask
+        from eval.check_task import images
 
-        sheet = checktask.contact_sheet(data, path)
-        found = checktask.check(data)
-        facts, text = checktask.as_json(found), checktask.render(found, markdown=markdown)
+        sheet = images.contact_sheet(data, path)
+        found = images.check(data)
+        facts, text = images.as_json(found), images.render(found, markdown=markdown)
     if args.json:
         print(json.dumps(facts | {"sheet": str(sheet.resolve())}, indent=1))
     else:

@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 from PIL import Image, features
 
 from eval import protocols
-from eval.checktask import Check, as_json, check, render
+from eval.check_task.contact_sheet import contact_sheet
+from eval.check_task.facts import Check
+from eval.check_task.images import as_json, check, render
 from eval.common.errors import UserError
-from eval.contactsheet import contact_sheet
 from eval.data.load import load_task
 from eval.data.task_data import TaskData
 from eval.features.bank import FeatureBank

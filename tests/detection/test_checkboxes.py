@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from eval.check_task.box_sheet import box_sheet
+from eval.check_task.boxes import BoxCheck, as_json, check_boxes, render
 from eval.data.boxes.box_data import DetectionData
 from eval.data.load import load_task
-from eval.detection.boxsheet import box_sheet
-from eval.detection.checkboxes import BoxCheck, as_json, check_boxes, render
 from tests.conftest import Cli, refusal
 from tests.detection.drawn import (
     Box,

@@ -14,7 +14,7 @@ from eval.data.sources import IMAGE_SUFFIXES
 from eval.data.task_data import TaskData
 
 if TYPE_CHECKING:
-    from eval.checktask import Check, ClassCount, Copies, Images
+    from eval.check_task.facts import Check, ClassCount, Copies, Images
 
 MOST_ROWS = 24  # classes in the printed table; --json has all
 SMALL = 32  # pixels

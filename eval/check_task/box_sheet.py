@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from eval.common.images import decode
-from eval.contactsheet import (
+from eval.check_task.contact_sheet import (
     CROSS,
     EMPTY,
     INK,
@@ -22,6 +21,7 @@ from eval.contactsheet import (
     png_path,
     save_png,
 )
+from eval.common.images import decode
 from eval.data.boxes.box_data import BoxSplit, DetectionData
 from eval.data.boxes.objects import Objects
 from eval.detection.draw import draw

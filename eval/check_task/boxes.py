@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.checktask import Copies, Spread
-from eval.checkwords import Page, number, origin, some
+from eval.check_task.facts import Copies, Spread
+from eval.check_task.wording import Page, number, origin, some
 from eval.data.boxes.box_data import BoxSplit, DetectionData
 from eval.detection.resample import RANGES
 from eval.settings.schedules import SMALL, Schedule, schedule_named

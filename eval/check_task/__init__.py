@@ -1,0 +1,1 @@
+"""A data set looked over before it is scored: facts, wording, sheets."""
