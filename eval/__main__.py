@@ -303,9 +303,9 @@ def merge_command(args: argparse.Namespace) -> int:
 
 
 def worker_command(args: argparse.Namespace) -> int:
-    from eval.candidate import check
-    from eval.requests import open_queue
-    from eval.worker import work
+    from eval.queue.candidate import check
+    from eval.queue.open import open_queue
+    from eval.queue.worker import work
 
     cache = args.cache or default_cache()
     done = work(

@@ -319,8 +319,8 @@ def test_a_config_nested_without_end(hub: LoopbackHub, org: str, files: Files, c
 def test_the_worker_scores_what_is_asked_for(
     hub: LoopbackHub, org: str, files: Files, cli: Cli, task_dir: Path, cache: Path, tmp_path: Path
 ) -> None:
-    from eval.candidate import check
-    from eval.requests import open_queue
+    from eval.queue.candidate import check
+    from eval.queue.open import open_queue
 
     sha = hub.add_model(f"{org}/asked", files)
     queue = open_queue(str(tmp_path / "queue"))

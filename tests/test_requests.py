@@ -20,11 +20,12 @@ from huggingface_hub import HfApi
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from eval import requests
-from eval.candidate import Candidate, check, clean
 from eval.common.errors import UserError
-from eval.requestfile import request_id
-from eval.requests import STATES, LeaseLost, Queue, Ticket, open_queue
+from eval.queue import request as requests
+from eval.queue.candidate import Candidate, check, clean
+from eval.queue.open import open_queue
+from eval.queue.request import STATES, LeaseLost, Queue, Ticket
+from eval.queue.request_file import request_id
 from tests.conftest import let_write, refusal
 from tests.hub import LoopbackHub
 
@@ -197,7 +198,7 @@ def test_models_that_may_not_be_queued(
     assert "is too large: model.safetensors has 0.00 GB" in large
     assert check(f"{org}/good", cache, max_bytes=size).bytes == size
     with monkeypatch.context() as patch:  # the loopback Hub cannot read such a file itself
-        patch.setattr("eval.candidate.resolve", Mock(side_effect=RecursionError))
+        patch.setattr("eval.queue.candidate.resolve", Mock(side_effect=RecursionError))
         assert "nested too deeply" in refusal(check, f"{org}/good", cache)
     hub.fail_next(50, 503, f"/{org}/good")
     assert "cannot be reached" in refusal(check, f"{org}/good", cache)
@@ -294,7 +295,7 @@ def test_put_back_and_lost(queue: Queue, clock: Clock) -> None:
 
 
 def test_beats_keep_a_request(queue: Queue, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eval.requesthub.BEAT", 0.0)
+    monkeypatch.setattr("eval.queue.hub.BEAT", 0.0)
     queue.add(model(1), "ada")
     one = queue.take("one")
     assert one is not None
@@ -464,7 +465,7 @@ def test_places_that_cannot_be_a_queue(
     assert "at least 1 request" in refusal(lambda: open_queue(str(tmp_path / "q"), per_day=0))
     assert "no data set repository" in refusal(open_queue("hub:nobody/none").tickets)
     queue: Any = open_queue(str(tmp_path / "queue"))
-    monkeypatch.setattr("eval.requestdir._PATIENCE", 0.1)
+    monkeypatch.setattr("eval.queue.directory._PATIENCE", 0.1)
     from filelock import FileLock
 
     with FileLock(tmp_path / "queue" / ".lock"):
@@ -497,7 +498,7 @@ def _add(folder: str, name: str, log: str) -> None:
 
 
 def in_processes(target: Callable[..., None], count: int, folder: Path, log: Path) -> None:
-    FORKS.set_forkserver_preload([__name__, "eval.requestdir"])
+    FORKS.set_forkserver_preload([__name__, "eval.queue.directory"])
     started = [
         FORKS.Process(target=target, args=(str(folder), f"w{i}", str(log))) for i in range(count)
     ]

@@ -17,15 +17,17 @@ from typing import Any
 
 import pytest
 
-from eval import requests, worker
-from eval.candidate import Candidate, check
 from eval.common.errors import UserError
 from eval.protocols import PROTOCOLS
-from eval.requests import Queue, Ticket, open_queue
+from eval.queue import request as requests
+from eval.queue import worker
+from eval.queue.candidate import Candidate, check
+from eval.queue.open import open_queue
+from eval.queue.request import Queue, Ticket
+from eval.queue.worker import work
 from eval.results.store import read_shelf
 from eval.run.execute import Failure, Report
 from eval.run.plan import Request
-from eval.worker import work
 from tests.hub import LoopbackHub
 
 FORKS = multiprocessing.get_context("forkserver")
@@ -35,7 +37,7 @@ PRELOAD = [
     "accelerate",
     "eval.features.encode",
     "eval.features.precision",
-    "eval.requestdir",
+    "eval.queue.directory",
 ]
 PRELOAD += ["eval.protocols.linear", "eval.protocols.knn"]
 PATIENCE = 60.0

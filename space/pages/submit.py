@@ -8,10 +8,11 @@ from typing import Any
 
 import gradio as gr
 
-from eval.candidate import Candidate, check
 from eval.common.errors import UserError
 from eval.common.text import escaped
-from eval.requests import Ticket, open_queue
+from eval.queue.candidate import Candidate, check
+from eval.queue.open import open_queue
+from eval.queue.request import Ticket
 
 ON_THE_HUB = bool(os.environ.get("SPACE_ID"))  # set where Hugging Face runs the app
 _HEADERS = ["model", "commit", "state", "note", "asked by", "since"]

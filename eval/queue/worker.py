@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from eval import requests
-from eval.candidate import clean
 from eval.common.errors import UserError, one_line
-from eval.requests import LeaseLost, Queue, State, Ticket
+from eval.queue import request as requests
+from eval.queue.candidate import clean
+from eval.queue.request import LeaseLost, Queue, State, Ticket
 from eval.run.execute import execute
 from eval.run.plan import Request, plan
 

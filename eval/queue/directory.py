@@ -11,12 +11,13 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from eval import requests
-from eval.candidate import Candidate
 from eval.common.errors import UserError, one_line
 from eval.common.files import atomic_file
-from eval.requestfile import Broken, Record, parse
-from eval.requestrules import (
+from eval.queue import request
+from eval.queue.candidate import Candidate
+from eval.queue.request import STATES, State, Ticket
+from eval.queue.request_file import Broken, Record, parse
+from eval.queue.rules import (
     Board,
     Decide,
     Move,
@@ -27,14 +28,14 @@ from eval.requestrules import (
     decide_take,
     decide_tickets,
 )
-from eval.requests import STATES, State, Ticket
 
 _PATIENCE = 60.0  # seconds for the lock, which is held for milliseconds
 _MOST_READ = 100_000  # bytes of a file; no request is as large
 
 
 class DirectoryQueue:
-    """See `eval.requests.Queue`. Processes of one machine may share it (or several machines, where
+    """See `eval.queue.request.Queue`. Processes of one machine may share it (or several machines,
+    where
     the file system has locks); a beat is the running file's time."""
 
     def __init__(self, folder: Path, per_day: int) -> None:
@@ -137,7 +138,7 @@ def _touched(path: Path) -> datetime:
     try:
         return _time(path.lstat().st_mtime)
     except OSError:
-        return requests.now()
+        return request.now()
 
 
 def _time(seconds: float) -> datetime:

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
 
-from eval import requests
-from eval.candidate import Candidate, clean
 from eval.common.errors import UserError
-from eval.requestfile import Asker, Record, request_id
-from eval.requests import STATES, Ask, LeaseLost, State, Ticket
+from eval.queue import request
+from eval.queue.candidate import Candidate, clean
+from eval.queue.request import STATES, Ask, LeaseLost, State, Ticket
+from eval.queue.request_file import Asker, Record, request_id
 
 T = TypeVar("T")
 
@@ -56,7 +56,7 @@ def decide_add(board: Board, candidate: Candidate, user: str, per_day: int) -> D
     everything = [r for records in board.records.values() for r in records.values()]
     times = [a.asked for r in everything for a in (r, *r.earlier) if _same(a.user, user)]
     check_rate(user, times, per_day)
-    if len(board.records["pending"]) >= requests.MOST_PENDING:
+    if len(board.records["pending"]) >= request.MOST_PENDING:
         raise UserError(
             f"{len(board.records['pending'])} requests are waiting, as many as the queue takes; "
             "come back when some are done"
@@ -65,15 +65,15 @@ def decide_add(board: Board, candidate: Candidate, user: str, per_day: int) -> D
     earlier: list[Asker] = []
     if failed is not None:
         asked = (Asker(user=failed.user, asked=failed.asked), *failed.earlier)
-        earlier = [a for a in asked if requests.now() - a.asked < requests.DAY][:100]
+        earlier = [a for a in asked if request.now() - a.asked < request.DAY][:100]
     record = Record(
         id=name,
         spec=candidate.spec,
         user=user,
-        asked=requests.now(),
+        asked=request.now(),
         licence=candidate.licence,
         params=candidate.params,
-        since=requests.now(),
+        since=request.now(),
         earlier=tuple(earlier),
     )
     return [Move("failed" if failed else None, "pending", record)], record.ticket("pending")
@@ -86,10 +86,10 @@ def _same(one: str, other: str) -> bool:
 def check_rate(user: str, asked: Iterable[datetime], per_day: int) -> None:
     """Raises UserError where the user has asked for ``per_day`` models in the last 24 hours."""
     # a time to come is somebody's wrong clock: it must not shut anybody out for longer
-    at = requests.now()
-    recent = sorted(min(when, at) for when in asked if at - when < requests.DAY)
+    at = request.now()
+    recent = sorted(min(when, at) for when in asked if at - when < request.DAY)
     if len(recent) >= per_day:
-        free = recent[len(recent) - per_day] + requests.DAY
+        free = recent[len(recent) - per_day] + request.DAY
         raise UserError(
             f"{user!r} has asked for {len(recent)} models in 24 hours and may for {per_day}; "
             f"come back after {free:%Y-%m-%d %H:%M:%S} UTC"
@@ -106,7 +106,7 @@ def decide_take(board: Board, worker: str) -> Decision[Ticket | None]:
             continue
         back = record.moved().model_copy(update={"deaths": record.deaths + 1})
         del running[name]
-        if back.deaths >= requests.MOST_DEATHS:
+        if back.deaths >= request.MOST_DEATHS:
             why = f"its worker died {back.deaths} times over it, perhaps for want of memory"
             moves.append(Move("running", "failed", back.moved(why)))
         else:
@@ -127,13 +127,13 @@ def _silent(record: Record) -> bool:
     return (
         not record.claim
         or record.beat is None
-        or abs((requests.now() - record.beat).total_seconds()) > requests.LEASE
+        or abs((request.now() - record.beat).total_seconds()) > request.LEASE
     )
 
 
 def decide_beat(board: Board, ticket: Ticket) -> Decision[None]:
     held = _held(board, ticket)
-    return [Move("running", "running", held.model_copy(update={"beat": requests.now()}))], None
+    return [Move("running", "running", held.model_copy(update={"beat": request.now()}))], None
 
 
 def decide_finish(board: Board, ticket: Ticket, state: State, note: str) -> Decision[Ticket]:

@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from datetime import datetime
 from functools import cached_property
 
-from eval import requests
-from eval.candidate import Candidate
 from eval.common.errors import UserError
 from eval.hub.client import patiently
 from eval.hub.commits import Account, Moved, Remote, account, check_rights, commit, look, refusal
-from eval.requestfile import Broken, Record, is_name, parse
-from eval.requestrules import (
+from eval.queue import request
+from eval.queue.candidate import Candidate
+from eval.queue.request import STATES, State, Ticket
+from eval.queue.request_file import Broken, Record, is_name, parse
+from eval.queue.rules import (
     Board,
     Decide,
     T,
@@ -29,7 +30,6 @@ from eval.requestrules import (
     decide_tickets,
     outcome,
 )
-from eval.requests import STATES, State, Ticket
 from eval.sharing.read import contents
 
 _TRIES = 10  # main may move under a change as often
@@ -38,7 +38,7 @@ _TITLE = "Ask for "  # of a pull request; the model's spec follows
 
 
 class HubQueue:
-    """See `eval.requests.Queue`. Reading needs no token where the repository is public.
+    """See `eval.queue.request.Queue`. Reading needs no token where the repository is public.
 
     Who may not write to the repository asks by a pull request, which its keepers merge.
     """
@@ -127,9 +127,9 @@ class HubQueue:
                 if folder != state or name.startswith("."):
                     continue
                 if not is_name(name):
-                    board.broken[state, name] = "its name is not that of a request", requests.now()
+                    board.broken[state, name] = "its name is not that of a request", request.now()
                 elif len(remote.digests[path]) == 64:
-                    board.broken[state, name] = "it is stored as a large file", requests.now()
+                    board.broken[state, name] = "it is stored as a large file", request.now()
                 else:
                     wanted.append((state, name, path))
         known = {key: v for key, v in self._known.items() if remote.digests.get(key[0]) == key[1]}
@@ -142,7 +142,7 @@ class HubQueue:
             if isinstance(found, Record):
                 board.records[state][found.id] = found
             else:
-                board.broken[state, name] = found, requests.now()
+                board.broken[state, name] = found, request.now()
         return board
 
     # ---- by pull request

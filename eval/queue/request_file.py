@@ -17,13 +17,13 @@ from pydantic import (
     model_validator,
 )
 
-from eval import requests
-from eval.candidate import clean
 from eval.common.errors import UserError, without_token
 from eval.common.files import dump_json
 from eval.common.text import slug
 from eval.hub.commits import check_repo_id
-from eval.requests import Ask, State, Ticket
+from eval.queue import request
+from eval.queue.candidate import clean
+from eval.queue.request import Ask, State, Ticket
 
 _MOST_BYTES = 64_000
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,96}--[0-9a-f]{40}")
@@ -88,10 +88,10 @@ class Record(Asker):
     def moved(self, note: str = "", claim: str = "") -> Record:
         """The same request as it enters another state now."""
         update = {
-            "since": requests.now(),
+            "since": request.now(),
             "note": clean(without_token(note), 400),
             "claim": claim,
-            "beat": requests.now() if claim else None,
+            "beat": request.now() if claim else None,
         }
         return self.model_copy(update=update)
 

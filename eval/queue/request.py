@@ -1,22 +1,18 @@
 """The queue of models that somebody asked to be scored: what a request is, and its states.
 
-A request is one JSON file (`eval.requestfile`) that lies in ``pending/``, ``running/``, ``done/``
-or ``failed/`` of a directory (`eval.requestdir`) or of a data set repository (`eval.requesthub`).
-What happens to it is decided in `eval.requestrules`.
+A request is one JSON file (`eval.queue.request_file`) that lies in ``pending/``, ``running/``,
+``done/`` or ``failed/`` of a directory (`eval.queue.directory`) or of a data set repository
+(`eval.queue.hub`). What happens to it is decided in `eval.queue.rules`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
-from eval.common.errors import UserError
-from eval.hub.commits import check_repo_id
-
 if TYPE_CHECKING:
-    from eval.candidate import Candidate
+    from eval.queue.candidate import Candidate
 
 State = Literal["pending", "running", "done", "failed"]
 STATES: tuple[State, ...] = get_args(State)
@@ -77,24 +73,6 @@ class Queue(Protocol):
 
     def finish(self, ticket: Ticket, state: State, note: str) -> Ticket:
         """End it as done or failed, or put it back as pending. Raises LeaseLost."""
-
-
-def open_queue(text: str, *, per_day: int = 5) -> Queue:
-    """A directory, which is made if need be, or ``hub:ORG/NAME``, a data set repository.
-
-    ``per_day`` is how many models one user may ask for in 24 hours. Raises UserError.
-    """
-    if per_day < 1:
-        raise UserError(f"a user must be allowed at least 1 request a day, got {per_day}")
-    if text.startswith("hub:"):
-        from eval.requesthub import HubQueue
-
-        return HubQueue(check_repo_id(text.removeprefix("hub:"), "queue"), per_day)
-    from eval.requestdir import DirectoryQueue
-
-    if not text.strip():
-        raise UserError("the queue has no name; use a directory or hub:ORG/NAME")
-    return DirectoryQueue(Path(text).expanduser(), per_day)
 
 
 def now() -> datetime:

@@ -1,0 +1,1 @@
+"""Models that somebody asked to be scored: request, rules, two places to keep them, worker."""
