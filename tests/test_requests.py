@@ -248,7 +248,7 @@ def test_the_life_of_a_request(queue: Queue, clock: Clock) -> None:
     assert taken.since == clock.time.isoformat()
     assert queue.add(model(1), "bob").state == "running"
     assert states(queue) == {"net1": "running", "net2": "pending"}
-    queue.beat(taken)
+    queue.renew_lease(taken)
     done = queue.finish(taken, "done", "12 results")
     assert queue.tickets()[0] == done
     assert (done.state, done.note) == ("done", "12 results")
@@ -301,13 +301,13 @@ def test_beats_keep_a_request(queue: Queue, clock: Clock, monkeypatch: pytest.Mo
     assert one is not None
     for _ in range(3):
         clock.on(requests.LEASE * 0.9)
-        queue.beat(one)
+        queue.renew_lease(one)
         assert queue.take("two") is None
     assert queue.tickets()[0].since == one.since  # of the state, not of the beat
     clock.on(requests.LEASE + 1)
     assert queue.take("two") is not None
     with pytest.raises(LeaseLost):
-        queue.beat(one)
+        queue.renew_lease(one)
 
 
 def test_a_model_that_kills_its_workers(queue: Queue, clock: Clock) -> None:
@@ -437,7 +437,7 @@ def test_a_beat_is_the_running_files_time(tmp_path: Path) -> None:
     path = file_of(queue, taken)
     assert abs(path.stat().st_mtime - time.time()) < 30
     os.utime(path, (1, 1))
-    queue.beat(taken)
+    queue.renew_lease(taken)
     assert abs(path.stat().st_mtime - time.time()) < 30
     assert queue.take("two") is None
     old = time.time() - requests.LEASE - 1
@@ -589,11 +589,11 @@ def check_steps(queue: Queue, clock: Clock, steps: list[tuple[str, int]]) -> Non
                 held[number], beats[ticket.claim] = ticket, clock.time
         elif step == "beat" and mine is not None:
             if alive:
-                queue.beat(mine)
+                queue.renew_lease(mine)
                 beats[mine.claim] = clock.time
             else:
                 with pytest.raises(LeaseLost):
-                    queue.beat(mine)
+                    queue.renew_lease(mine)
         elif step in ("done", "failed", "pending") and mine is not None:
             if alive:
                 queue.finish(mine, step, step)  # type: ignore[arg-type]
@@ -641,7 +641,7 @@ def test_each_step_is_one_commit_with_its_parent(people: LoopbackHub, shared: st
     taken = queue.take("w")
     assert taken is not None
     assert paths() == [f"running/{ticket.ask.id}.json"]
-    queue.beat(taken)  # too soon after the last one for a commit
+    queue.renew_lease(taken)  # too soon after the last one for a commit
     queue.finish(taken, "done", "3 results")
     assert paths() == [f"done/{ticket.ask.id}.json"]
     assert len(repo_of(people, shared).commits) == count + 3

@@ -23,8 +23,8 @@ from eval.queue.rules import (
     Move,
     T,
     decide_add,
-    decide_beat,
     decide_finish,
+    decide_renewal,
     decide_take,
     decide_tickets,
 )
@@ -53,8 +53,8 @@ class DirectoryQueue:
     def take(self, worker: str) -> Ticket | None:
         return self._transact(("pending", "running"), lambda b: decide_take(b, worker))
 
-    def beat(self, ticket: Ticket) -> None:
-        self._transact(("running",), lambda b: decide_beat(b, ticket))
+    def renew_lease(self, ticket: Ticket) -> None:
+        self._transact(("running",), lambda b: decide_renewal(b, ticket))
 
     def finish(self, ticket: Ticket, state: State, note: str) -> Ticket:
         return self._transact(("running",), lambda b: decide_finish(b, ticket, state, note))

@@ -24,8 +24,8 @@ from eval.queue.rules import (
     T,
     check_rate,
     decide_add,
-    decide_beat,
     decide_finish,
+    decide_renewal,
     decide_take,
     decide_tickets,
     outcome,
@@ -70,11 +70,11 @@ class HubQueue:
             self._beats[taken.claim] = time.monotonic()
         return taken
 
-    def beat(self, ticket: Ticket) -> None:
+    def renew_lease(self, ticket: Ticket) -> None:
         """As in every queue, but most calls do nothing: a beat is a commit."""
         if time.monotonic() - self._beats.get(ticket.claim, -BEAT) < BEAT:
             return
-        self._transact(lambda b: decide_beat(b, ticket), "Still running", ("running",))
+        self._transact(lambda b: decide_renewal(b, ticket), "Still running", ("running",))
         self._beats[ticket.claim] = time.monotonic()
 
     def finish(self, ticket: Ticket, state: State, note: str) -> Ticket:

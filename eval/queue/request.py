@@ -24,7 +24,7 @@ DAY = timedelta(hours=24)
 
 
 @dataclass(frozen=True)
-class Ask:
+class Submission:
     """What was asked, when and by whom. The same model and commit has the same ``id``."""
 
     id: str
@@ -43,7 +43,7 @@ class Ticket:
     results of a done one, the address of the pull request that a pending one waits for.
     """
 
-    ask: Ask
+    ask: Submission
     state: State
     note: str
     since: str
@@ -68,7 +68,7 @@ class Queue(Protocol):
         """The oldest pending request, now running and this worker's alone; None if there is none.
         Requests of workers that went silent are pending again before."""
 
-    def beat(self, ticket: Ticket) -> None:
+    def renew_lease(self, ticket: Ticket) -> None:
         """Say that the worker lives. Raises LeaseLost."""
 
     def finish(self, ticket: Ticket, state: State, note: str) -> Ticket:

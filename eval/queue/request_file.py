@@ -23,7 +23,7 @@ from eval.common.text import slug
 from eval.hub.commits import check_repo_id
 from eval.queue import request
 from eval.queue.candidate import clean
-from eval.queue.request import Ask, State, Ticket
+from eval.queue.request import State, Submission, Ticket
 
 _MOST_BYTES = 64_000
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,96}--[0-9a-f]{40}")
@@ -97,7 +97,7 @@ class Record(Asker):
 
     def ticket(self, state: State) -> Ticket:
         asked = self.asked.isoformat()
-        ask = Ask(self.id, self.spec, self.user, asked, self.licence, self.params)
+        ask = Submission(self.id, self.spec, self.user, asked, self.licence, self.params)
         return Ticket(ask, state, self.note, self.since.isoformat(), self.claim)
 
     def dump(self) -> bytes:

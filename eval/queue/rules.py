@@ -15,7 +15,7 @@ from typing import TypeVar
 from eval.common.errors import UserError
 from eval.queue import request
 from eval.queue.candidate import Candidate, clean
-from eval.queue.request import STATES, Ask, LeaseLost, State, Ticket
+from eval.queue.request import STATES, LeaseLost, State, Submission, Ticket
 from eval.queue.request_file import Asker, Record, request_id
 
 T = TypeVar("T")
@@ -131,7 +131,7 @@ def _silent(record: Record) -> bool:
     )
 
 
-def decide_beat(board: Board, ticket: Ticket) -> Decision[None]:
+def decide_renewal(board: Board, ticket: Ticket) -> Decision[None]:
     held = _held(board, ticket)
     return [Move("running", "running", held.model_copy(update={"beat": request.now()}))], None
 
@@ -162,7 +162,7 @@ def decide_tickets(board: Board) -> Decision[list[Ticket]]:
     for (state, name), (why, when) in board.broken.items():
         shown, since = clean(name.removesuffix(".json"), 150), when.isoformat()
         note = f"the file {state}/{clean(name, 150)} is no request: {why}"
-        out.append(Ticket(Ask(shown, "", "", since, "", None), "failed", note, since))
+        out.append(Ticket(Submission(shown, "", "", since, "", None), "failed", note, since))
     return [], sorted(out, key=lambda t: (t.ask.asked, t.ask.id))
 
 

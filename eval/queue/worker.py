@@ -140,7 +140,7 @@ class _Worker:
                 elif time.monotonic() >= due:
                     due = time.monotonic() + requests.LEASE / 5
                     try:
-                        self._queue.beat(ticket)
+                        self._queue.renew_lease(ticket)
                     except LeaseLost:
                         self._lost = True
                     except Exception as error:  # the Hub may be back before the lease is over
