@@ -22,7 +22,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from eval.parser import COMMANDS
+from eval.cli.parser import COMMANDS
 from eval.protocols import PROTOCOLS
 from eval.results.schema import Result
 from eval.results.store import read_result

@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from eval.common.errors import UserError, did_you_mean
 from eval.common.files import sha256_file, write_json
@@ -21,8 +21,6 @@ from eval.common.text import slug
 from eval.hub import client
 from eval.models.names import _FORMS, ZOO_ORG, Kind, ModelName, parse_model, zoo_folder, zoo_names
 
-if TYPE_CHECKING:
-    pass
 _MODEL_FILES = ("config.json", "model.safetensors")
 
 

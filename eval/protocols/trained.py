@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +19,6 @@ from eval.metrics import intervals
 from eval.protocols import train_fractions
 from eval.protocols.outcome import Outcome
 from eval.training.setup import Answer, Setup
-
-if TYPE_CHECKING:
-    pass
-
 
 Fit = Callable[[Setup, Any, NDArray[np.int64]], Answer]
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.parser import build_parser
+from eval.cli.parser import build_parser
 from eval.protocols import PROTOCOLS
 from eval.results.schema import Result
 from eval.results.store import write_result

@@ -564,7 +564,7 @@ def test_shipped_card_says_what_the_receipt_says(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_shipped_snippets_are_valid(name: str) -> None:
-    from eval.parser import build_parser as eval_parser
+    from eval.cli.parser import build_parser as eval_parser
     from zoo.__main__ import build_parser as zoo_parser
 
     card = card_of(ZOO_FOLDER / name)

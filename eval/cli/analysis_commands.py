@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from eval.asked import named_models, shelf
+from eval.cli.inputs import named_models, shelf
 from eval.common.errors import UserError
 from eval.common.files import default_cache
 

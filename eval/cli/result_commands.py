@@ -1,0 +1,103 @@
+"""Commands on results: leaderboard, compare, curves, push, merge, export."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from eval.cli.inputs import shelf
+from eval.common.errors import UserError
+
+if TYPE_CHECKING:
+    from eval.sharing.push import Pushed
+
+
+def leaderboard_command(args: argparse.Namespace) -> int:
+    from eval.protocols import protocol_named
+    from eval.results import leaderboard
+
+    wanted = [protocol_named(p).name for p in args.protocol or []]
+    results = [r for _, r in shelf(args.results).results if not wanted or r.protocol.name in wanted]
+    if not results:
+        raise UserError(f"no results in {args.results!r}; make some with `transfer-eval run`")
+    tables = leaderboard.tables(results)
+    if args.json:
+        print(json.dumps([leaderboard.as_json(t) for t in tables], indent=1))
+    else:
+        print(leaderboard.render(tables, markdown=not sys.stdout.isatty()))
+    return 0
+
+
+def curves_command(args: argparse.Namespace) -> int:
+    import dataclasses
+
+    from eval.analysis import curves
+
+    found = curves.curves(r for _, r in shelf(args.results).results)
+    path = curves.draw(found, args.out)
+    if args.json:
+        print(json.dumps([dataclasses.asdict(c) for c in found], indent=1))
+    else:
+        print(f"{len(found)} curves: {path.resolve()}")
+    return 0
+
+
+def compare_command(args: argparse.Namespace) -> int:
+    from eval.results import compare
+
+    results = [r for _, r in shelf(args.results).results]
+    found = compare.compare(args.model_a, args.model_b, results)
+    if args.json:
+        print(json.dumps([compare.as_json(c) for c in found], indent=1))
+    else:
+        print(compare.render(found, markdown=not sys.stdout.isatty()))
+    return 0
+
+
+def push_command(args: argparse.Namespace) -> int:
+    from eval.sharing.push import push
+
+    done = push(
+        args.directory, args.repo, direct=args.direct, replace=args.replace,
+        private=args.private, dry_run=args.dry_run,
+    )  # fmt: skip
+    for file, why in done.skipped:
+        print(f"skipped {file}: {why}", file=sys.stderr)
+    if args.dry_run:
+        print(f"{done.url}: would add {len(done.added)} results, {done.held} are there already")
+        for path in done.added:
+            print(f"  {path}")
+        return 0
+    print(_pushed(done))
+    return 0
+
+
+def _pushed(done: Pushed) -> str:
+    if done.pull_request:
+        return f"{len(done.added)} results offered: {done.pull_request}"
+    if not done.added:
+        return f"{done.url}: nothing to add, all {done.held} results are there (commit {done.sha})"
+    return (
+        f"{done.url}: {len(done.added)} results added (commit {done.sha})\n"
+        f"  transfer-eval leaderboard --results hub:{'/'.join(done.url.split('/')[-2:])}"
+    )
+
+
+def merge_command(args: argparse.Namespace) -> int:
+    from eval.sharing.push import merge
+
+    print(_pushed(merge(args.repo, args.number)))
+    return 0
+
+
+def export_command(args: argparse.Namespace) -> int:
+    from eval.results.every_eval_ever import EVERY_EVAL_EVER, write_every_eval_ever
+
+    files = write_every_eval_ever([r for _, r in shelf(args.results).results], args.out)
+    if args.json:
+        print(json.dumps([str(f) for f in files], indent=1))
+    else:
+        print(f"{len(files)} files of every_eval_ever {EVERY_EVAL_EVER} under {args.out}")
+    return 0

@@ -1,0 +1,253 @@
+"""Commands that score, or say what scoring would cost: run, plan, verify, worker, cache, detect."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eval.cli.inputs import named_models
+from eval.common.errors import UserError
+from eval.common.files import default_cache
+from eval.protocols import chosen
+
+if TYPE_CHECKING:
+    from eval.data.locations import Data
+    from eval.settings.protocols import Settings
+
+
+# settings whose flag is a mistake where no protocol has them
+NEEDED = ("fractions", "per_class", "views", "schedule")
+
+
+def _request(args: argparse.Namespace) -> Any:
+    """The run that the command line asks for."""
+    return _request_for(args, named_models(args))
+
+
+def _request_for(args: argparse.Namespace, models: list[str]) -> Any:
+    from eval.data.locations import data_from
+    from eval.run.plan import Request
+
+    data = data_from(args.data)
+    tasks = _tasks(args, data)
+    protocols = _protocols(args)
+    for flag, least in (("limit", 1), ("img_size", 8), ("batch_size", 1), ("seed", 0)):
+        value = getattr(args, flag)
+        if value is not None and value < least:
+            name = flag.replace("_", "-")
+            raise UserError(f"--{name} must be at least {least}, got {value}")
+    if args.seed > 2**32 - 1:
+        raise UserError(f"--seed must be below 2**32, got {args.seed}")
+    return Request(
+        models=models,
+        tasks=tasks,
+        protocols=protocols,
+        cache=args.cache or default_cache(),
+        results=args.results,
+        data=data,
+        seed=args.seed,
+        limit=args.limit,
+        img_size=args.img_size,
+        device=args.device,
+        precision=None if args.precision == "auto" else args.precision,
+        batch_size=args.batch_size,
+        keep_model=args.keep_model,
+    )
+
+
+def _protocols(args: argparse.Namespace) -> dict[str, Settings]:
+    """The protocols that are asked for, with their settings. A flag goes to each that knows it."""
+    from eval.protocols import PROTOCOLS, protocol_named
+    from eval.settings import assign
+    from eval.settings.protocols import Trained
+
+    names = [protocol_named(n).name for n in args.protocol or ()]
+    names = list(dict.fromkeys(names or [n for n, p in PROTOCOLS.items() if p.default]))
+    found = chosen.chosen(names, args.set or ())
+    flags: dict[str, Any] = {
+        "--shots": ("shots", sorted(set(args.shots)) if args.shots else None),
+        "--n-way": ("n_way", args.n_way),
+        "--queries": ("queries", args.queries),
+        "--episodes": ("episodes", args.episodes),
+        "--train-fraction": ("fractions", args.train_fraction),
+        "--train-per-class": ("per_class", args.train_per_class),
+        "--views": ("views", args.views),
+        "--schedule": ("schedule", args.schedule),
+    }
+    for flag, (name, value) in flags.items():
+        knowing = [n for n, s in found.items() if hasattr(s, name)]
+        # a few-shot flag without few-shot is harmless: scripts give it to every run
+        if value is not None and not knowing and name in NEEDED:
+            raise UserError(f"{flag} is of no use to protocol {', '.join(found)}")
+        for protocol in knowing if value is not None else ():
+            found[protocol] = assign.with_setting(found[protocol], name, value, flag)
+    if args.grid == "small":
+        trained = [n for n, s in found.items() if isinstance(s, Trained)]
+        if not trained:
+            raise UserError(f"--grid small is of no use to protocol {', '.join(found)}")
+        for protocol in trained:
+            for name, value in chosen.SMALL_GRID.items():
+                found[protocol] = assign.with_setting(found[protocol], name, value, "--grid")
+    return found
+
+
+def _tasks(args: argparse.Namespace, data: Data | None) -> list[str]:
+    """The tasks that are asked for. Those of a suite that are not here are named and left out."""
+    from eval.data.locations import missing
+    from eval.tasks.registry import TASKS, suite_tasks
+
+    def split(task: str) -> str:
+        chosen = args.split and task in TASKS and not TASKS[task].embedded
+        return f"{task}@{args.split}" if chosen else task
+
+    asked = [split(t) for suite in args.suite or [] for t in suite_tasks(suite)]
+    if isinstance(data, Path) and not data.is_dir():
+        raise UserError(f"--data {str(data)!r} does not exist or is no directory")
+    lacking = {t: why for t in asked if (why := missing(t, data))}
+    for why in lacking.values():
+        print(f"not here: {why}", file=sys.stderr)
+    tasks = [t for t in asked if t not in lacking] + [split(t) for t in args.task or []]
+    if asked and not tasks:
+        raise UserError(
+            f"none of the tasks of suite {', '.join(args.suite)} is here; say where they lie with "
+            "--data DIR"
+        )
+    return tasks or list(suite_tasks("mini"))
+
+
+def run_command(args: argparse.Namespace) -> int:
+    from eval.common.distributed import is_main_process
+    from eval.results import leaderboard
+    from eval.results.store import read_result
+    from eval.run.execute import execute
+    from eval.run.plan import plan
+
+    request = _request(args)
+    if not is_main_process():  # helps to encode; the main process plans, reports and fails for all
+        execute(request, [])
+        return 0
+    cells = plan(request)
+    report = execute(request, cells, debug=args.debug)
+    if report.exit_code == 2:
+        raise UserError("; ".join(dict.fromkeys(f.error for f in report.failures)))
+    found = [read_result(c.path) for c in cells if c.path.exists()]
+    tables = leaderboard.tables(found)
+    if args.json:
+        summary = {
+            "scored": report.scored,
+            "reused": report.reused,
+            "failures": [{"cell": f.title, "error": f.error} for f in report.failures],
+            "results": str(request.results.resolve()),
+            "files": [str(c.path) for c in cells if c.path.exists()],
+            "boards": [leaderboard.as_json(t) for t in tables],
+        }
+        print(json.dumps(summary, indent=1))
+    elif tables:
+        print(leaderboard.render(tables, markdown=not sys.stdout.isatty()))
+    if not args.json:
+        for note in _notes(found):
+            print(note)
+    for failure in report.failures:
+        print(f"failed: {failure.title}: {failure.error}", file=sys.stderr)
+    print(
+        f"{report.scored} scored, {report.reused} already there, {len(report.failures)} failed; "
+        f"{report.images:,} images encoded in {report.seconds:.0f} s. "
+        f"Results: {request.results.resolve()}",
+        file=sys.stderr if args.json else sys.stdout,
+    )
+    return report.exit_code
+
+
+def _notes(results: Sequence[Any]) -> list[str]:
+    """What a reader of the board must know, each once with the tasks it is about."""
+    about: dict[str, dict[str, None]] = {}
+    for result in results:
+        for note in result.notes:
+            about.setdefault(note, {})[result.task.name] = None
+    return [f"- {', '.join(tasks)}: {note}" for note, tasks in about.items()]
+
+
+def plan_command(args: argparse.Namespace) -> int:
+    from eval.run import cost
+    from eval.run.plan import plan
+
+    request = _request(args)
+    costs = cost.estimate(request, plan(request))
+    if args.json:
+        print(json.dumps(cost.as_json(costs), indent=1))
+    else:
+        print(cost.render(costs, markdown=not sys.stdout.isatty()))
+    return 0
+
+
+def verify_command(args: argparse.Namespace) -> int:
+    from eval.data.locations import data_from
+    from eval.run.verify import verify
+
+    cache = args.cache or default_cache()
+    verdict = verify(args.result, cache, data_from(args.data))
+    if args.json:
+        report = {
+            "equal": verdict.equal,
+            "differences": list(verdict.differences),
+            "context": list(verdict.context),
+        }
+        print(json.dumps(report, indent=1))
+        return 0 if verdict.equal else 1
+    print("equal" if verdict.equal else "differs")
+    for line in verdict.differences:
+        print(f"  {line}")
+    if verdict.context:
+        print("computed elsewise: " + "; ".join(verdict.context))
+    return 0 if verdict.equal else 1
+
+
+def worker_command(args: argparse.Namespace) -> int:
+    from eval.queue.candidate import check
+    from eval.queue.open import open_queue
+    from eval.queue.worker import work
+
+    cache = args.cache or default_cache()
+    done = work(
+        open_queue(args.queue), lambda spec: _request_for(args, [spec]), once=args.once,
+        say=lambda text: print(text, file=sys.stderr),
+        check=lambda spec: check(spec, cache),  # again: a request file may say anything
+    )  # fmt: skip
+    served = "1 request" if done == 1 else f"{done} requests"
+    print(f"{served} served. Results: {args.results.resolve()}")
+    return 0
+
+
+def cache_command(args: argparse.Namespace) -> int:
+    from eval.features import cache
+
+    folder = args.cache or default_cache()
+    if args.action == "ls":
+        entries = cache.entries(folder)
+        if args.json:
+            print(json.dumps([cache.as_json(e) for e in entries], indent=1))
+        else:
+            print(cache.render(entries, folder, markdown=not sys.stdout.isatty()))
+        return 0
+    removed = cache.remove(folder, args.keys, args.model, args.task, everything=args.all)
+    print(f"removed {len(removed)} feature banks, {sum(e.megabytes for e in removed):.1f} MB")
+    return 0
+
+
+def detect_command(args: argparse.Namespace) -> int:
+    from eval.detection.saved_model import detect_pictures
+
+    done = detect_pictures(args.model, args.images, args.out, args.least)
+    if args.json:
+        print(json.dumps(done.images, indent=1))
+    else:
+        for seen in done.images:
+            found = ", ".join(f"{o['class']} {100 * o['score']:.0f} %" for o in seen["objects"])
+            print(f"{seen['image']}: {found or 'nothing'} -> {seen['drawn']}")
+    for failure in done.failures:
+        print(f"failed: {failure}", file=sys.stderr)
+    return 2 if done.failures else 0
