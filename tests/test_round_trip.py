@@ -81,7 +81,7 @@ def test_from_the_zoo_to_somebody_elses_board(
 ) -> None:  # fmt: skip
     peace = fault == "in peace"
     names = zoo_names() if peace else [n for n in zoo_names() if ".selfsupcon_" in n]
-    monkeypatch.setattr("zoo.publish.zoo_names", lambda: names)
+    monkeypatch.setattr("zoo.card.publish.zoo_names", lambda: names)
     trouble = FAULTS[fault]
     said = []
 

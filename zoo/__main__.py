@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from eval.common.command import Parser, dispatch
 from eval.common.errors import UserError
 from eval.common.files import default_cache
-from zoo.convert import SOURCES
+from zoo.convert.convert import SOURCES
 
 if TYPE_CHECKING:
     from eval.hub.mirror import Mirrored
@@ -137,15 +137,15 @@ def build_parser() -> Parser:
 
 def pretrain_command(args: argparse.Namespace) -> int:
     from eval.models.objectives import parse_objective
-    from zoo.recipe import load_recipe, needs_labels
+    from zoo.train.recipe import load_recipe, needs_labels
 
     objective = parse_objective(args.objective)
     recipe = load_recipe(args.recipe, args.overrides)
     if args.limit is not None and args.limit < 2:
         raise UserError(f"--limit {args.limit} leaves nothing to train on; use 2 or more")
 
-    from zoo.pixels import open_data
-    from zoo.pretrain import Interrupted, pretrain
+    from zoo.train.pixels import open_data
+    from zoo.train.pretrain import Interrupted, pretrain
 
     data = open_data(
         args.data,
@@ -175,7 +175,7 @@ def pretrain_command(args: argparse.Namespace) -> int:
 
 
 def convert_command(args: argparse.Namespace) -> int:
-    from zoo.convert import convert, render
+    from zoo.convert.convert import convert, render
 
     done = convert(
         args.file, args.source, args.out,
@@ -192,7 +192,7 @@ def convert_command(args: argparse.Namespace) -> int:
 
 def card_command(args: argparse.Namespace) -> int:
     from eval.hub.commits import check_repo_id
-    from zoo import card
+    from zoo.card import card
     from zoo.checkpoint import adopt
 
     repo = check_repo_id(args.repo, "--repo") if args.repo else None
@@ -210,7 +210,7 @@ def card_command(args: argparse.Namespace) -> int:
 
 def publish_command(args: argparse.Namespace) -> int:
     from eval.hub.commits import check_repo_id
-    from zoo.publish import collect, publish, publish_all
+    from zoo.card.publish import collect, publish, publish_all
 
     if bool(args.all) == bool(args.folder) or bool(args.folder) != bool(args.repo):
         raise UserError("publish takes DIR REPO_ID, or --all ORG")
@@ -271,8 +271,8 @@ def study_command(args: argparse.Namespace) -> int:
     if args.data is None or not args.data.is_dir():
         raise UserError(f"--data {str(args.data)!r} is not a directory; study run needs one")
 
-    from zoo.pretrain import Interrupted
     from zoo.study import runner
+    from zoo.train.pretrain import Interrupted
 
     def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)

@@ -21,7 +21,7 @@ from eval.models.resolve import folder_revision
 from eval.results.names import portable, shelf_path
 from eval.results.schema import Result
 from eval.results.store import NotAResult, read_result, read_shelf, write_result
-from zoo.recipe import Recipe, completed, validate
+from zoo.train.recipe import Recipe, completed, validate
 
 CURVE = "learning_curve.png"
 _ALONE = ("README.md", "config.json", "model.safetensors", "recipe.toml", "source.toml",

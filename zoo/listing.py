@@ -9,7 +9,7 @@ from typing import Any
 from eval.common.text import text_table
 from eval.models.names import ZOO_FOLDER, zoo_names
 from eval.models.objectives import OBJECTIVES, parse_objective
-from zoo.recipe import load_recipe, recipe_names
+from zoo.train.recipe import load_recipe, recipe_names
 
 Row = dict[str, Any]
 

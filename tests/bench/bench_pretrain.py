@@ -33,13 +33,13 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from eval.models.objectives import parse_objective
 from tests.bench.common import arguments, in_turn, machine
-from zoo.feed import Feed, read
-from zoo.learner import feature_dim
-from zoo.momentum import encode_shuffled
-from zoo.objectives import SelfSupCon, info_nce
-from zoo.pixels import PixelStore, open_data
-from zoo.pretrain import Trainer, views_of
-from zoo.recipe import Recipe, load_recipe
+from zoo.train.feed import Feed, read
+from zoo.train.learner import feature_dim
+from zoo.train.momentum import encode_shuffled
+from zoo.train.objectives import SelfSupCon, info_nce
+from zoo.train.pixels import PixelStore, open_data
+from zoo.train.pretrain import Trainer, views_of
+from zoo.train.recipe import Recipe, load_recipe
 
 FETCH_AHEAD = 2  # batches of each DataLoader worker, torch's default
 RATE = 0.06  # of the example

@@ -47,9 +47,9 @@ from tests.zoo.test_checkpoint import (
     write_weights,
 )
 from zoo.__main__ import main
-from zoo.card import BEGIN, END, out_of_step, render, repo_named, write
+from zoo.card.card import BEGIN, END, out_of_step, render, repo_named, write
+from zoo.card.curve import draw, drawn_from
 from zoo.checkpoint import CURVE, read_checkpoint
-from zoo.curve import draw, drawn_from
 
 GOLDEN = Path(__file__).parent / "golden"
 REGENERATE = os.environ.get("TRANSFERZOO_REGENERATE_GOLDEN") == "1"
@@ -198,7 +198,7 @@ def test_order_of_files_and_folders_changes_nothing(
 _RENDER = """
 import hashlib, sys
 from pathlib import Path
-from zoo.card import render
+from zoo.card.card import render
 for folder in sys.argv[1:]:
     for name, content in sorted(render(Path(folder)).items()):
         print(Path(folder).name, name, hashlib.sha256(content).hexdigest())

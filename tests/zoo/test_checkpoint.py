@@ -23,7 +23,7 @@ from eval.results.schema import Result
 from eval.results.store import dump_result, read_result, write_result
 from tests.conftest import refusal
 from zoo.checkpoint import adopt, contents, read_checkpoint, siblings
-from zoo.recipe import load_recipe
+from zoo.train.recipe import load_recipe
 
 NUMBERS = {"dtd": 0.5, "svhn": 0.31, "tiny_imagenet": 0.62, "photos": 0.87}
 KNN = 17.5

@@ -15,10 +15,10 @@ import torch
 from eval.models.names import ZOO_FOLDER, expand, zoo_names
 from eval.models.objectives import STUDY, parse_objective
 from eval.training.augment import evaluation
-from zoo.pixels import open_data
-from zoo.pretrain import augmentation
-from zoo.probe import knn_top1
-from zoo.recipe import load_recipe
+from zoo.train.pixels import open_data
+from zoo.train.pretrain import augmentation
+from zoo.train.probe import knn_top1
+from zoo.train.recipe import load_recipe
 
 NAMES = [f"resnet18_narrow.{parse_objective(o).slug}_tin100" for o in STUDY]
 

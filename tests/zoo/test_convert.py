@@ -29,8 +29,8 @@ from torch import Tensor, nn
 from eval.models.backbone import load
 from eval.models.resolve import resolve
 from tests.conftest import refusal
-from zoo import convert as module
-from zoo.convert import SOURCES, Converted, convert, render
+from zoo.convert import convert as module
+from zoo.convert.convert import SOURCES, Converted, convert, render
 
 IMAGES = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(5))
 State = dict[str, Tensor]
@@ -809,7 +809,9 @@ def test_table_counts_every_key(work: Path) -> None:
 
 
 def test_importing_it_imports_no_torch() -> None:
-    code = "import sys, zoo.convert; sys.exit('torch' in sys.modules or 'timm' in sys.modules)"
+    code = (
+        "import sys, zoo.convert.convert; sys.exit('torch' in sys.modules or 'timm' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     assert list(SOURCES) == ["islam2021", "moco", "supcontrast", "torchvision", "timm"]
 

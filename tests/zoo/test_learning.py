@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from eval.models.objectives import STUDY, parse_objective
-from zoo.feed import Feed
-from zoo.learner import build_learner
-from zoo.pixels import PretrainingData, open_data
-from zoo.pretrain import Trainer, augmentation, pretrain
-from zoo.probe import knn_top1
-from zoo.recipe import load_recipe
+from zoo.train.feed import Feed
+from zoo.train.learner import build_learner
+from zoo.train.pixels import PretrainingData, open_data
+from zoo.train.pretrain import Trainer, augmentation, pretrain
+from zoo.train.probe import knn_top1
+from zoo.train.recipe import load_recipe
 
 QUEUE, BATCH = 512, 32
 STEPS = QUEUE // BATCH  # that fill the queue

@@ -16,7 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from zoo.momentum import MomentumCopy, Queue, encode_shuffled, gather, own_rows, processes, rank
+from zoo.train.momentum import (
+    MomentumCopy,
+    Queue,
+    encode_shuffled,
+    gather,
+    own_rows,
+    processes,
+    rank,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 OBJECTIVES = ["selfsupcon", "supcon", "supcon+selfsupcon"]

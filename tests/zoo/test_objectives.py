@@ -15,7 +15,7 @@ from pytorch_metric_learning.losses import SupConLoss
 from torch import Tensor, nn
 
 from eval.models.objectives import OBJECTIVES, STUDY, parse_objective
-from zoo.objectives import (
+from zoo.train.objectives import (
     Contrastive,
     ContrastiveOptions,
     CrossEntropy,

@@ -23,7 +23,7 @@ from eval.common.errors import UserError
 from eval.training import pixel_store
 from tests.conftest import blobs, png, refusal, write_parquet
 from tests.hub import LoopbackHub
-from zoo.pixels import PixelStore, PretrainingData, open_data
+from zoo.train.pixels import PixelStore, PretrainingData, open_data
 
 PX = 12
 
@@ -434,7 +434,7 @@ def test_the_held_out_part(tmp_path: Path, cache: Path) -> None:
 def test_the_held_out_part_has_a_bound(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("zoo.pixels.HELD_OUT_MOST", 5)
+    monkeypatch.setattr("zoo.train.pixels.HELD_OUT_MOST", 5)
     images = [d for c in range(8) for d in blobs(c, 6, 0)]
     write_parquet(tmp_path / "x/train.parquet", images, [c for c in range(8) for _ in range(6)])
     data = opened(tmp_path / "x", cache)

@@ -22,12 +22,12 @@ from safetensors.torch import load_file
 from eval.common.errors import UserError
 from eval.models.objectives import OBJECTIVES, STUDY, parse_objective
 from tests.conftest import refusal
-from zoo.feed import Feed, Schedule
-from zoo.learner import build_learner
-from zoo.pixels import PixelStore, PretrainingData
-from zoo.pretrain import Finished, Interrupted, Trainer, pretrain, rate_at, stable_rate_at
-from zoo.recipe import Recipe, load_recipe
-from zoo.state import last_state, states
+from zoo.train.feed import Feed, Schedule
+from zoo.train.learner import build_learner
+from zoo.train.pixels import PixelStore, PretrainingData
+from zoo.train.pretrain import Finished, Interrupted, Trainer, pretrain, rate_at, stable_rate_at
+from zoo.train.recipe import Recipe, load_recipe
+from zoo.train.state import last_state, states
 
 SMALL = (
     "backbone.architecture=resnet10t",

@@ -27,9 +27,9 @@ from eval.hub import commits
 from eval.hub.mirror import Mirrored
 from tests.conftest import let_write, refusal
 from tests.hub import LoopbackHub
-from zoo import card
 from zoo.__main__ import main
-from zoo.publish import COLLECTION, TRAILER, publish, stage
+from zoo.card import card
+from zoo.card.publish import COLLECTION, TRAILER, publish, stage
 
 TOKEN = "hf_publisherSecretToken0123456789"
 OTHER = "hf_somebodyElse9876543210"
@@ -793,7 +793,7 @@ def test_a_file_that_is_too_large(
     lab: LoopbackHub, repo: str, folder: Path, monkeypatch: pytest.MonkeyPatch,
     limit: str, value: int, name: str,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(f"zoo.publish.{limit}", value)
+    monkeypatch.setattr(f"zoo.card.publish.{limit}", value)
     said = refusal(publish, folder, repo)
     assert re.search(r"/(\S+) has \d+\.\d+ MB", said)
     if limit == "_LFS_LIMIT":
@@ -969,7 +969,7 @@ def test_words_that_make_no_sense(
 def zoo(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lab: LoopbackHub) -> Path:
     """Two checkpoints that ship; the Hub has no collection yet."""
     place = tmp_path / "model_cards"
-    monkeypatch.setattr("zoo.publish.ZOO_FOLDER", place)
+    monkeypatch.setattr("zoo.card.publish.ZOO_FOLDER", place)
     monkeypatch.setattr("eval.models.names.ZOO_FOLDER", place)
     monkeypatch.setattr(lab, "collections", {})
     for name in ("one.ce_made", "two.ce_made"):
@@ -1051,7 +1051,7 @@ def test_all_tells_of_what_it_published_before_it_failed(
 def test_a_collection_is_made_once_though_the_answer_is_lost(
     lab: LoopbackHub, zoo: Path, org: str, status: int | None
 ) -> None:
-    from zoo.publish import collect, publish_all
+    from zoo.card.publish import collect, publish_all
 
     done = list(publish_all(org, private=True))
     lab.land_then_fail(1, status, "POST /api/collections")
@@ -1068,7 +1068,7 @@ def test_a_collection_is_made_once_though_the_answer_is_lost(
 def test_a_collection_that_cannot_be_made_is_one_sentence(
     lab: LoopbackHub, zoo: Path, org: str
 ) -> None:
-    from zoo.publish import collect
+    from zoo.card.publish import collect
 
     lab.fail_next(100, 403, "POST /api/collections", {"X-Error-Message": f"no, {TOKEN}"})
     said = refusal(collect, org, [])

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from eval.models.objectives import STUDY, parse_objective
 from tests.conftest import refusal
-from zoo.recipe import (
+from zoo.train.recipe import (
     RECIPES,
     Recipe,
     differences,

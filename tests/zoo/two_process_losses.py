@@ -16,8 +16,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from zoo.momentum import encode_shuffled, gather, own_rows, processes, rank
-from zoo.objectives import Contrastive, ContrastiveOptions, Objective, build
+from zoo.train.momentum import encode_shuffled, gather, own_rows, processes, rank
+from zoo.train.objectives import Contrastive, ContrastiveOptions, Objective, build
 
 NAMES = ("selfsupcon", "supcon", "supcon+selfsupcon")
 BATCH, DIM, STEPS = 8, 6, 2

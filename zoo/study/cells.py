@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from zoo.export import RECIPE
 from zoo.study.plan import Arm, Plan
+from zoo.train.export import RECIPE
 
 FAILED = "failed.json"  # a training whose loss was no number any more, and why
 SCORED = "scored.json"  # beside a checkpoint: what it was scored on, and what could not be

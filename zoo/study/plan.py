@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from eval.common.errors import UserError, did_you_mean, one_line
 from eval.models.objectives import ObjectiveName, parse_objective
-from zoo.recipe import Recipe, load_recipe
+from zoo.train.recipe import Recipe, load_recipe
 
 PLANS = Path(__file__).parent / "plans"
 

@@ -16,11 +16,11 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from eval.common.files import write_json
-from zoo.pixels import PretrainingData, open_data
-from zoo.pretrain import Diverged, pretrain
-from zoo.recipe import Recipe
 from zoo.study.cells import FAILED, SCORED, Cell, Training, Trial, cells, chosen_rate, is_ready
 from zoo.study.plan import Plan
+from zoo.train.pixels import PretrainingData, open_data
+from zoo.train.pretrain import Diverged, pretrain
+from zoo.train.recipe import Recipe
 
 PRETRAINING = "tiny_imagenet"
 WAIT = 5.0  # seconds between looks while others hold all that is left

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from eval.common.errors import UserError, one_line
 from eval.common.files import atomic_file
-from zoo.learner import Learner
+from zoo.train.learner import Learner
 
 KEPT = 2
 _NAME = re.compile(r"step-(\d+)\.safetensors")

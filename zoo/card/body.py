@@ -16,7 +16,7 @@ from eval.results.compare import compare
 from eval.results.leaderboard import score_text
 from eval.results.schema import Result
 from eval.tasks.registry import TASKS
-from zoo.card_metadata import ARXIV, setting, training_data
+from zoo.card.metadata import ARXIV, setting, training_data
 from zoo.checkpoint import CURVE, Checkpoint
 
 # (protocol, score, title, whether it is folded away): one table each

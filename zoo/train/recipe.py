@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from eval.common.errors import UserError, did_you_mean, one_line
 from eval.models.objectives import TERMS, ObjectiveName, parse_objective
 
-RECIPES = Path(__file__).parent / "recipes"
+RECIPES = Path(__file__).parents[1] / "recipes"
 
 Triple = tuple[float, float, float]
 Positive = Annotated[float, Field(gt=0)]

@@ -34,16 +34,16 @@ from eval.common.errors import UserError
 from eval.common.files import atomic_file
 from eval.models.objectives import ObjectiveName
 from eval.training.augment import Augmentation, strong, weak
-from zoo.export import RECIPE, Exported, assemble, export
-from zoo.feed import Batch, Feed, Schedule, draw_seed
-from zoo.interrupts import noted_signals
-from zoo.learner import Learner, build_learner
-from zoo.meter import Meter
-from zoo.momentum import processes, rank
-from zoo.pixels import PixelStore, PretrainingData
-from zoo.probe import knn_top1
-from zoo.recipe import ImageRecipe, Recipe, completed, differences
-from zoo.state import last_state, load_state, save_state, states
+from zoo.train.export import RECIPE, Exported, assemble, export
+from zoo.train.feed import Batch, Feed, Schedule, draw_seed
+from zoo.train.interrupts import noted_signals
+from zoo.train.learner import Learner, build_learner
+from zoo.train.meter import Meter
+from zoo.train.momentum import processes, rank
+from zoo.train.pixels import PixelStore, PretrainingData
+from zoo.train.probe import knn_top1
+from zoo.train.recipe import ImageRecipe, Recipe, completed, differences
+from zoo.train.state import last_state, load_state, save_state, states
 
 T = TypeVar("T")
 

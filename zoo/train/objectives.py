@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eval.models.objectives import ObjectiveName, parse_objective
-from zoo.momentum import MomentumCopy, Queue, gather, own_rows
+from zoo.train.momentum import MomentumCopy, Queue, gather, own_rows
 
 
 @dataclass(frozen=True)

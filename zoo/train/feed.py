@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zoo.pixels import PixelStore
+from zoo.train.pixels import PixelStore
 
 AHEAD = 3  # batches
 

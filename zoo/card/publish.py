@@ -14,7 +14,7 @@ from eval.hub.mirror import Mirrored, Say, Terms, begin, mirror, size_of
 from eval.models.names import ZOO_FOLDER, zoo_names
 from eval.results.names import portable
 from eval.results.store import dump_result
-from zoo import card
+from zoo.card import card
 from zoo.checkpoint import contents, read_checkpoint
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from eval.common.errors import UserError
 from eval.common.files import atomic_file, write_json
-from zoo.learner import create_backbone
-from zoo.recipe import Recipe
 from zoo.timm_config import timm_config
+from zoo.train.learner import create_backbone
+from zoo.train.recipe import Recipe
 
 RECIPE = "recipe.toml"
 

@@ -20,8 +20,8 @@ from eval.common.errors import UserError, one_line
 from eval.common.files import atomic_file
 from eval.hub.commits import check_repo_id
 from eval.models.names import ZOO_ORG
-from zoo.card_body import facts
-from zoo.card_metadata import KINDS, SOURCE, eval_results, metadata
+from zoo.card.body import facts
+from zoo.card.metadata import KINDS, SOURCE, eval_results, metadata
 from zoo.checkpoint import CURVE, Checkpoint, read_checkpoint, siblings
 
 BEGIN = "<!-- transferzoo: `transfer-zoo card` writes what follows; your own text goes outside -->"
@@ -46,7 +46,7 @@ def render(folder: Path, repo: str | None = None) -> dict[str, bytes]:
     for name, entries in eval_results(checkpoint, repo).items():
         files[f".eval_results/{name}.yaml"] = _yaml(entries).encode()
     if checkpoint.log:
-        from zoo.curve import draw, drawn_from
+        from zoo.card.curve import draw, drawn_from
 
         path = checkpoint.folder / CURVE
         log = checkpoint.folder / "log.jsonl"
@@ -186,7 +186,7 @@ def _template() -> Any:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        loader=FileSystemLoader(Path(__file__).parents[1] / "templates"),
         undefined=StrictUndefined,  # a fact that is missing is a bug, not an empty place
         autoescape=False,  # Markdown: card_body escapes what is foreign
         keep_trailing_newline=True,

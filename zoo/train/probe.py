@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from eval.solvers.knn import nearest, vote
 from eval.training.augment import Augmentation, evaluation
-from zoo.feed import read
-from zoo.momentum import gather, processes, rank
+from zoo.train.feed import read
+from zoo.train.momentum import gather, processes, rank
 
 if TYPE_CHECKING:
-    from zoo.pixels import PixelStore
+    from zoo.train.pixels import PixelStore
 
 BATCH = 256
 TEMPERATURE = 0.07

@@ -13,7 +13,7 @@ from eval.common.errors import UserError
 from eval.data.sources import as_keys, remembered_scan
 from eval.data.task_data import stratified_part
 from eval.training.pixel_store import cache_errors, open_pixels
-from zoo.sources import Part, check_classes, class_names, find, numbers
+from zoo.train.sources import Part, check_classes, class_names, find, numbers
 
 VERSION = 1  # of the stored pixels: raise it when decoding or resizing changes
 HELD_OUT_SHARE = 0.1  # of each class, where the data bring no validation split

@@ -6,7 +6,7 @@ import time
 
 from torch import Tensor
 
-from zoo.feed import Feed
+from zoo.train.feed import Feed
 
 
 class Meter:

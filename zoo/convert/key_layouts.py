@@ -1,7 +1,7 @@
 """The sources of foreign checkpoints: which of their keys is the backbone, and which is not.
 
 Each reader makes a plan of a file: keys used under their timm names, keys dropped for a reason.
-A key that is neither stays unaccounted for, and ``zoo.convert`` refuses it.
+A key that is neither stays unaccounted for, and ``zoo.convert.convert`` refuses it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval.common.errors import UserError, did_you_mean
-from zoo.foreign import state_dict, values_of
+from zoo.convert.safe_reader import state_dict, values_of
 
 if TYPE_CHECKING:
     from torch import Tensor

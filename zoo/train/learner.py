@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from eval.common.errors import UserError, did_you_mean, one_line
 from eval.models.objectives import ObjectiveName
-from zoo.momentum import MomentumCopy, encode_shuffled
-from zoo.objectives import ContrastiveOptions, Objective, ProjectorOptions, build
-from zoo.recipe import BackboneRecipe, Recipe
+from zoo.train.momentum import MomentumCopy, encode_shuffled
+from zoo.train.objectives import ContrastiveOptions, Objective, ProjectorOptions, build
+from zoo.train.recipe import BackboneRecipe, Recipe
 
 
 class Learner(nn.Module):

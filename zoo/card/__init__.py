@@ -1,0 +1,1 @@
+"""A checkpoint's folder -> its card and its Hub repository."""

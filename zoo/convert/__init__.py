@@ -1,0 +1,1 @@
+"""Others' checkpoints -> a folder like ours."""

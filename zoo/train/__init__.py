@@ -1,0 +1,1 @@
+"""Pretrain one backbone with one objective."""
