@@ -56,7 +56,7 @@ def serve(args: argparse.Namespace) -> int:
 
 
 def push_space(args: argparse.Namespace) -> int:
-    from space.push import push
+    from space.deploy.push import push
 
     results = "" if args.results == str(ZOO_FOLDER) else args.results  # the zoo goes along anyway
     done = push(

@@ -14,19 +14,19 @@ import gradio as gr
 from eval.analysis.finding import portable, read_findings
 from eval.common.errors import UserError, did_you_mean
 from eval.models.objectives import COMPARED
-from space import detection, display
-from space.board import headline
-from space.comparison import compare as compared
-from space.comparison import models
-from space.desk import Desk
-from space.families import families
-from space.findings import title
-from space.looks import short_names
-from space.objectives import differences, summary, transfer_tasks
+from space.figures.findings import title
+from space.figures.style import short_names
+from space.labels import shown_objective
 from space.pages.leaderboard import view_of
 from space.pages.submit import Submit
-from space.view import View
-from space.words import shown_objective
+from space.state import Desk
+from space.tables import detection, display
+from space.tables.board import headline
+from space.tables.comparison import compare as compared
+from space.tables.comparison import models
+from space.tables.families import families
+from space.tables.objectives import differences, summary, transfer_tasks
+from space.tables.view import View
 
 
 class Api:

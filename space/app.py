@@ -26,8 +26,7 @@ from eval.data.locations import Data
 from eval.models.names import ZOO_FOLDER
 from eval.results.store import result_files
 from space.api import Api
-from space.backbones import Shelf
-from space.desk import Desk
+from space.demo.backbones import Shelf
 from space.pages.about import about
 from space.pages.analyses import Analyses
 from space.pages.compare import Compare
@@ -37,7 +36,8 @@ from space.pages.leaderboard import Leaderboard
 from space.pages.objectives import Objectives
 from space.pages.submit import Submit
 from space.source import STEP, Source
-from space.style import CSS, THEME
+from space.state import Desk
+from space.theme import CSS, THEME
 
 TITLE = "TransferZoo"
 

@@ -18,7 +18,7 @@ import pandas as pd
 from eval.common.errors import UserError
 from eval.common.files import atomic_file
 from eval.results.store import NotAResult, read_result, result_files
-from space.scores import COLUMNS, frame, oddity, rows, typed
+from space.tables.scores import COLUMNS, frame, oddity, rows, typed
 
 VERSION = 1  # of the index: another one is read anew
 STEP = 1000  # files between two snapshots of a long first reading

@@ -16,12 +16,12 @@ from eval.common.text import escaped
 from eval.data.locations import missing
 from eval.models.names import zoo_names
 from eval.tasks.registry import TASKS, suite_tasks
-from space import plots
-from space.backbones import Shelf
-from space.desk import Desk
-from space.findings import ODD, cka_map, model_names, pictures, short_sentence, title, views
-from space.looks import text
+from space.demo.backbones import Shelf
+from space.figures import plots
+from space.figures.findings import ODD, cka_map, model_names, pictures, short_sentence, title, views
+from space.figures.style import text
 from space.pages.leaderboard import picker
+from space.state import Desk
 
 MOST_IMAGES = 300  # of each part that a visitor's comparison looks at
 HOW = (

@@ -10,13 +10,13 @@ from eval.common.errors import UserError
 from eval.common.text import escaped
 from eval.protocols import PROTOCOLS
 from eval.tasks.registry import TASKS
-from space import plots
-from space.comparison import Comparison, Match, compare, models
-from space.desk import Desk
-from space.disagreement import disagreements
+from space.examples_disagreement import disagreements
+from space.figures import plots
+from space.labels import facts_label, shown_objective
 from space.pages.leaderboard import picker
-from space.scores import facts
-from space.words import facts_label, shown_objective
+from space.state import Desk
+from space.tables.comparison import Comparison, Match, compare, models
+from space.tables.scores import facts
 
 _NO_DATA = "Start with `--data DIR` to see pictures of data sets that do not come with the package."
 

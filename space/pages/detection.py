@@ -11,10 +11,13 @@ from eval.common.errors import UserError
 from eval.common.text import escaped
 from eval.results.leaderboard import score_title
 from eval.results.schema import Result
-from space import plots
-from space.boxes import Album
-from space.desk import Desk
-from space.detection import (
+from space.examples_detection import Album
+from space.figures import plots
+from space.figures.style import short_names
+from space.pages.leaderboard import picker
+from space.receipts import read
+from space.state import Desk
+from space.tables.detection import (
     NOTHING,
     Place,
     class_table,
@@ -23,9 +26,6 @@ from space.detection import (
     score_names,
     standing,
 )
-from space.looks import short_names
-from space.pages.leaderboard import picker
-from space.receipts import read
 
 _NO_DATA = "Start with `--data DIR` to see example images: a visitor's click downloads nothing."
 _LEGEND = (

@@ -15,14 +15,14 @@ from gradio.utils import get_upload_folder
 from eval.common.errors import UserError
 from eval.common.text import escaped
 from eval.models.names import zoo_names
-from space.backbones import Shelf
-from space.demo import MODELS, QUERIES, SHOTS, WAYS, Answer, ModelAnswer, classify
-from space.examples import example_sets
-from space.fewshot import Head
-from space.headfile import save_head
+from space.demo.backbones import Shelf
+from space.demo.classifier import Head
+from space.demo.classify import MODELS, QUERIES, SHOTS, WAYS, Answer, ModelAnswer, classify
+from space.demo.examples import example_sets
+from space.demo.head_file import save_head
+from space.demo.uploads import MAX_NAME, Picture, clean_text, read_pictures
+from space.labels import facts_label
 from space.pages.leaderboard import fetch_file
-from space.pictures import MAX_NAME, Picture, clean_text, read_pictures
-from space.words import facts_label
 
 _START = "resnet18_narrow.ce_tin100"
 

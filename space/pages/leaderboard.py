@@ -12,12 +12,12 @@ import gradio as gr
 
 from eval.common.errors import UserError
 from eval.common.text import escaped
-from space import display
-from space.board import headline
-from space.desk import Desk
+from space.labels import shown_objective
 from space.receipts import receipt
-from space.view import EXTRAS, View
-from space.words import shown_objective
+from space.state import Desk
+from space.tables import display
+from space.tables.board import headline
+from space.tables.view import EXTRAS, View
 
 SORTS = ("mean", "mean rank", "model", "objective", "params")
 # The address bar always has the view that is on the page: copy it to share it.

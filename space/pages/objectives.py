@@ -9,20 +9,13 @@ import gradio as gr
 from eval.common.errors import UserError
 from eval.common.text import escaped
 from eval.models.objectives import COMPARED
-from space import plots
-from space.desk import Desk
-from space.families import Family, families
-from space.grid import Grid, Key
-from space.objectives import (
-    by_domain,
-    differences,
-    scatter,
-    shots,
-    summary,
-    transfer_tasks,
-)
+from space.figures import plots
+from space.labels import shown_objective
 from space.pages.leaderboard import picker
-from space.words import shown_objective
+from space.state import Desk
+from space.tables.families import Family, families
+from space.tables.matrix import Grid, Key
+from space.tables.objectives import by_domain, differences, scatter, shots, summary, transfer_tasks
 
 _NONE = (
     "No two models differ in their objective alone here. Score the zoo: `transfer-eval run zoo:all`"

@@ -24,9 +24,9 @@ import psutil
 from PIL import Image
 
 from eval.models.names import zoo_names
-from space.backbones import Shelf
-from space.demo import Answer, classify
-from space.pictures import Picture, read_pictures
+from space.demo.backbones import Shelf
+from space.demo.classify import Answer, classify
+from space.demo.uploads import Picture, read_pictures
 from tests.bench.common import arguments, in_turn, machine
 
 WAYS, SHOTS, QUERIES = 5, 5, 5

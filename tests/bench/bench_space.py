@@ -21,11 +21,11 @@ import psutil
 from eval.results.names import shelf_path
 from eval.results.store import read_result
 from eval.tasks.registry import SUITES
-from space import display
-from space.board import headline
-from space.desk import Desk
 from space.source import Source
-from space.view import View
+from space.state import Desk
+from space.tables import display
+from space.tables.board import headline
+from space.tables.view import View
 
 SHIPPED = Path(__file__).resolve().parents[2] / "model_cards"
 OBJECTIVES = ("ce", "selfsupcon", "supcon", "ce_selfsupcon", "supcon_selfsupcon")

@@ -12,11 +12,11 @@ import pytest
 from gradio_client import Client, handle_file
 
 from eval.analysis import ANALYSES
-from space import display
-from space.board import headline
-from space.desk import Desk
 from space.source import Source
-from space.view import View
+from space.state import Desk
+from space.tables import display
+from space.tables.board import headline
+from space.tables.view import View
 from tests.conftest import blobs
 from tests.space.conftest import CARDS, MODELS, App
 from tests.space.test_browser import add_tiny

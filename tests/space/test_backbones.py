@@ -18,13 +18,13 @@ import pytest
 import torch
 from PIL import Image
 
-import space.backbones
+import space.demo.backbones
 from eval.common.errors import UserError
 from eval.features.encode import normalised
 from eval.models.backbone import Backbone, load
 from eval.models.names import zoo_names
 from eval.models.resolve import resolve
-from space.backbones import Shelf
+from space.demo.backbones import Shelf
 from tests.conftest import refusal
 from tests.hub import LoopbackHub
 
@@ -55,13 +55,13 @@ def files(model_dir: Path) -> Files:
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The sizes of all forward passes."""
     sizes: list[int] = []
-    real = space.backbones._forward
+    real = space.demo.backbones._forward
 
     def forward(backbone: Backbone, pixels: np.ndarray[Any, Any]) -> torch.Tensor:
         sizes.append(len(pixels))
         return real(backbone, pixels)
 
-    monkeypatch.setattr(space.backbones, "_forward", forward)
+    monkeypatch.setattr(space.demo.backbones, "_forward", forward)
     return sizes
 
 
@@ -182,7 +182,7 @@ def test_whatever_a_library_raises_is_a_sentence(
     def fails(*_: object) -> None:
         raise RecursionError("deep JSON")
 
-    monkeypatch.setattr(space.backbones, "resolve", fails)
+    monkeypatch.setattr(space.demo.backbones, "resolve", fails)
     assert refusal(Shelf(cache).get, ZOO) == f"model {ZOO!r} cannot be loaded (RecursionError)"
 
 
@@ -268,8 +268,8 @@ def test_batches_run_a_few_at_a_time(cache: Path, monkeypatch: pytest.MonkeyPatc
             running -= 1
         return torch.zeros(len(pixels), backbone.dim)
 
-    monkeypatch.setattr(space.backbones, "_forward", forward)
-    monkeypatch.setattr(space.backbones, "default_batch_size", lambda *_: 4)
+    monkeypatch.setattr(space.demo.backbones, "_forward", forward)
+    monkeypatch.setattr(space.demo.backbones, "default_batch_size", lambda *_: 4)
     with ThreadPoolExecutor(20) as pool:
         list(pool.map(lambda i: shelf.encode(ZOO, photos(6, seed=i)), range(20)))
     assert most == 2

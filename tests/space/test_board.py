@@ -14,10 +14,10 @@ from markdown_it import MarkdownIt
 
 from eval.common.text import escaped
 from eval.results.schema import Result
-from space.board import Board, build, headline
-from space.grid import Grid, Key, grid
-from space.view import View
-from space.words import shown_objective
+from space.labels import shown_objective
+from space.tables.board import Board, build, headline
+from space.tables.matrix import Grid, Key, grid
+from space.tables.view import View
 from tests.space.test_grid import linear, part, shipped_scores, without_samples, world
 from tests.space.test_ties import naive_groups, naive_ranks
 from tests.test_results import make_result

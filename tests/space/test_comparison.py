@@ -11,9 +11,9 @@ import pytest
 
 from eval.results.schema import Result
 from eval.results.store import read_shelf
-from space.comparison import compare, find, models
-from space.grid import grid, keys
-from space.objectives import ONE_TRAINING, differences
+from space.tables.comparison import compare, find, models
+from space.tables.matrix import grid, keys
+from space.tables.objectives import ONE_TRAINING, differences
 from tests.conftest import refusal
 from tests.space.test_objectives import CARDS, table, zoo
 from tests.test_results import make_result

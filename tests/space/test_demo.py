@@ -19,11 +19,11 @@ from sklearn.linear_model import LogisticRegression
 from eval.mini.factors import FACTOR_TASKS
 from eval.mini.suite import draw
 from eval.models.names import zoo_names
-from space.backbones import Shelf
-from space.demo import Answer, classify
-from space.examples import ExampleSet, example_sets
-from space.fewshot import normalised
-from space.pictures import Picture
+from space.demo.backbones import Shelf
+from space.demo.classifier import normalised
+from space.demo.classify import Answer, classify
+from space.demo.examples import ExampleSet, example_sets
+from space.demo.uploads import Picture
 from tests.conftest import refusal
 
 ZOO = [f"zoo:{name}" for name in zoo_names()]
@@ -203,7 +203,6 @@ def test_twenty_visitors_at_once(shelf: Shelf) -> None:
 
 
 def test_the_engine_needs_no_gradio() -> None:
-    code = (
-        "import sys, space.demo, space.headfile, space.examples\nsys.exit('gradio' in sys.modules)"
-    )
+    engine = "space.demo.classify, space.demo.head_file, space.demo.examples"
+    code = f"import sys, {engine}\nsys.exit('gradio' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

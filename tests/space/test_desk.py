@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from eval.results.store import write_result
-from space import desk as desks
-from space.board import headline
-from space.desk import GRIDS, Desk
-from space.grid import Grid, Key
+from space import state as desks
 from space.source import Source
-from space.view import View
+from space.state import GRIDS, Desk
+from space.tables.board import headline
+from space.tables.matrix import Grid, Key
+from space.tables.view import View
 from tests.conftest import refusal
 from tests.space.test_grid import CARDS
 from tests.test_results import make_result

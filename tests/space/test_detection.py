@@ -16,11 +16,14 @@ from eval.metrics.paired import holm, paired_resamples
 from eval.results import compare as cli
 from eval.results.schema import Result
 from eval.results.store import write_result
-from space import plots
 from space.api import Api
-from space.boxes import SIDE, Album
-from space.desk import Desk
-from space.detection import (
+from space.examples_detection import SIDE, Album
+from space.figures import plots
+from space.pages import detection as page
+from space.receipts import command
+from space.source import Source
+from space.state import Desk
+from space.tables.detection import (
     NOTHING,
     Place,
     class_table,
@@ -30,13 +33,10 @@ from space.detection import (
     score_names,
     standing,
 )
-from space.grid import Key, grid, keys
-from space.objectives import differences, summary
-from space.pages import detection as page
-from space.receipts import command
-from space.scores import rows
-from space.source import Source
-from space.view import View
+from space.tables.matrix import Key, grid, keys
+from space.tables.objectives import differences, summary
+from space.tables.scores import rows
+from space.tables.view import View
 from tests.conftest import refusal
 from tests.space.detectors import (
     COCO,

@@ -22,7 +22,7 @@ from eval.results.store import read_result
 from eval.run.execute import execute
 from eval.run.plan import Request, plan
 from eval.settings.protocols import Knn, Linear
-from space.disagreement import Case, choose, disagreements, predictions
+from space.examples_disagreement import Case, choose, disagreements, predictions
 from tests.conftest import make_task, refusal
 
 OTHER = "random:test_resnet @32px"

@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from space.board import Board, build
-from space.display import DASH, as_csv, as_json, headers, plain, short, table, widths
-from space.grid import grid, keys
-from space.view import EXTRAS, View
-from space.words import shown_objective
+from space.labels import shown_objective
+from space.tables.board import Board, build
+from space.tables.display import DASH, as_csv, as_json, headers, plain, short, table, widths
+from space.tables.matrix import grid, keys
+from space.tables.view import EXTRAS, View
 from tests.space.test_board import HOSTILE, gaps, mixed, shipped_grid
 from tests.space.test_grid import linear, shipped_scores, world
 from tests.test_results import make_result

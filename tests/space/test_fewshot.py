@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from space import fewshot
-from space.fewshot import (
+from space.demo import classifier
+from space.demo.classifier import (
     Head,
     fit_head,
     fit_temperature,
@@ -87,7 +87,7 @@ def test_leave_one_out_is_one_refit_for_each_picture(
     right = int((expected.argmax(1) == y).sum())
     assert 0 < right < len(y)  # else the comparison says little
     assert head.loo_top1 == right / len(y)
-    monkeypatch.setattr(fewshot, "_STACK_BYTES", 1)  # one refit at a time
+    monkeypatch.setattr(classifier, "_STACK_BYTES", 1)  # one refit at a time
     alone = leave_one_out(normalised(x.double()), y, ways, c)
     assert alone is not None
     assert torch.allclose(alone, found, atol=1e-6)
@@ -154,7 +154,7 @@ def test_the_temperature_minimises_the_loss(ways: int, shots: int, scale: float,
     logits = torch.randn(n, ways, generator=g, dtype=torch.float64) * scale
     logits[torch.arange(n), labels] += scale
     t = fit_temperature(logits, labels)
-    if n < fewshot.MIN_CALIBRATION:
+    if n < classifier.MIN_CALIBRATION:
         assert t == 1.0
         return
 

@@ -11,10 +11,10 @@ import pytest
 from eval.analysis import ANALYSES, analysis_named
 from eval.analysis.finding import Finding, write_finding
 from eval.analysis.plots import saved
-from space.desk import Desk
-from space.findings import cka_map, pictures, title, views
+from space.figures.findings import cka_map, pictures, title, views
 from space.pages.analyses import Analyses
 from space.source import Source
+from space.state import Desk
 from tests.conftest import refusal
 from tests.space.conftest import CARDS, HOSTILE_MODELS, HOSTILE_TASKS, MODELS
 from tests.space.findings import LAYERS, every, made, picture

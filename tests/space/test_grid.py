@@ -21,10 +21,10 @@ from eval.metrics.scores import Samples
 from eval.results import leaderboard as boards
 from eval.results.schema import Result
 from eval.results.store import read_shelf
-from space.board import build
-from space.grid import DOMAINS, Grid, Key, grid, keys
-from space.scores import frame, rows
-from space.view import View
+from space.tables.board import build
+from space.tables.matrix import DOMAINS, Grid, Key, grid, keys
+from space.tables.scores import frame, rows
+from space.tables.view import View
 from tests.test_results import make_result
 
 CARDS = Path(__file__).resolve().parents[2] / "model_cards"

@@ -16,10 +16,10 @@ from safetensors.torch import load_file, save_file
 
 from eval.common.files import sha256_file
 from eval.models.names import ZOO_FOLDER, zoo_names
-from space.backbones import Shelf
-from space.demo import ModelAnswer, classify
-from space.examples import example_sets
-from space.headfile import (
+from space.demo.backbones import Shelf
+from space.demo.classify import ModelAnswer, classify
+from space.demo.examples import example_sets
+from space.demo.head_file import (
     MAX_CLASS_NAME,
     USAGE,
     Classifier,
@@ -27,7 +27,7 @@ from space.headfile import (
     load_head,
     save_head,
 )
-from space.pictures import read_pictures
+from space.demo.uploads import read_pictures
 from tests.conftest import refusal
 
 NAME = zoo_names()[0]

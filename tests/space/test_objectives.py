@@ -18,10 +18,10 @@ from eval.models.objectives import COMPARED
 from eval.results import compare as cli
 from eval.results.schema import Result
 from eval.results.store import read_shelf
-from space import objectives
-from space.families import families
-from space.grid import Grid, Key, grid, keys
-from space.objectives import (
+from space.tables import objectives
+from space.tables.families import families
+from space.tables.matrix import Grid, Key, grid, keys
+from space.tables.objectives import (
     ONE_TRAINING,
     by_domain,
     differences,
@@ -31,7 +31,7 @@ from space.objectives import (
     summary,
     transfer_tasks,
 )
-from space.scores import frame, rows
+from space.tables.scores import frame, rows
 from tests.test_results import make_result
 
 CARDS = Path(__file__).resolve().parents[2] / "model_cards"

@@ -19,14 +19,14 @@ from PIL import Image
 
 from eval.common.errors import UserError
 from eval.common.images import decode
-from space import pictures
-from space.pictures import MAX_NAME, MAX_SIDE, clean_text, read_pictures, shown_name
+from space.demo import uploads
+from space.demo.uploads import MAX_NAME, MAX_SIDE, clean_text, read_pictures, shown_name
 from tests.conftest import png, refusal
 
 RANDOM = np.random.RandomState(0)
 
 
-def read_one(path: Path, root: Path | None = None) -> pictures.Picture:
+def read_one(path: Path, root: Path | None = None) -> uploads.Picture:
     (picture,) = read_pictures([path], what="queries", most=1, allowed_root=root)
     return picture
 
@@ -137,7 +137,7 @@ def test_a_large_jpeg_is_drafted_and_turned_upright(tmp_path: Path) -> None:
 def test_sides_stay_in_bounds_and_keep_their_ratio(width: int, height: int) -> None:
     out = io.BytesIO()
     Image.new("L", (width, height)).save(out, "PNG", compress_level=1)
-    size = pictures._decoded(out.getvalue(), "x").size
+    size = uploads._decoded(out.getvalue(), "x").size
     assert max(size) <= MAX_SIDE
     if max(width, height) <= MAX_SIDE:
         assert size == (width, height)
@@ -208,9 +208,9 @@ def test_a_file_of_too_many_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert "larger than 10 MB" in refused(path)
     path.write_bytes(png(np.zeros((9, 9), np.uint8)))
     size = path.stat().st_size
-    monkeypatch.setattr(pictures, "MAX_BYTES", size)
+    monkeypatch.setattr(uploads, "MAX_BYTES", size)
     read_one(path)
-    monkeypatch.setattr(pictures, "MAX_BYTES", size - 1)
+    monkeypatch.setattr(uploads, "MAX_BYTES", size - 1)
     assert "larger than" in refused(path)
 
 

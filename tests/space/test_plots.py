@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eval.models.objectives import STUDY
-from space import plots
-from space.grid import grid
-from space.looks import CSS, LOOKS, OTHER, label_places, log_ticks, look, text, told
-from space.objectives import by_domain, differences, mean_difference, scatter, shots
+from space.figures import plots
+from space.figures.style import CSS, LOOKS, OTHER, label_places, log_ticks, look, text, told
+from space.tables.matrix import grid
+from space.tables.objectives import by_domain, differences, mean_difference, scatter, shots
 from tests.space.test_objectives import FIVE, LINEAR, _fewshot, study, table
 from tests.test_results import make_result
 

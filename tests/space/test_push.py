@@ -20,10 +20,10 @@ import pytest
 import yaml
 
 from eval.common.files import sha256_file
-from space import push as module
-from space import wheel as wheel_module
-from space.push import TRAILER, Pushed, push, stage
-from space.wheel import build_wheel, sources
+from space.deploy import push as module
+from space.deploy import wheel as wheel_module
+from space.deploy.push import TRAILER, Pushed, push, stage
+from space.deploy.wheel import build_wheel, sources
 from tests.conftest import let_write, refusal
 from tests.hub import LoopbackHub
 
@@ -63,7 +63,7 @@ def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def use(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
     """Push from this checkout."""
-    monkeypatch.setattr("space.wheel.ROOT", root)
+    monkeypatch.setattr("space.deploy.wheel.ROOT", root)
     monkeypatch.setattr(module, "ZOO_FOLDER", root / "model_cards")
     monkeypatch.setattr("eval.models.names.ZOO_FOLDER", root / "model_cards")
 
@@ -489,7 +489,7 @@ def test_a_refusal_repeats_no_token(lab: LoopbackHub, repo: str) -> None:
 def test_only_from_a_checkout(
     lab: LoopbackHub, repo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("space.wheel.ROOT", tmp_path)
+    monkeypatch.setattr("space.deploy.wheel.ROOT", tmp_path)
     assert "pyproject.toml" in refusal(push, repo)
     assert lab.requests == []
 
@@ -605,8 +605,8 @@ def test_a_wheel_is_built_without_setuptools_here(
         commands.append(command)
         return SimpleNamespace(returncode=1, stdout="", stderr=f"ERROR: no {TOKEN}\n\n")
 
-    monkeypatch.setattr("space.wheel.subprocess.run", run)
-    monkeypatch.setattr("space.wheel.version", lambda name: "76.1")
+    monkeypatch.setattr("space.deploy.wheel.subprocess.run", run)
+    monkeypatch.setattr("space.deploy.wheel.version", lambda name: "76.1")
     said = refusal(build_wheel, tmp_path)
     assert "--no-build-isolation" not in commands[0]
     assert "ERROR: no" in said

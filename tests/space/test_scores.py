@@ -13,7 +13,7 @@ from eval.metrics.scores import Samples
 from eval.results.leaderboard import main_scores
 from eval.results.schema import Result
 from eval.tasks.registry import TASKS
-from space.scores import COLUMNS, Facts, facts, frame, rows
+from space.tables.scores import COLUMNS, Facts, facts, frame, rows
 from tests.space.test_grid import part, shipped
 from tests.test_results import make_result
 

@@ -20,8 +20,8 @@ from eval.results.schema import Result
 from eval.results.store import dump_result, read_result, write_result
 from space import source as sources
 from space.receipts import receipt
-from space.scores import COLUMNS
 from space.source import Snapshot, Source
+from space.tables.scores import COLUMNS
 from tests.conftest import refusal
 from tests.hub import LoopbackHub
 from tests.space.test_grid import CARDS, part, shipped_scores

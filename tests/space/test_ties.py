@@ -15,7 +15,7 @@ from scipy.special import ndtr
 
 from eval.metrics.paired import holm, ranks
 from eval.metrics.paired import paired as paired_test
-from space.ties import SIGNIFICANT, Paired, groups, paired
+from space.tables.ties import SIGNIFICANT, Paired, groups, paired
 
 Hits = list[NDArray[np.uint8]]
 

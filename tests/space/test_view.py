@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from starlette.datastructures import QueryParams
 
-from space.view import EXTRAS, View
+from space.tables.view import EXTRAS, View
 
 TEXT = st.text(max_size=40)
 WORD = st.text(st.characters(exclude_characters=",", exclude_categories=["Cs"]), min_size=1,

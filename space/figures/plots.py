@@ -1,7 +1,7 @@
-"""The pages' figures, from the tables of `space.objectives` and `space.comparison`.
+"""The pages' figures, from the tables of `space.tables.objectives` and `space.tables.comparison`.
 
 Every figure is as wide as its page, says what to do where there is nothing to show, and names
-models and tasks by foreign text that `space.looks.text` has made harmless.
+models and tasks by foreign text that `space.figures.style.text` has made harmless.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from space.looks import (
+from space.figures.style import (  # fmt: skip
     CSS,
     LABEL,
     LETTERS,
@@ -31,9 +31,9 @@ from space.looks import (
     short_names,
     text,
     told,
-)  # fmt: skip
-from space.objectives import mean_difference
-from space.words import shown_objective
+)
+from space.labels import shown_objective
+from space.tables.objectives import mean_difference
 
 __all__ = ["CSS", "domains", "empty", "forest", "scatter", "shots", "standing"]
 

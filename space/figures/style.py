@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from space.words import shown_objective
+from space.labels import shown_objective
 
 # Gradio hands figures to plotly as they are, on a light page and on a dark one.
 CSS = """

@@ -9,9 +9,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from eval.metrics.paired import ranks
-from space.grid import Grid
-from space.ties import SIGNIFICANT, groups
-from space.view import View
+from space.tables.matrix import Grid
+from space.tables.ties import SIGNIFICANT, groups
+from space.tables.view import View
 
 Floats = NDArray[np.float64]
 
@@ -166,7 +166,7 @@ def _columns_of(board: Board) -> list[int]:
 
 def _name(board: Board, row: int) -> str:
     """The objective as the paper writes it where it tells the models apart, else the model."""
-    from space.words import shown_objective
+    from space.labels import shown_objective
 
     objectives = board.models["objective"]
     mine = objectives.iloc[row]

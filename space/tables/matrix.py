@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from eval.protocols import PROTOCOLS
 from eval.results.leaderboard import score_size, score_title, split_views
 from eval.tasks.registry import TASKS
-from space.scores import RESAMPLED
-from space.ties import Paired, Resampled, paired
+from space.tables.scores import RESAMPLED
+from space.tables.ties import Paired, Resampled, paired
 
 Floats = NDArray[np.float64]
 DOMAINS = ("natural images", "agriculture", "satellite", "medical", "texture", "symbols",

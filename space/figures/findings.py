@@ -1,5 +1,5 @@
 """The analyses' findings as interactive figures. Findings may be foreign: names are made harmless
-by `space.looks.text`, and one of another form than its analysis gives is refused in a sentence."""
+by `style.text`, and one of another form than its analysis gives is refused in a sentence."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from eval.analysis.predictors import TITLES
 from eval.analysis.profile import by_level
 from eval.common.errors import UserError
 from eval.results.names import task_label
-from space.looks import LINE, Look, bare_figure, by_model, short_names, text, told
-from space.scores import facts
+from space.figures.style import LINE, Look, bare_figure, by_model, short_names, text, told
+from space.tables.scores import facts
 
 MAX_PICTURES = 60  # of a finding, on the page
 MAX_PICTURE = 2**18  # characters of one

@@ -15,7 +15,7 @@ from typing import Any
 
 from eval.common.errors import UserError, without_token
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 _PACKAGES = ("eval", "zoo", "space")
 _PROJECT = ("pyproject.toml", "README.md", "LICENSE")  # what the wheel is built from besides
 

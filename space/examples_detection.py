@@ -21,7 +21,7 @@ from eval.detection.draw import draw
 from eval.results.names import task_label
 from eval.results.schema import Result
 from eval.tasks.registry import TASKS
-from space.detection import examples
+from space.tables.detection import examples
 
 KEPT = 3  # data sets whose example images are kept, decoded
 SIDE = 800  # px, the longer side of a large image as it is shown

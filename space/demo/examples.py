@@ -11,7 +11,7 @@ from PIL import Image
 
 from eval.mini.factors import FACTOR_TASKS
 from eval.mini.suite import draw
-from space.pictures import Picture
+from space.demo.uploads import Picture
 
 SHOTS = 5
 _DIGITS = ("0", "1", "2", "3", "4")

@@ -22,8 +22,8 @@ from eval.hub.mirror import Mirrored, Say, Terms, begin, mirror, size_of
 from eval.models.names import ZOO_FOLDER, ZOO_ORG, zoo_names
 from eval.results.names import portable
 from eval.results.store import dump_result
-from space import wheel
-from space.wheel import build_wheel, check_checkout, project, sources
+from space.deploy import wheel
+from space.deploy.wheel import build_wheel, check_checkout, project, sources
 from zoo.checkpoint import contents, read_checkpoint
 
 TRAILER = "Published-by: transfer-space"  # in our commits' messages: who changed the Space last

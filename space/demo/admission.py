@@ -89,7 +89,7 @@ def in_public_words(cache: Path, text: str) -> Iterator[None]:
     """Errors of loading as UserErrors that name no folder of this machine."""
     from huggingface_hub import constants
 
-    here = Path(__file__).resolve().parent.parent
+    here = Path(__file__).resolve().parents[2]
     roots = {str(p) for p in (cache, constants.HF_HUB_CACHE, Path.home(), Path.cwd(), here)}
     try:
         yield

@@ -27,7 +27,7 @@ from eval.hub.client import fetch, patiently
 from eval.models.backbone import Backbone, load
 from eval.models.names import ModelName
 from eval.models.resolve import resolve
-from space.admission import (
+from space.demo.admission import (
     MAX_CONFIG_BYTES,
     check_config,
     checked_name,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from eval.common.errors import UserError, did_you_mean
-from space.grid import Key, grid, keys
-from space.objectives import differences, summary
+from space.tables.matrix import Key, grid, keys
+from space.tables.objectives import differences, summary
 
 
 @dataclass(frozen=True, eq=False)

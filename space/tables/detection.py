@@ -18,9 +18,9 @@ from eval.data.boxes.objects import Found
 from eval.metrics.paired import holm, paired_resamples
 from eval.results.leaderboard import score_size, score_title
 from eval.results.schema import Result
-from space.grid import told_apart
-from space.objectives import resampled
-from space.ties import SIGNIFICANT
+from space.tables.matrix import told_apart
+from space.tables.objectives import resampled
+from space.tables.ties import SIGNIFICANT
 
 PROTOCOL = "detection"
 NOTHING = (

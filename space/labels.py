@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from eval.common.errors import UserError
 from eval.models.objectives import parse_objective
-from space.scores import facts
+from space.tables.scores import facts
 
 
 def shown_objective(name: str) -> str:

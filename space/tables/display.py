@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from eval.common.text import percent
-from space.board import Board
-from space.view import View
-from space.words import shown_objective
+from space.labels import shown_objective
+from space.tables.board import Board
+from space.tables.view import View
 
 DASH = "-"  # nothing was measured, as on the command line
 BLUE = (0, 114, 178)  # of Okabe and Ito; one hue, so lightness alone carries the scale

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gradio as gr
 
-from space.plots import CSS as PLOTS
+from space.figures.plots import CSS as PLOTS
 
 _FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 THEME = gr.themes.Default(

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from eval.common.errors import UserError, did_you_mean
 from eval.data.locations import Data
-from space.board import Board, build
-from space.grid import Grid, Key, grid, keys
 from space.source import Snapshot, Source
-from space.view import View
+from space.tables.board import Board, build
+from space.tables.matrix import Grid, Key, grid, keys
+from space.tables.view import View
 
 GRIDS = 24  # kept at once; each is some megabytes for a thousand models
 

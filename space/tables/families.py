@@ -8,7 +8,7 @@ from itertools import dropwhile
 import pandas as pd
 
 from eval.models.objectives import STUDY, TERMS
-from space.grid import Grid
+from space.tables.matrix import Grid
 
 
 @dataclass(frozen=True)

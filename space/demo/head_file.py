@@ -24,9 +24,9 @@ from safetensors.torch import save
 from eval.common.errors import UserError
 from eval.common.files import atomic_file, write_json
 from eval.models.backbone import Backbone
-from space.backbones import Shelf
-from space.fewshot import Head, predict
-from space.pictures import clean_text, read_pictures
+from space.demo.backbones import Shelf
+from space.demo.classifier import Head, predict
+from space.demo.uploads import clean_text, read_pictures
 
 FORMAT = 1
 MAX_CLASS_NAME = 60
@@ -36,7 +36,7 @@ _HEAD_BYTES = 64 * 2**20
 _PICTURES = 10_000  # a limit against a slip; on one's own machine there is no need for one
 
 USAGE = (
-    "from space.headfile import Classifier",
+    "from space.demo.head_file import Classifier",
     'classify = Classifier(".")  # the folder of these files; loads the backbone',
     'probabilities = classify(["picture.png"])  # a {class: probability} for each picture',
 )

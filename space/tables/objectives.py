@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from eval.metrics.paired import Paired, holm, paired, paired_resamples
 from eval.results.compare import outcome
-from space.grid import Grid, grid, keys
-from space.scores import RESAMPLED
-from space.ties import SIGNIFICANT
+from space.tables.matrix import Grid, grid, keys
+from space.tables.scores import RESAMPLED
+from space.tables.ties import SIGNIFICANT
 
 ONE_TRAINING = (
     "One training each: the intervals are over test images and episodes, not over trainings, so "

@@ -10,10 +10,10 @@ import torch
 
 from eval.common.errors import UserError
 from eval.models.backbone import Backbone
-from space.backbones import Shelf
-from space.fewshot import Head, fit_head, nearest, predict
-from space.headfile import clean_classes
-from space.pictures import Picture
+from space.demo.backbones import Shelf
+from space.demo.classifier import Head, fit_head, nearest, predict
+from space.demo.head_file import clean_classes
+from space.demo.uploads import Picture
 
 WAYS = (2, 10)
 SHOTS = (1, 20)

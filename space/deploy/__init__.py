@@ -1,0 +1,1 @@
+"""A checkout -> a Hugging Face Space."""

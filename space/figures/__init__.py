@@ -1,0 +1,1 @@
+"""Tables and findings -> plotly figures: pure."""

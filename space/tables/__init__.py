@@ -1,0 +1,1 @@
+"""Results -> scores -> matrix -> board: pure."""
