@@ -41,8 +41,9 @@ _HOME = tempfile.TemporaryDirectory(prefix="transferzoo-test-hf-")
 
 # Files that take longest, first: with several workers none is left alone with one at the end.
 LONG = (
-    "space/test_browser", "test_resume", "test_round_trip", "zoo/test_learning", "test_finetune",
-    "zoo/test_checkpoints", "detection/test_overfit", "zoo/test_pretrain",
+    "space/test_browser", "run/test_resume", "run/test_round_trip", "zoo/train/test_learning",
+    "finetune/test_finetune", "zoo/test_checkpoints", "detection/test_overfit",
+    "zoo/train/test_pretrain",
 )  # fmt: skip
 
 

@@ -240,7 +240,7 @@ def test_two_revisions_of_one_model_have_two_names(cache: Path) -> None:
 
 
 def test_boxes_have_no_classes(tmp_path: Path, cache: Path) -> None:
-    from tests.detection.make import write_set
+    from tests.data.boxes.make import write_set
 
     boxes = load_task(f"parquet:{write_set(tmp_path / 'shapes')}", cache)
     assert "has boxes" in refusal(analyze, "geometry", MODELS, [boxes], cache)

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 from eval.protocols.detection import score
 from eval.settings.protocols import Detection
-from tests.detection.make import make_setup
+from tests.data.boxes.make import make_setup
 
 IMAGES = 16
 

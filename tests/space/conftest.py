@@ -20,9 +20,9 @@ from eval.analysis.finding import write_finding
 from eval.models.objectives import STUDY
 from eval.results.store import write_result
 from tests.hub import LoopbackHub
+from tests.results.test_store import make_result
 from tests.space.detectors import COCO, VOC, detector, real_examples, task_of
 from tests.space.findings import every
-from tests.test_results import make_result
 
 ROOT = Path(__file__).resolve().parents[2]
 CARDS = ROOT / "model_cards"

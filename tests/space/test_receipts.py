@@ -21,8 +21,8 @@ from eval.settings.protocols import Fewshot
 from eval.tasks.registry import TASKS
 from space.receipts import command, receipt
 from tests.conftest import refusal
-from tests.space.test_grid import CARDS, part, shipped
-from tests.test_results import make_result
+from tests.results.test_store import make_result
+from tests.space.tables.test_matrix import CARDS, part, shipped
 
 
 def parsed(text: str) -> Namespace:

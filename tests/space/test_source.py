@@ -24,8 +24,8 @@ from space.source import Snapshot, Source
 from space.tables.scores import COLUMNS
 from tests.conftest import refusal
 from tests.hub import LoopbackHub
-from tests.space.test_grid import CARDS, part, shipped_scores
-from tests.test_results import make_result
+from tests.results.test_store import make_result
+from tests.space.tables.test_matrix import CARDS, part, shipped_scores
 
 
 @pytest.fixture

@@ -1,0 +1,76 @@
+"""Paired comparison: only like with like, and a sentence that says what the numbers say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from eval.common.errors import UserError
+from eval.results.compare import as_json, compare, find_model, render
+from eval.results.schema import Result
+from tests.results.test_store import make_result
+
+
+def _pair(task: str, a: float, b: float, seed: int = 0, protocol: str = "linear") -> list[Result]:
+    """Two models' results on 400 shared images at about the given accuracies."""
+    chance = np.random.RandomState(seed).uniform(size=400)
+    return [
+        make_result("a", task, protocol, correct=chance < a),
+        make_result("b", task, protocol, correct=chance < b),
+    ]
+
+
+def test_a_clear_winner_is_named() -> None:
+    results = _pair("x", 0.8, 0.6) + _pair("y", 0.5, 0.7, 1) + _pair("z", 0.5, 0.5, 2)
+    (found,) = compare("a", "b", results)
+    assert [t.verdict for t in found.tasks] == ["A", "B", "tie"]
+    assert "a is better than b on 1 of 3 tasks (x), worse on 1 (y), undecided on 1" in (
+        found.sentence
+    )
+    text = render([found], markdown=True)
+    assert "| x " in text
+    assert found.sentence in text
+    assert as_json(found)["tasks"][0]["verdict"] == "A"
+
+
+def test_swapping_the_models_swaps_the_signs() -> None:
+    results = _pair("x", 0.8, 0.6)
+    (ab,) = compare("a", "b", results)
+    (ba,) = compare("b", "a", results)
+    assert ab.tasks[0].paired.difference.value == -ba.tasks[0].paired.difference.value
+    assert ab.tasks[0].paired.wins == ba.tasks[0].paired.losses
+    assert ab.tasks[0].paired.p_value == ba.tasks[0].paired.p_value
+
+
+def test_p_values_are_corrected_within_a_score() -> None:
+    results = [r for i in range(10) for r in _pair(f"t{i}", 0.60, 0.57, i)]
+    (found,) = compare("a", "b", results)
+    assert any(t.p_holm > t.paired.p_value for t in found.tasks)
+
+
+def test_unlike_results_are_not_compared() -> None:
+    a, _ = _pair("x", 0.8, 0.6)
+    others = [
+        make_result("b", "x", "linear", split="other"),
+        make_result("b", "x", "knn"),
+        make_result("b", "x", "linear", seed=1),
+    ]
+    with pytest.raises(UserError, match="share no task"):
+        compare("a", "b", [a, *others])
+
+
+def test_the_newest_revision_is_taken_unless_one_is_named() -> None:
+    old = make_result("m", revision="a" * 40, created="2026-01-01T00:00:00+00:00")
+    new = make_result("m", revision="b" * 40, created="2026-02-01T00:00:00+00:00")
+    assert find_model("m", [old, new]) == [new]
+    assert find_model("m@aaaa", [old, new]) == [old]
+    (found,) = compare("m@aaaa", "m@bbbb", [old, new])
+    assert (found.a, found.b) == ("m@aaaaaaa", "m@bbbbbbb")
+
+
+def test_unknown_and_equal_models() -> None:
+    results = _pair("x", 0.8, 0.6)
+    with pytest.raises(UserError, match="no result of model 'c'"):
+        compare("a", "c", results)
+    with pytest.raises(UserError, match="same model"):
+        compare("a", "a", results)

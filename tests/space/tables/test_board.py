@@ -1,0 +1,339 @@
+"""Boards: filters, order, means, ranks and ties, and what the headline says."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+
+from eval.common.text import escaped
+from eval.results.schema import Result
+from space.labels import shown_objective
+from space.tables.board import Board, build, headline
+from space.tables.matrix import Grid, Key, grid
+from space.tables.view import View
+from tests.results.test_store import make_result
+from tests.space.tables.test_matrix import linear, part, shipped_scores, without_samples, world
+from tests.space.tables.test_ties import naive_groups, naive_ranks
+
+EVERY = View(pretraining=True)
+FIVE = Key("fewshot", "", "top1_5shot")
+
+
+def shipped_grid() -> Grid:
+    return grid(shipped_scores(), FIVE)
+
+
+def names(board: Board) -> list[str]:
+    return list(board.models["model"])
+
+
+# --------------------------------------------------------------------------- numbers
+
+
+@given(st.integers(0, 10**6), st.integers(1, 6), st.integers(1, 4), st.sampled_from([0.0, 0.3]))
+@settings(max_examples=25, deadline=None)
+def test_means_ranks_and_groups_are_the_naive_ones(
+    seed: int, models: int, tasks: int, missing: float
+) -> None:
+    results = world(seed, models, tasks, missing, n=150)
+    made = linear(results)
+    board = build(made, View())
+    cells = {(r.model.id, r.task.name): r for r in results}
+    columns = list(board.tasks["task"])
+    assert set(names(board)) == {m for m, _ in cells}
+    whole = [m for m in names(board) if all((m, t) in cells for t in columns)]
+    values = {m: [cells[m, t].scores[0].value for t in columns] for m in whole}
+    ranked = [naive_ranks([values[m][t] for m in whole]) for t in range(len(columns))]
+    for r, model in enumerate(names(board)):
+        for t, task in enumerate(columns):
+            held = cells.get((model, task))
+            assert np.isnan(board.value[r, t]) == (held is None)
+            if held is not None:
+                score = held.scores[0]
+                assert board.value[r, t] == score.value
+                assert (board.low[r, t], board.high[r, t]) == (score.ci_low, score.ci_high)
+                assert made.scores["model"].iloc[board.row[r, t]] == model
+        if model not in whole:
+            assert np.isnan([board.mean[r], board.half[r], board.rank[r]]).all()
+            assert board.group[r] == 0
+            continue
+        assert board.mean[r] == pytest.approx(sum(values[model]) / len(columns))
+        assert board.half[r] == pytest.approx(0.1 / math.sqrt(len(columns)))
+        at = whole.index(model)
+        assert board.rank[r] == pytest.approx(sum(column[at] for column in ranked) / len(columns))
+    assert names(board)[: len(whole)] == whole  # those with a gap stand below
+    if len({round(m, 9) for m in board.mean[: len(whole)]}) == len(whole) > 0:
+        samples = [
+            np.array([cells[m, t].samples["top1"].values() for m in whole], np.uint8)
+            for t in columns
+        ]
+        if all(
+            any(np.ptp(s[i].astype(int) - s[j]) for s in samples)
+            for i, j in itertools.combinations(range(len(whole)), 2)
+        ):
+            expected = naive_groups(samples, [1] * len(columns), list(range(len(whole))))
+            assert board.group[: len(whole)].tolist() == expected
+
+
+def test_a_model_that_lacks_a_task_is_left_out_of_means_but_shown_below() -> None:
+    results = [make_result(m, t, top1=0.5) for m in "ab" for t in "xy"]
+    board = build(linear([*results, make_result("best", "x", top1=1.0)]), View())
+    assert names(board) == ["a", "b", "best"]
+    assert board.rank[:2].tolist() == [1.5, 1.5]  # the third has no place among them
+    assert np.isnan(board.mean[2])
+    assert board.value[2, 0] == 1.0
+    alone = build(board.grid, View(tasks=("x",)))
+    assert names(alone)[0] == "best"
+    assert alone.rank.tolist() == [1.0, 2.5, 2.5]
+
+
+def test_a_model_with_nothing_on_the_chosen_tasks_is_not_shown() -> None:
+    made = linear([make_result("a", "x"), make_result("b", "y")])
+    assert names(build(made, View(tasks=("x",)))) == ["a"]
+
+
+def test_models_without_comparable_samples_are_in_no_group() -> None:
+    results = [make_result(m) for m in "abc"]
+    results += [make_result("odd", correct=np.ones(41, bool)), without_samples(make_result("no"))]
+    board = build(linear(results), View())
+    groups = dict(zip(names(board), board.group.tolist(), strict=True))
+    assert groups == {"odd": 0, "a": 1, "b": 1, "c": 1, "no": 0}
+    assert not np.isnan(board.mean).any()
+
+
+# --------------------------------------------------------------------------- filters
+
+
+def mixed() -> list[Result]:
+    """Models of many kinds on tasks of many domains; dtd is a subset, tiny_imagenet pretrains."""
+    models = {
+        "zoo:resnet18.ce_tin100": 3, "zoo:resnet18.supcon_tin100": 3, "resnet50.a1_in1k": 24,
+        "random:vit_tiny": 6, "hf-hub:org/big.ce_tin100": 90,
+    }  # fmt: skip
+    out = []
+    for (model, millions), task in itertools.product(
+        models.items(), ("dtd", "eurosat", "isic2018", "tiny_imagenet", "mine")
+    ):
+        result = make_result(model, task, top1=0.3 + 0.1 * (len(model) % 5))
+        result = part(result, "model", params=millions * 10**6)
+        out.append(part(result, "task", subset=task == "dtd"))
+    return out
+
+
+FILTERS: dict[str, tuple[Any, Any, Any]] = {  # value, keeps the model, keeps the task
+    "search": ("RESNET ce", lambda m: "resnet" in m["text"] and "ce" in m["text"], None),
+    "objectives": (("ce", "untrained"), lambda m: m["objective"] in ("ce", "untrained"), None),
+    "most_params": (6.0, lambda m: m["params"] <= 6e6, None),
+    "domains": (("texture", "medical"), None, lambda t: t["domain"] in ("texture", "medical")),
+    "tasks": (("dtd", "mine"), None, lambda t: t["task"] in ("dtd", "mine")),
+    "whole": (True, None, lambda t: not t["subset"]),
+}
+SUBSETS = [c for n in range(len(FILTERS) + 1) for c in itertools.combinations(FILTERS, n)]
+
+
+@pytest.mark.parametrize("pretraining", [False, True])
+def test_filters_alone_and_together(pretraining: bool) -> None:
+    made = linear(mixed())
+    models = made.models.to_dict("records")
+    for m in models:
+        m["text"] = f"{m['model']} {m['architecture']} {m['objective']}".lower()
+    tasks = made.tasks.to_dict("records")
+    seen = set()
+    for chosen in SUBSETS:
+        view = View(pretraining=pretraining, **{n: FILTERS[n][0] for n in chosen})
+        rows = {m["model"] for m in models
+                if all(FILTERS[n][1](m) for n in chosen if FILTERS[n][1])}  # fmt: skip
+        columns = [
+            t["task"] for t in tasks
+            if all(FILTERS[n][2](t) for n in chosen if FILTERS[n][2])
+            and (pretraining or t["task"] != "tiny_imagenet")
+        ]  # fmt: skip
+        board = build(made, view)
+        assert list(board.tasks["task"]) == columns
+        assert set(names(board)) == (rows if columns else set())
+        assert board.value.shape == (len(board.models), len(columns))
+        if columns and rows:
+            at = [list(made.tasks["task"]).index(c) for c in columns]
+            for name, mean in zip(names(board), board.mean, strict=True):
+                row = list(made.models["model"]).index(name)
+                assert mean == pytest.approx(made.value[row, at].mean())
+        seen.add((len(rows), len(columns)))
+    assert len(seen) > 8
+
+
+@pytest.mark.parametrize("text", ["[", "(", "\\", ".*", "%", "<script>", "a" * 200])
+def test_search_is_for_plain_text(text: str) -> None:
+    assert len(build(linear(mixed()), View(search=text)).models) == 0
+
+
+def test_unknown_choices_show_nothing_and_raise_nothing() -> None:
+    made = linear(mixed())
+    for view in (View(tasks=("?",)), View(domains=("?",)), View(objectives=("?",))):
+        board = build(made, view)
+        assert len(board.models) == 0
+        assert headline(board).startswith("No model")
+    assert names(build(made, View(sort="?"))) == names(build(made, View()))
+
+
+def test_where_all_data_sets_are_of_pretraining_they_are_shown() -> None:
+    board = build(linear([make_result("a", "tiny_imagenet")]), View())
+    assert list(board.tasks["task"]) == ["tiny_imagenet"]
+
+
+def test_a_data_set_that_is_chosen_by_name_is_shown() -> None:
+    board = build(linear(mixed()), View(tasks=("tiny_imagenet",)))
+    assert list(board.tasks["task"]) == ["tiny_imagenet"]
+
+
+# --------------------------------------------------------------------------- order
+
+
+def gaps() -> Grid:
+    """Seven models on three tasks, where m1 lacks the first and m4 the last."""
+    holes = {("m1", "t0"), ("m4", "t2")}
+    return linear(r for r in world(4, 7, 3) if (r.model.id, r.task.name) not in holes)
+
+
+@pytest.mark.parametrize("rising", [False, True])
+@pytest.mark.parametrize("column", ["", "mean", "mean rank", "t0", "t1", "t2"])
+def test_sort_by_numbers_with_the_missing_last_both_ways(column: str, rising: bool) -> None:
+    board = build(gaps(), View(sort=column, rising=rising))
+    by = {"t0": board.value[:, 0], "t1": board.value[:, 1], "t2": board.value[:, 2],
+          "mean rank": -board.rank}.get(column, board.mean)  # fmt: skip
+    there = ~np.isnan(by)
+    assert len(by) == 7
+    count = int(there.sum())
+    assert count == {"t1": 7, "t0": 6, "t2": 6}.get(column, 5)
+    assert there[:count].all()
+    steps = np.diff(by[:count])
+    assert (steps >= 0).all() if rising else (steps <= 0).all()
+    assert steps.any()
+
+
+@pytest.mark.parametrize("rising", [False, True])
+@pytest.mark.parametrize("column", ["model", "objective", "architecture", "data", "params"])
+def test_sort_by_what_a_model_is(column: str, rising: bool) -> None:
+    board = build(linear(mixed()), View(sort=column, rising=rising))
+    found = list(board.models[column])
+    largest_first = not rising if column == "params" else rising  # texts from A to Z
+    assert found == sorted(found, reverse=largest_first)
+    assert len(set(found)) > 2
+
+
+def test_sorting_moves_whole_rows() -> None:
+    plain = build(gaps(), View())
+    held = {
+        name: (plain.value[r].tolist(), plain.mean[r], plain.half[r], plain.rank[r],
+               plain.group[r], plain.row[r].tolist(), plain.low[r].tolist())
+        for r, name in enumerate(names(plain))
+    }  # fmt: skip
+    for column in ("model", "params", "t1", "mean rank"):
+        board = build(plain.grid, View(sort=column, rising=True))
+        assert names(board) != names(plain) or column == "params"
+        for r, name in enumerate(names(board)):
+            found = (board.value[r].tolist(), board.mean[r], board.half[r], board.rank[r],
+                     board.group[r], board.row[r].tolist(), board.low[r].tolist())  # fmt: skip
+            assert repr(found) == repr(held[name])
+
+
+# --------------------------------------------------------------------------- the headline
+
+
+def test_a_clear_winner() -> None:
+    right = np.arange(40) < 36
+    made = linear([make_result("good", correct=right), make_result("bad", correct=~right)])
+    found = headline(build(made, View()))
+    assert found == (
+        "good transfers best here: mean 90.0 % ±10.0 over 1 data set, 80.0 points ahead of bad "
+        "(paired test, p < 0.05)."
+    )
+
+
+def test_a_tie_is_told_with_the_names() -> None:
+    result = [make_result(m, correct=np.arange(40) < n) for m, n in
+              (("a", 21), ("b", 20), ("c", 20), ("d", 20), ("e", 20), ("f", 1))]  # fmt: skip
+    board = build(linear(result), View())
+    assert board.group.tolist() == [1, 1, 1, 1, 1, 2]
+    assert headline(board).endswith(
+        "but that is not sure: paired tests cannot tell it from b, c, d and 1 more (p >= 0.05)."
+    )
+
+
+def test_one_model_nothing_complete_and_nothing_tested() -> None:
+    one = headline(build(linear([make_result("a"), make_result("a", "x")]), View()))
+    assert one.endswith("over 2 data sets. It is the only model in view.")
+    none = headline(build(linear([make_result("a", "x"), make_result("b", "y")]), View()))
+    assert none == "No model has a number on every data set that is chosen; choose fewer."
+    untested = [without_samples(make_result(m, top1=v)) for m, v in (("a", 0.9), ("b", 0.2))]
+    found = headline(build(linear(untested), View()))
+    assert found.endswith("70.0 points ahead of b (not tested).")
+
+
+def test_the_headline_is_of_the_mean_whatever_the_table_is_sorted_by() -> None:
+    made = shipped_grid()
+    assert len({headline(build(made, View(sort=s, rising=r))) for s, r in
+                itertools.product(("", "model", "params", "dtd"), (False, True))}) == 1  # fmt: skip
+
+
+def test_the_headline_of_the_shipped_results_is_true() -> None:
+    board = build(shipped_grid(), View())
+    best = int(np.nanargmax(board.mean))
+    assert best == 0
+    found = headline(board)
+    mine = shown_objective(board.models["objective"].iloc[0])
+    assert found.startswith(f"{mine} transfers best here: mean {100 * board.mean[0]:.1f} %")
+    tied = (board.group == board.group[0]).sum() > 1
+    assert ("not sure" in found) == tied
+
+
+def test_an_objective_that_two_models_share_names_neither() -> None:
+    models = ("zoo:a.ce_tin100", "zoo:b.ce_tin100")
+    found = headline(build(linear(make_result(m) for m in models), View()))
+    assert "CE" not in found
+    assert all(m in found for m in models)
+
+
+HOSTILE = [
+    "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "](javascript:alert(1))",
+    "[x](javascript:alert(1))", "![x](http://evil/x.png)", "`code`", "**bold** _it_ ~~no~~",
+    "# head", "a\n\n# b\n<b>", "$x^2$", "&lt;b&gt;", "<javascript:alert(1)>", "a|b\n-|-\n1|2",
+    "\\<b>", "{{7*7}}", "- list", "1. list", "'\"", "=cmd|' /C calc'!A0",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_name_in_the_headline_is_shown_as_it_is(name: str) -> None:
+    made = linear([make_result(name, top1=0.9), make_result("b", top1=0.1)])
+    board = build(made, View())
+    assert board.value.shape == (2, 1)
+    text = headline(board)
+    assert " ".join(name.split()) in " ".join(text.split())
+    parser = MarkdownIt("gfm-like", {"html": True, "linkify": False})
+    tokens = parser.parse(f"### {escaped(text)}")
+    assert [t.type for t in tokens] == ["heading_open", "inline", "heading_close"]
+    children = tokens[1].children or []
+    assert {t.type for t in children} <= {"text", "text_special"}
+    assert "".join(t.content for t in children) == " ".join(text.split())
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_shown_as_it_is(text: str) -> None:
+    tokens = MarkdownIt("commonmark", {"html": True}).parse(f"### x{escaped(text)}x")
+    assert [t.type for t in tokens] == ["heading_open", "inline", "heading_close"]
+    shown = "".join(t.content for t in tokens[1].children or [])
+    plain = " ".join(text.split()).replace("\0", "\ufffd")
+    assert shown == f"x{plain}x"
+
+
+@pytest.mark.parametrize(("name", "shown"), [
+    ("ce+selfsupcon", "CE+SelfSupCon"), ("", ""), ("untrained", "untrained"), ("<b>", "<b>"),
+])  # fmt: skip
+def test_objectives_are_written_as_the_paper_does(name: str, shown: str) -> None:
+    assert shown_objective(name) == shown

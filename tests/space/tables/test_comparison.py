@@ -1,0 +1,101 @@
+"""Two models on all leaderboards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from eval.results.schema import Result
+from eval.results.store import read_shelf
+from space.tables.comparison import compare, find, models
+from space.tables.matrix import grid, keys
+from space.tables.objectives import ONE_TRAINING, differences
+from tests.conftest import refusal
+from tests.results.test_store import make_result
+from tests.space.tables.test_objectives import CARDS, table, zoo
+
+
+def _pair(task: str, a: float, b: float, protocol: str = "linear", **more: Any) -> list[Result]:
+    chance = np.random.RandomState(ord(task[-1])).uniform(size=300)
+    return [
+        make_result("hf-hub:a/one", task, protocol, correct=chance < a, **more),
+        make_result("hf-hub:b/two", task, protocol, correct=chance < b, **more),
+    ]
+
+
+@pytest.fixture
+def scores() -> pd.DataFrame:
+    return table([
+        *_pair("x", 0.8, 0.5), *_pair("y", 0.4, 0.7), *_pair("z", 0.5, 0.5),
+        *_pair("x", 0.9, 0.6, "knn"), *_pair("x", 0.7, 0.5, "fewshot"),
+        make_result("hf-hub:a/one", "w"), make_result("hf-hub:b/two", "w", "knn"),
+        make_result("other", "x"),
+    ])  # fmt: skip
+
+
+def test_every_leaderboard_that_both_are_on(scores: pd.DataFrame) -> None:
+    found = compare(scores, "hf-hub:a/one", "hf-hub:b/two")
+    assert [m.key.title for m in found.matches] == [
+        "Few-shot, 5-shot", "k nearest neighbours", "Linear",
+    ]  # fmt: skip
+    linear = found.matches[2]
+    assert (linear.better, linear.worse, linear.undecided) == (1, 1, 1)
+    assert list(linear.frame["task"]) == ["x", "y", "z"]
+    assert linear.sentence.startswith("Linear: hf-hub:a/one is better than hf-hub:b/two on 1 of 3")
+    assert ONE_TRAINING not in linear.sentence  # two models, not two ways to train
+    assert found.totals == (3, 1, 1)
+    assert "Over 3 leaderboards hf-hub:a/one is better than hf-hub:b/two 3 times, worse 1" in (
+        found.sentence
+    )
+    back = compare(scores, "hf-hub:b/two", "hf-hub:a/one")
+    assert back.totals == (1, 3, 1)
+
+
+def test_frames_are_those_of_the_whole_grid() -> None:
+    scores = table([result for _, result in read_shelf(Path(CARDS)).results])
+    a, b = zoo("supcon+selfsupcon"), zoo("supcon")
+    found = compare(scores, a, b)
+    assert [m.key for m in found.matches] == keys(scores)
+    for match in found.matches:
+        one = grid(scores, match.key)
+        place = list(one.models["model"]).index
+        pd.testing.assert_frame_equal(
+            match.frame.set_index("task"),
+            differences(one, place(a), place(b)).set_index("task"),
+            check_like=True,
+        )
+
+
+def test_revisions_are_told_apart() -> None:
+    new = "2026-02-01T00:00:00+00:00"
+    scores = table([
+        make_result("m", revision="a" * 40, correct=np.arange(90) < 30),
+        make_result("m", revision="b" * 40, correct=np.arange(90) < 80, created=new),
+        make_result("n", correct=np.arange(90) < 30),
+        make_result("evil@aaa", "x"),
+    ])  # fmt: skip
+    assert list(models(scores)["name"]) == ["evil@aaa", "m@aaaaaaa", "m@bbbbbbb", "n"]
+    assert find(scores, "m") == ("m", "b" * 40)
+    assert find(scores, "m@aaaaaaa") == ("m", "a" * 40)
+    assert find(scores, "evil@aaa") == ("evil@aaa", "seed0")
+    for name in models(scores)["name"]:
+        assert find(scores, name)[0] in name
+    found = compare(scores, "m@aaaaaaa", "m@bbbbbbb")
+    assert (found.a, found.b) == ("m@aaaaaaa", "m@bbbbbbb")
+    assert found.totals == (0, 1, 0)
+    assert compare(scores, "m", "n").totals == (1, 0, 0)
+
+
+def test_what_cannot_be_compared(scores: pd.DataFrame) -> None:
+    assert "did you mean 'hf-hub:a/one'" in refusal(compare, scores, "hf-hub:a/on", "other")
+    assert "choose two" in refusal(compare, scores, "other", "other")
+    one = scores[(scores["model"] != "other") | (scores["protocol"] == "knn")]
+    assert "no result of model" in refusal(compare, one, "hf-hub:a/one", "other")
+    lone = table([make_result("a", "x"), make_result("b", "y")])
+    assert "same command" in refusal(compare, lone, "a", "b")
+    assert "choose one from the list" in refusal(compare, table([]), "a", "b")
+    assert len(models(table([]))) == 0

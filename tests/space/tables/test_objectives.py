@@ -1,0 +1,357 @@
+"""Objectives against each other: the same numbers as the command line, and as plain loops."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from eval.metrics.paired import holm, paired
+from eval.models.objectives import COMPARED
+from eval.results import compare as cli
+from eval.results.schema import Result
+from eval.results.store import read_shelf
+from space.tables import objectives
+from space.tables.families import families
+from space.tables.matrix import Grid, Key, grid, keys
+from space.tables.objectives import (
+    ONE_TRAINING,
+    by_domain,
+    differences,
+    mean_difference,
+    scatter,
+    shots,
+    summary,
+    transfer_tasks,
+)
+from space.tables.scores import frame, rows
+from tests.results.test_store import make_result
+
+CARDS = Path(__file__).resolve().parents[3] / "model_cards"
+LINEAR = Key("linear", "", "top1")
+FIVE = Key("fewshot", "", "top1_5shot")
+
+
+@pytest.fixture(scope="module")
+def shipped() -> list[Result]:
+    return [result for _, result in read_shelf(CARDS).results]
+
+
+@pytest.fixture(scope="module")
+def scores(shipped: list[Result]) -> pd.DataFrame:
+    return table(shipped)
+
+
+def table(results: Sequence[Result]) -> pd.DataFrame:
+    return frame([row for i, result in enumerate(results) for row in rows(f"{i}.json", result)])
+
+
+def zoo(objective: str, tail: str = "tin100", maker: str = "zoo:") -> str:
+    return f"{maker}resnet18_narrow.{objective.replace('+', '_')}_{tail}"
+
+
+def study(
+    values: dict[str, dict[str, float]], protocol: str = "linear", seed: int = 0
+) -> pd.DataFrame:
+    """Scores of {objective: {task: accuracy}} on 200 shared units a task."""
+    found = []
+    for task in sorted({task for tasks in values.values() for task in tasks}):
+        chance = np.random.RandomState([seed, len(task), ord(task[-1])]).uniform(size=200)
+        found += [
+            make_result(zoo(name), task, protocol, correct=chance < tasks[task])
+            for name, tasks in values.items()
+            if task in tasks
+        ]
+    return table(found)
+
+
+# ---- differences
+
+
+def test_agrees_with_the_command_line_on_the_shipped_results(
+    shipped: list[Result], scores: pd.DataFrame
+) -> None:
+    a, b = zoo("ce+selfsupcon"), zoo("ce")
+    found = {(c.protocol, c.setting, c.score): c for c in cli.compare(a, b, shipped)}
+    assert set(found) == {(k.protocol, k.setting, k.score) for k in keys(scores)}
+    for key in keys(scores):
+        theirs = found[key.protocol, key.setting, key.score]
+        one = grid(scores, key)
+        place = list(one.models["model"]).index
+        ours = differences(one, place(a), place(b)).set_index("task")
+        assert sorted(ours.index) == sorted(t.task for t in theirs.tasks)
+        for task in theirs.tasks:
+            row = ours.loc[task.task]
+            test = task.paired
+            assert (row["a"], row["b"], row["n"], row["unit"]) == (
+                task.a, task.b, task.n, task.unit,
+            )  # fmt: skip
+            assert (row["difference"], row["low"], row["high"]) == (
+                test.difference.value, test.difference.low, test.difference.high,
+            )  # fmt: skip
+            assert (row["wins"], row["losses"]) == (test.wins, test.losses)
+            assert row["p"] == test.p_value
+            assert row["p_holm"] == pytest.approx(task.p_holm, rel=1e-12)
+            assert row["verdict"] == {"A": "better", "B": "worse", "tie": "undecided"}[task.verdict]
+        better = f"better than CE on {(ours['verdict'] == 'better').sum()} of {len(ours)} data sets"
+        text = summary(ours.reset_index(), "CE+SelfSupCon", "CE")
+        assert better in text or "No difference" in text
+        assert f"Mean difference {100 * ours['difference'].mean():+.1f} points" in text
+
+
+def test_a_study_s_pair_is_answered_fast(scores: pd.DataFrame) -> None:
+    one = grid(scores, FIVE)
+    differences(one, 0, 2)  # scipy is imported
+    objectives._tested.cache_clear()
+    start = time.perf_counter()
+    differences(one, 0, 1)
+    cold = time.perf_counter() - start
+    start = time.perf_counter()
+    differences(one, 0, 1)
+    assert time.perf_counter() - start < 0.1
+    assert cold < 2.0  # a fifth of a second on an idle core
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(2, 40), st.floats(0.05, 0.95), st.floats(0.05, 0.95)),
+        min_size=1,
+        max_size=4,
+    ),
+    st.sampled_from(["linear", "fewshot"]),
+    st.integers(0, 10**6),
+)
+def test_differences_are_naive_loops_and_antisymmetric(
+    asked: list[tuple[int, float, float]], protocol: str, seed: int
+) -> None:
+    random = np.random.RandomState(seed)
+    results, truth = [], []
+    for i, (n, p, q) in enumerate(asked):
+        a, b = random.uniform(size=n) < p, random.uniform(size=n) < q
+        truth.append((a, b))
+        results += [
+            make_result(zoo("ce"), f"t{i}", protocol, correct=a),
+            make_result(zoo("supcon"), f"t{i}", protocol, correct=b),
+        ]
+    one = grid(table(results), FIVE if protocol == "fewshot" else LINEAR)
+    place = list(one.models["objective"]).index
+    ab = differences(one, place("ce"), place("supcon"))
+    ba = differences(one, place("supcon"), place("ce"))
+    assert list(ab["task"]) == [f"t{i}" for i in range(len(asked))] == list(ba["task"])
+    unit = "episode" if protocol == "fewshot" else "image"
+    tests = [paired(a.astype(float), b.astype(float), unit) for a, b in truth]
+    for (i, row), (a, b), test, p in zip(
+        ab.iterrows(), truth, tests, holm([t.p_value for t in tests]), strict=True
+    ):
+        assert row["wins"] == sum(x and not y for x, y in zip(a, b, strict=True))
+        assert row["losses"] == sum(y and not x for x, y in zip(a, b, strict=True))
+        assert row["difference"] == pytest.approx(a.mean() - b.mean(), abs=1e-12)
+        assert row["p_holm"] == pytest.approx(p, abs=1e-12)
+        assert row["low"] == pytest.approx(test.difference.low, abs=1e-12)
+        other = ba.loc[i]
+        for name, mirror in (("difference", "difference"), ("low", "high"), ("high", "low")):
+            assert row[name] == pytest.approx(-other[mirror], abs=1e-9)
+        assert (row["wins"], row["losses"]) == (other["losses"], other["wins"])
+        assert row["p"] == pytest.approx(other["p"], abs=1e-12)
+        swapped = {"better": "worse", "worse": "better", "undecided": "undecided"}
+        assert row["verdict"] == swapped[other["verdict"]]
+    mean, low, high = mean_difference(ab)
+    variance = sum(np.var(1.0 * a - b) / len(a) for a, b in truth) / len(truth) ** 2
+    assert mean == pytest.approx(np.mean([a.mean() - b.mean() for a, b in truth]), abs=1e-12)
+    assert high - mean == pytest.approx(1.96 * variance**0.5, abs=1e-12)
+    assert [-high, -low] == pytest.approx(list(mean_difference(ba)[1:]), abs=1e-12)
+
+
+def test_only_tasks_with_the_same_questions() -> None:
+    few, many = np.arange(40) < 20, np.arange(60) < 20
+    one = grid(
+        table([
+            make_result(zoo("ce"), "x", correct=few),
+            make_result(zoo("supcon"), "x", correct=~few),
+            make_result(zoo("ce"), "y", correct=few),  # nobody else
+            make_result(zoo("ce"), "z", correct=few),  # other images
+            make_result(zoo("supcon"), "z", correct=few, split="other"),
+            make_result(zoo("ce"), "w", correct=few),  # a forged length
+            make_result(zoo("supcon"), "w", correct=many),
+            make_result(zoo("ce"), "v", correct=few, samples={}),
+            make_result(zoo("supcon"), "v", correct=few),
+        ]),
+        LINEAR,
+    )  # fmt: skip
+    found = differences(one, 0, 1)
+    assert list(found["task"]) == ["x"]
+    assert (found["wins"][0], found["losses"][0], found["difference"][0]) == (20, 20, 0)
+    assert found["verdict"][0] == "undecided"
+
+
+def test_the_tasks_chosen_are_those_corrected_for() -> None:
+    one = grid(study({"ce": {f"t{i}": 0.66 for i in range(8)},
+                      "supcon": {f"t{i}": 0.6 for i in range(8)}}), LINEAR)  # fmt: skip
+    alone = differences(one, 0, 1, [3])
+    both = differences(one, 0, 1)
+    assert list(alone["task"]) == [one.tasks["task"][3]]
+    assert alone["p_holm"][0] == alone["p"][0] == both["p"][3]
+    assert both["p_holm"][3] > both["p"][3]
+
+
+# ---- the sentence
+
+
+def test_the_sentence_says_what_the_table_says() -> None:
+    scores = study({"ce+selfsupcon": {"x": 0.8, "y": 0.4, "z": 0.5},
+                    "ce": {"x": 0.5, "y": 0.7, "z": 0.5}})  # fmt: skip
+    one = grid(scores, LINEAR)
+    joint, plain = (list(one.models["objective"]).index(n) for n in ("ce+selfsupcon", "ce"))
+    found = differences(one, joint, plain)
+    text = summary(found, "CE+SelfSupCon", "CE")
+    assert "CE+SelfSupCon is better than CE on 1 of 3 data sets (x), worse on 1 (y), undecided" in (
+        text
+    )
+    mean, low, high = (100 * v for v in mean_difference(found))
+    assert f"{mean:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}" in text
+    assert "test images" in text
+    assert text.endswith(ONE_TRAINING)
+    assert ONE_TRAINING not in summary(found, "a", "b", trainings=3)
+    same = differences(one, plain, plain)
+    assert summary(same, "CE", "CE").startswith("No difference between CE and CE is shown on any")
+    nothing = summary(found[:0], "a", "b")
+    assert "share no data set" in nothing
+    assert "same command" in nothing
+
+
+# ---- families
+
+
+def test_families_hold_what_differs_in_the_objective_alone() -> None:
+    old, new = "2026-01-01T00:00:00+00:00", "2026-02-01T00:00:00+00:00"
+    names = [
+        zoo("ce"), zoo("supcon"), zoo("ce+selfsupcon"), zoo("ce", "in1k"), zoo("ce", "long_tin100"),
+        zoo("selfsupcon", maker="hf-hub:eve/"), zoo("ce", maker="hf-hub:eve/"), "resnet50.a1_in1k",
+        zoo("selfsupcon", maker="hf-hub:transferzoo/"), "random:resnet18_narrow", "",
+    ]  # fmt: skip
+    results = [make_result(name, created=old) for name in names]
+    results += [
+        make_result(zoo("ce"), revision="newer", created=new),
+        make_result(zoo("supcon"), revision="older", created="2025-01-01T00:00:00+00:00"),
+    ]
+    one = grid(table(results), LINEAR)
+    found = families(one)
+    assert [list(f.members) for f in found[:2]] == [
+        ["ce", "selfsupcon", "supcon", "ce+selfsupcon"], ["ce", "selfsupcon"],
+    ]  # fmt: skip
+    first = found[0]
+    assert (first.label, first.maker) == ("resnet18_narrow, tin100", "")
+    assert found[1].maker == "hf-hub:eve"
+    assert one.models["revision"][first.members["ce"]] == "newer"
+    assert one.models["revision"][first.members["supcon"]] == "seed0"
+    assert {f.data for f in found} == {"tin100", "in1k", "long_tin100", ""}
+    assert sum(len(f.members) for f in found) == 9  # not the nameless, not a1, not the old two
+    pairs = COMPARED
+    assert first.pairs(pairs) == [
+        ("ce+selfsupcon", "ce"), ("supcon", "ce"), ("selfsupcon", "ce"),
+    ]  # fmt: skip
+    assert families(grid(table([]), LINEAR)) == []
+
+
+def test_the_zoo_is_one_family(scores: pd.DataFrame) -> None:
+    (found,) = families(grid(scores, FIVE))
+    assert found.label == "resnet18_narrow, tin100, 64 px"
+    assert len(found.pairs(COMPARED)) == len(COMPARED) == 6
+
+
+# ---- domains, shots, cost
+
+
+def _half(one: Grid, row: int, columns: Sequence[int]) -> float:
+    parts = [((one.high[row, t] - one.low[row, t]) / 2) ** 2 for t in columns]
+    return float(sum(parts) ** 0.5 / len(columns))
+
+
+def test_domains_are_means_of_complete_ones(scores: pd.DataFrame) -> None:
+    one = grid(scores, LINEAR)
+    found = by_domain(one, [2, 0])
+    assert "natural images" not in set(found["domain"])  # the zoo's own pretraining data
+    for row in found.itertuples():
+        m = list(one.models["model"]).index(row.model)
+        columns = [t for t in range(len(one.tasks)) if one.tasks["domain"][t] == row.domain]
+        assert row.value == pytest.approx(np.mean([one.value[m, t] for t in columns]))
+        assert row.half == pytest.approx(_half(one, m, columns))
+        assert row.tasks == len(columns)
+    part = study({"ce": {"eurosat": 0.5, "dtd": 0.5, "resisc45": 0.4}, "supcon": {
+        "eurosat": 0.5, "dtd": 0.6}, "selfsupcon": {"svhn": 0.3}})  # fmt: skip
+    one = grid(part, LINEAR)
+    place = list(one.models["objective"]).index
+    found = by_domain(one, [place("ce"), place("supcon")])
+    assert set(found["domain"]) == {"texture"}  # one lacks resisc45; svhn is nobody's here
+    assert set(by_domain(one, [place("ce")])["domain"]) == {"satellite", "texture"}
+    assert len(by_domain(one, [0, 1, 2])) == 0
+    assert len(by_domain(one, [])) == 0
+    assert len(by_domain(grid(part, FIVE), [])) == 0
+
+
+def _fewshot(model: str, task: str, values: dict[int, float], **more: Any) -> Result:
+    result = make_result(model, task, "fewshot", correct=np.arange(50) < 25, **more)
+    (score,), (samples,) = result.scores, result.samples.values()
+    new = {
+        f"top1_{k}shot": score.model_copy(
+            update={"name": f"top1_{k}shot", "value": v, "ci_low": v - 0.02, "ci_high": v + 0.02}
+        )
+        for k, v in values.items()
+    }
+    return result.model_copy(
+        update={"scores": list(new.values()), "samples": dict.fromkeys(new, samples)}
+    )
+
+
+def test_shots_are_over_tasks_common_to_all_points() -> None:
+    results = [
+        _fewshot("a", "x", {1: 0.3, 5: 0.5, 20: 0.7}), _fewshot("a", "y", {1: 0.4, 5: 0.6}),
+        _fewshot("a", "z", {1: 0.2, 5: 0.4, 20: 0.6, 50: 0.9}),
+        _fewshot("a", "tiny_imagenet", {1: 0.9, 5: 0.9, 20: 0.9}),
+        _fewshot("b", "x", {1: 0.1, 5: 0.3, 20: 0.5}), _fewshot("b", "y", {1: 0.9}),
+        _fewshot("b", "z", {1: 0.3, 5: 0.5, 20: 0.5, 50: 0.7}),
+        _fewshot("b", "tiny_imagenet", {1: 0.1, 5: 0.1, 20: 0.1}),
+        _fewshot("c", "x", {2: 0.1}),
+    ]  # fmt: skip
+    scores = table(results)
+    models = [("a", "seed0"), ("b", "seed0")]
+    found = shots(scores, models).set_index(["model", "shot"])
+    assert list(found.index) == [(m, k) for k in (1, 5, 20) for m in "ab"]  # 50: one task of three
+    assert set(found["tasks"]) == {2}  # y has no 20 shots
+    assert found["value"]["a", 1] == pytest.approx(0.25)
+    assert found["value"]["b", 20] == pytest.approx(0.5)
+    assert found["half"]["a", 5] == pytest.approx(0.02 * 2**0.5 / 2)
+    with_it = shots(scores, models, pretraining=True).set_index(["model", "shot"])
+    assert with_it["value"]["a", 1] == pytest.approx((0.3 + 0.2 + 0.9) / 3)
+    assert list(shots(scores, [("a", "seed0")])["shot"]) == [1, 5, 20]
+    for none in ([], [("c", "other")], [("a", "seed0"), ("c", "seed0")]):
+        assert len(shots(scores, none)) == 0
+    assert len(shots(table([]), models)) == 0
+    assert len(shots(scores, models, setting="seed=1")) == 0
+
+
+def test_cost_of_complete_models(scores: pd.DataFrame) -> None:
+    one = grid(scores, FIVE)
+    found = scatter(one)
+    assert len(found) == 6
+    assert found["mean"].is_monotonic_decreasing
+    columns = transfer_tasks(one)
+    assert "tiny_imagenet" not in set(one.tasks["name"][columns])
+    for row in found.itertuples():
+        m = list(one.models["model"]).index(row.model)
+        assert row.mean == pytest.approx(np.mean([one.value[m, t] for t in columns]))
+        assert row.half == pytest.approx(_half(one, m, columns))
+        seconds = [scores["seconds"].iloc[one.row[m, t]] for t in columns]
+        assert row.seconds == pytest.approx(np.median(seconds))
+    part = grid(study({"ce": {"x": 0.5, "y": 0.5}, "supcon": {"x": 0.5}}), LINEAR)
+    assert list(scatter(part)["objective"]) == ["ce"]
+    assert set(scatter(part, tasks=[0])["objective"]) == {"ce", "supcon"}
+    assert len(scatter(part, rows=[])) == len(scatter(grid(table([]), LINEAR))) == 0
