@@ -115,14 +115,18 @@ def build_parser() -> Parser:
 
     study = command("study")
     study.add_argument(
-        "action", choices=("run", "status"),
-        help="run: do what is open, as many processes side by side as are started; status: say it",
+        "action", choices=("run", "status", "collect"),
+        help="run: do what is open, as many processes side by side as are started; status: say "
+        "what is done; collect: write what was found into two Parquet files",
     )  # fmt: skip
     study.add_argument("--plan", required=True, metavar="PLAN", help="shipped, or a TOML file")
     study.add_argument(
         "--data", type=Path, metavar="DIR", help="run: the pretraining images and the tasks"
     )
     study.add_argument("--out", required=True, type=Path, metavar="DIR", help="the study's folder")
+    study.add_argument(
+        "--to", type=Path, default=Path("model_cards"), metavar="DIR", help="collect: where to"
+    )
     study.add_argument("--device", metavar="D", help="cpu, cuda or mps; default: the best there is")
     study.add_argument("--cache", type=Path, metavar="DIR", help="default: TRANSFERZOO_CACHE")
     study.add_argument("--json", action="store_true", help="status: as JSON")
@@ -267,6 +271,14 @@ def study_command(args: argparse.Namespace) -> int:
             print(json.dumps(rows, indent=1))
         else:
             print(render([*rows], markdown=not sys.stdout.isatty()))
+        return 0
+    if args.action == "collect":
+        from zoo.study.collect import collect
+
+        if not args.out.is_dir():
+            raise UserError(f"--out {str(args.out)!r} is not a directory; nothing to collect")
+        done, of = collect(plan, args.out, args.to)
+        print(f"{done} of {of} checkpoints: {args.to / plan.name}.results.parquet, .log.parquet")
         return 0
     if args.data is None or not args.data.is_dir():
         raise UserError(f"--data {str(args.data)!r} is not a directory; study run needs one")

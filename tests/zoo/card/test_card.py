@@ -176,8 +176,8 @@ def test_golden(family: Path, name: str) -> None:
     for place, content in files.items():
         assert content == golden[place], (
             f"{name}/{place} is not what tests/zoo/golden has; if the change is meant, run "
-            "TRANSFERZOO_REGENERATE_GOLDEN=1 pytest tests/zoo/card/test_card.py -k golden and look at "
-            "the difference"
+            "TRANSFERZOO_REGENERATE_GOLDEN=1 pytest tests/zoo/card/test_card.py -k golden and look "
+            "at the difference"
         )
 
 

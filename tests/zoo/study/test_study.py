@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import tomli_w
 from PIL import Image
 
+from eval.results.store import read_result
 from tests.conftest import refusal
 from zoo.study.cells import Training, Trial, cells, chosen_rate, status
-from zoo.study.plan import load_plan, plan_names
+from zoo.study.collect import collect
+from zoo.study.plan import Plan, load_plan, plan_names
 
 TREE: dict[str, Any] = {
     "name": "toy",
@@ -29,7 +32,8 @@ TREE: dict[str, Any] = {
         "image.px=16",
         "image.store_px=16",
         "train.batch_size=16",
-        "train.warmup_epochs=0.5",
+        "train.warmup_epochs=0.3",
+        "train.cooldown=0.4",
         "train.precision=fp32",
         "contrastive.queue=40",
         "projector.hidden_dim=8",
@@ -190,6 +194,36 @@ def test_a_killed_study_ends_in_the_same_weights(tmp_path: Path) -> None:
         assert scored["failures"] == []
         assert len(scored["results"]) == 2  # linear and few-shot
         assert all((tmp_path / "cut" / path).is_file() for path in scored["results"])
+    check_collected(loaded, tmp_path / "cut", tmp_path / "found")
+
+
+def check_collected(plan: Plan, out: Path, to: Path) -> None:
+    """Both tables hold all that the files say, samples and every line of every log."""
+    assert collect(plan, out, to) == (6, 6)
+    rows = pq.read_table(to / "toy.results.parquet").to_pylist()
+    assert len(rows) == 12
+    for row in rows:
+        cell = next(
+            c
+            for c in cells(plan)
+            if isinstance(c, Training)
+            and (c.arm.name, c.seed, c.epochs) == (row["arm"], row["seed"], row["epochs"])
+        )
+        assert (
+            row["weights_sha256"]
+            == read_result(
+                out / json.loads((cell.folder(out) / "scored.json").read_text())["results"][0]
+            ).model.weights_sha256
+        )
+        raw = np.frombuffer(row["samples"], np.uint8)
+        values = np.unpackbits(raw)[: row["n"]] if row["unit"] == "image" else raw / row["of"]
+        assert values.mean() == pytest.approx(row["value"], abs=1e-6)
+    lines = pq.read_table(to / "toy.log.parquet").to_pylist()
+    folders = [*out.glob("tuning/*/*"), *out.glob("runs/*/*")]
+    expected = [line for f in folders for line in (f / "log.jsonl").read_text().splitlines()]
+    assert sorted(r["line"] for r in lines if r["kind"] != "budget") == sorted(expected)
+    ends = [json.loads(r["line"]) for r in lines if r["kind"] == "budget"]
+    assert {line["epoch"] for line in ends if "knn_top1" in line} == {1}
 
 
 def test_a_rate_that_diverges_is_noted_and_not_chosen(tmp_path: Path) -> None:

@@ -1,0 +1,147 @@
+"""What a study has found so far, as two small Parquet files that are committed.
+
+NAME.results.parquet: a row a score of each checkpoint, with the samples that paired tests need.
+NAME.log.parquet: every line of every training's log, tuning runs too, and each run that failed.
+Weights stay where they are: what ships is chosen later.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eval.common.files import atomic_file
+from zoo.study.cells import FAILED, SCORED, Cell, Training, Trial, cells, chosen_rate
+from zoo.study.plan import Plan
+
+if TYPE_CHECKING:
+    import pyarrow
+
+RESULTS = {
+    "arm": "string",
+    "objective": "string",
+    "seed": "int64",
+    "epochs": "int64",
+    "rate": "float64",  # for 256 images, as tuned
+    "weights_sha256": "string",
+    "task": "string",
+    "split_hash": "string",
+    "protocol": "string",
+    "score": "string",
+    "value": "float64",
+    "ci_low": "float64",
+    "ci_high": "float64",
+    "n": "int64",
+    "unit": "string",  # what a sample is: an image or an episode
+    "of": "int64",  # answers a sample
+    "samples": "binary",  # bits of images as numpy packs them, a byte of right answers an episode
+}
+LOG = {
+    "arm": "string",
+    "kind": "string",  # tuning, run (the trunk), or budget (a branch from where it leaves)
+    "seed": "int64",
+    "epochs": "int64",
+    "rate": "float64",
+    "line": "string",  # JSON, as in log.jsonl; or {"error": ..} of a run that failed
+}
+SCORES = {"linear": "top1", "fewshot": "top1_{}shot"}
+
+
+def collect(plan: Plan, out: Path, to: Path) -> tuple[int, int]:
+    """Write both files into ``to``. Returns how many checkpoints they hold, of how many."""
+    trainings = [cell for cell in cells(plan) if isinstance(cell, Training)]
+    scored = [cell for cell in trainings if (cell.folder(out) / SCORED).is_file()]
+    _write(to / f"{plan.name}.results.parquet", RESULTS, list(_results(plan, out, scored)))
+    _write(to / f"{plan.name}.log.parquet", LOG, list(_log(plan, out)))
+    return len(scored), len(trainings)
+
+
+def _results(plan: Plan, out: Path, scored: list[Training]) -> Iterator[dict[str, Any]]:
+    from eval.results.store import read_result
+
+    for cell in scored:
+        facts = json.loads((cell.folder(out) / SCORED).read_text())
+        for path in facts["results"]:
+            result = read_result(out / path)
+            shots = plan.evaluation.shots if result.protocol.name == "fewshot" else (0,)
+            for k in shots:
+                name = SCORES[result.protocol.name].format(k)
+                score = next(s for s in result.scores if s.name == name)
+                samples = result.samples[name]
+                yield {
+                    "arm": cell.arm.name,
+                    "objective": cell.arm.objective,
+                    "seed": cell.seed,
+                    "epochs": cell.epochs,
+                    "rate": chosen_rate(plan, out, cell.arm),
+                    "weights_sha256": result.model.weights_sha256,
+                    "task": result.task.name,
+                    "split_hash": result.task.split_hash,
+                    "protocol": result.protocol.name,
+                    "score": name,
+                    "value": score.value,
+                    "ci_low": score.ci_low,
+                    "ci_high": score.ci_high,
+                    "n": score.n,
+                    "unit": samples.unit,
+                    "of": samples.of,
+                    "samples": samples.packed(),
+                }
+
+
+def _log(plan: Plan, out: Path) -> Iterator[dict[str, Any]]:
+    seen: set[Path] = set()
+    for cell in cells(plan):
+        for folder, kind in _folders(cell, out):
+            if folder in seen:
+                continue
+            seen.add(folder)
+            lines = _lines(folder / "log.jsonl")
+            if kind == "budget":  # a branch's log begins with that of its trunk
+                trunk = set(_lines(folder.parent / "log.jsonl"))
+                lines = [line for line in lines if line not in trunk]
+            if (failed := folder / FAILED).is_file():
+                lines.append(json.dumps(json.loads(failed.read_text())))
+            for line in lines:
+                yield {
+                    "arm": cell.arm.name,
+                    "kind": kind,
+                    "seed": plan.tuning.seed if isinstance(cell, Trial) else cell.seed,
+                    "epochs": _epochs(plan, cell, kind),
+                    "rate": cell.rate
+                    if isinstance(cell, Trial)
+                    else chosen_rate(plan, out, cell.arm),
+                    "line": line,
+                }
+
+
+def _folders(cell: Cell, out: Path) -> Iterator[tuple[Path, str]]:
+    if isinstance(cell, Trial):
+        yield cell.folder(out), "tuning"
+        return
+    yield cell.run(out), "run"
+    if not cell.last:
+        yield cell.folder(out), "budget"
+
+
+def _epochs(plan: Plan, cell: Cell, kind: str) -> int:
+    if isinstance(cell, Trial):
+        return plan.tuning.epochs
+    return cell.epochs if kind == "budget" else plan.budgets_of(cell.seed)[-1]
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.is_file() else []
+
+
+def _write(path: Path, columns: dict[str, str], rows: list[dict[str, Any]]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in columns.items()])
+    table: pyarrow.Table = pa.Table.from_pylist(rows, schema)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as file:
+        pq.write_table(table, file, compression="zstd")
