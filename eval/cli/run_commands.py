@@ -125,13 +125,14 @@ def run_command(args: argparse.Namespace) -> int:
     from eval.results.store import read_result
     from eval.run.execute import execute
     from eval.run.plan import plan
+    from eval.run.progress import run_progress
 
     request = _request(args)
     if not is_main_process():  # helps to encode; the main process plans, reports and fails for all
         execute(request, [])
         return 0
     cells = plan(request)
-    report = execute(request, cells, debug=args.debug)
+    report = execute(request, cells, debug=args.debug, progress=run_progress())
     if report.exit_code == 2:
         raise UserError("; ".join(dict.fromkeys(f.error for f in report.failures)))
     found = [read_result(c.path) for c in cells if c.path.exists()]
