@@ -152,7 +152,7 @@ def figure(finding: Finding) -> Figure:
     """The map of two models' layers, the first layers at the bottom left."""
     from matplotlib.figure import Figure  # no pyplot: no window, no state
 
-    from eval.analysis.plots import called
+    from eval.results.model_names import called
 
     values = finding.values
     rows = [[math.nan if v is None else v for v in row] for row in values["cka"]]

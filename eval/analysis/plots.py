@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +11,7 @@ import numpy as np
 
 from eval.common.errors import UserError
 from eval.common.files import atomic_file
-from eval.models.objectives import parse_objective
-from eval.results.parquet_table import objective_of
+from eval.results.model_names import called
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,24 +38,6 @@ def saved(build: Callable[[], Figure], path: Path) -> Path:
         with atomic_file(path) as file:
             figure.savefig(file, format=path.suffix[1:])
     return path
-
-
-def short(name: str, most: int = 44) -> str:
-    """A long name's end, where models differ."""
-    return name if len(name) <= most else "..." + name[3 - most :]
-
-
-def called(names: Sequence[str], most: int = 44) -> list[str]:
-    """Models in a picture: by their objective where it tells them apart, as the paper writes it;
-    else by their names without the prefix."""
-    objectives = [objective_of(name) for name in names]
-    return [
-        parse_objective(objective).shown
-        if objective and objectives.count(objective) == 1
-        else ("untrained " if name.startswith("random:") else "")
-        + short(re.sub(r"^[\w-]+:", "", name), most)
-        for name, objective in zip(names, objectives, strict=True)
-    ]
 
 
 def panels(count: int, models: int) -> tuple[Figure, list[Axes]]:

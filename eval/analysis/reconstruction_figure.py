@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from eval.analysis.finding import Finding
-from eval.analysis.plots import called, style
+from eval.analysis.plots import style
+from eval.results.model_names import called
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -32,7 +32,7 @@ from eval.analysis import Robustness
 from eval.analysis.corrupted_features import Condition, Corrupted, alike
 from eval.analysis.finding import Finding
 from eval.analysis.measures.corruptions import CORRUPTIONS, GROUPS, MIN_SIDE, strength_of
-from eval.analysis.plots import called, legend_below, style
+from eval.analysis.plots import legend_below, style
 from eval.analysis.reliability import reliability
 from eval.analysis.study import Study, task_key
 from eval.common.errors import UserError
@@ -45,6 +45,7 @@ from eval.models.backbone import Backbone
 from eval.protocols.linear import Head, fit_head
 from eval.protocols.outcome import Outcome
 from eval.protocols.trained import describe
+from eval.results.model_names import called
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

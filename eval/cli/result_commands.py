@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from eval.cli.inputs import shelf
+from eval.cli.screen import screen_width
 from eval.common.errors import UserError
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 def leaderboard_command(args: argparse.Namespace) -> int:
     from eval.protocols import protocol_named
-    from eval.results import leaderboard
+    from eval.results import board_text, leaderboard
 
     wanted = [protocol_named(p).name for p in args.protocol or []]
     results = [r for _, r in shelf(args.results).results if not wanted or r.protocol.name in wanted]
@@ -26,7 +27,8 @@ def leaderboard_command(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps([leaderboard.as_json(t) for t in tables], indent=1))
     else:
-        print(leaderboard.render(tables, markdown=not sys.stdout.isatty()))
+        width = screen_width()
+        print(board_text.render(tables, markdown=width is None, width=width))
     return 0
 
 

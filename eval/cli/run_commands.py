@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval.cli.inputs import named_models
+from eval.cli.screen import screen_width
 from eval.common.errors import UserError
 from eval.common.files import default_cache
+from eval.common.fitted_table import wrapped
 from eval.protocols import chosen
 
 if TYPE_CHECKING:
@@ -121,21 +123,23 @@ def _tasks(args: argparse.Namespace, data: Data | None) -> list[str]:
 
 def run_command(args: argparse.Namespace) -> int:
     from eval.common.distributed import is_main_process
-    from eval.results import leaderboard
+    from eval.results import board_text, leaderboard
     from eval.results.store import read_result
     from eval.run.execute import execute
     from eval.run.plan import plan
+    from eval.run.progress import run_progress
 
     request = _request(args)
     if not is_main_process():  # helps to encode; the main process plans, reports and fails for all
         execute(request, [])
         return 0
     cells = plan(request)
-    report = execute(request, cells, debug=args.debug)
+    report = execute(request, cells, debug=args.debug, progress=run_progress())
     if report.exit_code == 2:
         raise UserError("; ".join(dict.fromkeys(f.error for f in report.failures)))
     found = [read_result(c.path) for c in cells if c.path.exists()]
     tables = leaderboard.tables(found)
+    width = screen_width()
     if args.json:
         summary = {
             "scored": report.scored,
@@ -147,10 +151,10 @@ def run_command(args: argparse.Namespace) -> int:
         }
         print(json.dumps(summary, indent=1))
     elif tables:
-        print(leaderboard.render(tables, markdown=not sys.stdout.isatty()))
+        print(board_text.render(tables, markdown=width is None, width=width))
     if not args.json:
         for note in _notes(found):
-            print(note)
+            print(wrapped(note, width, "  ") if width else note)
     for failure in report.failures:
         print(f"failed: {failure.title}: {failure.error}", file=sys.stderr)
     print(

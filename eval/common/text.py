@@ -55,3 +55,11 @@ def text_table(
 def counted(count: int, one: str, many: str = "") -> str:
     """``1 model``, ``2 models``."""
     return f"{count} {one if count == 1 else many or one + 's'}"
+
+
+def duration(seconds: float) -> str:
+    """``0.4 s``, ``40 s``, ``12 min``, ``2.5 h``: as exact as one reads it."""
+    if seconds < 90:
+        whole = seconds >= 9.95 or seconds == round(seconds)
+        return f"{seconds:.0f} s" if whole else f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"

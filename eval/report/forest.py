@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from eval.analysis.plots import short
 from eval.report.blocks import Sheet, sheet
 from eval.report.pairs import Pair, Row, mean_difference
 from eval.results.compare import SIGNIFICANT, Comparison, TaskDifference
 from eval.results.leaderboard import score_title
+from eval.results.model_names import short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

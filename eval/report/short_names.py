@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from eval.analysis.plots import called
 from eval.report.blocks import Block, Section, Sheet
+from eval.results.model_names import called
 from eval.results.parquet_table import objective_of
 
 Rename = Callable[[str], str]

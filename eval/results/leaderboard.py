@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from eval.common.text import percent, text_table
+from eval.common.text import percent
 from eval.metrics.intervals import mean_interval
 from eval.metrics.paired import ranks
 from eval.metrics.scores import Score
@@ -253,19 +253,3 @@ def grid(table: Table) -> tuple[list[str], list[list[str]]]:
         turned[0][0] = "task"
         return turned[0], turned[1:]
     return header, lines
-
-
-def render(found: Sequence[Table], *, markdown: bool = False) -> str:
-    """All boards as text: Markdown when it goes to a file, ruled columns on a terminal."""
-    out = []
-    for table in found:
-        header, lines = grid(table)
-        out.append(table.title)
-        out.append(text_table(header, lines, markdown))
-        out.append("")
-    notes = ["Intervals are 95 %: 1.96 standard errors over episodes, bootstrap over test images."]
-    if any("seeds=" in t.setting for t in found):
-        notes.append("Over seeds: the mean and 1.96 standard errors of it over the seeds.")
-    if any(any(t.subsets) for t in found):
-        notes.append("* a subset of the data set: not comparable to published numbers.")
-    return "\n".join([*out, *notes])

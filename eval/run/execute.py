@@ -26,6 +26,7 @@ from eval.results.schema import (
 )
 from eval.results.store import write_result
 from eval.run.plan import Cell, Request
+from eval.run.progress import Progress
 
 if TYPE_CHECKING:
     from eval.common.distributed import Workers
@@ -67,8 +68,14 @@ class Report:
         return 2 if nothing_saved and all(f.user_mistake for f in self.failures) else 1
 
 
-def execute(request: Request, cells: list[Cell], *, debug: bool = False) -> Report:
-    """Score the cells that are not done.
+def execute(
+    request: Request,
+    cells: list[Cell],
+    *,
+    debug: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Score the cells that are not done, and tell ``progress`` of each.
 
     Under torchrun every process calls this, and the main process's cells count: two processes
     that looked at the results at different moments would wait for each other for ever.
@@ -82,9 +89,11 @@ def execute(request: Request, cells: list[Cell], *, debug: bool = False) -> Repo
 
     workers = Workers(request.device)
     missing = workers.broadcast(missing)
-    for model in dict.fromkeys(c.model for c in missing):
-        mine = [c for c in missing if c.model == model]
-        _score_model(request, model, mine, workers, report, debug)
+    progress = progress or Progress()
+    with progress.over(missing):
+        for model in dict.fromkeys(c.model for c in missing):
+            mine = [c for c in missing if c.model == model]
+            _score_model(request, model, mine, workers, report, debug, progress)
     workers.close()
     report.seconds = time.perf_counter() - start
     return report
@@ -97,17 +106,24 @@ def _score_model(
     workers: Workers,
     report: Report,
     debug: bool,
+    progress: Progress,
 ) -> None:
     from eval.features.encode import auto_precision, encode
     from eval.features.precision import Precision
     from eval.models.backbone import load
 
+    def failed(cells: list[Cell], error: Exception) -> None:
+        failures = [_failure(c.title, error, debug) for c in cells]
+        report.failures += failures
+        progress.failed(cells, failures[0].error)
+
+    progress.loading(model)
     start = time.perf_counter()
     precision = Precision.parse(request.precision) if request.precision else None
     try:
         backbone = workers.together(lambda: load(model))
     except Exception as error:
-        report.failures += [_failure(c.title, error, debug) for c in cells]
+        failed(cells, error)
         return
     loaded = time.perf_counter() - start
     by_task: dict[str, list[Cell]] = {}
@@ -120,26 +136,29 @@ def _score_model(
                 encoded = None
                 chosen = precision or auto_precision(backbone, task, request.cache, workers)
             else:
+                progress.encoding(group[0])
                 encoded = encode(
                     backbone, task, request.cache, workers, precision, request.batch_size
                 )
                 chosen = Precision.parse(encoded.bank.precision)
         except Exception as error:
-            report.failures += [_failure(c.title, error, debug) for c in group]
+            failed(group, error)
             continue
         report.images += encoded.images if encoded else 0
         for cell in group:
             together = PROTOCOLS[cell.protocol].trains
             if not (workers.main or together):
                 continue
+            progress.scoring(cell)
             score = partial(score_cell, cell, backbone, encoded, chosen, workers, request, loaded)
             try:
                 result = workers.together(score) if together else score()
                 if workers.main:
                     write_result(cell.path, result)
                     report.scored += 1
+                    progress.scored(cell, result)
             except Exception as error:
-                report.failures.append(_failure(cell.title, error, debug))
+                failed([cell], error)
 
 
 def _failure(title: str, error: Exception, debug: bool) -> Failure:

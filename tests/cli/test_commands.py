@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -109,7 +110,6 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
 
 
 def test_run_prints_boards_and_writes_one_file_a_cell(shop: Shop) -> None:
-    assert shop.first.err == ""
     out = shop.first.out
     for title in (
         "fewshot, 1-shot top-1, % (episodes=20, precision=fp32)",
@@ -138,6 +138,32 @@ def test_run_prints_boards_and_writes_one_file_a_cell(shop: Shop) -> None:
                 assert score.n == len(values)
                 assert score.value == pytest.approx(values.mean(), abs=1e-6)
             assert 0 <= score.ci_low <= score.value <= score.ci_high <= 1 or score.name == "ece"
+
+
+def test_a_run_in_a_log_says_each_finished_cell(shop: Shop) -> None:
+    """In order, counted, with the numbers of the result files and an estimate until the last."""
+    said = [line for line in shop.first.err.splitlines() if " so far" not in line]
+    cells = [
+        (model, task, protocol)
+        for model in ("resnet", "vit")
+        for task in ("eurosat", "dtd")
+        for protocol in DEFAULTS
+    ]
+    assert len(said) == len(cells) == 12
+    for i, (line, (model, task, protocol)) in enumerate(zip(said, cells, strict=True)):
+        (path,) = (shop.results / f"random--test_{model}@32px" / "seed0").glob(
+            f"{task}.{protocol}*.json"
+        )
+        scores = {s.name: f"{100 * s.value:.1f} ±" for s in read_result(path).scores}
+        assert line.startswith(f"[{i + 1}/12] random:test_{model} on {task}, {protocol}: ")
+        if protocol == "fewshot":
+            assert f": 1-shot top-1 {scores['top1_1shot']}" in line
+            assert f", 5-shot top-1 {scores['top1_5shot']}" in line
+        else:
+            assert f": top-1 {scores['top1']}" in line
+        assert re.search(r"±[\d.]+, [\d.]+ (s|min)(; (about|at least) [\d.]+ (s|min) left)?$", line)
+    assert re.search(r"; about [\d.]+ (s|min) left$", said[5])  # each protocol has run
+    assert "left" not in said[-1]
 
 
 def test_a_second_run_needs_no_torch(shop: Shop) -> None:
@@ -495,8 +521,14 @@ def test_one_unreadable_image_fails_its_task_alone(shop: Shop, cli: Cli, tmp_pat
         done = cli(*base)
         assert done.code == 1
         assert f"{scored} scored, {3 - scored} already there, 3 failed" in done.out
-        failed = done.err.splitlines()
-        assert len(failed) == 3
+        said = done.err.splitlines()
+        failed = [line for line in said if line.startswith("failed: ")]
+        # in the log at once, as the run goes on; of a run that ends here, in the list alone
+        told = [line for line in said if " and 2 more: failed: task 'eurosat': row 30" in line]
+        assert len(told) == (scored > 0)
+        assert len([line for line in said if re.match(r"\[[456]/6\] .* on dtd", line)]) == scored
+        assert said[len(said) - 3 :] == failed
+        assert len(said) == 3 + len(told) + scored
         for line in failed:
             assert line.startswith("failed: random:test_resnet on eurosat, ")
             assert "row 30 of eurosat/train-00000-of-00001.parquet (train)" in line
@@ -519,8 +551,10 @@ def test_a_model_that_does_not_load_fails_alone(
     )  # fmt: skip
     assert done.code == 1
     assert "1 scored, 0 already there, 1 failed" in done.out
-    assert "local-dir:misfit on dtd, knn" in done.err
-    assert len(done.err.splitlines()) == 1
+    at_once, scored, failed = done.err.splitlines()
+    assert at_once.startswith("[1/2] local-dir:misfit on dtd, knn: failed: ")
+    assert scored.startswith("[2/2] random:test_resnet on dtd, knn: top-1 ")
+    assert failed == at_once.replace("[1/2] ", "failed: ").replace("knn: failed: ", "knn: ")
 
 
 def test_debug_shows_the_traceback(shop: Shop, cli: Cli, model_dir: Path, tmp_path: Path) -> None:
@@ -848,9 +882,11 @@ def test_bad_input_in_a_process_of_its_own(place: Place, cache: Path) -> None:
     line.insert(1, made["model"])
     done = process(*line)
     assert (done.code, done.out) == (2, "")
-    assert len(done.err.splitlines()) == 1, done.err
-    for words in (*in_image, *in_weights):
-        assert words in done.err
+    told, sentence = done.err.splitlines()  # the first at once, as the run went on
+    assert told.startswith("[1/2] local-dir:")
+    assert all(words in told.partition(", knn: failed: ")[2] for words in in_weights)
+    assert sentence.startswith("transfer-eval: ")
+    assert all(words in sentence for words in (*in_image, *in_weights))
     assert not place.results.exists()
 
 

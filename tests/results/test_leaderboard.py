@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from eval.results import leaderboard
+from eval.results import board_text, leaderboard
 from tests.results.test_store import make_result
 
 
@@ -74,12 +74,12 @@ def test_markdown_and_terminal_text() -> None:
     subset = make_result("a", "x")
     subset = subset.model_copy(update={"task": subset.task.model_copy(update={"subset": True})})
     tables = leaderboard.tables([subset, make_result("b", "y")])
-    text = leaderboard.render(tables, markdown=True)
+    text = board_text.render(tables, markdown=True)
     assert "| model | " in text
     assert "x*" in text
     assert "subset" in text
     assert "50.0 ±10.0" in text
-    assert "| " not in leaderboard.render(tables).splitlines()[1]
+    assert "| " not in board_text.render(tables).splitlines()[1]
 
 
 def test_many_tasks_run_down_the_page() -> None:
@@ -109,5 +109,5 @@ def test_several_seeds_give_a_mean_and_its_spread() -> None:
     half = 1.96 * 0.08164966 / 3**0.5  # population standard deviation of the three
     assert score.ci_high - score.value == pytest.approx(half, abs=1e-6)
     assert over["seeds=0+1"].cells[0, 0].ci_low == 0.4
-    text = leaderboard.render(list(leaderboard.tables(results)))
+    text = board_text.render(list(leaderboard.tables(results)))
     assert "Over seeds: the mean and 1.96 standard errors of it over the seeds." in text
