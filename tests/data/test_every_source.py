@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from eval.data.load import load_task
+from eval.data.load import load, load_task, locate
 from eval.data.manifest import FileFacts, Manifest, PartFacts, SplitFacts, write_manifest
 from eval.data.sources import HASH_BYTES
 from eval.data.split_rules import by_groups, per_class
@@ -332,6 +332,25 @@ def test_data_of_the_users_own(kind: str, tmp_path: Path, cache: Path) -> None:
         assert (found.revision, found.split, found.partial, found.limit) == ("", "", False, None)
 
 
+def no_image_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(data: bytes) -> bytes:
+        raise AssertionError("an image was read")
+
+    for module in ("eval.data.sources", "eval.data.boxes.stored"):
+        monkeypatch.setattr(f"{module}.image_hash", refuse)
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_locating_reads_no_image(
+    kind: str, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = SOURCES[kind](tmp_path / "own")
+    no_image_is_read(monkeypatch)
+    found = locate(text, cache)
+    with pytest.raises(AssertionError, match="an image was read"):
+        load(found, cache)
+
+
 # --------------------------------------------------------------------------- declared data sets
 
 NESTS = [f"nest {n // 3}" for n in range(3 * EACH)]
@@ -417,10 +436,15 @@ STUDY_HASH, CLEAN_HASH = (
 @pytest.mark.parametrize(("split", "expected"), [("", STUDY_HASH), (STUDY, STUDY_HASH),
                                                  (CLEAN, CLEAN_HASH)])  # fmt: skip
 def test_a_prepared_folder(
-    split: str, expected: str, declared: Callable[..., Task], tmp_path: Path, cache: Path
-) -> None:
+    split: str, expected: str, declared: Callable[..., Task], tmp_path: Path, cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     task = declared()
     folder = prepared(tmp_path / "nests")
+    with monkeypatch.context() as patched:
+        no_image_is_read(patched)
+        located = locate("nests", cache, tmp_path)
+    assert (located.where, located.split, located.resplit) == (str(folder), STUDY, None)
     found = load_task(f"nests@{split}" if split else "nests", cache, tmp_path)
     assert found.split_hash[:16] == expected
     assert (found.name, found.where, found.revision) == ("nests", str(folder), "")
