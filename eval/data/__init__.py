@@ -1,1 +1,1 @@
-"""Task string -> images in canonical order; `load` is the one door."""
+"""Task string -> images in canonical order: each ``locate`` says where they lie, ``load`` reads."""

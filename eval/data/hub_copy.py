@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Sequence
-from pathlib import Path
-
-import numpy as np
+from functools import partial
 
 from eval.common.errors import UserError
-from eval.data.sources import HubSource, ParquetSource, remembered_scan
-from eval.data.task_data import TaskData, assemble, canonical, resplit
+from eval.data.located import Located, Parts, Whole
+from eval.data.sources import HubSource, ParquetSource
+from eval.data.task_data import TaskData
+from eval.data.whole_split import OfficialOrder
 from eval.hub import client
 from eval.tasks.declaration import HubCopy, SplitRule, Task
 
+ROW_ORDER = "split in the row order of this copy, so not the study's very split"
 
-def load_copy(task: Task, split: str, cache: Path, revision: str) -> TaskData:
-    """Somebody else's copy: pooled and split by the rule, or in the authors' parts."""
+
+def locate(task: Task, split: str, revision: str) -> Located:
+    """Somebody else's copy: pooled and split by the rule, or in the authors' parts. Raises
+    UserError where none is known, it has moved, or it cannot give the split."""
     copy, what = task.hub, f"task {task.name!r}"
     if copy is None:
         raise UserError("no copy on the Hub is known")
@@ -29,27 +31,20 @@ def load_copy(task: Task, split: str, cache: Path, revision: str) -> TaskData:
             f"cannot give split {rule.name!r}; name the task as {task.name}@{others[0]}"
         )
     sha = _commit(copy, revision)
-    where = f"hub:{copy.repo}"
+    images: Parts | Whole
     notes: tuple[str, ...] = ()
     if rule.rule == "official":
-        train_source, test_source = (_read(copy, sha, p) for p in (copy.train, copy.test))
-        found = assemble(task.name, where, sha, train_source, test_source, cache, what)
+        images = Parts(_read(copy, sha, copy.train), _read(copy, sha, copy.test))
     else:
         source = _read(copy, sha, copy.parts)
-        scan, by_hash = remembered_scan(source, cache, what)
-        names = scan.names or tuple(f"class {i}" for i in range(task.classes))
-        whole = canonical("all", source, dataclasses.replace(scan, names=names), by_hash, what)
-        order = np.arange(len(whole))
-        if copy.name:
-            order = np.argsort(np.asarray(source.column(copy.name), str), kind="stable")
-        else:
-            notes = ("split in the row order of this copy, so not the study's very split",)
-        groups = source.column(copy.group) if rule.rule == "groups" else None
-        train, test = resplit(whole, order, groups, what)
-        found = TaskData(task.name, where, sha, names, train, test)
-    _check_copy(task, rule, copy, found)
-    classes = task.class_names or found.classes
-    return dataclasses.replace(found, classes=classes, declared=task, split=rule.name, notes=notes)
+        group = copy.group if rule.rule == "groups" else ""
+        order = OfficialOrder(source, copy.name, as_text=True, group=group)
+        images = Whole(source, order, tuple(f"class {i}" for i in range(task.classes)))
+        notes = () if copy.name else (ROW_ORDER,)
+    return Located(
+        task.name, f"hub:{copy.repo}", sha, what, images, classes=task.class_names, declared=task,
+        checks=(partial(_check_copy, task, rule, copy),), split=rule.name, notes=notes,
+    )  # fmt: skip
 
 
 def _read(copy: HubCopy, sha: str, parts: Sequence[str]) -> HubSource | ParquetSource:

@@ -1,22 +1,29 @@
-"""A task string -> its images in canonical order: the one door to data."""
+"""A task string -> its images in canonical order: the one door to data.
+
+A line, not a tree: ``locate`` says where the images lie and by which rule they are split, and the
+functions here do the rest for every kind of task: scan, canonical order, split, checks, limit.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
-import numpy as np
-
 from eval.common.errors import UserError
-from eval.data.boxes.box_data import DetectionData, limited
-from eval.data.declared import load_declared
+from eval.data import declared, own, task_file
+from eval.data.boxes.assemble import BoxParts, assemble_boxes
+from eval.data.boxes.box_data import DetectionData
+from eval.data.canonical import canonical, class_names, halves, joined, numbered
+from eval.data.limit import limited
+from eval.data.located import Located, Parts, Resplit, Whole
 from eval.data.locations import Data
-from eval.data.own import load_own
-from eval.data.task_data import Split, TaskData, check_split, take
-from eval.data.task_file import read_task_file
-from eval.tasks.declaration import SplitRule, Task
-from eval.tasks.names import parse_task, split_query
+from eval.data.sources import Scan, remembered_scan
+from eval.data.task_data import Split, TaskData, check_split
+from eval.tasks.names import parse_task
 from eval.tasks.registry import TASKS
+
+Divided = tuple[tuple[str, ...], Split, Split]  # class names by label, train, test
 
 
 def load_task(
@@ -30,84 +37,97 @@ def load_task(
     ``limit`` keeps at most that many images of each split, balanced over classes; of a detection
     task those with boxes first. Raises UserError for anything wrong with the data.
     """
+    task = load(locate(text, cache, data, seed), cache)
+    return limited(task, limit) if limit is not None else task
+
+
+def locate(text: str, cache: Path, data: Data | None = None, seed: int = 0) -> Located:
+    """Where a task's images lie; none is read. Raises UserError where they are not to be found."""
     parsed = parse_task(text)
     if parsed.kind == "declared":
-        task = load_declared(TASKS[parsed.value], parsed.split, cache, data)
-    elif parsed.kind == "file":
-        task = load_task_file(parsed.value, cache, seed)
-    else:
-        task = load_own(parsed, text, cache, seed)
-    return _limited(task, limit) if limit is not None else task
+        return declared.locate(TASKS[parsed.value], parsed.split, cache, data)
+    if parsed.kind == "file":
+        return task_file.locate(parsed.value, seed)
+    return own.locate(parsed, text, seed)
 
 
-def _limited(task: TaskData, limit: int) -> TaskData:
-    """At most ``limit`` images of each split, one class after the other, in canonical order; of a
-    detection task those with boxes first."""
-    if limit < 1:
-        raise UserError(f"--limit must be at least 1, got {limit}")
-    if task.kind == "detection":
-        assert isinstance(task, DetectionData)
-        return limited(task, limit)
-
-    def cut(split: Split) -> Split:
-        place = np.zeros(len(split), np.int64)  # an image's place within its class
-        for label in np.unique(split.labels):
-            rows = np.flatnonzero(split.labels == label)
-            place[rows] = np.arange(len(rows))
-        keep = np.lexsort((split.labels, place))[:limit]
-        return take(split, np.sort(keep))
-
-    train, test = cut(task.train), cut(task.test)
-    for split in (train, test):
-        check_split(split, f"{task.name} with --limit {limit}")
-    if len(train) == len(task.train) and len(test) == len(task.test):
-        return task
-    note = f"limited to {limit} images a split"
-    return dataclasses.replace(task, train=train, test=test, limit=limit, notes=(*task.notes, note))
-
-
-def load_task_file(text: str, cache: Path, seed: int) -> TaskData:
-    """The data that a task file names, checked against what it says of them."""
-    path = Path(text).expanduser()
-    facts = read_task_file(path)
-    found = load_task(_absolute(facts.source, path), cache, seed=seed)
-    what = f"task file {text!r}"
-    if facts.classes is not None and set(facts.classes) != set(found.classes):
-        unlike = sorted(set(facts.classes) ^ set(found.classes))
-        raise UserError(
-            f"{what}: classes differ from those of the data in {', '.join(map(repr, unlike[:5]))}"
-        )
-    for part in (found.train, found.test):
-        promised = getattr(facts, part.name)
-        if promised is not None and promised != len(part):
-            raise UserError(
-                f"{what}: {part.name} = {promised:,}, but the data have {len(part):,} images there"
-            )
-    task = Task(
-        facts.name,
-        facts.title or facts.name,
-        facts.domain,
-        classes=len(found.classes),
-        images=len(found.train) + len(found.test),
-        licence=facts.licence,
-        citation=facts.citation,
-        splits=(SplitRule("own", "official", len(found.train), len(found.test)),),
-        home=facts.home,
-        note=facts.note,
-        metric="mAP" if found.kind == "detection" else "top1",
-        kind=found.kind,
-    )
-    return dataclasses.replace(found, name=facts.name, where=str(path.resolve()), declared=task)
-
-
-def _absolute(source: str, file: Path) -> str:
-    """The task string with its path seen from the file's folder."""
-    prefix, _, rest = source.partition(":")
-    if prefix == "hub":
-        return source
-    path, options = (rest, "") if prefix == "imagefolder" else split_query(rest)
+def load(found: Located, cache: Path) -> TaskData:
+    """Scan, order, split and check what was located. Raises UserError for anything wrong."""
     try:
-        place = file.resolve().parent / Path(path).expanduser()
-    except (RuntimeError, ValueError) as error:  # ~nobody, a NUL
-        raise UserError(f"task file {str(file)!r}: source = {source!r}: {error}") from None
-    return f"{prefix}:{place}" + (f"?{options}" if options else "")
+        return _load(found, cache)
+    except UserError as error:
+        other = found.otherwise() if found.otherwise else None
+        if other is None:
+            if not found.cure:
+                raise
+            raise UserError(f"{found.what} is not at hand: {error}; {found.cure}") from None
+    return load(other, cache)
+
+
+def _load(found: Located, cache: Path) -> TaskData:
+    task = _as_it_lies(found, cache)
+    for check in found.checks:
+        check(task)
+    if found.resplit is not None:
+        task = _again(task, found.resplit, found.what)
+    if found.classes:
+        task = dataclasses.replace(task, classes=found.classes)
+    if found.describe is not None:
+        task = dataclasses.replace(task, declared=found.describe(task))
+    if found.kind:  # by content, so that two folders `photos` never collide
+        plain = re.sub(r"[^A-Za-z0-9._-]+", "-", task.name)
+        task = dataclasses.replace(task, name=f"{found.kind}-{plain}-{task.split_hash[:8]}")
+    return task
+
+
+def _as_it_lies(found: Located, cache: Path) -> TaskData:
+    if isinstance(found.images, BoxParts):
+        boxes = assemble_boxes(found.images, cache, found.what)
+        return DetectionData(
+            found.name, found.where, found.revision, boxes.classes, boxes.train, boxes.test,
+            declared=found.declared, notes=(*boxes.notes, *found.notes), split=found.split,
+            partial=found.partial, voc=boxes.voc,
+        )  # fmt: skip
+    if isinstance(found.images, Whole):
+        classes, train, test = _from_whole(found.images, cache, found.what)
+    else:
+        classes, train, test = _from_parts(found.images, cache, found.what)
+    return TaskData(
+        found.name, found.where, found.revision, classes, train, test, declared=found.declared,
+        notes=found.notes, split=found.split, partial=found.partial,
+    )  # fmt: skip
+
+
+def _from_parts(images: Parts, cache: Path, what: str) -> Divided:
+    train, train_order = remembered_scan(images.train, cache, what)
+    test, test_order = remembered_scan(images.test, cache, what)
+    names, by_number = class_names(train, [test], what)
+    splits = []
+    for part, source, scan, order in (
+        ("train", images.train, train, train_order),
+        ("test", images.test, test, test_order),
+    ):
+        scan = numbered(scan, names, by_number, part, what)
+        splits.append(canonical(part, source, scan, order, what))
+        check_split(splits[-1], what)
+    return names, splits[0], splits[1]
+
+
+def _from_whole(images: Whole, cache: Path, what: str) -> Divided:
+    scan, order = remembered_scan(images.source, cache, what)
+    if images.names and not scan.names:
+        scan = Scan(scan.labels, scan.hashes, images.names)
+    names, by_number = class_names(scan, [], what)
+    scan = numbered(scan, names, by_number, "all", what)
+    whole = canonical("all", images.source, scan, order, what)
+    return names, *halves(whole, images.rule.in_train(whole), what)
+
+
+def _again(task: TaskData, how: Resplit, what: str) -> TaskData:
+    """The same images in other parts; they were read for the first ones."""
+    whole = joined(task.train, task.test, how.source)
+    train, test = halves(whole, how.rule.in_train(whole), what)
+    task = dataclasses.replace(task, train=train, test=test)
+    for check in how.checks:
+        check(task)
+    return task

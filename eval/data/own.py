@@ -3,74 +3,67 @@ with boxes."""
 
 from __future__ import annotations
 
-import dataclasses
-import re
 from pathlib import Path
 from urllib.parse import urlencode
 
-import numpy as np
-
 from eval.common.errors import UserError
+from eval.data import own_boxes
+from eval.data.located import Located, Parts, Rule, Whole
 from eval.data.sources import (
     FolderSource,
     HubSource,
     ListedSource,
     ParquetSource,
-    Scan,
     folder_source,
     open_parquet,
+    parquet_pair,
     read_table,
-    remembered_scan,
 )
-from eval.data.split_rules import by_groups
-from eval.data.task_data import TaskData, assemble, canonical, halves, parquet_pair, stratified_part
+from eval.data.whole_split import Drawn, Given, WholeGroups
 from eval.hub import client
 from eval.tasks.names import TaskName
 
 
-def load_own(parsed: TaskName, text: str, cache: Path, seed: int) -> TaskData:
-    """The data of a task string that is no declared name. Raises UserError for what is wrong."""
+def locate(parsed: TaskName, text: str, seed: int) -> Located:
+    """The data of a task string that is no declared name. Raises UserError for what is wrong.
+
+    ``seed`` is that of a split made here, where the data have none.
+    """
     if parsed.kind == "parquet":
-        task = _load_parquet(parsed, cache, text)
-    elif parsed.kind == "imagefolder":
-        task = _load_imagefolder(parsed, cache, text, seed)
-    elif parsed.kind == "csv":
-        task = _load_csv(parsed, cache, text, seed)
-    elif parsed.kind in ("coco", "voc", "yolo"):
-        from eval.data.boxes.own import load_own_boxes
-
-        task = load_own_boxes(parsed, text, cache)
-    else:
-        task = _load_hub(parsed, cache, text)
-    # Named by content, so that two folders `photos` never collide.
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", task.name)
-    return dataclasses.replace(task, name=f"{parsed.kind}-{name}-{task.split_hash[:8]}")
-
-
-def _load_parquet(parsed: TaskName, cache: Path, text: str) -> TaskData:
-    folder = _existing_folder(parsed.value, text)
-    train, test = parquet_pair(folder, parsed)
-    column = parsed.objects
-    if not column:
-        columns = urlencode({"image": parsed.image, "label": parsed.label})
-        where = f"parquet:{folder.resolve()}?{columns}"
-        try:
-            return assemble(folder.resolve().name, where, "", train, test, cache, text)
-        except UserError:
-            if not _has_boxes_alone(train):
-                raise
-            column = OBJECTS
-    from eval.data.boxes.own import load_parquet_boxes
-
-    return load_parquet_boxes(folder, train, test, column, text, cache)
+        return _parquet(parsed, text)
+    if parsed.kind == "imagefolder":
+        return _imagefolder(parsed, text, seed)
+    if parsed.kind == "csv":
+        return _csv(parsed, text, seed)
+    if parsed.kind in ("coco", "voc", "yolo"):
+        return own_boxes.locate(parsed, text)
+    return _hub(parsed, text)
 
 
 OBJECTS = "objects"  # the column of boxes where a task string names none
 
 
+def _parquet(parsed: TaskName, text: str) -> Located:
+    folder = _existing_folder(parsed.value, text)
+    train, test = parquet_pair(folder, parsed.image, parsed.label)
+    if parsed.objects:
+        return own_boxes.locate_parquet(folder, train, test, parsed.objects, text)
+
+    def with_boxes() -> Located | None:
+        """Looked at only where there is no label, so that the second load of a data set opens no
+        file."""
+        if not _has_boxes_alone(train):
+            return None
+        return own_boxes.locate_parquet(folder, train, test, OBJECTS, text)
+
+    columns = urlencode({"image": parsed.image, "label": parsed.label})
+    where, name = f"parquet:{folder.resolve()}?{columns}", folder.resolve().name
+    images = Parts(train, test)
+    return Located(name, where, "", text, images, kind="parquet", otherwise=with_boxes)
+
+
 def _has_boxes_alone(source: ParquetSource) -> bool:
-    """Boxes, and not one label an image. Looked at only where there is no label, so that the
-    second load of a data set opens no file."""
+    """Boxes, and not one label an image."""
     columns = open_parquet(source.files[0]).schema_arrow.names
     return OBJECTS in columns and source.label not in columns
 
@@ -82,9 +75,9 @@ def _existing_folder(path: str, what: str) -> Path:
     return folder
 
 
-def _load_imagefolder(parsed: TaskName, cache: Path, text: str, seed: int) -> TaskData:
+def _imagefolder(parsed: TaskName, text: str, seed: int) -> Located:
     root = _existing_folder(parsed.value, text)
-    where = f"imagefolder:{root.resolve()}"
+    where, name = f"imagefolder:{root.resolve()}", root.resolve().name
     folders = {p.name for p in root.iterdir() if p.is_dir()}
     test_name = next((n for n in ("test", "val", "validation") if n in folders), None)
     if "train" in folders and test_name:
@@ -93,21 +86,18 @@ def _load_imagefolder(parsed: TaskName, cache: Path, text: str, seed: int) -> Ta
         if missing := sorted(set(test.names) - set(train.names)):
             raise UserError(f"task {text!r}: test has classes that train has not: {missing[:5]}")
         test = FolderSource(test.root, test.files, train.names)
-        return assemble(root.resolve().name, where, "", train, test, cache, text)
+        return Located(name, where, "", text, Parts(train, test), kind="imagefolder")
     if "train" in folders and any(p.is_dir() for p in (root / "train").iterdir()):
         raise UserError(
             f"task {text!r}: {root} has train/ but neither test/, val/ nor validation/; "
             f"to split one folder here, use imagefolder:{root / 'train'}"
         )
-    whole = folder_source(root)
-    everything = canonical("all", whole, *remembered_scan(whole, cache, text), text)
-    in_train = stratified_part(everything.labels, everything.keys, 0.7, seed)
-    parts = halves(everything, in_train, text)
     note = f"one folder, split here: 70 % of each class to train, seed {seed}"
-    return TaskData(root.resolve().name, where, "", whole.names, *parts, notes=(note,))
+    images = Whole(folder_source(root), Drawn(seed))
+    return Located(name, where, "", text, images, kind="imagefolder", notes=(note,))
 
 
-def _load_csv(parsed: TaskName, cache: Path, text: str, seed: int) -> TaskData:
+def _csv(parsed: TaskName, text: str, seed: int) -> Located:
     file = _file(parsed.value, text)
     columns = {"image": parsed.image, "label": parsed.label}
     columns |= {k: v for k in ("group", "split") if (v := getattr(parsed, k))}
@@ -116,22 +106,18 @@ def _load_csv(parsed: TaskName, cache: Path, text: str, seed: int) -> TaskData:
     notes: list[str] = []
     if "split" in table:
         table, notes = _own_parts(table, text)
-    names = tuple(sorted(set(table["label"])))
-    source = ListedSource(file.resolve().parent, tuple(table["image"]), tuple(table["label"]))
-    scan, order = remembered_scan(source, cache, text)
-    scan = Scan([names.index(label) for label in scan.labels], scan.hashes, names)
-    everything = canonical("all", source, scan, order, text)
+    rule: Rule
     if "split" in table:
-        in_train = np.asarray(table["split"])[everything.rows] == "train"
+        rule = Given(tuple(side == "train" for side in table["split"]))
     elif "group" in table:
-        groups = np.asarray(table["group"])[everything.rows]
-        in_train = by_groups(everything.labels, groups.tolist(), seed)
+        rule = WholeGroups(tuple(table["group"]), seed)
         notes.append(f"split here: whole groups, 70 % of each class to train, seed {seed}")
     else:
-        in_train = stratified_part(everything.labels, everything.keys, 0.7, seed)
+        rule = Drawn(seed)
         notes.append(f"split here: 70 % of each class to train, seed {seed}")
-    parts = halves(everything, in_train, text)
-    return TaskData(file.stem, where, "", names, *parts, notes=tuple(notes))
+    source = ListedSource(file.resolve().parent, tuple(table["image"]), tuple(table["label"]))
+    images = Whole(source, rule)
+    return Located(file.stem, where, "", text, images, kind="csv", notes=tuple(notes))
 
 
 def _file(path: str, text: str) -> Path:
@@ -173,7 +159,7 @@ def _own_parts(table: dict[str, list[str]], text: str) -> tuple[dict[str, list[s
     return out, [f"{unused:,} rows of {', '.join(others[:5])} are not used"] if others else []
 
 
-def _load_hub(parsed: TaskName, cache: Path, text: str) -> TaskData:
+def _hub(parsed: TaskName, text: str) -> Located:
     sha = client.pin(parsed.value, parsed.revision, "dataset", f"task {text!r}").sha
     train, test = (
         HubSource(parsed.value, sha, parsed.config, part, parsed.image, parsed.label)
@@ -183,4 +169,5 @@ def _load_hub(parsed: TaskName, cache: Path, text: str) -> TaskData:
     options |= {"config": parsed.config} if parsed.config else {}
     options |= {"train": parsed.train, "test": parsed.test}
     where = f"hub:{parsed.value}?{urlencode(options)}"
-    return assemble(parsed.value.replace("/", "--"), where, sha, train, test, cache, text)
+    name = parsed.value.replace("/", "--")
+    return Located(name, where, sha, text, Parts(train, test), kind="hub")

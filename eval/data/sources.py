@@ -6,6 +6,7 @@ Pixels are never kept: images stream from the source when a backbone needs them.
 from __future__ import annotations
 
 import csv
+import glob
 import hashlib
 import json
 import os
@@ -366,6 +367,28 @@ class HubSource:
 
 def _stack(hashes: Sequence[bytes]) -> NDArray[np.uint8]:
     return np.frombuffer(b"".join(hashes), np.uint8).reshape(len(hashes), HASH_BYTES)
+
+
+def parquet_pair(
+    folder: Path, image: str = "image", label: str = "label"
+) -> tuple[ParquetSource, ParquetSource]:
+    """(train, test) of a folder of train-*.parquet and test-*.parquet, or validation-*.parquet
+    instead. Raises UserError where one is not there; no file is opened."""
+
+    def of(*parts: str) -> tuple[Path, ...]:
+        for part in parts:
+            found = sorted(folder.glob(f"{glob.escape(part)}-*.parquet"))
+            found = found or sorted(folder.glob(f"{glob.escape(part)}.parquet"))
+            if found:
+                return tuple(found)
+        have = sorted(p.name for p in folder.glob("*.parquet"))
+        raise UserError(
+            f"{folder} has no {parts[0]}-*.parquet; "
+            + (f"it holds {', '.join(have[:5])}" if have else "it holds no Parquet file at all")
+        )
+
+    train = ParquetSource(of("train"), image, label)
+    return train, ParquetSource(of("test", "validation"), image, label)
 
 
 def folder_source(root: Path) -> FolderSource:

@@ -8,23 +8,17 @@ never kept: images stream from the source when a backbone needs them.
 
 from __future__ import annotations
 
-import glob
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eval.common.errors import UserError
-from eval.data.sources import ParquetSource, Scan, Source, as_keys, remembered_scan
-from eval.data.split_rules import by_groups, per_class
+from eval.data.sources import Source, as_keys
 from eval.settings.protocols import Kind
 from eval.tasks.declaration import Task
-from eval.tasks.names import TaskName
 
 
 @dataclass(frozen=True)
@@ -109,81 +103,6 @@ def hash_parts(train: Rows, test: Rows, classes: int) -> str:
     return _hash_both(parts[0], parts[1], classes)
 
 
-def parquet_pair(folder: Path, names: TaskName) -> tuple[ParquetSource, ParquetSource]:
-    def of(*parts: str) -> tuple[Path, ...]:
-        for part in parts:
-            found = sorted(folder.glob(f"{glob.escape(part)}-*.parquet"))
-            found = found or sorted(folder.glob(f"{glob.escape(part)}.parquet"))
-            if found:
-                return tuple(found)
-        have = sorted(p.name for p in folder.glob("*.parquet"))
-        raise UserError(
-            f"{folder} has no {parts[0]}-*.parquet; "
-            + (f"it holds {', '.join(have[:5])}" if have else "it holds no Parquet file at all")
-        )
-
-    train = ParquetSource(of("train"), names.image, names.label)
-    return train, ParquetSource(of("test", "validation"), names.image, names.label)
-
-
-# --------------------------------------------------------------------------- checking and ordering
-
-
-def assemble(
-    name: str, where: str, revision: str, train: Source, test: Source, cache: Path, what: str
-) -> TaskData:
-    train_scan, test_scan = remembered_scan(train, cache, what), remembered_scan(test, cache, what)
-    names, numbered = _class_names(train_scan[0], test_scan[0], what)
-    splits = []
-    for part, source, (scan, order) in (
-        ("train", train, train_scan),
-        ("test", test, test_scan),
-    ):
-        if names != scan.names:
-            scan = Scan(_to_ints(scan.labels, names, numbered, part, what), scan.hashes, names)
-        split = canonical(part, source, scan, order, what)
-        check_split(split, what)
-        splits.append(split)
-    return TaskData(name, where, revision, names, splits[0], splits[1])
-
-
-def _class_names(train: Scan, test: Scan, what: str) -> tuple[tuple[str, ...], bool]:
-    """(class names, whether an integer label is a class's number rather than its name)."""
-    if train.names and test.names and test.names != train.names:
-        raise UserError(f"{what}: train and test declare different class names")
-    if declared := train.names or test.names:
-        return declared, True
-    values = {v for v in train.labels if v is not None}
-    if all(isinstance(v, int) for v in values):
-        return tuple(f"class {i}" for i in range(max(values, default=-1) + 1)), True
-    return tuple(sorted({str(v) for v in values})), False
-
-
-def _to_ints(
-    labels: list[Any], names: tuple[str, ...], numbered: bool, part: str, what: str
-) -> list[int]:
-    index = {name: i for i, name in enumerate(names)}
-    out = []
-    for row, label in enumerate(labels):
-        number = label if numbered and isinstance(label, int) else index.get(str(label))
-        if label is None or number is None:
-            raise UserError(f"{what}: label {label!r} in row {row} of {part} is no class of train")
-        out.append(number)
-    return out
-
-
-def canonical(part: str, source: Source, scan: Scan, order: NDArray[np.int64], what: str) -> Split:
-    classes = len(scan.names) if scan.names is not None else 0
-    for row, label in enumerate(scan.labels):
-        if not isinstance(label, int) or not 0 <= label < classes:
-            raise UserError(
-                f"{what}: label {label!r} in row {row} of {part} is outside 0..{classes - 1}"
-            )
-    labels = np.asarray(scan.labels, np.int64).reshape(-1)
-    order = order[canonical_order(labels[order], scan.hashes[order])]
-    return Split(part, source, labels[order], scan.hashes[order], order)
-
-
 def canonical_order(labels: NDArray[np.int64], hashes: NDArray[np.uint8]) -> NDArray[np.int64]:
     """By image hash; equal images under two labels must not depend on the source's order either."""
     ranks = np.unique(as_keys(hashes), return_inverse=True)[1].reshape(-1)
@@ -198,41 +117,6 @@ def check_split(split: Split, what: str) -> None:
             f"{what}: all {len(split)} images of {split.name} have label {split.labels[0]}; "
             "at least two classes are needed"
         )
-
-
-def joined(train: Split, test: Split, source: Source) -> Split:
-    """Two parts as one, in canonical order; ``source`` holds train's rows and then test's."""
-    labels = np.concatenate([train.labels, test.labels])
-    hashes = np.concatenate([train.hashes, test.hashes])
-    rows = np.concatenate([train.rows, len(train) + test.rows])
-    order = canonical_order(labels, hashes)
-    return Split("all", source, labels[order], hashes[order], rows[order])
-
-
-def resplit(
-    whole: Split, order: NDArray[np.int64], groups: Sequence[Any] | None, what: str
-) -> tuple[Split, Split]:
-    """(train, test) by the study's rule, or by whole groups. ``order`` lists the source's rows in
-    the official order; ``groups`` stand in the source's own."""
-    by_row = np.empty(len(whole), np.int64)
-    by_row[whole.rows] = whole.labels
-    labels = by_row[order]
-    if groups is not None:
-        chosen = by_groups(labels, [str(groups[row]) for row in order])
-    else:
-        chosen = per_class(labels)
-    in_train = np.zeros(len(order), bool)
-    in_train[order] = chosen
-    return halves(whole, in_train[whole.rows], what)
-
-
-def halves(whole: Split, in_train: NDArray[np.bool_], what: str) -> tuple[Split, Split]:
-    """(train, test) of a split, by a mask over its canonical rows."""
-    train = take(whole, np.flatnonzero(in_train), "train")
-    test = take(whole, np.flatnonzero(~in_train), "test")
-    for part in (train, test):
-        check_split(part, what)
-    return train, test
 
 
 def take(split: Split, index: NDArray[np.int64], name: str | None = None) -> Split:

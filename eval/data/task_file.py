@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import tomllib
+from functools import partial
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from eval.common.errors import UserError, did_you_mean, one_line
-from eval.tasks.names import parse_task
+from eval.data import own
+from eval.data.located import Located
+from eval.data.task_data import TaskData
+from eval.tasks.declaration import SplitRule, Task
+from eval.tasks.names import parse_task, split_query
 from eval.tasks.registry import SUITES, TASKS
 
 
@@ -77,3 +83,76 @@ def _sentence(error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"lacks {key!r}; it needs name and source"
     return f"has {key} = {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
+
+
+# --------------------------------------------------------------------------- the data it names
+
+
+def locate(text: str, seed: int) -> Located:
+    """The data that a task file names, to be checked against what it says of them."""
+    path = Path(text).expanduser()
+    facts = read_task_file(path)
+    source = _absolute(facts.source, path)
+    return _under_its_name(own.locate(parse_task(source), source, seed), facts, text, path)
+
+
+def _under_its_name(found: Located, facts: TaskFile, text: str, path: Path) -> Located:
+    def otherwise() -> Located | None:
+        other = found.otherwise() if found.otherwise else None
+        return None if other is None else _under_its_name(other, facts, text, path)
+
+    return dataclasses.replace(
+        found,
+        name=facts.name,
+        where=str(path.resolve()),
+        kind="",
+        checks=(*found.checks, partial(_as_promised, facts, f"task file {text!r}")),
+        describe=partial(_declared, facts),
+        otherwise=otherwise,
+    )
+
+
+def _absolute(source: str, file: Path) -> str:
+    """The task string with its path seen from the file's folder."""
+    prefix, _, rest = source.partition(":")
+    if prefix == "hub":
+        return source
+    path, options = (rest, "") if prefix == "imagefolder" else split_query(rest)
+    try:
+        place = file.resolve().parent / Path(path).expanduser()
+    except (RuntimeError, ValueError) as error:  # ~nobody, a NUL
+        raise UserError(f"task file {str(file)!r}: source = {source!r}: {error}") from None
+    return f"{prefix}:{place}" + (f"?{options}" if options else "")
+
+
+def _as_promised(facts: TaskFile, what: str, found: TaskData) -> None:
+    """The data have the classes and the counts that the file names."""
+    if facts.classes is not None and set(facts.classes) != set(found.classes):
+        unlike = sorted(set(facts.classes) ^ set(found.classes))
+        raise UserError(
+            f"{what}: classes differ from those of the data in {', '.join(map(repr, unlike[:5]))}"
+        )
+    for part in (found.train, found.test):
+        promised = getattr(facts, part.name)
+        if promised is not None and promised != len(part):
+            raise UserError(
+                f"{what}: {part.name} = {promised:,}, but the data have {len(part):,} images there"
+            )
+
+
+def _declared(facts: TaskFile, found: TaskData) -> Task:
+    """The file's facts as a declaration, with the counts of what was found."""
+    return Task(
+        facts.name,
+        facts.title or facts.name,
+        facts.domain,
+        classes=len(found.classes),
+        images=len(found.train) + len(found.test),
+        licence=facts.licence,
+        citation=facts.citation,
+        splits=(SplitRule("own", "official", len(found.train), len(found.test)),),
+        home=facts.home,
+        note=facts.note,
+        metric="mAP" if found.kind == "detection" else "top1",
+        kind=found.kind,
+    )

@@ -1,4 +1,11 @@
-"""A model string -> what it names: kind, name, revision; the checkpoints that ship."""
+"""A model string -> what it names: kind, name, revision; the checkpoints that ship.
+
+To add a source of models: give it a kind in ``Kind``, a prefix in ``_PREFIXES`` and its form in
+``_FORMS``; where its names have a form of their own, ``parse_model`` refuses others. Then
+``eval.models.resolve.resolve`` says what such a string means for good (a ``ResolvedModel`` with a
+revision that names the weights), and ``eval.models.backbone.load`` how timm builds it, where that
+is neither a folder nor a Hub repository.
+"""
 
 from __future__ import annotations
 

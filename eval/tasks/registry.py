@@ -3,6 +3,17 @@
 Each data set is declared in ``eval/catalog/<task>.toml``. Its counts are those of the whole set as
 the study uses it; smaller copies that are known are declared beside it, and every result on one
 says so: a number on a subset must not be read as the number of the benchmark.
+
+To add a data set:
+
+1. Write ``eval/catalog/NAME.toml``. Its keys are the fields of ``declaration.Task``, with tables
+   ``[splits.SPLIT]``, ``[hub]`` and ``[subset]``. ``classes`` lists the names by label; where they
+   are many it is their number, and the names stand in ``NAME.classes.txt``, one a line.
+2. Put NAME into ``_ORDER`` below, the order of lists and boards, and a set with boxes into the
+   suite ``detection`` too. An image set with ``[subset]`` joins the suite ``subsets`` by itself.
+3. Run ``python -m eval.tasks.catalog_page``, which writes the page of the catalog.
+4. Where ``transfer-eval prepare NAME`` is to read the official download: ``preparable = true``, and
+   a reader of its layout in ``eval/prepare/layouts``, in the table ``LAYOUTS`` there.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.data.load import load_task, load_task_file
+from eval.data.load import load_task
 from eval.data.task_data import TaskData
 from eval.data.task_file import TaskFile, read_task_file
 from tests.conftest import blobs, make_task, refusal, write_parquet
@@ -266,7 +266,7 @@ def test_the_seed_reaches_the_split(tmp_path: Path, cache: Path) -> None:
     rows = write_images(tmp_path / "listed", {"cat": 12, "dog": 12})
     write_csv(tmp_path / "listed" / "all.csv", ["image", "label"], rows)
     path = write(tmp_path / "t.toml", 'name = "mine"\nsource = "csv:listed/all.csv"\n')
-    first, second = (load_task_file(str(path), cache, seed) for seed in (0, 1))
+    first, second = (load_task(str(path), cache, seed=seed) for seed in (0, 1))
     assert first.split_hash != second.split_hash
     assert "seed 1" in second.notes[0]
 

@@ -1,7 +1,8 @@
-"""Two sources with boxes -> a task in canonical order, its boxes checked."""
+"""Two sources with boxes -> two parts in canonical order, their boxes checked."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from numpy.typing import NDArray
 
 from eval.common.errors import UserError
 from eval.data.boxes.box_check import REASONS, Checked, check
-from eval.data.boxes.box_data import BoxSplit, DetectionData
+from eval.data.boxes.box_data import BoxSplit
+from eval.data.boxes.files import FileBoxes
 from eval.data.boxes.objects import Dropped, Objects
 from eval.data.boxes.stored import BoxScan, BoxSource, Stored, remembered_boxes
 from eval.data.task_data import canonical_order
@@ -18,35 +20,45 @@ from eval.data.task_data import canonical_order
 NAMED = 5  # classes that a note names
 
 
-def assemble_boxes(
-    name: str,
-    where: str,
-    revision: str,
-    train: BoxSource,
-    test: BoxSource,
-    cache: Path,
-    what: str,
-    names: tuple[str, ...] = (),
-    voc: bool = False,
-) -> DetectionData:
-    """The task of two sources. ``names`` are its classes where the sources declare none.
+@dataclass(frozen=True)
+class BoxParts:
+    """Where train and test of a detection task lie."""
+
+    train: BoxSource
+    test: BoxSource
+    names: tuple[str, ...] = ()  # of the classes, by label, where the sources name none
+    voc: bool = False  # scored by the rules of PASCAL VOC as well, whatever the sources say
+
+
+@dataclass(frozen=True)
+class BoxSplits:
+    """Both parts in canonical order, their boxes checked."""
+
+    classes: tuple[str, ...]
+    train: BoxSplit
+    test: BoxSplit
+    notes: tuple[str, ...]  # about boxes that were left out or may be wrong
+    voc: bool
+
+
+def assemble_boxes(images: BoxParts, cache: Path, what: str) -> BoxSplits:
+    """Scan, order and check both parts.
 
     Raises UserError for class names that differ, a label outside of them, and a part without an
     image or without a box that counts.
     """
-    scans = [remembered_boxes(source, cache) for source in (train, test)]
-    classes = _classes(scans, names, what)
+    sources = images.train, images.test
+    scans = [remembered_boxes(source, cache) for source in sources]
+    classes = _classes(scans, images.names, what)
     splits, notes = [], []
-    for part, source, scan in zip(("train", "test"), (train, test), scans, strict=True):
+    for part, source, scan in zip(("train", "test"), sources, scans, strict=True):
         split, note = _split(part, source, scan, len(classes), what)
         splits.append(split)
         notes += [f"{part}: {note}"] if note else []
     notes += _unseen(splits[0], splits[1], classes)
-    flagged = any(scan.stored.flagged for scan in scans)
-    return DetectionData(
-        name, where, revision, classes, splits[0], splits[1], notes=tuple(notes),
-        voc=voc or flagged,
-    )  # fmt: skip
+    notes += filter(None, map(_of_another_size, splits))
+    voc = images.voc or any(scan.stored.flagged for scan in scans)
+    return BoxSplits(classes, splits[0], splits[1], tuple(notes), voc)
 
 
 def _classes(scans: list[BoxScan], names: tuple[str, ...], what: str) -> tuple[str, ...]:
@@ -133,3 +145,22 @@ def _unseen(train: BoxSplit, test: BoxSplit, classes: tuple[str, ...]) -> list[s
         return []
     more = f" and {len(unseen) - NAMED:,} more" if len(unseen) > NAMED else ""
     return [f"classes without a box in train, asked for in test: {', '.join(unseen[:NAMED])}{more}"]
+
+
+def _of_another_size(split: BoxSplit) -> str:
+    """A note about images that are not as large as their annotations say; their boxes may be off.
+    '' where there is none."""
+    source = split.source
+    if not isinstance(source, FileBoxes) or source.claimed is None or split.sizes is None:
+        return ""
+    claimed = source.claimed[split.rows]
+    wrong = np.flatnonzero((claimed > 0).all(axis=1) & (claimed != split.sizes).any(axis=1))
+    if not len(wrong):
+        return ""
+    first = int(wrong[0])
+    (height, width), (tall, wide) = split.sizes[first].tolist(), claimed[first].tolist()
+    return (
+        f"{split.name}: {len(wrong):,} of {len(split):,} images have another size than their "
+        f"annotation says, such as {source.describe(int(split.rows[first]))} with {width} x "
+        f"{height} pixels where {wide} x {tall} are annotated; their boxes may be off"
+    )

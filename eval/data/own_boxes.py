@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from urllib.parse import urlencode
 
-import numpy as np
-
 from eval.common.errors import UserError
-from eval.data.boxes.assemble import assemble_boxes
-from eval.data.boxes.box_data import BoxSplit, DetectionData
+from eval.data.boxes.assemble import BoxParts
 from eval.data.boxes.coco_format import read_coco
-from eval.data.boxes.files import FileBoxes
 from eval.data.boxes.parquet import ParquetBoxes
 from eval.data.boxes.voc_format import read_voc
 from eval.data.boxes.yolo_format import read_yolo
+from eval.data.located import Located
 from eval.data.sources import ParquetSource
 from eval.tasks.names import TaskName
 
 
-def load_own_boxes(parsed: TaskName, text: str, cache: Path) -> DetectionData:
+def locate(parsed: TaskName, text: str) -> Located:
     """The data of coco:DIR, voc:DIR or yolo:DIR. Raises UserError for what is wrong."""
     what = f"task {text!r}"
     place = _place(parsed, what)
@@ -36,37 +32,18 @@ def load_own_boxes(parsed: TaskName, text: str, cache: Path) -> DetectionData:
         raise UserError(f"{what}: {error.filename!r} cannot be read: {error.strerror}") from None
     where = f"{parsed.kind}:{place}" + (f"?{urlencode(options)}" if options else "")
     name = place.parent.name if place.is_file() else place.name
-    voc = parsed.kind == "voc"
-    found = assemble_boxes(name, where, "", train, test, cache, what, voc=voc)
-    sizes = _unlike(found.train, train), _unlike(found.test, test)
-    return dataclasses.replace(found, notes=(*found.notes, *filter(None, sizes)))
+    images = BoxParts(train, test, voc=parsed.kind == "voc")
+    return Located(name, where, "", what, images, kind=parsed.kind)
 
 
-def _unlike(split: BoxSplit, source: FileBoxes) -> str:
-    """A note about images that are not as large as their annotations say; their boxes may be off.
-    '' where there is none."""
-    if source.claimed is None or split.sizes is None:
-        return ""
-    claimed = source.claimed[split.rows]
-    wrong = np.flatnonzero((claimed > 0).all(axis=1) & (claimed != split.sizes).any(axis=1))
-    if not len(wrong):
-        return ""
-    first = int(wrong[0])
-    (height, width), (tall, wide) = split.sizes[first].tolist(), claimed[first].tolist()
-    return (
-        f"{split.name}: {len(wrong):,} of {len(split):,} images have another size than their "
-        f"annotation says, such as {source.describe(int(split.rows[first]))} with {width} x "
-        f"{height} pixels where {wide} x {tall} are annotated; their boxes may be off"
-    )
-
-
-def load_parquet_boxes(
-    folder: Path, train: ParquetSource, test: ParquetSource, column: str, text: str, cache: Path
-) -> DetectionData:
-    """Parquet files with a column of objects. Raises UserError."""
+def locate_parquet(
+    folder: Path, train: ParquetSource, test: ParquetSource, column: str, text: str
+) -> Located:
+    """Parquet files with a column of objects; none is opened."""
     where = f"parquet:{folder.resolve()}?{urlencode({'image': train.image, 'objects': column})}"
-    parts = ParquetBoxes(train, column), ParquetBoxes(test, column)
-    return assemble_boxes(folder.resolve().name, where, "", *parts, cache, f"task {text!r}")
+    images = BoxParts(ParquetBoxes(train, column), ParquetBoxes(test, column))
+    name, what = folder.resolve().name, f"task {text!r}"
+    return Located(name, where, "", what, images, kind="parquet")
 
 
 def _place(parsed: TaskName, what: str) -> Path:
