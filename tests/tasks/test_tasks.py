@@ -263,6 +263,7 @@ def test_the_copy_at_hand_bears_official_names(real_data: Path) -> None:
 
 REAL = [n for n, t in TASKS.items() if t.subset and t.kind == "classification"]
 BOXES = [n for n, t in TASKS.items() if t.subset and t.kind == "detection"]  # tests/detection
+PIXEL_LABELS = {"camvid"}  # a label a pixel: no protocol reads it yet
 # /work/shared/data/SOURCES.md: byte-equal drawings 0192_03 and 0192_19, pictures image_07015 and
 # image_07040, and n03770439_128 = val_5819. Elsewhere exact duplicates were dropped.
 DUPLICATES = {"omniglot": 1, "flowers102": 1, "tiny_imagenet": 1}
@@ -271,7 +272,8 @@ AMBIGUOUS = {"tiny_imagenet": 4}
 
 
 def test_every_real_data_set_is_declared(real_data: Path) -> None:
-    assert {p.name for p in real_data.iterdir() if p.is_dir()} == {*REAL, *BOXES}
+    there = {p.name for p in real_data.iterdir() if p.is_dir()}
+    assert there - PIXEL_LABELS == {*REAL, *BOXES}
 
 
 @pytest.mark.parametrize("name", REAL)
