@@ -26,6 +26,8 @@ import eval.analysis
 import eval.cli.parser
 import eval.models.names
 import eval.models.resolve
+import eval.protocols
+import eval.settings.protocols
 import space.__main__
 import zoo.__main__
 import zoo.train.objectives
@@ -422,3 +424,36 @@ def test_an_objective_is_added_as_contributing_says(monkeypatch: pytest.MonkeyPa
     terms["total"].backward()
     assert features.grad is not None
     assert module.build("ce-smooth", dim=8, classes=3).views == "strong"
+
+
+def test_a_protocol_is_added_as_contributing_says(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("eval.training.context")  # the one call shape that the section describes
+    settings, function, registered = section("A protocol")
+    known = vars(eval.settings.protocols)
+    monkeypatch.setitem(known, "Centroid", None)  # forgotten afterwards
+    exec(settings, known)
+    monkeypatch.setitem(vars(eval.protocols), "Centroid", known["Centroid"])
+    protocol = eval_in(registered, eval.protocols)
+    monkeypatch.setitem(PROTOCOLS, protocol.name, protocol)
+    module = ModuleType("eval.protocols.centroid")
+    imports = """
+from __future__ import annotations
+import torch
+import torch.nn.functional as F
+from eval.metrics import intervals
+from eval.protocols.outcome import Outcome
+"""
+    exec(imports + function, vars(module))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    data = make_task(tmp_path / "photos", classes=3, train=12, test=8)
+    places = ("--results", tmp_path / "results", "--cache", tmp_path / "cache")
+    ran = cli(
+        "run", "random:test_resnet", "--task", f"parquet:{data}", "--device", "cpu",
+        "--protocol", "centroid", "--set", "centroid.cosine=false", "--json", *places,
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    (path,) = (tmp_path / "results").rglob("*.json")
+    assert path.name.endswith(".centroid@cosine=False.json")
+    assert cli("verify", path, *places[2:]).code == 0
