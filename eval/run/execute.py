@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 import traceback
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from eval.common.distributed import launched
 from eval.common.errors import UserError, one_line
 from eval.models.resolve import ResolvedModel
 from eval.protocols import PROTOCOLS
+from eval.results.names import plain
 from eval.results.receipt import environment, model_info, task_info
 from eval.results.schema import (
     ProtocolInfo,
@@ -174,10 +174,7 @@ def score_cell(
         task=task_info(task),
         protocol=ProtocolInfo(
             name=cell.protocol,
-            config={
-                k: list(v) if isinstance(v, tuple) else v
-                for k, v in dataclasses.asdict(cell.settings).items()
-            },
+            config=plain(cell.settings),
         ),
         scores=outcome.scores,
         samples=outcome.samples,

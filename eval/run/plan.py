@@ -14,10 +14,10 @@ from eval.data.locations import Data
 from eval.data.task_data import TaskData
 from eval.models.resolve import ResolvedModel, resolve
 from eval.protocols import PROTOCOLS
-from eval.results.names import shown, task_label
+from eval.results.names import differences, file_name, plain, shelf_folder, task_part
 from eval.results.schema import Result
 from eval.results.store import NotAResult, check_writable, read_result
-from eval.settings.protocols import Detection, Fewshot, Settings, changed_settings
+from eval.settings.protocols import Detection, Fewshot, Settings
 from eval.settings.schedules import default_schedule
 
 CONFIG = "config.json"  # of a kept model: written last
@@ -104,9 +104,9 @@ def _of_task(settings: Settings, task: TaskData) -> Settings:
 
 
 def _unique(models: Any) -> list[ResolvedModel]:
-    seen: dict[tuple[str, str], ResolvedModel] = {}
+    seen: dict[str, ResolvedModel] = {}  # by where their results lie
     for model in models:
-        seen.setdefault((model.slug, model.revision), model)
+        seen.setdefault(shelf_folder(model), model)
     return list(seen.values())
 
 
@@ -128,22 +128,17 @@ def _check_shots(request: Request, tasks: list[TaskData]) -> None:
 def _cell(
     request: Request, model: ResolvedModel, task: TaskData, protocol: str, settings: Settings
 ) -> Cell:
-    changed = changed_settings(settings)
-    if request.seed:
-        changed["seed"] = request.seed
-    if request.limit is not None and task.limit is not None:
-        changed["limit"] = request.limit
-    if request.precision:
-        changed["precision"] = request.precision
-    variant = "@" + ",".join(f"{k}={shown(v)}" for k, v in changed.items()) if changed else ""
-    variant = variant.replace(":", "-")  # short:600, where a file's name has no colon
-    folder = request.results / model.slug / model.revision
-    name = task_label(task.name, task.split).replace("@", "__")  # @ stands before the settings
-    path = folder / f"{name}.{protocol}{variant}.json"
+    changed = differences(
+        plain(settings), type(settings),
+        seed=request.seed, limit=task.limit, precision=request.precision,
+    )  # fmt: skip
+    folder = request.results / shelf_folder(model)
+    path = folder / file_name(task_part(task.name, task.split), protocol, changed)
     held = _held(path)
     if held is not None and held.task.split_hash != task.split_hash:
         # Other images under the same task name: both results are kept, side by side.
-        path = folder / f"{name}~{task.split_hash[:8]}.{protocol}{variant}.json"
+        part = task_part(task.name, task.split, task.split_hash)
+        path = folder / file_name(part, protocol, changed)
         held = _held(path)
     if held is None:
         return Cell(model, task, protocol, settings, path, False)

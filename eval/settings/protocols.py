@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 Kind = Literal["classification", "detection"]
 
@@ -94,16 +93,3 @@ class Detection:
 
 
 Settings = Fewshot | Knn | Linear | LinearSgd | Finetune | Detection
-
-
-def changed_settings(settings: Settings) -> dict[str, Any]:
-    """Settings that differ from the protocol's defaults and so make another board column.
-
-    Shots are left out: each shot count is a score of its own, whatever else was asked for.
-    """
-    default = type(settings)()
-    return {
-        f.name: getattr(settings, f.name)
-        for f in dataclasses.fields(settings)
-        if f.name != "shots" and getattr(settings, f.name) != getattr(default, f.name)
-    }
