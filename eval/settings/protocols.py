@@ -9,7 +9,12 @@ Kind = Literal["classification", "detection"]
 
 
 @dataclass(frozen=True)
-class Fewshot:
+class Settings:
+    """What can be set of one protocol; each field has the default of the study or of the board."""
+
+
+@dataclass(frozen=True)
+class Fewshot(Settings):
     """Few-shot recognition on frozen features, as the study (paper.md 3.3)."""
 
     shots: tuple[int, ...] = (1, 5, 20)
@@ -20,7 +25,7 @@ class Fewshot:
 
 
 @dataclass(frozen=True)
-class Knn:
+class Knn(Settings):
     """Cosine nearest neighbours; k and weighting chosen on a held-out part of train."""
 
     ks: tuple[int, ...] = (1, 5, 10, 20, 50, 100, 200)
@@ -29,7 +34,7 @@ class Knn:
 
 
 @dataclass(frozen=True)
-class Linear:
+class Linear(Settings):
     """L2-regularised logistic regression on standardised features; C chosen on held-out train."""
 
     validation: float = 0.2
@@ -39,7 +44,7 @@ class Linear:
 
 
 @dataclass(frozen=True)
-class Trained:
+class Trained(Settings):
     """What the study's trained protocols share: SGD on random crops, a grid tuned on a stratified
     part of train, the best point trained on all of it."""
 
@@ -74,7 +79,7 @@ class Finetune(Trained):
 
 
 @dataclass(frozen=True)
-class Detection:
+class Detection(Settings):
     """Faster R-CNN on the backbone (paper.md 3.5: the study's own recipe is not known; the
     MoCo recipe stands in). What is 0 or empty is that of the schedule."""
 
@@ -90,6 +95,3 @@ class Detection:
     sides: tuple[int, ...] = ()  # short sides in training, one drawn an image
     test_side: int = 0
     max_side: int = 0
-
-
-Settings = Fewshot | Knn | Linear | LinearSgd | Finetune | Detection
