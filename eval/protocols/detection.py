@@ -30,8 +30,9 @@ from eval.detection.store import EncodedImages
 from eval.detection.train import Training, told
 from eval.metrics.scores import Samples
 from eval.protocols.outcome import Outcome
+from eval.protocols.task_schedule import resolved
 from eval.settings.protocols import Detection
-from eval.settings.schedules import Schedule, resolved
+from eval.settings.schedules import Schedule
 from eval.training.checkpoint import locked
 from eval.training.context import Context
 from eval.training.images import share_of

@@ -36,8 +36,9 @@ from eval.features.precision import Precision
 from eval.protocols import detection as protocol
 from eval.protocols.detection import _key, score
 from eval.protocols.outcome import Outcome
+from eval.protocols.task_schedule import resolved
 from eval.settings.protocols import Detection
-from eval.settings.schedules import Schedule, resolved
+from eval.settings.schedules import Schedule
 from eval.training.context import Context
 from eval.training.images import draw_seed
 from tests.children import FORKS, PATIENCE, finish, join_two, start
