@@ -19,6 +19,7 @@ from eval.models.backbone import load
 from eval.models.resolve import resolve
 from eval.protocols import PROTOCOLS, protocol_named
 from eval.tasks.registry import TASKS
+from eval.training.context import Context
 
 MOST_PIXELS = 1024  # a side of the input: a name must not fill the memory
 
@@ -57,6 +58,11 @@ def disagreements(
     if protocol_named(protocol).name == "fewshot":
         raise UserError(
             "protocol 'fewshot' asks about an image in many episodes, so it has no one answer; "
+            "choose linear or knn"
+        )
+    if PROTOCOLS[protocol].trains:
+        raise UserError(
+            f"protocol {protocol!r} trains on the images, which takes longer than a visitor waits; "
             "choose linear or knn"
         )
     if data is None and task in TASKS and not TASKS[task].embedded:
@@ -105,12 +111,15 @@ def predictions(
         raise UserError(str(why)) from None
     try:
         backbone = load(resolve(name, cache, size))
-        bank = encode(backbone, task, cache, Workers(), wanted).bank
+        workers = Workers()
+        bank = encode(backbone, task, cache, workers, wanted).bank
     except UserError:
         raise
     except Exception as error:  # whatever a stranger's weights make of a network
         raise UserError(f"model {model!r} does not run: {one_line(error)}") from None
-    outcome = PROTOCOLS[protocol].load()(bank, task, PROTOCOLS[protocol].settings(), seed)
+    used = Precision.parse(bank.precision)
+    context = Context(backbone, task, bank, workers, used, cache, seed)
+    outcome = PROTOCOLS[protocol].load()(context, PROTOCOLS[protocol].settings())
     if outcome.predictions is None:
         raise UserError(f"protocol {protocol!r} gives no answer for each image")
     return outcome.predictions

@@ -435,7 +435,6 @@ def test_an_objective_is_added_as_contributing_says(monkeypatch: pytest.MonkeyPa
 def test_a_protocol_is_added_as_contributing_says(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("eval.training.context")  # the one call shape that the section describes
     settings, function, registered = section("A protocol")
     known = vars(eval.settings.protocols)
     monkeypatch.setitem(known, "Centroid", None)  # forgotten afterwards

@@ -9,19 +9,20 @@ show a stored finding in words, lines and a picture.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from eval.common.errors import UserError, did_you_mean
 from eval.mini.factors import FACTOR_TASKS
+from eval.settings.bounds import AnyText, Between, MayBeEmpty, OneOf
 
 
 @dataclass(frozen=True)
 class LayerCka:
     """CKA of each layer of one model with each of another."""
 
-    kernel: str = "linear"  # or rbf
-    images: int = 0  # at most so many; 0: all
-    layers: tuple[str, ...] = ()  # these alone
+    kernel: Annotated[str, OneOf(("linear", "rbf"))] = "linear"  # or rbf
+    images: Annotated[int, Between(0, 100_000_000)] = 0  # at most so many; 0: all
+    layers: Annotated[tuple[str, ...], AnyText(), MayBeEmpty()] = ()  # these alone
     spatial: bool = False  # maps are compared place by place, not averaged over space
 
 
@@ -29,7 +30,7 @@ class LayerCka:
 class Profile:
     """A linear probe on every layer."""
 
-    layers: tuple[str, ...] = ()
+    layers: Annotated[tuple[str, ...], AnyText(), MayBeEmpty()] = ()
     spatial: bool = False  # probes see where in the image something is
 
 
@@ -37,8 +38,9 @@ class Profile:
 class Geometry:
     """Class separation, dimension, uniformity and collapse in every layer."""
 
-    layers: tuple[str, ...] = ()
-    images: int = 5000  # of a part that are looked at: the rank needs a full decomposition
+    layers: Annotated[tuple[str, ...], AnyText(), MayBeEmpty()] = ()
+    # of a part that are looked at: the rank needs a full decomposition
+    images: Annotated[int, Between(0, 100_000_000)] = 5000
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,8 @@ class Predictors:
 class Robustness:
     """Corrupted test images under a linear head that was fitted on clean ones."""
 
-    corruptions: tuple[str, ...] = ()  # empty: all 15
-    severities: tuple[int, ...] = (1, 2, 3, 4, 5)
+    corruptions: Annotated[tuple[str, ...], AnyText(), MayBeEmpty()] = ()  # empty: all 15
+    severities: Annotated[tuple[int, ...], Between(1, 5)] = (1, 2, 3, 4, 5)
 
 
 @dataclass(frozen=True)
@@ -59,13 +61,16 @@ class Reconstruction:
     """Pixels from features: a decoder trained for each layer, and single images by a deep image
     prior (Ulyanov et al. 2018)."""
 
-    layers: tuple[str, ...] = ()
-    steps: int = 400  # of a decoder's training
-    train_images: int = 1000  # at most, the first in canonical order; so for test_images
-    test_images: int = 500
-    pictures: int = 3  # test images that are shown, and also inverted one by one
-    prior_steps: int = 300  # of such an inversion
-    prior_layers: tuple[str, ...] = ()  # shown and inverted; empty: a middle and the last two
+    layers: Annotated[tuple[str, ...], AnyText(), MayBeEmpty()] = ()
+    steps: Annotated[int, Between(1, 1_000_000)] = 400  # of a decoder's training
+    # at most, the first in canonical order; so for test_images
+    train_images: Annotated[int, Between(2, 1_000_000)] = 1000
+    test_images: Annotated[int, Between(2, 1_000_000)] = 500
+    # test images that are shown, and also inverted one by one
+    pictures: Annotated[int, Between(0, 64)] = 3
+    prior_steps: Annotated[int, Between(1, 100_000)] = 300  # of such an inversion
+    # shown and inverted; empty: a middle and the last two
+    prior_layers: Annotated[tuple[str, ...], AnyText(), MayBeEmpty()] = ()
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from eval.analysis import analysis_named
-from eval.analysis.finding import Finding, plain_settings
+from eval.analysis.finding import Finding
 from eval.analysis.module import module_of
 from eval.analysis.study import Study
 from eval.common.distributed import Workers
 from eval.common.errors import UserError
 from eval.data.task_data import TaskData
 from eval.models.resolve import resolve
+from eval.results.names import plain
 from eval.results.receipt import environment, task_info
 from eval.results.schema import Result
 
@@ -57,7 +58,7 @@ def analyze(
         analysis=name,
         models=study.infos,
         tasks=[task_info(task) for task in tasks],
-        config=plain_settings(settings) | {"img_size": img_size, "limit": _limit(tasks)},
+        config=plain(settings) | {"img_size": img_size, "limit": _limit(tasks)},
         values=values,
         sentence="",
         environment=environment(study.workers, study.precision),

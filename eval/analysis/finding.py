@@ -5,10 +5,8 @@ Files lie at ``RESULTS/analyses/<analysis>/<tasks>.<models>[@changed settings].j
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +17,13 @@ from eval.analysis import ANALYSES as REGISTRY
 from eval.common.errors import UserError
 from eval.common.files import write_json
 from eval.common.text import slug
-from eval.results.names import portable_model, portable_task, shown, task_label
+from eval.results.names import (
+    differences,
+    file_name,
+    portable_model,
+    portable_task,
+    task_part,
+)
 from eval.results.schema import ANALYSES, Environment, ModelInfo, TaskInfo
 
 MOST = 120  # characters of a part of a file's name
@@ -48,27 +52,13 @@ def finding_path(results: Path, finding: Finding) -> Path:
     """The file's place, by the finding's content alone. Many names make a hash of them; settings
     that differ from the analysis's own stand behind an @, so that none replaces another."""
     models = _joined([f"{slug(m.id)}@{m.revision[:7]}" for m in finding.models], "models")
-    labels = [slug(task_label(t.name, t.split).replace("@", "__")) for t in finding.tasks]
-    changed = ",".join(f"{k}={shown(v)}" for k, v in changes(finding).items())
-    variant = "@" + re.sub(r"[^A-Za-z0-9._+=,-]+", "-", changed) if changed else ""
-    if len(variant) > MOST:
-        variant = f"@{hashlib.sha256(variant.encode()).hexdigest()[:8]}"
-    name = f"{_joined(labels, 'tasks')}.{models}{variant}.json"
-    return results / ANALYSES / finding.analysis / name
-
-
-def changes(finding: Finding) -> dict[str, Any]:
-    """What was asked for otherwise than by default: settings, image size, limit and seed."""
+    tasks = _joined([task_part(t.name, t.split) for t in finding.tasks], "tasks")
     known = REGISTRY.get(finding.analysis)
-    default = plain_settings(known.settings()) if known else {}
-    asked = finding.config | {"seed": finding.seed or None}
-    return {k: v for k, v in asked.items() if v != default.get(k)}
-
-
-def plain_settings(settings: Any) -> dict[str, Any]:
-    """An analysis's settings as JSON has them."""
-    found = dataclasses.asdict(settings)
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in found.items()}
+    # the image size and the limit stand in the config, None where none was asked for
+    settings = known.settings if known else None
+    changed = differences(finding.config, settings, seed=finding.seed)
+    name = file_name(tasks, models, changed, most=MOST)
+    return results / ANALYSES / finding.analysis / name
 
 
 def _joined(names: list[str], what: str) -> str:

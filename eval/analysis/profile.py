@@ -17,7 +17,7 @@ from eval.analysis.plots import depth_figure
 from eval.analysis.study import Layered, Study, task_key
 from eval.data.task_data import TaskData
 from eval.mini.factors import FACTOR_TASKS
-from eval.protocols.linear import score
+from eval.protocols.linear import score_bank
 from eval.settings.protocols import Linear
 
 if TYPE_CHECKING:
@@ -48,7 +48,9 @@ def measure(model: Layered, task: TaskData, seed: int = 0) -> dict[str, list[flo
     found = {}
     for layer in model.layers:
         (top1,) = (
-            s for s in score(model.bank_of(layer), task, Linear(), seed).scores if s.name == "top1"
+            s
+            for s in score_bank(model.bank_of(layer), task, Linear(), seed).scores
+            if s.name == "top1"
         )
         found[layer.name] = [top1.value, top1.ci_low, top1.ci_high]
     return found

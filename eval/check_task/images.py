@@ -242,7 +242,8 @@ def _fewshot(data: TaskData, settings: Fewshot) -> FewshotCheck:
 
 def _probe(data: TaskData, protocol: str) -> ProbeCheck:
     """What a protocol meets that chooses on a held-out part of train, then uses all of it."""
-    settings, choice = PROTOCOLS[protocol].settings(), CHOICES[protocol]
+    settings: Any = PROTOCOLS[protocol].settings()  # each of these holds out a part of train
+    choice = CHOICES[protocol]
     train, test = data.train, data.test
     try:
         held = held_out(data, settings.validation, 0)

@@ -65,7 +65,6 @@ def _protocols(args: argparse.Namespace) -> dict[str, Settings]:
     """The protocols that are asked for, with their settings. A flag goes to each that knows it."""
     from eval.protocols import PROTOCOLS, protocol_named
     from eval.settings import assign
-    from eval.settings.protocols import Trained
 
     names = [protocol_named(n).name for n in args.protocol or ()]
     names = list(dict.fromkeys(names or [n for n, p in PROTOCOLS.items() if p.default]))
@@ -88,7 +87,7 @@ def _protocols(args: argparse.Namespace) -> dict[str, Settings]:
         for protocol in knowing if value is not None else ():
             found[protocol] = assign.with_setting(found[protocol], name, value, flag)
     if args.grid == "small":
-        trained = [n for n, s in found.items() if isinstance(s, Trained)]
+        trained = [n for n, s in found.items() if all(hasattr(s, k) for k in chosen.SMALL_GRID)]
         if not trained:
             raise UserError(f"--grid small is of no use to protocol {', '.join(found)}")
         for protocol in trained:

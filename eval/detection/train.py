@@ -22,14 +22,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from eval.common.errors import UserError
+from eval.data.boxes.box_data import DetectionData
 from eval.detection.batch import Batch, Target
 from eval.detection.network import Detector
 from eval.detection.pixels import batch_of, draw_view, shown, target_of
-from eval.detection.setup import DetectionSetup
 from eval.detection.store import EncodedImages
 from eval.detection.stream import Pick, batches
 from eval.settings.schedules import Schedule
 from eval.training.checkpoint import read_training, write_training
+from eval.training.context import Context
 from eval.training.images import draw_seed, share_of
 from eval.training.step import add_up_gradients, agree, average_statistics
 
@@ -56,7 +57,7 @@ class Where:
 class TrainBatches:
     """The share of one process in each batch of training images."""
 
-    def __init__(self, setup: DetectionSetup, schedule: Schedule, divisor: int) -> None:
+    def __init__(self, setup: Context[DetectionData], schedule: Schedule, divisor: int) -> None:
         self.setup, self.schedule, self.divisor = setup, schedule, divisor
         split = setup.task.train
         self.images = setup.workers.together(lambda: EncodedImages.of(split, setup.cache))
@@ -102,7 +103,11 @@ class Training:
     """One detector, trained by one schedule."""
 
     def __init__(
-        self, setup: DetectionSetup, detector: Detector, schedule: Schedule, micro_batch: int | None
+        self,
+        setup: Context[DetectionData],
+        detector: Detector,
+        schedule: Schedule,
+        micro_batch: int | None,
     ) -> None:
         """``micro_batch``: the most images that a process takes at once."""
         self.setup, self.schedule = setup, schedule

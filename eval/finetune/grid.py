@@ -16,20 +16,24 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from eval.common.errors import TooFew, UserError
-from eval.data.task_data import take
+from eval.data.task_data import TaskData, take
 from eval.data.validation import held_out
 from eval.finetune.saved_model import Keeper
 from eval.finetune.stages import free_stages
 from eval.finetune.train import Diverged, Training
 from eval.settings.protocols import Finetune
 from eval.training.checkpoint import Known, Record, State, key, locked
+from eval.training.context import Context
 from eval.training.images import EvalImages, TrainImages, batches_of
-from eval.training.setup import Answer, Point, Setup, points
+from eval.training.setup import Answer, Point, points
 from eval.training.step import OutOfMemory, own_random
 
 
 def fit(
-    setup: Setup, settings: Finetune, rows: NDArray[np.int64], keeper: Keeper | None = None
+    setup: Context[TaskData],
+    settings: Finetune,
+    rows: NDArray[np.int64],
+    keeper: Keeper | None = None,
 ) -> Answer:
     """Tune on ``rows`` of train (canonical, ascending), retrain, answer every test image.
 
@@ -47,7 +51,7 @@ class _Fit:
     """One fine-tuning: what is known of its grid, and the trainings that find out more."""
 
     def __init__(
-        self, setup: Setup, settings: Finetune, rows: NDArray[np.int64], digest: str,
+        self, setup: Context[TaskData], settings: Finetune, rows: NDArray[np.int64], digest: str,
         keeper: Keeper | None,
     ) -> None:  # fmt: skip
         self.setup, self.settings, self.rows = setup, settings, rows

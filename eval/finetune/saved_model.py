@@ -19,12 +19,13 @@ from torch import Tensor, nn
 
 from eval.common.errors import UserError, one_line
 from eval.common.files import atomic_file, write_json
+from eval.data.task_data import TaskData
 from eval.finetune.train import Classifier
 from eval.hub import client
 from eval.models.backbone import Backbone
 from eval.models.resolve import ResolvedModel
 from eval.settings.protocols import Finetune
-from eval.training.setup import Setup
+from eval.training.context import Context
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 AGREE = 1e-4  # how far logits may lie apart, relative to the largest where that is above 1
@@ -37,7 +38,7 @@ _AS_BUILT = ("fixed_input_size", "global_pool", "first_conv", "classifier")
 class Keeper:
     """Keeps the network that answers in one folder."""
 
-    def __init__(self, setup: Setup, settings: Finetune, folder: Path) -> None:
+    def __init__(self, setup: Context[TaskData], settings: Finetune, folder: Path) -> None:
         self.setup, self.settings, self.folder = setup, settings, folder
         self._digest = ""
 

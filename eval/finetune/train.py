@@ -25,13 +25,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from eval.data.task_data import TaskData
 from eval.features.encode import normalised
 from eval.finetune.stages import frozen
 from eval.models.backbone import Backbone
 from eval.training.augment import Crops
 from eval.training.checkpoint import State, Where
+from eval.training.context import Context
 from eval.training.images import EvalImages, TrainImages, batches_of, draw_seed, share_of
-from eval.training.setup import Point, Setup, rate
+from eval.training.setup import Point, rate
 from eval.training.step import add_up_gradients, agree, average_statistics
 
 SAVE_SECONDS = 20.0  # of training between two states on disk
@@ -84,7 +86,7 @@ class Training:
 
     def __init__(
         self,
-        setup: Setup,
+        setup: Context[TaskData],
         images: TrainImages,
         point: Point,
         rows: NDArray[np.int64],

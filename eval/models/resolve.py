@@ -17,7 +17,6 @@ from typing import Any
 
 from eval.common.errors import UserError, did_you_mean
 from eval.common.files import sha256_file, write_json
-from eval.common.text import slug
 from eval.hub import client
 from eval.models.names import _FORMS, ZOO_ORG, Kind, ModelName, parse_model, zoo_folder, zoo_names
 
@@ -40,12 +39,6 @@ class ResolvedModel:
     folder: Path | None = None  # where config.json and model.safetensors lie, for local and zoo
     repo: str | None = None  # the Hub repository, for hub and timm
     img_size: int | None = None
-
-    @property
-    def slug(self) -> str:
-        """The model's folder under the results directory."""
-        size = f"@{self.img_size}px" if self.img_size else ""
-        return slug(self.id.partition("@")[0]) + size
 
 
 def resolve(text: str, cache: Path, img_size: int | None = None) -> ResolvedModel:

@@ -1,39 +1,90 @@
 """The protocols by name: declared facts, importing no torch.
 
-A protocol is a frozen settings class and a function ``score(bank, task, settings, seed)`` that is
-imported when it is first needed.
+A protocol is a frozen settings class (`eval.settings.protocols`, with the bounds of each setting),
+a module of its name here and a row of `PROTOCOLS`; nothing else knows it. The module, imported
+when it is first needed, has ``score(context, settings) -> Outcome`` (`eval.training.context`).
+
+What few protocols need are hooks: the row names the function, others go without.
 """
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from eval.common.errors import UserError, did_you_mean
-from eval.settings.protocols import Detection, Fewshot, Finetune, Kind, Knn, Linear, LinearSgd
+from eval.settings.protocols import (
+    Detection,
+    Fewshot,
+    Finetune,
+    Kind,
+    Knn,
+    Linear,
+    LinearSgd,
+    Settings,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from eval.data.task_data import TaskData
     from eval.protocols.outcome import Outcome
+    from eval.training.context import Context
+    from eval.training.speed import Speed
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """``main`` are the scores shown on boards, {shot} standing for each shot count."""
+    """``main`` are the scores shown on boards, {shot} standing for each shot count.
+
+    ``complete``, ``refuse``, ``merge`` and ``cost`` are hooks, each ``module:function`` or empty.
+    The first three are called before a backbone is loaded: their modules import no torch.
+    """
 
     name: str
-    settings: type[Any]
+    settings: type[Settings]
     main: tuple[str, ...]
     summary: str
-    trains: bool = False  # score(setup, settings), on every process; else score(bank, ...), on one
+    trains: bool = False  # its score is called on every process, else on the main one alone
     default: bool = True  # part of a run that names no protocol
     kind: Kind = "classification"  # of the tasks that it scores
-    keeps: bool = False  # setup.keep names the folder for what it trained, where that is asked for
+    keeps: bool = (
+        False  # context.keep names the folder for what it trained, where that is asked for
+    )
+    features: bool = True  # context.bank holds the features of train and test
+    complete: str = ""
+    refuse: str = ""
+    merge: str = ""
+    cost: str = ""
 
-    def load(self) -> Callable[..., Outcome]:
-        return importlib.import_module(f"eval.protocols.{self.name.replace('-', '_')}").score
+    def load(self) -> Callable[[Context[Any], Any], Outcome]:
+        """``score(context, settings)``."""
+        return _imported(f"eval.protocols.{self.name.replace('-', '_')}:score")
+
+    def completed(self, settings: Settings, task: TaskData) -> Settings:
+        """The settings with what the task decides: ``complete(settings, task)``."""
+        return _imported(self.complete)(settings, task) if self.complete else settings
+
+    def check(self, settings: Settings, tasks: Sequence[TaskData]) -> None:
+        """Raises UserError for settings that none of the tasks can serve (one or more of the
+        protocol's kind): ``refuse(settings, tasks)``. What some cannot serve is noted there."""
+        if self.refuse and tasks:
+            _imported(self.refuse)(settings, tasks)
+
+    def merged(self, held: Mapping[str, Any], settings: Settings) -> Settings | None:
+        """The settings to score again, where a file holds a result of ``held``, its config, under
+        the name of the new one; None where it answers already: ``merge(held, settings)``."""
+        return _imported(self.merge)(held, settings) if self.merge else None
+
+    def seconds(self, context: Context[Any], settings: Settings, speed: Speed) -> float:
+        """Of the training that a plan foresees, encoding aside: ``cost(context, settings, speed)``.
+        ``context.bank`` is None: nothing has been encoded."""
+        return _imported(self.cost)(context, settings, speed) if self.cost else 0.0
+
+
+def _imported(place: str) -> Callable[..., Any]:
+    module, _, function = place.partition(":")
+    return getattr(importlib.import_module(module), function)
 
 
 PROTOCOLS: dict[str, Protocol] = {
@@ -45,6 +96,8 @@ PROTOCOLS: dict[str, Protocol] = {
             ("top1_{shot}shot",),
             "600 episodes, 5-way, 15 queries, logistic regression on L2-normalised features; "
             "nearest centroid and cosine beside it",
+            refuse="eval.protocols.episodes:refuse",
+            merge="eval.protocols.episodes:merge",
         ),
         Protocol("knn", Knn, ("top1",), "cosine k nearest neighbours, k chosen on part of train"),
         Protocol(
@@ -60,6 +113,7 @@ PROTOCOLS: dict[str, Protocol] = {
             "the study's linear evaluation: SGD on augmented views, a grid tuned on part of train",
             trains=True,
             default=False,
+            cost="eval.protocols.linear_sgd:cost",
         ),
         Protocol(
             "finetune",
@@ -69,6 +123,7 @@ PROTOCOLS: dict[str, Protocol] = {
             trains=True,
             default=False,
             keeps=True,
+            cost="eval.protocols.finetune:cost",
         ),
         Protocol(
             "detection",
@@ -79,6 +134,9 @@ PROTOCOLS: dict[str, Protocol] = {
             trains=True,
             kind="detection",
             keeps=True,
+            features=False,
+            complete="eval.protocols.task_schedule:complete",
+            cost="eval.protocols.detection:cost",
         ),
     )
 }

@@ -13,28 +13,33 @@ import shutil
 import time
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from eval.common.errors import UserError
+from eval.data.boxes.box_data import DetectionData
 from eval.data.boxes.objects import Found
 from eval.detection.inference import Sight, find
 from eval.detection.metrics import Measured, measure
 from eval.detection.network import Detector, build_detector
 from eval.detection.saved_model import keep
-from eval.detection.setup import DetectionSetup
 from eval.detection.store import EncodedImages
 from eval.detection.train import Training, told
 from eval.metrics.scores import Samples
 from eval.protocols.outcome import Outcome
+from eval.protocols.task_schedule import resolved
 from eval.settings.protocols import Detection
-from eval.settings.schedules import Schedule, resolved
+from eval.settings.schedules import Schedule
 from eval.training.checkpoint import locked
+from eval.training.context import Context
 from eval.training.images import share_of
 from eval.training.step import OutOfMemory, own_random
+
+if TYPE_CHECKING:
+    from eval.training.speed import Speed
 
 VERSION = 1  # raise it when the training changes
 EXAMPLES = 16  # test images whose boxes the result keeps
@@ -42,33 +47,62 @@ EXAMPLE_SCORE = 0.2  # and how sure a box must be
 EXAMPLE_BOXES = 25
 
 
-def score(setup: DetectionSetup, settings: Detection) -> Outcome:
+def score(context: Context[DetectionData], settings: Detection) -> Outcome:
     """Train a detector, or go on where a killed run was, and score it on the test images.
 
     Called on every process; the outcome of the main one counts. Raises UserError where memory runs
     out twice, the loss diverges or an image cannot be read.
     """
     schedule = resolved(settings)
-    _check_shares(setup, schedule)
-    digest = _key(setup, settings)
-    folder = setup.cache / "detection" / digest
+    _check_shares(context, schedule)
+    digest = _key(context, settings)
+    folder = context.cache / "detection" / digest
     start = time.perf_counter()
-    with locked(setup.cache, digest, setup.workers), own_random(setup.workers.device):
+    with locked(context.cache, digest, context.workers), own_random(context.workers.device):
         # None looks for a state before the main process has the lock, or they find unlike ones.
-        setup.workers.together(lambda: None)
-        training, seen = _trained(setup, settings, schedule, folder / "training.safetensors")
+        context.workers.together(lambda: None)
+        training, seen = _trained(context, settings, schedule, folder / "training.safetensors")
         seconds = time.perf_counter() - start
-        found = _answers(setup, training.net, schedule)
+        found = _answers(context, training.net, schedule)
         out = Outcome(fit_seconds=seconds)
-        if setup.workers.main:
-            _describe(out, setup, found, training, schedule, seen)
-            if setup.keep is not None:
-                _keep(setup, training.net, schedule, out)
+        if context.workers.main:
+            _describe(out, context, found, training, schedule, seen)
+            if context.keep is not None:
+                _keep(context, training.net, schedule, out)
             shutil.rmtree(folder, ignore_errors=True)
     return out
 
 
-def _check_shares(setup: DetectionSetup, schedule: Schedule) -> None:
+def cost(context: Context[DetectionData], settings: Detection, speed: Speed) -> float:
+    """Seconds of training and testing a detector: from two steps (the first warms up) and the test
+    images at a third of a step's time, as a forward pass is about that."""
+    schedule = resolved(settings)
+    training = Training(context, _built(context, settings, schedule), schedule, None)
+    stream = training.batches.since(0)
+    try:
+        training.step(next(stream))
+        start = time.perf_counter()
+        training.step(next(stream))
+        seconds = time.perf_counter() - start
+    finally:
+        stream.close()
+    tested = len(context.task.test) / schedule.batch_size + _precise(settings, schedule)
+    return seconds * (schedule.iterations + tested / 3)
+
+
+def _built(context: Context[DetectionData], settings: Detection, schedule: Schedule) -> Detector:
+    return build_detector(
+        context.backbone, len(context.task.classes), neck=settings.neck, norm=settings.norm,
+        channels=schedule.channels, head=schedule.head, seed=context.seed,
+    )  # fmt: skip
+
+
+def _precise(settings: Detection, schedule: Schedule) -> int:
+    """Batches for BatchNorm's statistics. A short schedule spends no third of its time on them."""
+    return min(settings.precise_bn, schedule.iterations // 10)
+
+
+def _check_shares(setup: Context[DetectionData], schedule: Schedule) -> None:
     """Raises UserError where a process would have no image, or, on accelerators, fewer than
     another: BatchNorm that is synchronised waits for as many passes of each."""
     images, count = schedule.batch_size, setup.workers.count
@@ -82,22 +116,18 @@ def _check_shares(setup: DetectionSetup, schedule: Schedule) -> None:
 
 
 def _trained(
-    setup: DetectionSetup, settings: Detection, schedule: Schedule, file: Path
+    setup: Context[DetectionData], settings: Detection, schedule: Schedule, file: Path
 ) -> tuple[Training, int]:
     """(the finished training, batches behind its BatchNorm statistics); with a smaller micro-batch
     if memory runs out once."""
     micro_batch: int | None = None
     while True:
-        detector = build_detector(
-            setup.backbone, len(setup.task.classes), neck=settings.neck, norm=settings.norm,
-            channels=schedule.channels, head=schedule.head, seed=setup.seed,
-        )  # fmt: skip
+        detector = _built(setup, settings, schedule)
         training = Training(setup, detector, schedule, micro_batch)
         try:
             training.resume(file)
             training.run(file)
-            # A short schedule does not spend a third of its time on them.
-            seen = training.settle_statistics(min(settings.precise_bn, schedule.iterations // 10))
+            seen = training.settle_statistics(_precise(settings, schedule))
         except OutOfMemory:
             tried = training.micro_batch
             if micro_batch is not None or tried < 2:
@@ -114,7 +144,7 @@ def _trained(
             torch.cuda.empty_cache()
 
 
-def _answers(setup: DetectionSetup, detector: Detector, schedule: Schedule) -> list[Found]:
+def _answers(setup: Context[DetectionData], detector: Detector, schedule: Schedule) -> list[Found]:
     """What is found in each test image, in canonical order, on every process."""
     split, workers = setup.task.test, setup.workers
     assert split.sizes is not None  # of detection data that were loaded
@@ -143,14 +173,14 @@ def _answers(setup: DetectionSetup, detector: Detector, schedule: Schedule) -> l
     return [found for _, found in sorted(pairs, key=lambda pair: pair[0])]
 
 
-def sight_of(setup: DetectionSetup, schedule: Schedule) -> Sight:
+def sight_of(setup: Context[DetectionData], schedule: Schedule) -> Sight:
     """How the detector is shown a test image."""
     config = setup.backbone.input_config
     return Sight(schedule.test_side, schedule.max_side, tuple(config["mean"]), tuple(config["std"]))
 
 
 def _describe(
-    out: Outcome, setup: DetectionSetup, found: list[Found], training: Training,
+    out: Outcome, setup: Context[DetectionData], found: list[Found], training: Training,
     schedule: Schedule, seen: int,
 ) -> None:  # fmt: skip
     task, where = setup.task, training.where
@@ -188,7 +218,7 @@ def _named(measured: Measured, classes: tuple[str, ...]) -> list[dict[str, Any]]
     ]
 
 
-def _examples(setup: DetectionSetup, found: list[Found]) -> list[dict[str, Any]]:
+def _examples(setup: Context[DetectionData], found: list[Found]) -> list[dict[str, Any]]:
     """The first test images, which canonical order makes as good as drawn, with their sure boxes:
     the same images for every model."""
     out = []
@@ -204,7 +234,9 @@ def _examples(setup: DetectionSetup, found: list[Found]) -> list[dict[str, Any]]
     return out
 
 
-def _keep(setup: DetectionSetup, detector: Detector, schedule: Schedule, out: Outcome) -> None:
+def _keep(
+    setup: Context[DetectionData], detector: Detector, schedule: Schedule, out: Outcome
+) -> None:
     assert setup.keep is not None
     sight, model = sight_of(setup, schedule), setup.backbone.resolved
     keep(
@@ -220,7 +252,7 @@ def _keep(setup: DetectionSetup, detector: Detector, schedule: Schedule, out: Ou
     )  # fmt: skip
 
 
-def _key(setup: DetectionSetup, settings: Detection) -> str:
+def _key(setup: Context[DetectionData], settings: Detection) -> str:
     """A digest of everything that the trained weights depend on."""
     model = setup.backbone.resolved
     facts = {

@@ -8,12 +8,16 @@ meets the same queries, and a score does not depend on which other shot counts w
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from eval.common.errors import UserError
 from eval.data.task_data import TaskData
 from eval.settings.protocols import Fewshot
 
@@ -102,3 +106,22 @@ def refusals(pool: Pool, settings: Fewshot) -> dict[int, str]:
                 f"different images; only {able} are that large (the largest holds {largest})"
             )
     return out
+
+
+def refuse(settings: Fewshot, tasks: Sequence[TaskData]) -> None:
+    """A shot count that no task can serve is a mistake (UserError); one that some cannot, and one
+    that nobody asked for, is noted in the result."""
+    refused = [refusals(Pool.of(task), settings) for task in tasks]
+    for shot in settings.shots:
+        if all(shot in r for r in refused) and (
+            settings.shots != Fewshot().shots or all(len(r) == len(settings.shots) for r in refused)
+        ):
+            raise UserError(f"task {tasks[0].name!r}: {refused[0][shot]}")
+
+
+def merge(held: Mapping[str, Any], settings: Fewshot) -> Fewshot | None:
+    """Shot counts accumulate: those of the held result are scored again with the new ones."""
+    have = {int(k) for k in held.get("shots", [])}
+    if set(settings.shots) <= have:
+        return None
+    return dataclasses.replace(settings, shots=tuple(sorted(have | set(settings.shots))))

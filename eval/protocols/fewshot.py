@@ -8,22 +8,23 @@ import torch
 
 from eval.common.errors import UserError
 from eval.data.task_data import TaskData
-from eval.features.bank import FeatureBank
 from eval.metrics import intervals
 from eval.metrics.scores import Samples
 from eval.protocols.episodes import Pool, draw_episodes, eligible_classes, refusals
 from eval.protocols.outcome import Outcome
 from eval.settings.protocols import Fewshot
 from eval.solvers.episodes import Classifier, episode_predictions
+from eval.training.context import Context
 
 CLASSIFIERS: dict[Classifier, str] = {"logreg": "", "centroid": "_centroid", "cosine": "_cosine"}
 
 
-def score(bank: FeatureBank, task: TaskData, settings: Fewshot, seed: int) -> Outcome:
+def score(context: Context[TaskData], settings: Fewshot) -> Outcome:
     """Mean accuracy over episodes with 1.96 standard errors, per shot count and classifier.
 
     Raises UserError when no shot count can be served.
     """
+    task = context.task
     pool = Pool.of(task)
     refused = refusals(pool, settings)
     shots = [k for k in settings.shots if k not in refused]
@@ -52,10 +53,10 @@ def score(bank: FeatureBank, task: TaskData, settings: Fewshot, seed: int) -> Ou
             queries=settings.queries,
             episodes=settings.episodes,
             split_hash=task.split_hash,
-            seed=seed,
+            seed=context.seed,
         )
         answers |= episode_predictions(
-            bank.features,
+            context.features.features,
             torch.from_numpy(drawn.support),
             torch.from_numpy(drawn.query),
             shots=ks,

@@ -9,15 +9,16 @@ import torch
 
 from eval.data.task_data import TaskData
 from eval.data.validation import held_out
-from eval.features.bank import FeatureBank
 from eval.metrics import intervals
 from eval.protocols.outcome import Outcome
 from eval.settings.protocols import Knn
 from eval.solvers.knn import nearest, predict, vote
+from eval.training.context import Context
 
 
-def score(bank: FeatureBank, task: TaskData, settings: Knn, seed: int) -> Outcome:
+def score(context: Context[TaskData], settings: Knn) -> Outcome:
     """Top-1 at the (k, weighting) that does best on held-out train, and at every other."""
+    bank, task, seed = context.features, context.task, context.seed
     out = Outcome()
     start = time.perf_counter()
     x, y = bank.train

@@ -20,6 +20,7 @@ from eval.protocols.outcome import Outcome
 from eval.protocols.trained import outcome
 from eval.settings.protocols import Linear
 from eval.solvers.logistic import LinearModel, fit, search_c, standardise
+from eval.training.context import Context
 from eval.training.setup import Answer
 
 # The search stops early by design; the one fit that is reported gets the time it needs.
@@ -55,7 +56,12 @@ class Head:
             return logits.double().softmax(1).numpy()
 
 
-def score(bank: FeatureBank, task: TaskData, settings: Linear, seed: int) -> Outcome:
+def score(context: Context[TaskData], settings: Linear) -> Outcome:
+    """See `score_bank`."""
+    return score_bank(context.features, context.task, settings, context.seed)
+
+
+def score_bank(bank: FeatureBank, task: TaskData, settings: Linear, seed: int) -> Outcome:
     """Choose C on a stratified part of train, refit on all of train, score once on test.
 
     Parts of train that the settings ask for are scored beside it, each with a C of its own.
@@ -75,7 +81,7 @@ def score(bank: FeatureBank, task: TaskData, settings: Linear, seed: int) -> Out
 
 
 def fit_head(bank: FeatureBank, task: TaskData, seed: int = 0) -> Head:
-    """The classifier that ``score`` fits on all of train, by its default settings."""
+    """The classifier that `score` fits on all of train, by its default settings."""
     with _steady_sums(bank.features.numel()):
         return _fit(bank, task, Linear(), seed, np.arange(len(task.train)))[0]
 

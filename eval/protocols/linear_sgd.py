@@ -25,29 +25,48 @@ from torch import Tensor
 from tqdm import tqdm
 
 from eval.common.errors import TooFew, UserError
-from eval.data.task_data import take
+from eval.data.task_data import TaskData, take
 from eval.data.validation import held_out
-from eval.protocols import trained
+from eval.protocols import train_fractions, trained
 from eval.settings.protocols import LinearSgd
 from eval.solvers.heads import Heads, initial
-from eval.training.setup import Answer, Point, Setup, points, rate
+from eval.training.context import Context
+from eval.training.setup import Answer, Point, points, rate
 from eval.training.views import Views
 
 if TYPE_CHECKING:
     from eval.protocols.outcome import Outcome
+    from eval.training.speed import Speed
 
 T = TypeVar("T")
 _ROWS = 8192  # of features that go to the device at once
 
 
-def score(setup: Setup, settings: LinearSgd) -> Outcome:
+def score(context: Context[TaskData], settings: LinearSgd) -> Outcome:
     """Top-1, mean per-class accuracy, ECE and NLL on test. Called on every process."""
-    views = Views(setup, settings.scale, settings.views)
-    return trained.score(setup, settings, functools.partial(fit, views=views))
+    views = Views(context, settings.scale, settings.views)
+    return trained.score(context, settings, functools.partial(fit, views=views))
+
+
+def cost(context: Context[TaskData], settings: LinearSgd, speed: Speed) -> float:
+    """Seconds of encoding the views; next to it training the heads takes no time."""
+    views = views_to_encode(settings, len(context.task.train))
+    return views / speed.encoding / context.workers.count
+
+
+def views_to_encode(settings: LinearSgd, train: int) -> float:
+    """Images that ``score`` encodes for ``train`` training images."""
+    if settings.views:
+        return float(settings.views * train)
+    passes = max(settings.epochs, settings.tune_epochs)  # tuning shares the first epochs
+    return sum(train_fractions.shares(settings, train)) * passes * train
 
 
 def fit(
-    setup: Setup, settings: LinearSgd, rows: NDArray[np.int64], views: Views | None = None
+    setup: Context[TaskData],
+    settings: LinearSgd,
+    rows: NDArray[np.int64],
+    views: Views | None = None,
 ) -> Answer:
     """Tune on a part of ``rows`` of train, train on all of them, answer the test images.
 
@@ -107,7 +126,7 @@ class _Grid:
 
     def __init__(
         self,
-        setup: Setup,
+        setup: Context[TaskData],
         settings: LinearSgd,
         rows: NDArray[np.int64],
         held: NDArray[np.bool_],
@@ -158,7 +177,7 @@ class _Grid:
 
     def choose(self) -> None:
         """The best on the validation images, as they are; the first of equals."""
-        features, labels = self.setup.bank.train
+        features, labels = self.setup.features.train
         where = self.rows[self.held]
         counts = [0] * len(self.points)
         for at in range(0, len(where), _ROWS):
@@ -179,7 +198,7 @@ class _Grid:
         self._check_final()
 
     def answer(self) -> Answer:
-        features = self.setup.bank.test[0]
+        features = self.setup.features.test[0]
         parts = [
             self.final.logits(features[at : at + _ROWS].to(self.device), 0).cpu()
             for at in range(0, len(features), _ROWS)

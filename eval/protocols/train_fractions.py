@@ -37,6 +37,15 @@ def parts(settings: Any) -> list[Part]:
     return shares + [Part(each=n) for n in sorted(set(settings.per_class))]
 
 
+def shares(settings: Any, train: int) -> list[float]:
+    """The share of ``train`` images in each training, the whole first: for a plan, which takes a
+    task to have ten classes."""
+    return [1.0] + [
+        p.share or min(1.0, p.each * 10 / train) for p in parts(settings)
+        for _ in range(settings.subsets)
+    ]  # fmt: skip
+
+
 def subset(train: Split, part: Part, seed: int, draw: int) -> NDArray[np.int64]:
     """Ascending rows of a part of ``train``: at least one image of every class.
 

@@ -18,12 +18,13 @@ from eval.data.task_data import TaskData
 from eval.metrics import intervals
 from eval.protocols import train_fractions
 from eval.protocols.outcome import Outcome
-from eval.training.setup import Answer, Setup
+from eval.training.context import Context
+from eval.training.setup import Answer
 
-Fit = Callable[[Setup, Any, NDArray[np.int64]], Answer]
+Fit = Callable[[Context[TaskData], Any, NDArray[np.int64]], Answer]
 
 
-def score(setup: Setup, settings: Any, fit: Fit) -> Outcome:
+def score(setup: Context[TaskData], settings: Any, fit: Fit) -> Outcome:
     """On every process; the outcome of the main one counts."""
     return outcome(lambda rows: fit(setup, settings, rows), setup.task, settings, setup.seed)
 

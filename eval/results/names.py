@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import re
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from eval.common.text import slug
 from eval.protocols import PROTOCOLS
@@ -11,28 +14,41 @@ from eval.results.schema import ModelInfo, Result, TaskInfo
 from eval.tasks.declaration import SUBSET
 from eval.tasks.registry import TASKS
 
+if TYPE_CHECKING:
+    from eval.models.resolve import ResolvedModel
+
+
+# Each value of these settings makes a score of its own, whatever else was asked for: no change.
+_SCORED_APART = ("shots",)
+
+
+def plain(settings: Any) -> dict[str, Any]:
+    """The settings of a protocol or an analysis as JSON has them."""
+    return {
+        k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(settings).items()
+    }
+
+
+def differences(
+    config: Mapping[str, Any], settings: type[Any] | None, **asked: Any
+) -> dict[str, Any]:
+    """What was asked for otherwise than by default, in the order of ``config``: plain settings.
+
+    ``settings`` is their class; None, of a protocol or analysis that this version does not know,
+    has no defaults. ``asked`` are seed, limit and precision, whose default is none or 0.
+    """
+    default = plain(settings()) if settings else {}
+    changed = {k: v for k, v in config.items() if k not in _SCORED_APART and v != default.get(k)}
+    return changed | {k: v for k, v in asked.items() if v}
+
 
 def changes(result: Result) -> dict[str, Any]:
-    """What differs from the protocol's defaults: results that differ here are no equals.
-
-    Shot counts are no change: each is a score of its own.
-    """
+    """What differs from the protocol's defaults: results that differ here are no equals."""
     known = PROTOCOLS.get(result.protocol.name)
-    default: dict[str, Any] = {}
-    if known:
-        default = {
-            k: list(v) if isinstance(v, tuple) else v for k, v in vars(known.settings()).items()
-        }
-    changed = {
-        k: v for k, v in result.protocol.config.items() if k != "shots" and default.get(k) != v
-    }
-    if result.seed:
-        changed["seed"] = result.seed
-    if result.limit:
-        changed["limit"] = result.limit
-    if result.precision:
-        changed["precision"] = result.precision
-    return changed
+    return differences(
+        result.protocol.config, known.settings if known else None,
+        seed=result.seed, limit=result.limit, precision=result.precision,
+    )  # fmt: skip
 
 
 def shown(value: Any) -> str:
@@ -49,21 +65,41 @@ def task_label(name: str, split: str) -> str:
     return name if split in ("", default, SUBSET) else f"{name}@{split}"
 
 
+def task_part(name: str, split: str, split_hash: str = "") -> str:
+    """The task in a file's name. ``split_hash`` tells a second data set of the same name apart."""
+    # @ stands before the settings
+    part = slug(task_label(name, split).replace("@", "__"))
+    return f"{part}~{slug(split_hash)[:8]}" if split_hash else part
+
+
+def file_name(task: str, what: str, changed: Mapping[str, Any], most: int | None = None) -> str:
+    """``TASK.PROTOCOL@changed.json`` of a result, ``TASKS.MODELS@changed.json`` of a finding.
+
+    ``changed`` (see `differences`) stands behind an @, so that no file replaces one that was made
+    by other settings; longer than ``most`` characters it becomes a hash. Safe on any system.
+    """
+    words = ",".join(f"{k}={shown(v)}" for k, v in changed.items())
+    variant = "@" + re.sub(r"[^A-Za-z0-9._+=,-]+", "-", words) if words else ""
+    if most is not None and len(variant) > most:
+        variant = f"@{hashlib.sha256(variant.encode()).hexdigest()[:8]}"
+    return f"{task}.{what}{variant}.json"
+
+
+def shelf_folder(model: ModelInfo | ResolvedModel) -> str:
+    """The folder of a model's results, below a results directory."""
+    size = f"@{model.img_size}px" if model.img_size else ""
+    return f"{slug(model.id.partition('@')[0])}{size}/{slug(model.revision)}"
+
+
 def shelf_path(result: Result, *, by_hash: bool = False) -> str:
     """Where the result lies below a results directory, by its content alone; safe as a path.
 
     ``by_hash`` is for a second data set of the same task name: its split hash tells them apart.
     """
-    size = f"@{result.model.img_size}px" if result.model.img_size else ""
-    model = slug(result.model.id.partition("@")[0]) + size
-    label = task_label(result.task.name, result.task.split)
-    task = slug(label.replace("@", "__")) + (
-        f"~{slug(result.task.split_hash)[:8]}" if by_hash else ""
-    )
-    changed = ",".join(f"{k}={shown(v)}" for k, v in changes(result).items())
-    variant = "@" + re.sub(r"[^A-Za-z0-9._+=,-]+", "-", changed) if changed else ""
-    name = f"{task}.{slug(result.protocol.name)}{variant}.json"
-    return f"{model}/{slug(result.model.revision)}/{name}"
+    task = result.task
+    part = task_part(task.name, task.split, task.split_hash if by_hash else "")
+    name = file_name(part, slug(result.protocol.name), changes(result))
+    return f"{shelf_folder(result.model)}/{name}"
 
 
 # /home/me/photos, C:\photos, parquet:/home/me/photos?image=img: the last part is the name

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 import traceback
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from eval.common.distributed import launched
 from eval.common.errors import UserError, one_line
 from eval.models.resolve import ResolvedModel
 from eval.protocols import PROTOCOLS
+from eval.results.names import plain
 from eval.results.receipt import environment, model_info, task_info
 from eval.results.schema import (
     ProtocolInfo,
@@ -27,13 +27,13 @@ from eval.results.schema import (
 from eval.results.store import write_result
 from eval.run.plan import Cell, Request
 from eval.run.progress import Progress
+from eval.training.context import Context
 
 if TYPE_CHECKING:
     from eval.common.distributed import Workers
     from eval.features.encode import Encoded
     from eval.features.precision import Precision
     from eval.models.backbone import Backbone
-    from eval.protocols.outcome import Outcome
 
 
 @dataclass(frozen=True)
@@ -132,15 +132,15 @@ def _score_model(
     for group in by_task.values():
         task = group[0].task
         try:
-            if task.kind == "detection":  # trains on the images themselves
-                encoded = None
-                chosen = precision or auto_precision(backbone, task, request.cache, workers)
-            else:
+            if any(PROTOCOLS[c.protocol].features for c in group):
                 progress.encoding(group[0])
                 encoded = encode(
                     backbone, task, request.cache, workers, precision, request.batch_size
                 )
                 chosen = Precision.parse(encoded.bank.precision)
+            else:
+                encoded = None
+                chosen = precision or auto_precision(backbone, task, request.cache, workers)
         except Exception as error:
             failed(group, error)
             continue
@@ -178,11 +178,17 @@ def score_cell(
     request: Request,
     load_seconds: float,
 ) -> Result:
-    """Run the cell's protocol and describe everything it depended on. ``encoded`` are features,
-    which detection does without."""
-    task = cell.task
+    """Run the cell's protocol and describe everything it depended on. ``encoded`` may be None for
+    a protocol that takes no features."""
+    task, protocol = cell.task, PROTOCOLS[cell.protocol]
+    if not protocol.features:
+        encoded = None
+    context = Context(
+        backbone, task, encoded.bank if encoded else None, workers, precision, request.cache,
+        request.seed, cell.kept if request.keep_model and protocol.keeps else None,
+    )  # fmt: skip
     start = time.perf_counter()
-    outcome = _outcome(cell, backbone, encoded, precision, workers, request)
+    outcome = protocol.load()(context, cell.settings)
     total = time.perf_counter() - start
     notes = [*task.notes, *outcome.notes]
     if task.duplicates:
@@ -193,10 +199,7 @@ def score_cell(
         task=task_info(task),
         protocol=ProtocolInfo(
             name=cell.protocol,
-            config={
-                k: list(v) if isinstance(v, tuple) else v
-                for k, v in dataclasses.asdict(cell.settings).items()
-            },
+            config=plain(cell.settings),
         ),
         scores=outcome.scores,
         samples=outcome.samples,
@@ -215,37 +218,3 @@ def score_cell(
         precision=request.precision,
         confidence=(None if outcome.confidence is None else pack_confidence(outcome.confidence)),
     )
-
-
-def _outcome(
-    cell: Cell,
-    backbone: Backbone,
-    encoded: Encoded | None,
-    precision: Precision,
-    workers: Workers,
-    request: Request,
-) -> Outcome:
-    protocol, task = PROTOCOLS[cell.protocol], cell.task
-    score = protocol.load()
-    keep = cell.kept if request.keep_model and protocol.keeps else None
-    if encoded is None:
-        from eval.data.boxes.box_data import DetectionData
-        from eval.detection.setup import DetectionSetup
-
-        assert isinstance(task, DetectionData)  # its kind is detection
-        return score(
-            DetectionSetup(
-                backbone, task, workers, precision, request.cache, request.seed, keep
-            ),
-            cell.settings,
-        )  # fmt: skip
-    if protocol.trains:
-        from eval.training.setup import Setup
-
-        return score(
-            Setup(
-                backbone, task, encoded.bank, workers, precision, request.cache, request.seed, keep
-            ),
-            cell.settings,
-        )  # fmt: skip
-    return score(encoded.bank, task, cell.settings, request.seed)

@@ -14,11 +14,10 @@ from eval.data.locations import Data
 from eval.data.task_data import TaskData
 from eval.models.resolve import ResolvedModel, resolve
 from eval.protocols import PROTOCOLS
-from eval.results.names import shown, task_label
+from eval.results.names import differences, file_name, plain, shelf_folder, task_part
 from eval.results.schema import Result
 from eval.results.store import NotAResult, check_writable, read_result
-from eval.settings.protocols import Detection, Fewshot, Settings, changed_settings
-from eval.settings.schedules import default_schedule
+from eval.settings.protocols import Settings
 
 CONFIG = "config.json"  # of a kept model: written last
 
@@ -74,13 +73,15 @@ def plan(request: Request) -> list[Cell]:
     tasks = [load_task(t, request.cache, request.data, request.limit, request.seed) for t in names]
     for task in tasks:
         _check_kind(request, task)
-    _check_shots(request, [t for t in tasks if t.kind == "classification"])
+    for name, settings in request.protocols.items():
+        protocol = PROTOCOLS[name]
+        protocol.check(settings, [t for t in tasks if t.kind == protocol.kind])
     return [
-        _cell(request, model, task, protocol, _of_task(settings, task))
+        _cell(request, model, task, name, PROTOCOLS[name].completed(settings, task))
         for model in models
         for task in tasks
-        for protocol, settings in request.protocols.items()
-        if PROTOCOLS[protocol].kind == task.kind
+        for name, settings in request.protocols.items()
+        if PROTOCOLS[name].kind == task.kind
     ]
 
 
@@ -95,60 +96,32 @@ def _check_kind(request: Request, task: TaskData) -> None:
         )
 
 
-def _of_task(settings: Settings, task: TaskData) -> Settings:
-    """The settings with what the task decides."""
-    if not isinstance(settings, Detection) or settings.schedule:
-        return settings
-    name = task.declared.name if task.declared else ""
-    return dataclasses.replace(settings, schedule=default_schedule(name, not task.subset))
-
-
 def _unique(models: Any) -> list[ResolvedModel]:
-    seen: dict[tuple[str, str], ResolvedModel] = {}
+    seen: dict[str, ResolvedModel] = {}  # by where their results lie
     for model in models:
-        seen.setdefault((model.slug, model.revision), model)
+        seen.setdefault(shelf_folder(model), model)
     return list(seen.values())
-
-
-def _check_shots(request: Request, tasks: list[TaskData]) -> None:
-    """A shot count that no task can serve is a mistake; one that some cannot is noted there."""
-    settings = request.protocols.get("fewshot")
-    if not isinstance(settings, Fewshot) or not tasks:
-        return
-    from eval.protocols.episodes import Pool, refusals
-
-    refused = [refusals(Pool.of(task), settings) for task in tasks]
-    for shot in settings.shots:
-        if all(shot in r for r in refused) and (
-            settings.shots != Fewshot().shots or all(len(r) == len(settings.shots) for r in refused)
-        ):
-            raise UserError(f"task {tasks[0].name!r}: {refused[0][shot]}")
 
 
 def _cell(
     request: Request, model: ResolvedModel, task: TaskData, protocol: str, settings: Settings
 ) -> Cell:
-    changed = changed_settings(settings)
-    if request.seed:
-        changed["seed"] = request.seed
-    if request.limit is not None and task.limit is not None:
-        changed["limit"] = request.limit
-    if request.precision:
-        changed["precision"] = request.precision
-    variant = "@" + ",".join(f"{k}={shown(v)}" for k, v in changed.items()) if changed else ""
-    variant = variant.replace(":", "-")  # short:600, where a file's name has no colon
-    folder = request.results / model.slug / model.revision
-    name = task_label(task.name, task.split).replace("@", "__")  # @ stands before the settings
-    path = folder / f"{name}.{protocol}{variant}.json"
+    changed = differences(
+        plain(settings), type(settings),
+        seed=request.seed, limit=task.limit, precision=request.precision,
+    )  # fmt: skip
+    folder = request.results / shelf_folder(model)
+    path = folder / file_name(task_part(task.name, task.split), protocol, changed)
     held = _held(path)
     if held is not None and held.task.split_hash != task.split_hash:
         # Other images under the same task name: both results are kept, side by side.
-        path = folder / f"{name}~{task.split_hash[:8]}.{protocol}{variant}.json"
+        part = task_part(task.name, task.split, task.split_hash)
+        path = folder / file_name(part, protocol, changed)
         held = _held(path)
     if held is None:
         return Cell(model, task, protocol, settings, path, False)
-    settings, done = _merged(held, settings)
-    cell = Cell(model, task, protocol, settings, path, done)
+    again = PROTOCOLS[protocol].merged(held.protocol.config, settings)
+    cell = Cell(model, task, protocol, again or settings, path, again is None)
     wanted = request.keep_model and PROTOCOLS[protocol].keeps
     if wanted and not (cell.kept / CONFIG).is_file():
         cell = dataclasses.replace(cell, done=False)
@@ -165,13 +138,3 @@ def _held(path: Path) -> Result | None:
         raise UserError(
             f"{path} is no result file ({why}); move it away or choose another --results"
         ) from None
-
-
-def _merged(held: Result, settings: Settings) -> tuple[Settings, bool]:
-    """(settings to run, whether the file already answers them). Shot counts accumulate."""
-    if not isinstance(settings, Fewshot):
-        return settings, True
-    have = {int(k) for k in held.protocol.config.get("shots", [])}
-    if set(settings.shots) <= have:
-        return settings, True
-    return dataclasses.replace(settings, shots=tuple(sorted(have | set(settings.shots)))), False

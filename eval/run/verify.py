@@ -91,7 +91,7 @@ def verify(path: Path, cache: Path, data: Data | None = None) -> Verdict:
         request = Request([], [], {}, Path(fresh), path.parent, seed=old.seed)
         encoded = (
             encode(backbone, task, Path(fresh), workers, precision)
-            if protocol.kind == "classification" else None
+            if protocol.features else None
         )  # fmt: skip
         new = score_cell(cell, backbone, encoded, precision, workers, request, 0.0)
     return Verdict(tuple(_score_differences(old, new)), tuple(_context(old, new)))

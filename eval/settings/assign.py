@@ -1,56 +1,18 @@
-"""A run's protocol settings: the defaults, ``--set protocol.name=value``, and their bounds."""
+"""A run's protocol settings: the defaults, ``--set protocol.name=value``, checked.
+
+What each may be stands at its field (`eval.settings.bounds`).
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import tomllib
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from eval.common.errors import UserError, did_you_mean
-from eval.settings.schedules import schedule_named
-
-# least and most of each number; of a tuple, of its members
-_BOUNDS: dict[str, tuple[float, float]] = {
-    "n_way": (2, 10_000),
-    "queries": (1, 10_000),
-    "episodes": (2, 10_000_000),
-    "shots": (1, 10_000),
-    "c": (1e-12, 1e12),
-    "ks": (1, 1_000_000),
-    "temperature": (1e-6, 1e6),
-    "validation": (0.01, 0.99),
-    "lrs": (1e-12, 1e6),
-    "batch_sizes": (2, 1_000_000),
-    "weight_decays": (0, 1e6),
-    "momentum": (0, 0.9999),
-    "tune_epochs": (1, 100_000),
-    "epochs": (1, 100_000),
-    "scale": (1e-3, 1),
-    "views": (0, 100_000),
-    "subsets": (1, 1000),
-    "last": (0, 1000),
-    "precise_bn": (0, 100_000),
-    "channels": (0, 4096),
-    "head": (0, 65_536),
-    "iterations": (0, 10_000_000),
-    "batch_size": (0, 1_000_000),
-    "lr": (0, 1e6),
-    "sides": (16, 8192),
-    "test_side": (0, 8192),
-    "max_side": (0, 16_384),
-    "images": (0, 100_000_000),
-    "severities": (1, 5),
-    "steps": (1, 1_000_000),
-    "pictures": (0, 64),
-    "prior_steps": (1, 100_000),
-    "train_images": (2, 1_000_000),
-    "test_images": (2, 1_000_000),
-}
-_CHOICES = {"neck": ("fpn", "c4"), "norm": ("batch", "frozen"), "kernel": ("linear", "rbf")}
-_MAY_BE_EMPTY = ("fractions", "per_class", "sides", "layers", "prior_layers", "corruptions")
-_FREE = ("layers", "prior_layers", "corruptions")  # words that whoever uses them checks
+from eval.settings.bounds import Between, Check, MayBeEmpty, OneOf
 
 
 def with_assignments(settings: Any, overrides: Sequence[str]) -> Any:
@@ -71,58 +33,49 @@ def _value(text: str) -> Any:
 
 
 def with_setting(settings: Any, name: str, value: Any, what: str) -> Any:
-    """A copy with one setting changed. Raises UserError, beginning with ``what``."""
-    hints = typing.get_type_hints(type(settings))
+    """A copy with one setting changed. Raises UserError, beginning with ``what``, for a name, a
+    type or a value that its field (`eval.settings.bounds`) does not take."""
+    hints = typing.get_type_hints(type(settings), include_extras=True)
     if name not in hints:
         raise UserError(f"{what}: no setting {name!r}" + did_you_mean(
             name, hints, "settings are " + ", ".join(hints)))  # fmt: skip
-    kind = hints[name]
+    kind, rules = _kind_and_rules(hints[name])
     many = typing.get_origin(kind) is tuple
     given = (tuple(value) if isinstance(value, list | tuple) else (value,)) if many else (value,)
     of = typing.get_args(kind)[0] if many else kind
-    values = []
-    for one in given:
-        if of is float and type(one) is int:
-            one = float(one)
-        if type(one) is not of:
-            raise UserError(f"{what}: {name} takes {of.__name__} values, not {one!r}")
-        if of is str:
-            _check_word(name, one, what)
-            values.append(one)
-            continue
-        low, high = _BOUNDS.get(name, (float("-inf"), float("inf")))
-        if of is not bool and not low <= one <= high:
-            bound = f"at least {low:g}" if not one >= low else f"at most {high:g}"
-            subject = what if what.startswith("--") and " " not in what else f"{what}: {name}"
-            raise UserError(f"{subject} must be {bound}, got {one:g}")
-        values.append(one)
-    if many and not values and name not in _MAY_BE_EMPTY:
+    values = tuple(_checked(name, one, of, rules, what) for one in given)
+    if not values and not any(isinstance(rule, MayBeEmpty) for rule in rules):
         raise UserError(f"{what}: {name} needs at least one value")
-    if name == "scale" and (len(values) != 2 or values[0] > values[1]):
-        raise UserError(f"{what}: scale takes two values, the smaller first")
-    changed: Any = dataclasses.replace(settings, **{name: tuple(values) if many else values[0]})
-    if hasattr(changed, "fractions"):
-        check_parts(changed.fractions, changed.per_class, changed.subsets)
-    return changed
+    found = values if many else values[0]
+    for rule in rules:
+        if isinstance(rule, Check):
+            try:
+                rule.rule(found)
+            except UserError as why:
+                raise UserError(f"{what}: {why}") from None
+    return dataclasses.replace(settings, **{name: found})
 
 
-def _check_word(name: str, value: str, what: str) -> None:
-    if name == "schedule":
-        try:
-            schedule_named(value)
-        except UserError as why:
-            raise UserError(f"{what}: {why}") from None
-    elif name not in _FREE and value not in _CHOICES[name]:
-        raise UserError(f"{what}: {name} must be one of {', '.join(_CHOICES[name])}, not {value!r}")
+def _kind_and_rules(hint: Any) -> tuple[Any, tuple[Any, ...]]:
+    """A field's type, and what else is said of it."""
+    if typing.get_origin(hint) is not typing.Annotated:
+        return hint, ()
+    kind, *rules = typing.get_args(hint)
+    return kind, tuple(rules)
 
 
-def check_parts(fractions: Iterable[float], per_class: Iterable[int], subsets: int) -> None:
-    """Raises UserError for numbers that make no part."""
-    for share in fractions:
-        if not 0 < share <= 1:
-            raise UserError(f"--train-fraction must lie above 0 and up to 1, got {share:g}")
-    for n in per_class:
-        if n < 1:
-            raise UserError(f"--train-per-class must be at least 1, got {n}")
-    if subsets < 1:
-        raise UserError(f"subsets must be at least 1, got {subsets}")
+def _checked(name: str, value: Any, of: type[Any], rules: tuple[Any, ...], what: str) -> Any:
+    """One value as its type, a whole number as a float where those are asked for."""
+    if of is float and type(value) is int:
+        value = float(value)
+    if type(value) is not of:
+        raise UserError(f"{what}: {name} takes {of.__name__} values, not {value!r}")
+    for rule in rules:
+        if isinstance(rule, OneOf) and value not in rule.words:
+            words = ", ".join(rule.words)
+            raise UserError(f"{what}: {name} must be one of {words}, not {value!r}")
+        if isinstance(rule, Between) and (fault := rule.fault(value)):
+            flag = what.startswith("--") and " " not in what
+            subject = rule.flag or (what if flag else f"{what}: {name}")
+            raise UserError(f"{subject} must {fault}, got {value:g}")
+    return value

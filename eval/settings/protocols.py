@@ -1,60 +1,83 @@
-"""The settings of every protocol, as frozen dataclasses: what a result's name is made of."""
+"""The settings of every protocol, as frozen dataclasses: what a result's name is made of.
+
+The bounds of a setting stand at its field (`eval.settings.bounds`).
+"""
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Literal
+
+from eval.common.errors import UserError
+from eval.settings.bounds import Between, Check, MayBeEmpty, OneOf
+from eval.settings.schedules import schedule_named
 
 Kind = Literal["classification", "detection"]
 
+# Parts of train have flags of their own, which errors name.
+SHARES = Between(0, 1, above=True, flag="--train-fraction")
+EACH = Between(1, float("inf"), flag="--train-per-class")
+
+
+def _smaller_first(scale: tuple[float, ...]) -> None:
+    if len(scale) != 2 or scale[0] > scale[1]:
+        raise UserError("scale takes two values, the smaller first")
+
 
 @dataclass(frozen=True)
-class Fewshot:
+class Settings:
+    """What can be set of one protocol; each field has the default of the study or of the board."""
+
+
+@dataclass(frozen=True)
+class Fewshot(Settings):
     """Few-shot recognition on frozen features, as the study (paper.md 3.3)."""
 
-    shots: tuple[int, ...] = (1, 5, 20)
-    n_way: int = 5
-    queries: int = 15
-    episodes: int = 600
-    c: float = 1.0  # scikit-learn's C of the logistic regression
+    shots: Annotated[tuple[int, ...], Between(1, 10_000)] = (1, 5, 20)
+    n_way: Annotated[int, Between(2, 10_000)] = 5
+    queries: Annotated[int, Between(1, 10_000)] = 15
+    episodes: Annotated[int, Between(2, 10_000_000)] = 600
+    c: Annotated[float, Between(1e-12, 1e12)] = 1.0  # scikit-learn's C of the logistic regression
 
 
 @dataclass(frozen=True)
-class Knn:
+class Knn(Settings):
     """Cosine nearest neighbours; k and weighting chosen on a held-out part of train."""
 
-    ks: tuple[int, ...] = (1, 5, 10, 20, 50, 100, 200)
-    temperature: float = 0.07  # of the weighted vote, exp(similarity / temperature)
-    validation: float = 0.2
+    ks: Annotated[tuple[int, ...], Between(1, 1_000_000)] = (1, 5, 10, 20, 50, 100, 200)
+    # of the weighted vote, exp(similarity / temperature)
+    temperature: Annotated[float, Between(1e-6, 1e6)] = 0.07
+    validation: Annotated[float, Between(0.01, 0.99)] = 0.2
 
 
 @dataclass(frozen=True)
-class Linear:
+class Linear(Settings):
     """L2-regularised logistic regression on standardised features; C chosen on held-out train."""
 
-    validation: float = 0.2
-    fractions: tuple[float, ...] = ()  # parts of train to be scored beside the whole
-    per_class: tuple[int, ...] = ()
-    subsets: int = 3  # draws of each part
+    validation: Annotated[float, Between(0.01, 0.99)] = 0.2
+    # parts of train to be scored beside the whole
+    fractions: Annotated[tuple[float, ...], SHARES, MayBeEmpty()] = ()
+    per_class: Annotated[tuple[int, ...], EACH, MayBeEmpty()] = ()
+    subsets: Annotated[int, Between(1, 1000)] = 3  # draws of each part
 
 
 @dataclass(frozen=True)
-class Trained:
+class Trained(Settings):
     """What the study's trained protocols share: SGD on random crops, a grid tuned on a stratified
     part of train, the best point trained on all of it."""
 
-    lrs: tuple[float, ...] = (0.01, 0.001)
-    batch_sizes: tuple[int, ...] = (128, 32)
-    weight_decays: tuple[float, ...] = (0.0, 1e-4, 1e-5)
-    momentum: float = 0.9
-    tune_epochs: int = 20
-    epochs: int = 50
-    validation: float = 0.3
-    scale: tuple[float, float] = (0.2, 1.0)  # of the area, of a random crop
-    fractions: tuple[float, ...] = ()
-    per_class: tuple[int, ...] = ()
-    subsets: int = 3
+    lrs: Annotated[tuple[float, ...], Between(1e-12, 1e6)] = (0.01, 0.001)
+    batch_sizes: Annotated[tuple[int, ...], Between(2, 1_000_000)] = (128, 32)
+    weight_decays: Annotated[tuple[float, ...], Between(0, 1e6)] = (0.0, 1e-4, 1e-5)
+    momentum: Annotated[float, Between(0, 0.9999)] = 0.9
+    tune_epochs: Annotated[int, Between(1, 100_000)] = 20
+    epochs: Annotated[int, Between(1, 100_000)] = 50
+    validation: Annotated[float, Between(0.01, 0.99)] = 0.3
+    # of the area, of a random crop
+    scale: Annotated[tuple[float, float], Between(1e-3, 1), Check(_smaller_first)] = (0.2, 1.0)
+    fractions: Annotated[tuple[float, ...], SHARES, MayBeEmpty()] = ()
+    per_class: Annotated[tuple[int, ...], EACH, MayBeEmpty()] = ()
+    subsets: Annotated[int, Between(1, 1000)] = 3
 
 
 @dataclass(frozen=True)
@@ -62,7 +85,8 @@ class LinearSgd(Trained):
     """The study's linear evaluation (paper.md 3.1): frozen backbone, BatchNorm without affine and a
     linear layer."""
 
-    views: int = 0  # augmented views an image, cached; 0: a new one each epoch
+    # augmented views an image, cached; 0: a new one each epoch
+    views: Annotated[int, Between(0, 100_000)] = 0
 
 
 @dataclass(frozen=True)
@@ -71,39 +95,28 @@ class Finetune(Trained):
     the head is BatchNorm (affine) and a linear layer."""
 
     halving: bool = False  # stop the worse half of the grid early, twice
-    last: int = 0  # stages that train, counted from the end; 0: all
+    last: Annotated[int, Between(0, 1000)] = 0  # stages that train, counted from the end; 0: all
 
 
 @dataclass(frozen=True)
-class Detection:
+class Detection(Settings):
     """Faster R-CNN on the backbone (paper.md 3.5: the study's own recipe is not known; the
     MoCo recipe stands in). What is 0 or empty is that of the schedule."""
 
-    schedule: str = ""  # voc-24k, coco-1x, coco-2x, short:N; empty: the task's
-    neck: str = "fpn"  # or c4: the last stage as the head of each box, as in the MoCo recipe
-    norm: str = "batch"  # the backbone's BatchNorm is trained, synchronised; or frozen
-    precise_bn: int = 200  # batches that set BatchNorm's statistics anew before the test
-    channels: int = 0  # of the pyramid
-    head: int = 0  # width of the pyramid's box head
-    iterations: int = 0
-    batch_size: int = 0
-    lr: float = 0.0
-    sides: tuple[int, ...] = ()  # short sides in training, one drawn an image
-    test_side: int = 0
-    max_side: int = 0
-
-
-Settings = Fewshot | Knn | Linear | LinearSgd | Finetune | Detection
-
-
-def changed_settings(settings: Settings) -> dict[str, Any]:
-    """Settings that differ from the protocol's defaults and so make another board column.
-
-    Shots are left out: each shot count is a score of its own, whatever else was asked for.
-    """
-    default = type(settings)()
-    return {
-        f.name: getattr(settings, f.name)
-        for f in dataclasses.fields(settings)
-        if f.name != "shots" and getattr(settings, f.name) != getattr(default, f.name)
-    }
+    # voc-24k, coco-1x, coco-2x, short:N; empty: the task's
+    schedule: Annotated[str, Check(schedule_named)] = ""
+    # c4: the last stage as the head of each box, as in the MoCo recipe
+    neck: Annotated[str, OneOf(("fpn", "c4"))] = "fpn"
+    # batch: the backbone's BatchNorm is trained, synchronised
+    norm: Annotated[str, OneOf(("batch", "frozen"))] = "batch"
+    # batches that set BatchNorm's statistics anew before the test
+    precise_bn: Annotated[int, Between(0, 100_000)] = 200
+    channels: Annotated[int, Between(0, 4096)] = 0  # of the pyramid
+    head: Annotated[int, Between(0, 65_536)] = 0  # width of the pyramid's box head
+    iterations: Annotated[int, Between(0, 10_000_000)] = 0
+    batch_size: Annotated[int, Between(0, 1_000_000)] = 0
+    lr: Annotated[float, Between(0, 1e6)] = 0.0
+    # short sides in training, one drawn an image
+    sides: Annotated[tuple[int, ...], Between(16, 8192), MayBeEmpty()] = ()
+    test_side: Annotated[int, Between(0, 8192)] = 0
+    max_side: Annotated[int, Between(0, 16_384)] = 0

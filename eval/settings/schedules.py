@@ -7,12 +7,10 @@ are usually compared under; MoCo trains Mask R-CNN on COCO, these boxes alone.
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from dataclasses import dataclass
 
 from eval.common.errors import UserError
-from eval.settings.protocols import Detection
 
 
 @dataclass(frozen=True)
@@ -86,23 +84,3 @@ _OF_TASK = {"voc0712": "voc-24k", "coco2017": "coco-1x"}
 def default_schedule(task: str, whole: bool) -> str:
     """That of the recipe where the whole set is there, else one for a small set."""
     return _OF_TASK.get(task, SMALL) if whole else SMALL
-
-
-def resolved(settings: Detection) -> Schedule:
-    """The schedule that the settings name, with what they say otherwise. Drops and warm-up keep
-    their share of the iterations."""
-    named = schedule_named(settings.schedule)
-    n = settings.iterations or named.iterations
-    return dataclasses.replace(
-        named,
-        iterations=n,
-        drops=tuple(sorted({d * n // named.iterations for d in named.drops} - {0})),
-        warmup=min(named.warmup, n // 4),
-        batch_size=settings.batch_size or named.batch_size,
-        lr=settings.lr or named.lr,
-        sides=settings.sides or named.sides,
-        test_side=settings.test_side or named.test_side,
-        channels=settings.channels or named.channels,
-        head=settings.head or named.head,
-        max_side=settings.max_side or named.max_side,
-    )

@@ -29,7 +29,8 @@ from torch import Tensor, nn
 from eval.common.distributed import Workers
 from eval.common.errors import UserError, one_line
 from eval.common.files import atomic_file, write_json
-from eval.training.setup import Setup
+from eval.data.task_data import TaskData
+from eval.training.context import Context
 
 VERSION = 1  # raise it when the training changes
 
@@ -70,7 +71,7 @@ class Where:
     seconds: float = 0.0
 
 
-def key(setup: Setup, settings: Any, rows: NDArray[np.int64]) -> str:
+def key(setup: Context[TaskData], settings: Any, rows: NDArray[np.int64]) -> str:
     """A digest of everything that the answer depends on.
 
     What only says which parts of train are scored is left out: the rows are there themselves.

@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eval.common.errors import UserError
+from eval.data.task_data import TaskData
 from eval.features.encode import default_batch_size, pixels_of
 from eval.training.augment import Augmentation, Crops, cut, draw_crops
+from eval.training.context import Context
 from eval.training.pixel_store import Pixels, open_pixels
-from eval.training.setup import Setup
 from eval.training.views import store_side
 
 KEEP_BYTES = 1 << 30  # decoded evaluation images are kept in memory below this
@@ -52,7 +53,7 @@ def share_of(whole: slice, rank: int, processes: int) -> slice:
 class TrainImages:
     """All training images of a task as decoded pixels, and augmented views of them."""
 
-    def __init__(self, setup: Setup, scale: tuple[float, float]) -> None:
+    def __init__(self, setup: Context[TaskData], scale: tuple[float, float]) -> None:
         """Decodes them, or finds them decoded. Raises UserError naming a row that cannot be read,
         and for a model whose input is not square."""
         config = setup.backbone.input_config
@@ -125,7 +126,7 @@ class EvalImages:
     keep.
     """
 
-    def __init__(self, setup: Setup, part: str, rows: NDArray[np.int64]) -> None:
+    def __init__(self, setup: Context[TaskData], part: str, rows: NDArray[np.int64]) -> None:
         """``rows`` are canonical rows of the task's ``part``, train or test."""
         self._setup = setup
         self._split = getattr(setup.task, part)

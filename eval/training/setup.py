@@ -1,37 +1,15 @@
-"""What every training protocol is given, its grid of settings, and what it answers."""
+"""The grid of settings that a training protocol chooses from, and what it answers."""
 
 from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.data.task_data import TaskData
 from eval.settings.protocols import Trained
-
-if TYPE_CHECKING:
-    from eval.common.distributed import Workers
-    from eval.features.bank import FeatureBank
-    from eval.features.precision import Precision
-    from eval.models.backbone import Backbone
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What a protocol is given to work with, the same on every process."""
-
-    backbone: Backbone
-    task: TaskData
-    bank: FeatureBank  # features of train and test by the evaluation transform
-    workers: Workers
-    precision: Precision
-    cache: Path
-    seed: int
-    keep: Path | None = None  # folder for the trained network, of a protocol that keeps it
 
 
 @dataclass(frozen=True)

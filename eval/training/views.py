@@ -41,7 +41,8 @@ from eval.training.pixel_store import Pixels, cache_errors, open_pixels
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from eval.training.setup import Setup
+    from eval.data.task_data import TaskData
+    from eval.training.context import Context
 
 VERSION = 1  # of views: raise it when draws, crops or the stored size change
 STORE = 1.15  # side of a stored image by the model's; 256 for 224 is what the study trains from
@@ -62,7 +63,7 @@ class Views:
 
     def __init__(
         self,
-        setup: Setup,
+        setup: Context[TaskData],
         scale: tuple[float, float],
         count: int = 0,
         batch_size: int | None = None,

@@ -26,7 +26,7 @@ from eval.data.task_data import TaskData
 from eval.features.encode import encode
 from eval.models.backbone import load
 from eval.models.resolve import resolve
-from eval.protocols.linear import score
+from eval.protocols.linear import score_bank
 from eval.results.store import read_shelf
 from eval.settings.protocols import Linear
 from tests.conftest import make_task, refusal
@@ -149,7 +149,7 @@ def test_profile(task: TaskData, cache: Path, tmp_path: Path) -> None:
     layers = finding.values["models"][MODELS[0]][task.name]
     assert next(iter(layers)) == "act1"
     bank = encode(load(resolve(MODELS[0], cache, None)), task, cache, Workers("cpu")).bank
-    (wanted,) = (s for s in score(bank, task, Linear(), 0).scores if s.name == "top1")
+    (wanted,) = (s for s in score_bank(bank, task, Linear(), 0).scores if s.name == "top1")
     assert layers["features"] == [wanted.value, wanted.ci_low, wanted.ci_high]
     assert f"best from {max(layers, key=lambda n: layers[n][0])} in 1 of 1" in finding.sentence
     assert "<svg" in saved(partial(profile.figure, finding), tmp_path / "profile.svg").read_text()

@@ -40,13 +40,13 @@ from eval.data.load import load_task
 from eval.detection.inference import Sight, find
 from eval.detection.metrics import measure
 from eval.detection.network import Detector, build_detector
-from eval.detection.setup import DetectionSetup
 from eval.detection.store import EncodedImages
 from eval.detection.train import Training
 from eval.features.precision import Precision
 from eval.models.backbone import load
 from eval.models.resolve import resolve
 from eval.settings.schedules import schedule_named
+from eval.training.context import Context
 from tests.bench.bench_pretrain import cores
 from tests.bench.common import arguments, in_turn, machine
 
@@ -76,7 +76,7 @@ class Images(Dataset[tuple[Tensor, dict[str, Tensor]]]):
 class Torchvision:
     """The loops of references/detection/engine.py, the parts that do something on a CPU."""
 
-    def __init__(self, setup: DetectionSetup, ours: Detector) -> None:
+    def __init__(self, setup: Context, ours: Detector) -> None:
         config = setup.backbone.input_config
         resnet = torchvision.models.resnet18(weights=None)
         self.net = FasterRCNN(
@@ -131,7 +131,7 @@ class Torchvision:
 class Ours:
     """What the protocol calls."""
 
-    def __init__(self, setup: DetectionSetup, detector: Detector) -> None:
+    def __init__(self, setup: Context, detector: Detector) -> None:
         schedule = dataclasses.replace(
             schedule_named("short:1000000"), sides=(SIDE,), test_side=SIDE, max_side=MAX_SIDE,
             batch_size=BATCH, lr=LR, warmup=0, rois=512,
@@ -169,8 +169,8 @@ def main() -> None:
         cache = Path(folder)
         task = load_task("bccd", cache, args.data)
         assert isinstance(task, DetectionData)
-        setup = DetectionSetup(
-            load(resolve("random:resnet18", cache, None)), task, Workers("cpu"),
+        setup = Context(
+            load(resolve("random:resnet18", cache, None)), task, None, Workers("cpu"),
             Precision.parse(args.precision), cache, 0,
         )  # fmt: skip
         detector = build_detector(setup.backbone, len(task.classes), channels=256, head=1024)

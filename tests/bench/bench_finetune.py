@@ -39,15 +39,15 @@ from tqdm import tqdm
 from eval.common.distributed import Workers
 from eval.data.load import load_task
 from eval.data.task_data import TaskData, take
-from eval.features.bank import FeatureBank
 from eval.features.encode import normalised, pixels_of
 from eval.features.precision import Precision, choose
 from eval.finetune.train import Training
 from eval.models.backbone import Backbone, load
 from eval.models.resolve import resolve
 from eval.training.checkpoint import State
+from eval.training.context import Context
 from eval.training.images import TrainImages
-from eval.training.setup import Point, Setup
+from eval.training.setup import Point
 from tests.bench.bench_pretrain import cores
 from tests.bench.common import arguments, machine
 
@@ -59,7 +59,7 @@ EPOCHS_OF_A_GRID = 12 * 20 + 50
 class Ours:
     """Epochs of `Training.run`, as the protocol calls it."""
 
-    def __init__(self, setup: Setup, images: TrainImages, epochs: int) -> None:
+    def __init__(self, setup: Context, images: TrainImages, epochs: int) -> None:
         rows = np.arange(len(setup.task.train))
         # a longer schedule: the rate stays what it is, as the rival's
         self.training = Training(setup, images, POINT, rows, 1000 * epochs, 0.9)
@@ -77,7 +77,7 @@ class Timm:
     """`train_one_epoch` of timm's train.py, the parts that do something on a CPU."""
 
     def __init__(
-        self, setup: Setup, folder: Path, workers: int, *, half: bool, channels_last: bool
+        self, setup: Context, folder: Path, workers: int, *, half: bool, channels_last: bool
     ) -> None:
         config = setup.backbone.input_config
         dim, classes = setup.backbone.dim, len(setup.task.classes)
@@ -160,13 +160,13 @@ def main() -> None:
     task = dataclasses.replace(task, train=take(task.train, chosen))
     backbone = load(resolve(args.model, work, img_size=args.img_size))
     precision = Precision.parse(args.precision) if args.precision else fastest(backbone, task, work)
-    setup = Setup(backbone, task, cast(FeatureBank, None), Workers("cpu"), precision, work, 0)
+    setup = Context(backbone, task, None, Workers("cpu"), precision, work, 0)
     write_files(task, work / "files")
 
     start = time.perf_counter()
     images = TrainImages(setup, SCALE)
     decoding = time.perf_counter() - start
-    plain = Setup(backbone, task, setup.bank, setup.workers, Precision(), work, 0)
+    plain = Context(backbone, task, setup.bank, setup.workers, Precision(), work, 0)
 
     def rival(p: Precision) -> Timm:
         half = p.dtype == "bf16"

@@ -41,7 +41,8 @@ from eval.protocols.linear_sgd import _Grid, fit
 from eval.settings.protocols import LinearSgd
 from eval.solvers.heads import Heads, initial
 from eval.training import setup
-from eval.training.setup import Point, Setup
+from eval.training.context import Context
+from eval.training.setup import Point
 from eval.training.views import Views
 from tests.bench.common import arguments, in_turn, machine
 
@@ -65,7 +66,7 @@ def grid_of_one(point: Point) -> LinearSgd:
 class Whole:
     """Jobs that encode; each returns the validation accuracies and [N, C] probabilities."""
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: Context) -> None:
         self.setup, self.rows = setup, np.arange(len(setup.task.train))
         self.encoded: dict[str, int] = {}
 
@@ -171,7 +172,7 @@ def whole(args: argparse.Namespace, cache: Path) -> None:
     workers = Workers("cpu")
     encoded = encode(backbone, task, cache, workers)
     precision = Precision.parse(encoded.bank.precision)
-    job = Whole(Setup(backbone, task, encoded.bank, workers, precision, cache, 0))
+    job = Whole(Context(backbone, task, encoded.bank, workers, precision, cache, 0))
     job.one_pass()
     found: dict[str, tuple[list[float], np.ndarray]] = {}
     jobs: dict[str, Callable[[], object]] = {

@@ -44,7 +44,7 @@ def main() -> None:
             len(task.train),
             "fp32",
         )
-        top1 = linear.score(bank, task, Linear(), seed=0).scores[0]
+        top1 = linear.score_bank(bank, task, Linear(), seed=0).scores[0]
         half = (top1.ci_high - top1.ci_low) / 2
         print(f"| {name} | {len(task.classes)} | {100 * top1.value:.1f} ±{100 * half:.1f} |")
 

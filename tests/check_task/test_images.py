@@ -27,6 +27,7 @@ from eval.data.task_data import TaskData
 from eval.features.bank import FeatureBank
 from eval.protocols.episodes import Pool, eligible_classes, refusals
 from eval.settings.protocols import Fewshot
+from eval.training.context import Context
 from tests.conftest import Cli, blobs, make_task, refusal, write_parquet
 
 PAPER, EMPTY, CROSS = (0xEC, 0xEC, 0xEF), (0xCF, 0xCF, 0xD6), (0xDC, 0x26, 0x26)
@@ -371,7 +372,9 @@ def scored(data: TaskData, protocol: str) -> Any:
     )
     assert set(vars(bank)) <= set(dir(FeatureBank)) | set(FeatureBank.__annotations__)
     known = protocols.PROTOCOLS[protocol]
-    return known.load()(bank, data, known.settings(), 0)
+    given: Any = SimpleNamespace(features=bank, task=data, seed=0)
+    assert set(vars(given)) <= set(dir(Context)) | set(Context.__annotations__)
+    return known.load()(given, known.settings())
 
 
 @pytest.mark.parametrize("protocol", ["knn", "linear"])

@@ -15,11 +15,11 @@ from PIL import Image
 import eval.__main__
 from eval.detection.saved_model import load_detector
 from eval.protocols import detection as protocol
+from eval.protocols.task_schedule import resolved
 from eval.results.schema import Result
 from eval.results.store import read_result
 from eval.run.plan import Request, plan
 from eval.settings.protocols import Detection
-from eval.settings.schedules import resolved
 from tests.conftest import Cli, Ran, make_task
 from tests.data.boxes.make import MODEL, SHAPES, SMALL, flags, make_setup, scenes, write_set
 from tests.detection.drawn import write_coco

@@ -31,14 +31,15 @@ from eval.detection import train as detection_train
 from eval.detection.batch import Batch, Target
 from eval.detection.network import Detector, build_detector
 from eval.detection.pixels import draw_view
-from eval.detection.setup import DetectionSetup
 from eval.detection.train import LOSSES, TrainBatches, Training, told
 from eval.features.precision import Precision
 from eval.protocols import detection as protocol
 from eval.protocols.detection import _key, score
 from eval.protocols.outcome import Outcome
+from eval.protocols.task_schedule import resolved
 from eval.settings.protocols import Detection
-from eval.settings.schedules import Schedule, resolved
+from eval.settings.schedules import Schedule
+from eval.training.context import Context
 from eval.training.images import draw_seed
 from tests.children import FORKS, PATIENCE, finish, join_two, start
 from tests.conftest import refusal
@@ -62,17 +63,15 @@ def like(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def setup(shapes: Path, cache: Path) -> DetectionSetup:
+def setup(shapes: Path, cache: Path) -> Context:
     return make_setup(shapes, cache)
 
 
-def training_of(
-    setup: DetectionSetup, settings: Detection = SHORT, micro: int | None = None
-) -> Training:
+def training_of(setup: Context, settings: Detection = SHORT, micro: int | None = None) -> Training:
     return Training(setup, built(setup, settings), resolved(settings), micro)
 
 
-def built(setup: DetectionSetup, settings: Detection) -> Detector:
+def built(setup: Context, settings: Detection) -> Detector:
     schedule = resolved(settings)
     return build_detector(
         setup.backbone, len(setup.task.classes), neck=settings.neck, norm=settings.norm,
@@ -95,7 +94,7 @@ def state_of(net: torch.nn.Module) -> dict[str, Tensor]:
     return {name: t.clone() for name, t in net.state_dict().items()}
 
 
-def states(setup: DetectionSetup) -> list[Path]:
+def states(setup: Context) -> list[Path]:
     return sorted(setup.cache.glob("detection/*/*"))
 
 
@@ -124,7 +123,7 @@ def few(detector: Detector) -> Detector:
 
 
 @pytest.mark.parametrize("norm", ["batch", "frozen"])
-def test_equals_a_plain_loop(setup: DetectionSetup, norm: str) -> None:
+def test_equals_a_plain_loop(setup: Context, norm: str) -> None:
     """The same start, views and draws; everything else as one writes it down."""
     settings = dataclasses.replace(SHORT, norm=norm, iterations=5)
     ours = training_of(setup, settings)
@@ -158,7 +157,7 @@ def test_equals_a_plain_loop(setup: DetectionSetup, norm: str) -> None:
     assert len(moved) > 20  # else the comparison would say little
 
 
-def plain_batches(setup: DetectionSetup, size: int, count: int) -> Iterator[list[tuple[int, int]]]:
+def plain_batches(setup: Context, size: int, count: int) -> Iterator[list[tuple[int, int]]]:
     """Epochs in their own order; wide images and others wait apart."""
     sizes = setup.task.train.sizes
     assert sizes is not None
@@ -178,7 +177,7 @@ def plain_batches(setup: DetectionSetup, size: int, count: int) -> Iterator[list
 
 
 def plain_batch(
-    setup: DetectionSetup, schedule: Schedule, picks: Sequence[tuple[int, int]], divisor: int
+    setup: Context, schedule: Schedule, picks: Sequence[tuple[int, int]], divisor: int
 ) -> Batch:
     pictures, targets = [], []
     config = setup.backbone.input_config
@@ -213,7 +212,7 @@ def decoded(data: bytes) -> Tensor:
     return torch.from_numpy(np.array(Image.open(io.BytesIO(data)))).permute(2, 0, 1)
 
 
-def test_same_command_same_numbers(setup: DetectionSetup, tmp_path: Path) -> None:
+def test_same_command_same_numbers(setup: Context, tmp_path: Path) -> None:
     before, random_state = state_of(setup.backbone.net), torch.random.get_rng_state()
     first = score(setup, SHORT)
     again = score(dataclasses.replace(setup, cache=tmp_path / "other"), SHORT)
@@ -273,7 +272,7 @@ def test_micro_batches_have_the_same_gradients(
             torch.testing.assert_close(gradient, gradients[1][name], rtol=1e-3, atol=1e-5)
 
 
-def test_bf16_is_close(setup: DetectionSetup) -> None:
+def test_bf16_is_close(setup: Context) -> None:
     settings = dataclasses.replace(SHORT, iterations=3)
     half = dataclasses.replace(setup, precision=Precision("bf16", channels_last=True))
     curves = []
@@ -289,7 +288,7 @@ def test_bf16_is_close(setup: DetectionSetup) -> None:
 
 
 @pytest.mark.parametrize(("neck", "size", "count"), [("fpn", 4, 4), ("c4", 1, 2)])
-def test_precise_batchnorm(setup: DetectionSetup, neck: str, size: int, count: int) -> None:
+def test_precise_batchnorm(setup: Context, neck: str, size: int, count: int) -> None:
     """Running statistics are the mean over batches that were not trained on."""
     settings = dataclasses.replace(SHORT, iterations=2, neck=neck, batch_size=size)
     training = training_of(setup, settings)
@@ -315,7 +314,7 @@ def test_precise_batchnorm(setup: DetectionSetup, neck: str, size: int, count: i
     assert training.settle_statistics(0) == 0
 
 
-def test_frozen_batchnorm_is_the_backbone_s(setup: DetectionSetup) -> None:
+def test_frozen_batchnorm_is_the_backbone_s(setup: Context) -> None:
     settings = dataclasses.replace(SHORT, iterations=3, norm="frozen")
     training = training_of(setup, settings)
     before = state_of(training.net)
@@ -373,7 +372,7 @@ def test_images_without_boxes_are_trained_on(tmp_path: Path, cache: Path) -> Non
     assert max(box_losses) > 0
 
 
-def test_the_stream_goes_on_anywhere(setup: DetectionSetup) -> None:
+def test_the_stream_goes_on_anywhere(setup: Context) -> None:
     batches = TrainBatches(setup, resolved(SHORT), 32)
 
     def first(count: int, begin: int, threads: int) -> list[list[tuple[Tensor, Target]]]:
@@ -398,7 +397,7 @@ def test_the_stream_goes_on_anywhere(setup: DetectionSetup) -> None:
 
 
 def test_the_key_names_what_the_weights_depend_on(
-    setup: DetectionSetup, like: Path, tmp_path: Path
+    setup: Context, like: Path, tmp_path: Path
 ) -> None:
     backbone = dataclasses.replace(setup.backbone, weights_sha256="0" * 64)
     others = [
@@ -423,7 +422,7 @@ def saves_every_step(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(detection_train, "SAVE_SHARE", 0)
 
 
-def test_a_loss_that_diverges(setup: DetectionSetup, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loss_that_diverges(setup: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     saves_every_step(monkeypatch)
     high = dataclasses.replace(SHORT, lr=1e20)
     text = refusal(score, setup, high)
@@ -465,7 +464,7 @@ class Memory:
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError, MemoryError])
 def test_memory_that_runs_out_halves_the_micro_batch(
-    error: type[Exception], setup: DetectionSetup, monkeypatch: pytest.MonkeyPatch
+    error: type[Exception], setup: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     memory = Memory(monkeypatch, 2, error)
     out = score(setup, dataclasses.replace(SHORT, iterations=3))
@@ -476,7 +475,7 @@ def test_memory_that_runs_out_halves_the_micro_batch(
     assert "memory ran out: at most 2 images were taken at once" in note
 
 
-def test_memory_that_runs_out_late(setup: DetectionSetup, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_runs_out_late(setup: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was trained before is kept."""
     saves_every_step(monkeypatch)
     memory = Memory(monkeypatch, 3, RuntimeError, first=4)
@@ -487,7 +486,7 @@ def test_memory_that_runs_out_late(setup: DetectionSetup, monkeypatch: pytest.Mo
 
 
 def test_memory_that_runs_out_after_training(
-    setup: DetectionSetup, monkeypatch: pytest.MonkeyPatch
+    setup: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When BatchNorm's statistics are set."""
     saves_every_step(monkeypatch)
@@ -497,7 +496,7 @@ def test_memory_that_runs_out_after_training(
     assert out.details["images_seen"] == 40
 
 
-def test_memory_that_runs_out_twice(setup: DetectionSetup, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_runs_out_twice(setup: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     memory = Memory(monkeypatch, 1, torch.OutOfMemoryError)
     text = refusal(score, setup, SHORT)
     assert memory.seen == [4, 2]
@@ -505,7 +504,7 @@ def test_memory_that_runs_out_twice(setup: DetectionSetup, monkeypatch: pytest.M
     assert "detection.sides" in text
 
 
-def test_another_error_is_no_memory(setup: DetectionSetup, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_error_is_no_memory(setup: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     def forward(net: Detector, batch: Batch) -> dict[str, Tensor]:
         raise RuntimeError("shapes do not fit")
 
@@ -531,7 +530,7 @@ def rest(picture: Picture) -> tuple[Any, Any]:
     return picture.size, picture.boxes
 
 
-def test_more_processes_than_images_a_batch(setup: DetectionSetup) -> None:
+def test_more_processes_than_images_a_batch(setup: Context) -> None:
     workers = copy.copy(setup.workers)
     workers.count = 8
     text = refusal(score, dataclasses.replace(setup, workers=workers), SHORT)
@@ -539,7 +538,7 @@ def test_more_processes_than_images_a_batch(setup: DetectionSetup) -> None:
     assert "--set detection.batch_size=8" in text
 
 
-def test_shares_on_accelerators_are_alike(setup: DetectionSetup) -> None:
+def test_shares_on_accelerators_are_alike(setup: Context) -> None:
     """Else synchronised BatchNorm would wait for a pass that never comes."""
     workers = copy.copy(setup.workers)
     workers.count, workers.device = 3, torch.device("cuda")
@@ -548,9 +547,7 @@ def test_shares_on_accelerators_are_alike(setup: DetectionSetup) -> None:
     assert "--set detection.batch_size=6, which all share alike" in text
 
 
-def test_a_state_that_cannot_be_written(
-    setup: DetectionSetup, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_state_that_cannot_be_written(setup: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
@@ -648,7 +645,7 @@ def test_killed_and_started_again(shapes: Path, tmp_path: Path) -> None:
 
 
 def test_no_step_is_taken_twice(
-    setup: DetectionSetup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    setup: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped every few steps, all runs together take those of one."""
     settings = dataclasses.replace(SHORT, iterations=8)
@@ -674,7 +671,7 @@ def test_no_step_is_taken_twice(
     assert not states(other)
 
 
-def test_a_damaged_state_is_passed_over(setup: DetectionSetup, tmp_path: Path) -> None:
+def test_a_damaged_state_is_passed_over(setup: Context, tmp_path: Path) -> None:
     wanted = score(setup, SHORT)
     other = dataclasses.replace(setup, cache=tmp_path / "other")
     file = other.cache / "detection" / _key(other, SHORT) / "training.safetensors"

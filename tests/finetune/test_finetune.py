@@ -37,8 +37,9 @@ from eval.protocols.finetune import score
 from eval.settings.protocols import Finetune
 from eval.training import images as finetune_images
 from eval.training.checkpoint import State, key
+from eval.training.context import Context
 from eval.training.images import EvalImages, TrainImages, batches_of, share_of
-from eval.training.setup import Answer, Point, Setup, milestones
+from eval.training.setup import Answer, Point, milestones
 from tests.children import FORKS, PATIENCE, finish, join_two, start
 from tests.conftest import Cli, make_task, refusal, write_parquet
 
@@ -52,9 +53,9 @@ def write_task(folder: Path) -> Path:
     return make_task(folder / "photos", classes=4, train=12, test=8)
 
 
-def make_setup(folder: Path, cache: Path, model: str = "random:test_resnet") -> Setup:
+def make_setup(folder: Path, cache: Path, model: str = "random:test_resnet") -> Context:
     px = 32 if "vit" in model else 24
-    return Setup(
+    return Context(
         backbone=load(resolve(model, cache, img_size=px)),
         task=load_task(f"parquet:{folder}", cache),
         bank=cast(FeatureBank, None),  # of which fine-tuning has no use
@@ -66,15 +67,15 @@ def make_setup(folder: Path, cache: Path, model: str = "random:test_resnet") -> 
 
 
 @pytest.fixture
-def setup(tmp_path: Path) -> Setup:
+def setup(tmp_path: Path) -> Context:
     return make_setup(write_task(tmp_path), tmp_path / "cache")
 
 
-def everything(setup: Setup) -> NDArray[np.int64]:
+def everything(setup: Context) -> NDArray[np.int64]:
     return np.arange(len(setup.task.train))
 
 
-def top1(setup: Setup, answer: Answer) -> float:
+def top1(setup: Context, answer: Answer) -> float:
     return float((answer.probability.argmax(1) == setup.task.test.labels).mean())
 
 
@@ -83,7 +84,7 @@ def timeless(details: dict[str, Any]) -> dict[str, Any]:
 
 
 def train(
-    setup: Setup, point: Point, epochs: int, rows: NDArray[np.int64], micro: int | None = None
+    setup: Context, point: Point, epochs: int, rows: NDArray[np.int64], micro: int | None = None
 ) -> Training:
     training = Training(setup, TrainImages(setup, (0.2, 1.0)), point, rows, epochs, 0.9, micro)
     training.run(epochs, State(setup.cache, "apart", 1, setup.workers), "one", tqdm(disable=True))
@@ -175,7 +176,7 @@ def test_equals_a_plain_loop(model: str, tmp_path: Path) -> None:
     assert np.ptp(logits, 0).min() > 0.1  # else the comparison would say little
 
 
-def test_order_and_views(setup: Setup) -> None:
+def test_order_and_views(setup: Context) -> None:
     """A view is its image's in that epoch, in whichever batch it comes."""
     images = TrainImages(setup, (0.2, 1.0))
     rows = everything(setup)
@@ -190,7 +191,7 @@ def test_order_and_views(setup: Setup) -> None:
     assert (other - part).abs().mean() > 0.1
 
 
-def test_bf16_answers_alike(setup: Setup) -> None:
+def test_bf16_answers_alike(setup: Context) -> None:
     """bfloat16 is what the run's precision says, for the backbone; the head stays in fp32."""
     half = dataclasses.replace(setup, precision=Precision("bf16", channels_last=True))
     probability = [fit(s, SHORT, everything(s)).probability for s in (setup, half)]
@@ -199,7 +200,7 @@ def test_bf16_answers_alike(setup: Setup) -> None:
     assert key(setup, SHORT, everything(setup)) != key(half, SHORT, everything(setup))
 
 
-def test_same_command_same_numbers(setup: Setup, tmp_path: Path) -> None:
+def test_same_command_same_numbers(setup: Context, tmp_path: Path) -> None:
     rows = everything(setup)
     first = fit(setup, SHORT, rows)
     random_state = torch.random.get_rng_state()
@@ -213,7 +214,7 @@ def test_same_command_same_numbers(setup: Setup, tmp_path: Path) -> None:
     assert first.probability.dtype == np.float64
 
 
-def test_parts_of_train(setup: Setup) -> None:
+def test_parts_of_train(setup: Context) -> None:
     """Each part is tuned and trained by itself; a class may have no image in it."""
     settings = dataclasses.replace(SHORT, fractions=(0.5,), subsets=2)
     out = score(setup, settings)
@@ -225,14 +226,14 @@ def test_parts_of_train(setup: Setup) -> None:
     assert (answer.probability.argmax(1) == 2).mean() < 0.1
 
 
-def test_the_first_of_equals(setup: Setup) -> None:
+def test_the_first_of_equals(setup: Context) -> None:
     settings = dataclasses.replace(SHORT, weight_decays=(1e-9, 0.0, 2e-9))
     details = fit(setup, settings, everything(setup)).details
     assert len({p["top1"] for p in details["points"]}) == 1
     assert details["chosen"]["weight_decay"] == 1e-9
 
 
-def test_one_point_needs_no_tuning(setup: Setup) -> None:
+def test_one_point_needs_no_tuning(setup: Context) -> None:
     settings = dataclasses.replace(SHORT, weight_decays=(0.0,))
     details = fit(setup, settings, everything(setup)).details
     assert details["images_seen"] == 3 * 48
@@ -243,7 +244,7 @@ def test_one_point_needs_no_tuning(setup: Setup) -> None:
 # ---- the last stages alone
 
 
-def trained(setup: Setup, last: int, epochs: int = 2) -> Training:
+def trained(setup: Context, last: int, epochs: int = 2) -> Training:
     """With momentum and weight decay, of which nothing frozen may have any."""
     images = TrainImages(setup, (0.2, 1.0))
     training = Training(
@@ -314,7 +315,7 @@ def test_all_stages_are_everything(model: str, stages: int, tmp_path: Path) -> N
     assert fewer.details["free_stages"] == names[-1:]
 
 
-def test_stages_that_are_not_there(setup: Setup, tmp_path: Path) -> None:
+def test_stages_that_are_not_there(setup: Context, tmp_path: Path) -> None:
     text = refusal(fit, setup, dataclasses.replace(SHORT, last=6), everything(setup))
     assert "random:test_resnet has 5 stages (act1, layer1, layer2, layer3, layer4)" in text
     assert "finetune.last is 6" in text
@@ -371,14 +372,14 @@ def test_batches() -> None:
             assert rows == list(range(10, 10 + count))
 
 
-def test_a_last_batch_of_one_image_is_left_out(setup: Setup) -> None:
+def test_a_last_batch_of_one_image_is_left_out(setup: Context) -> None:
     training = train(setup, Point(0.01, 16, 0.0), 2, everything(setup)[:33])
     assert training.where.images == 2 * 32
     assert math.isfinite(training.where.last)
 
 
 def test_evaluation_images_are_decoded_once_or_each_time(
-    setup: Setup, monkeypatch: pytest.MonkeyPatch
+    setup: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []
     plain = finetune_images.pixels_of
@@ -407,7 +408,7 @@ def test_evaluation_images_are_decoded_once_or_each_time(
 # ---- what goes wrong
 
 
-def test_a_point_that_diverges(setup: Setup) -> None:
+def test_a_point_that_diverges(setup: Context) -> None:
     settings = dataclasses.replace(SHORT, lrs=(1e20, 0.05), weight_decays=(0.0,), epochs=3)
     answer = fit(setup, settings, everything(setup))
     alone = fit(setup, dataclasses.replace(settings, lrs=(0.05,)), everything(setup))
@@ -418,7 +419,7 @@ def test_a_point_that_diverges(setup: Setup) -> None:
     assert np.array_equal(answer.probability, alone.probability)
 
 
-def test_all_points_diverge(setup: Setup) -> None:
+def test_all_points_diverge(setup: Context) -> None:
     settings = dataclasses.replace(SHORT, lrs=(1e20, 1e25), weight_decays=(0.0,))
     text = refusal(fit, setup, settings, everything(setup))
     assert "every point of the grid (lr 1e+20 1e+25, batch size 16, weight decay 0)" in text
@@ -429,7 +430,7 @@ def test_all_points_diverge(setup: Setup) -> None:
 
 
 def test_the_next_best_answers_where_the_best_diverges(
-    setup: Setup, monkeypatch: pytest.MonkeyPatch
+    setup: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = dataclasses.replace(SHORT, weight_decays=(0.0, 1e-3, 1e-2))
     best = fit(setup, settings, everything(setup)).details
@@ -489,13 +490,13 @@ def test_memory_that_runs_out_halves_the_micro_batch(
     assert "at most 8 images were taken at once" in note
 
 
-def test_memory_that_runs_out_twice(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_runs_out_twice(setup: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     Memory(monkeypatch, 5, torch.OutOfMemoryError)
     text = refusal(fit, setup, SHORT, everything(setup))
     assert "memory ran out while random:test_resnet was fine-tuned on 8 images at once" in text
 
 
-def test_micro_batches_keep_batchnorm_s_two_images(setup: Setup) -> None:
+def test_micro_batches_keep_batchnorm_s_two_images(setup: Context) -> None:
     training = train(setup, Point(0.01, 16, 0.0), 1, everything(setup), micro=2)
     for n, sizes in ((5, [3, 2]), (3, [3]), (4, [2, 2]), (2, [2])):
         parts = training.micro_batches(torch.zeros(n, 3), torch.zeros(n))
@@ -511,7 +512,7 @@ def test_an_image_that_cannot_be_read(tmp_path: Path) -> None:
     assert "row 0 of photos/train-00000-of-00001.parquet" in text
 
 
-def test_too_few_images(setup: Setup) -> None:
+def test_too_few_images(setup: Context) -> None:
     rows = np.array([np.flatnonzero(setup.task.train.labels == c)[0] for c in range(4)])
     assert "no class has two different training images" in refusal(fit, setup, SHORT, rows)
     pair = np.flatnonzero(setup.task.train.labels == 0)[:2]
@@ -523,7 +524,7 @@ def test_too_few_images(setup: Setup) -> None:
 # ---- successive halving
 
 
-def test_halving(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_halving(setup: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     """5 points, then 3, then 2; those that go on are trained as if nothing had been compared."""
     settings = Finetune(
         lrs=(0.05, 0.02, 0.01, 0.005, 0.002), batch_sizes=(16,), weight_decays=(0.0,),
@@ -622,7 +623,7 @@ def test_killed_and_started_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("halving", "last"), [(False, 0), (True, 0), (False, 2)])
 def test_no_step_is_taken_twice(
-    setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, halving: bool, last: int
+    setup: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, halving: bool, last: int
 ) -> None:
     """Stopped every few steps, wherever that is, all runs together take those of one."""
     settings = dataclasses.replace(
@@ -654,7 +655,7 @@ def test_no_step_is_taken_twice(
     assert not list(other.cache.rglob("*.safetensors"))
 
 
-def test_damaged_state_is_passed_over(setup: Setup, tmp_path: Path) -> None:
+def test_damaged_state_is_passed_over(setup: Context, tmp_path: Path) -> None:
     rows = everything(setup)
     wanted = fit(setup, SHORT, rows)
     (folder,) = (setup.cache / "finetune").iterdir()
@@ -669,7 +670,7 @@ def test_damaged_state_is_passed_over(setup: Setup, tmp_path: Path) -> None:
     assert timeless(again.details) == timeless(wanted.details)
 
 
-def test_a_state_that_cannot_be_written(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_state_that_cannot_be_written(setup: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
@@ -679,7 +680,7 @@ def test_a_state_that_cannot_be_written(setup: Setup, monkeypatch: pytest.Monkey
     assert "TRANSFERZOO_CACHE" in text
 
 
-def test_the_key_names_what_matters(setup: Setup) -> None:
+def test_the_key_names_what_matters(setup: Context) -> None:
     rows = everything(setup)
     same = dataclasses.replace(SHORT, fractions=(0.1,), per_class=(1,), subsets=9)
     assert key(setup, same, rows) == key(setup, SHORT, rows)

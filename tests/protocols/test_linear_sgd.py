@@ -27,7 +27,8 @@ from eval.models.resolve import resolve
 from eval.protocols.linear_sgd import _Grid, fit, score
 from eval.settings.protocols import LinearSgd
 from eval.solvers.heads import initial
-from eval.training.setup import Point, Setup, milestones, points
+from eval.training.context import Context
+from eval.training.setup import Point, milestones, points
 from eval.training.views import Views
 from tests.conftest import make_task, refusal
 
@@ -54,18 +55,18 @@ def backbone(home: Path) -> Backbone:
 
 
 @pytest.fixture(scope="module")
-def setup(home: Path, backbone: Backbone, workers: Workers) -> Setup:
+def setup(home: Path, backbone: Backbone, workers: Workers) -> Context:
     """48 train and 32 test images."""
     task = load_task(f"parquet:{home / 'photos'}", home / "cache")
     bank = encode(backbone, task, home / "cache", workers, Precision()).bank
-    return Setup(backbone, task, bank, workers, Precision(), home / "cache", 0)
+    return Context(backbone, task, bank, workers, Precision(), home / "cache", 0)
 
 
-def everything(setup: Setup) -> np.ndarray:
+def everything(setup: Context) -> np.ndarray:
     return np.arange(len(setup.task.train))
 
 
-def part_of(setup: Setup, rows: np.ndarray) -> TaskData:
+def part_of(setup: Context, rows: np.ndarray) -> TaskData:
     return dataclasses.replace(setup.task, train=take(setup.task.train, rows))
 
 
@@ -75,7 +76,7 @@ def plain(details: dict[str, Any]) -> dict[str, Any]:
 
 
 def naive(
-    setup: Setup, settings: LinearSgd, rows: np.ndarray
+    setup: Context, settings: LinearSgd, rows: np.ndarray
 ) -> tuple[list[float], int, np.ndarray]:
     """Validation accuracies, the chosen point and probabilities, in separate torch.nn runs."""
     task, dim = setup.task, setup.backbone.dim
@@ -117,7 +118,7 @@ def naive(
 
 @pytest.mark.parametrize("tune_epochs", [4, 7])  # fewer and more than the final training
 @pytest.mark.parametrize("rows", [slice(None), slice(3, 40)])
-def test_equals_separate_runs_of_torch(setup: Setup, tune_epochs: int, rows: slice) -> None:
+def test_equals_separate_runs_of_torch(setup: Context, tune_epochs: int, rows: slice) -> None:
     settings = dataclasses.replace(QUICK, tune_epochs=tune_epochs)
     some = everything(setup)[rows]
     accuracy, best, probability = naive(setup, settings, some)
@@ -134,7 +135,7 @@ def test_equals_separate_runs_of_torch(setup: Setup, tune_epochs: int, rows: sli
     assert answer.notes == []
 
 
-def test_score(setup: Setup) -> None:
+def test_score(setup: Context) -> None:
     settings = dataclasses.replace(QUICK, fractions=(0.5,), per_class=(4,), subsets=2)
     out = score(setup, settings)
     scores = {s.name: s for s in out.scores}
@@ -155,7 +156,7 @@ def test_score(setup: Setup) -> None:
     json.dumps(details)
 
 
-def test_twice_and_from_cached_views(setup: Setup, home: Path) -> None:
+def test_twice_and_from_cached_views(setup: Context, home: Path) -> None:
     rows = everything(setup)
     one, two = (fit(setup, QUICK, rows) for _ in range(2))
     assert np.array_equal(one.probability, two.probability)
@@ -172,7 +173,7 @@ def test_twice_and_from_cached_views(setup: Setup, home: Path) -> None:
     assert not np.array_equal(fewer.probability, one.probability)
 
 
-def test_the_seed_and_the_points_order(setup: Setup) -> None:
+def test_the_seed_and_the_points_order(setup: Context) -> None:
     rows = everything(setup)
     one = fit(setup, QUICK, rows)
     other = fit(dataclasses.replace(setup, seed=1), QUICK, rows)
@@ -184,7 +185,7 @@ def test_the_seed_and_the_points_order(setup: Setup) -> None:
     assert np.abs(tie.probability - alone.probability).max() < 1e-5
 
 
-def test_the_batch_size_of_encoding_changes_rounding_alone(setup: Setup) -> None:
+def test_the_batch_size_of_encoding_changes_rounding_alone(setup: Context) -> None:
     rows = everything(setup)
     found = [
         fit(setup, QUICK, rows, Views(setup, QUICK.scale, batch_size=size)) for size in (5, 48)
@@ -192,7 +193,7 @@ def test_the_batch_size_of_encoding_changes_rounding_alone(setup: Setup) -> None
     assert np.abs(found[0].probability - found[1].probability).max() < 1e-4
 
 
-def test_points_that_diverge(setup: Setup) -> None:
+def test_points_that_diverge(setup: Context) -> None:
     rows = everything(setup)
     # lr x weight decay of 1e6: weights grow a million times a step
     settings = dataclasses.replace(
@@ -210,7 +211,7 @@ def test_points_that_diverge(setup: Setup) -> None:
     assert "all 2 points of the grid diverged (lrs 1000, 10000; batch_sizes 4" in text
 
 
-def test_a_chosen_point_that_diverges_on_all_of_train(setup: Setup) -> None:
+def test_a_chosen_point_that_diverges_on_all_of_train(setup: Context) -> None:
     """Too few tuning steps to notice."""
     settings = dataclasses.replace(
         QUICK, lrs=(1e3,), batch_sizes=(48,), weight_decays=(1e3,), tune_epochs=1, epochs=40
@@ -219,7 +220,7 @@ def test_a_chosen_point_that_diverges_on_all_of_train(setup: Setup) -> None:
     assert "lr 1000, batch 48, weight decay 1000) diverged on all of it" in text
 
 
-def test_a_last_batch_of_one_image(setup: Setup) -> None:
+def test_a_last_batch_of_one_image(setup: Context) -> None:
     rows = everything(setup)[:33]
     left = int((~held_out(part_of(setup, rows), 0.3, 0)).sum())
     settings = dataclasses.replace(QUICK, batch_sizes=(32, left - 1))
@@ -227,7 +228,7 @@ def test_a_last_batch_of_one_image(setup: Setup) -> None:
     assert np.abs(fit(setup, settings, rows).probability - probability).max() < 1e-4
 
 
-def test_too_few_images(setup: Setup) -> None:
+def test_too_few_images(setup: Context) -> None:
     labels = setup.task.train.labels
     one_each = np.sort([np.flatnonzero(labels == c)[0] for c in range(4)])
     assert "can be held out" in refusal(fit, setup, QUICK, one_each)
@@ -251,7 +252,7 @@ from eval.models.resolve import resolve
 from eval.features.precision import Precision
 from eval.protocols import LinearSgd
 from eval.protocols.linear_sgd import fit
-from eval.protocols.trained import Setup
+from eval.training.context import Context
 from eval.common.distributed import Workers
 
 home, out = map(Path, sys.argv[1:])
@@ -260,7 +261,7 @@ cache = out / "cache"
 task = load_task(f"parquet:{home / 'photos'}", cache)
 backbone = load(resolve("random:test_resnet", cache, img_size=24))
 bank = encode(backbone, task, cache, workers, Precision()).bank
-setup = Setup(backbone, task, bank, workers, Precision(), cache, 0)
+setup = Context(backbone, task, bank, workers, Precision(), cache, 0)
 grid = dict(batch_sizes=(32, 8), weight_decays=(0.0, 1e-4), tune_epochs=4, epochs=5)
 rows = np.arange(len(task.train))
 for views in (0, 5):
@@ -279,7 +280,7 @@ workers.close()
 """
 
 
-def test_two_processes_share_the_encoding(setup: Setup, home: Path, tmp_path: Path) -> None:
+def test_two_processes_share_the_encoding(setup: Context, home: Path, tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

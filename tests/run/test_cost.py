@@ -4,27 +4,43 @@ from __future__ import annotations
 
 import pytest
 
-from eval.run.cost import work_of
-from eval.settings.protocols import Finetune, Linear, LinearSgd
+from eval.protocols import PROTOCOLS
+from eval.protocols.finetune import images_to_see
+from eval.protocols.linear_sgd import views_to_encode
+from eval.settings.protocols import Finetune, LinearSgd
 from tests.conftest import Cli
 
 
 @pytest.mark.parametrize(
-    ("settings", "encoded", "trained"),
+    ("settings", "views"),
     [
-        (Linear(), 0, 0),
-        (LinearSgd(), 50 * 1000, 0),  # tuning shares the first 20 epochs' views
-        (LinearSgd(tune_epochs=60), 60 * 1000, 0),
-        (LinearSgd(views=8), 8 * 1000, 0),
-        (LinearSgd(views=8, fractions=(0.1,)), 8 * 1000, 0),
-        (LinearSgd(fractions=(0.1, 1.0), subsets=3), 1.3 * 50 * 1000, 0),
+        (LinearSgd(), 50 * 1000),  # tuning shares the first 20 epochs' views
+        (LinearSgd(tune_epochs=60), 60 * 1000),
+        (LinearSgd(views=8), 8 * 1000),
+        (LinearSgd(views=8, fractions=(0.1,)), 8 * 1000),
+        (LinearSgd(fractions=(0.1, 1.0), subsets=3), 1.3 * 50 * 1000),
+    ],
+)
+def test_views_to_encode(settings: LinearSgd, views: float) -> None:
+    assert views_to_encode(settings, 1000) == pytest.approx(views)
+
+
+@pytest.mark.parametrize(
+    ("settings", "evaluated", "trained"),
+    [
         (Finetune(), 12 * 0.3 * 1000 + 400, (20 * 0.7 * 12 + 50) * 1000),
         (Finetune(lrs=(0.1,), batch_sizes=(32,), weight_decays=(0.0,), epochs=2), 300 + 400, 2000),
         (Finetune(halving=True), 12 * 0.3 * 1000 + 400, (20 * 0.7 * 12 * 7 / 12 + 50) * 1000),
     ],
 )
-def test_images_to_see(settings: Linear | LinearSgd | Finetune, encoded: int, trained: int) -> None:
-    assert work_of(settings, 1000, 400) == pytest.approx((encoded, trained))
+def test_images_to_see(settings: Finetune, evaluated: float, trained: float) -> None:
+    assert images_to_see(settings, 1000, 400) == pytest.approx((evaluated, trained))
+
+
+def test_protocols_that_train_say_what_it_costs() -> None:
+    assert {p.name for p in PROTOCOLS.values() if p.cost} == {
+        p.name for p in PROTOCOLS.values() if p.trains
+    }
 
 
 def test_training_has_a_column_of_its_own(cli: Cli, tmp_path: object) -> None:

@@ -11,8 +11,9 @@ from torch.optim.lr_scheduler import ChainedScheduler, LinearLR, MultiStepLR
 
 from eval.detection.stream import Pick, batches
 from eval.protocols.chosen import chosen
+from eval.protocols.task_schedule import resolved
 from eval.settings.protocols import Detection
-from eval.settings.schedules import NAMED, Schedule, default_schedule, resolved, schedule_named
+from eval.settings.schedules import NAMED, Schedule, default_schedule, schedule_named
 from eval.training.images import share_of
 from tests.conftest import refusal
 

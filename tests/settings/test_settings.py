@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+import importlib
+import subprocess
+import sys
+from typing import Annotated, Any, get_origin, get_type_hints
 
 import pytest
 
+from eval.analysis import ANALYSES
+from eval.protocols import PROTOCOLS
 from eval.protocols.chosen import SMALL_GRID, chosen
 from eval.results.leaderboard import score_size, score_title, split_views
 from eval.results.names import shown
 from eval.settings.assign import with_setting
+from eval.settings.bounds import AnyText, Between, Check, MayBeEmpty, OneOf
 from eval.settings.protocols import Fewshot, Finetune, Linear, LinearSgd
 from tests.conftest import Cli, refusal
 
@@ -100,3 +106,51 @@ def test_protocols_and_flags(cli: Cli) -> None:
         ran = cli("run", "random:test_resnet", "--task", "digits", *flags)
         assert (ran.code, ran.out) == (2, "")
         assert why in ran.err
+
+
+@pytest.mark.parametrize(
+    "kind", [*PROTOCOLS.values(), *ANALYSES.values()], ids=lambda kind: kind.name
+)
+def test_every_setting_says_what_it_may_be(kind: Any) -> None:
+    """A number its bounds, a text its words or who checks it; the defaults are within them."""
+    for name, hint in get_type_hints(kind.settings, include_extras=True).items():
+        default = getattr(kind.settings(), name)
+        if type(default) is bool:
+            continue
+        assert get_origin(hint) is Annotated, name
+        rules = {type(rule): rule for rule in hint.__metadata__}
+        values = default if type(default) is tuple else (default,)
+        if Between in rules:
+            assert [rules[Between].fault(v) for v in values] == [""] * len(values)
+        else:
+            assert str(hint).count("str"), name
+            assert {OneOf, Check, AnyText} & rules.keys(), name
+        if OneOf in rules:
+            assert set(values) <= set(rules[OneOf].words)
+        assert values or MayBeEmpty in rules
+
+
+@pytest.mark.parametrize(
+    ("bound", "value", "fault"),
+    [
+        (Between(1, 5), 1, ""), (Between(1, 5), 5, ""), (Between(1, 5), 0, "be at least 1"),
+        (Between(1, 5), 6, "be at most 5"), (Between(1, 5), float("nan"), "be at least 1"),
+        (Between(0, 1, above=True), 0, "lie above 0 and up to 1"),
+        (Between(0, 1, above=True), 1, ""),
+        (Between(0, 1, above=True), float("nan"), "lie above 0 and up to 1"),
+    ],
+)  # fmt: skip
+def test_bounds(bound: Between, value: float, fault: str) -> None:
+    assert bound.fault(value) == fault
+
+
+def test_hooks_are_there_and_a_plan_s_import_no_torch() -> None:
+    hooks = [h for p in PROTOCOLS.values() for h in (p.complete, p.refuse, p.merge, p.cost) if h]
+    assert len(hooks) == 6
+    for hook in hooks:
+        module, _, function = hook.partition(":")
+        assert callable(getattr(importlib.import_module(module), function))
+    early = {h.partition(":")[0] for p in PROTOCOLS.values()
+             for h in (p.complete, p.refuse, p.merge) if h}  # fmt: skip
+    code = f"import sys, {', '.join(sorted(early))}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

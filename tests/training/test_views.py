@@ -25,7 +25,7 @@ from eval.features.precision import Precision
 from eval.models.backbone import Backbone, load
 from eval.models.resolve import resolve
 from eval.training.augment import Augmentation, cut, draw_crops, weak
-from eval.training.setup import Setup
+from eval.training.context import Context
 from eval.training.views import Views, store_side
 from tests.conftest import make_task, refusal
 
@@ -50,12 +50,12 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> TaskData:
 
 
 @pytest.fixture
-def setup(backbone: Backbone, task: TaskData, cache: Path, workers: Workers) -> Setup:
+def setup(backbone: Backbone, task: TaskData, cache: Path, workers: Workers) -> Context:
     empty = FeatureBank(torch.empty(0, backbone.dim), torch.empty(0).long(), 0, "fp32")
-    return Setup(backbone, task, empty, workers, Precision(), cache, 0)
+    return Context(backbone, task, empty, workers, Precision(), cache, 0)
 
 
-def everything(setup: Setup) -> np.ndarray:
+def everything(setup: Context) -> np.ndarray:
     return np.arange(len(setup.task.train))
 
 
@@ -93,7 +93,7 @@ def test_drawing_and_cutting_are_what_weak_does() -> None:
 
 
 def test_a_view_of_the_whole_image_is_the_image(
-    setup: Setup, backbone: Backbone, task: TaskData
+    setup: Context, backbone: Backbone, task: TaskData
 ) -> None:
     """With a scale of 1 a square image has one crop, mirrored or not; decoded here by hand."""
     features = Views(setup, (1.0, 1.0)).epoch(0, everything(setup))
@@ -116,7 +116,7 @@ def test_a_view_of_the_whole_image_is_the_image(
     assert max(best) < 1e-3
 
 
-def test_views_depend_on_seed_and_epoch(setup: Setup) -> None:
+def test_views_depend_on_seed_and_epoch(setup: Context) -> None:
     rows = everything(setup)
     views = Views(setup, SCALE)
     first = views.epoch(0, rows)
@@ -131,7 +131,7 @@ def test_views_depend_on_seed_and_epoch(setup: Setup) -> None:
     assert views.seconds > 0
 
 
-def test_views_do_not_depend_on_the_rows_asked_for_or_the_batch_size(setup: Setup) -> None:
+def test_views_do_not_depend_on_the_rows_asked_for_or_the_batch_size(setup: Context) -> None:
     rows = everything(setup)
     whole = Views(setup, SCALE).epoch(3, rows)
     some = np.array([0, 3, 4, 11, 39])
@@ -142,7 +142,7 @@ def test_views_do_not_depend_on_the_rows_asked_for_or_the_batch_size(setup: Setu
     assert close(Views(setup, SCALE, batch_size=7).epoch(3, rows), whole)
 
 
-def test_a_mirror_in_another_order_has_the_same_views(setup: Setup, tmp_path: Path) -> None:
+def test_a_mirror_in_another_order_has_the_same_views(setup: Context, tmp_path: Path) -> None:
     """Rows of the same images, stored the other way round."""
     import pyarrow.parquet as pq
 
@@ -161,7 +161,7 @@ def test_a_mirror_in_another_order_has_the_same_views(setup: Setup, tmp_path: Pa
 
 
 @pytest.mark.parametrize("precision", ["fp32-channels_last", "bf16-channels_last", "bf16"])
-def test_views_in_the_precision_of_the_run(setup: Setup, precision: str) -> None:
+def test_views_in_the_precision_of_the_run(setup: Context, precision: str) -> None:
     rows = everything(setup)
     exact = Views(setup, SCALE).epoch(0, rows)
     other = dataclasses.replace(setup, precision=Precision.parse(precision))
@@ -172,7 +172,7 @@ def test_views_in_the_precision_of_the_run(setup: Setup, precision: str) -> None
     assert not (precision.startswith("bf16") and torch.equal(found, exact))
 
 
-def test_cached_views(setup: Setup) -> None:
+def test_cached_views(setup: Context) -> None:
     rows = everything(setup)
     some = np.array([2, 5, 30])
     fresh = Views(setup, SCALE)
@@ -201,7 +201,7 @@ def test_cached_views(setup: Setup) -> None:
     assert len(entries(setup.cache)) == 5
 
 
-def test_a_damaged_cached_view_is_encoded_again(setup: Setup) -> None:
+def test_a_damaged_cached_view_is_encoded_again(setup: Context) -> None:
     rows = everything(setup)
     good = Views(setup, SCALE, count=1).epoch(0, rows).clone()
     (entry,) = entries(setup.cache)
@@ -213,14 +213,14 @@ def test_a_damaged_cached_view_is_encoded_again(setup: Setup) -> None:
     assert views.encoded == len(rows)
 
 
-def test_cached_views_stand_beside_the_bank_of_the_task(setup: Setup) -> None:
+def test_cached_views_stand_beside_the_bank_of_the_task(setup: Context) -> None:
     Views(setup, SCALE, count=1).epoch(0, everything(setup))
     encoded = encode(setup.backbone, setup.task, setup.cache, setup.workers, Precision())
     assert encoded.images == len(setup.task.train) + len(setup.task.test)
     assert len(entries(setup.cache)) == 2
 
 
-def test_features_that_are_not_finite(setup: Setup) -> None:
+def test_features_that_are_not_finite(setup: Context) -> None:
     handle = setup.backbone.net.register_forward_hook(
         lambda _, args, out: torch.full_like(out, float("nan"))
     )
@@ -232,7 +232,7 @@ def test_features_that_are_not_finite(setup: Setup) -> None:
     assert "parquet:" in text or "photos" in text
 
 
-def test_a_model_whose_input_is_no_square(setup: Setup) -> None:
+def test_a_model_whose_input_is_no_square(setup: Context) -> None:
     config = setup.backbone.input_config | {"input_size": [3, 32, 48]}
     wide = dataclasses.replace(setup.backbone, input_config=config)
     with pytest.raises(UserError, match="takes images of 48 x 32"):

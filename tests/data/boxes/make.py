@@ -11,10 +11,10 @@ import numpy as np
 from eval.common.distributed import Workers
 from eval.data.boxes.box_data import DetectionData
 from eval.data.load import load_task
-from eval.detection.setup import DetectionSetup
 from eval.features.precision import Precision
 from eval.models.backbone import load
 from eval.models.resolve import resolve
+from eval.training.context import Context
 from tests.conftest import png
 from tests.detection.drawn import Picture, write_objects
 
@@ -93,8 +93,8 @@ def write_set(
 
 def make_setup(
     folder: Path, cache: Path, model: str = MODEL, seed: int = 0, dtype: Any = "fp32"
-) -> DetectionSetup:
+) -> Context:
     task = load_task(f"parquet:{folder}", cache)
     assert isinstance(task, DetectionData)
     backbone = load(resolve(model, cache))
-    return DetectionSetup(backbone, task, Workers("cpu"), Precision(dtype), cache, seed)
+    return Context(backbone, task, None, Workers("cpu"), Precision(dtype), cache, seed)
