@@ -23,9 +23,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from eval.common.distributed import Workers
-from eval.data.load import load_task
-from eval.features.bank import FeatureBank
 from eval.features.encode import pixels_of
 from eval.features.precision import Precision
 from eval.finetune import train as finetune_train
@@ -40,11 +37,11 @@ from eval.training.checkpoint import State, key
 from eval.training.images import EvalImages, TrainImages, batches_of, share_of
 from eval.training.setup import Answer, Point, Setup, milestones
 from tests.children import FORKS, PATIENCE, finish, join_two, start
-from tests.conftest import Cli, make_task, refusal, write_parquet
+from tests.factories import Cli, make_task, refusal, write_parquet
+from tests.finetune.setups import SHORT, everything, make_setup
 
 PRELOAD = [__name__, "timm", "accelerate", "eval.finetune.grid", "torchvision"]
 CHANCE = 1 / 4
-SHORT = Finetune(lrs=(0.05,), batch_sizes=(16,), weight_decays=(0.0, 1e-3), tune_epochs=2, epochs=3)
 
 
 def write_task(folder: Path) -> Path:
@@ -52,26 +49,9 @@ def write_task(folder: Path) -> Path:
     return make_task(folder / "photos", classes=4, train=12, test=8)
 
 
-def make_setup(folder: Path, cache: Path, model: str = "random:test_resnet") -> Setup:
-    px = 32 if "vit" in model else 24
-    return Setup(
-        backbone=load(resolve(model, cache, img_size=px)),
-        task=load_task(f"parquet:{folder}", cache),
-        bank=cast(FeatureBank, None),  # of which fine-tuning has no use
-        workers=Workers("cpu"),
-        precision=Precision("fp32", channels_last=True),
-        cache=cache,
-        seed=0,
-    )
-
-
 @pytest.fixture
 def setup(tmp_path: Path) -> Setup:
     return make_setup(write_task(tmp_path), tmp_path / "cache")
-
-
-def everything(setup: Setup) -> NDArray[np.int64]:
-    return np.arange(len(setup.task.train))
 
 
 def top1(setup: Setup, answer: Answer) -> float:

@@ -25,7 +25,7 @@ from eval.models.backbone import Backbone, load
 from eval.models.names import ModelName, parse_model
 from eval.models.pooling import PooledFeatures
 from eval.models.resolve import resolve
-from tests.conftest import refusal
+from tests.factories import refusal
 
 # --------------------------------------------------------------------------- strings
 

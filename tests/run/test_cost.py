@@ -6,7 +6,7 @@ import pytest
 
 from eval.run.cost import work_of
 from eval.settings.protocols import Finetune, Linear, LinearSgd
-from tests.conftest import Cli
+from tests.factories import Cli
 
 
 @pytest.mark.parametrize(

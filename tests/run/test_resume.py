@@ -168,7 +168,7 @@ class Watch:
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
-    from tests.conftest import make_task  # not at the top: children import this file
+    from tests.factories import make_task  # not at the top: children import this file
 
     folder = tmp_path_factory.mktemp("reference")
     for seed, name in enumerate(("eurosat", "dtd")):
@@ -187,7 +187,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
 
 def spoil(folder: Path, part: str, row: int) -> None:
     """Cut one image of a task short."""
-    from tests.conftest import freeze, write_parquet
+    from tests.factories import freeze, write_parquet
 
     path = folder / f"{part}-00000-of-00001.parquet"
     rows = pq.read_table(path).to_pylist()
@@ -340,7 +340,7 @@ def test_torchrun(reference: Reference, tmp_path: Path) -> None:
 
 def test_torchrun_ends_when_an_image_cannot_be_read(reference: Reference, tmp_path: Path) -> None:
     """One that only the second process meets; the first would wait for its features."""
-    from tests.conftest import make_task
+    from tests.factories import make_task
 
     make_task(tmp_path / "data" / "eurosat")
     spoil(tmp_path / "data" / "eurosat", "test", 41)
@@ -375,7 +375,7 @@ def test_any_number_of_processes(
 def test_processes_save_what_can_be_scored(reference: Reference, tmp_path: Path) -> None:
     """torchrun ends all processes once one exits with an error: only the main one may, and it
     does so after the other tasks are saved."""
-    from tests.conftest import make_task
+    from tests.factories import make_task
 
     make_task(tmp_path / "data" / "eurosat")
     spoil(tmp_path / "data" / "eurosat", "test", 20)  # in a shard of the second process

@@ -21,7 +21,7 @@ import torch
 
 import zoo.__main__
 from eval.models.names import ZOO_FOLDER, zoo_names
-from tests.conftest import Cli, Ran
+from tests.factories import Cli, Ran
 from tests.hub import LoopbackHub
 
 ADA, BOB = "hf_adaWritesHere", "hf_bobMayOnlyAsk"

@@ -14,7 +14,7 @@ from eval.protocols.chosen import chosen
 from eval.settings.protocols import Detection
 from eval.settings.schedules import NAMED, Schedule, default_schedule, resolved, schedule_named
 from eval.training.images import share_of
-from tests.conftest import refusal
+from tests.factories import refusal
 
 # ---- schedules
 

@@ -11,7 +11,7 @@ from eval.results.leaderboard import score_size, score_title, split_views
 from eval.results.names import shown
 from eval.settings.assign import with_setting
 from eval.settings.protocols import Fewshot, Finetune, Linear, LinearSgd
-from tests.conftest import Cli, refusal
+from tests.factories import Cli, refusal
 
 
 def test_overrides_keep_their_types() -> None:

@@ -12,8 +12,8 @@ from typing import Any
 import psutil
 from gradio_client import Client
 
-from tests.space.conftest import App
-from tests.space.test_api import photos, question
+from tests.space.questions import photos, question
+from tests.space.served import App
 
 VISITORS = 20
 SECONDS = float(os.environ.get("TRANSFERZOO_LOAD_SECONDS", "8"))

@@ -15,8 +15,8 @@ from eval.detection.setup import DetectionSetup
 from eval.features.precision import Precision
 from eval.models.backbone import load
 from eval.models.resolve import resolve
-from tests.conftest import png
 from tests.detection.drawn import Picture, write_objects
+from tests.factories import png
 
 SHAPES = ("rectangle", "disc")
 COLOURS = ((200, 40, 40), (40, 60, 200))

@@ -32,8 +32,8 @@ from eval.common.errors import UserError
 from eval.common.files import sha256_file
 from eval.models.names import ZOO_FOLDER, zoo_names
 from eval.models.objectives import STUDY, TERMS, parse_objective
-from tests.conftest import refusal
-from tests.zoo.test_checkpoint import (
+from tests.factories import refusal
+from tests.zoo.checkpoints import (
     KNN,
     add_result,
     config_of,
@@ -176,8 +176,8 @@ def test_golden(family: Path, name: str) -> None:
     for place, content in files.items():
         assert content == golden[place], (
             f"{name}/{place} is not what tests/zoo/golden has; if the change is meant, run "
-            "TRANSFERZOO_REGENERATE_GOLDEN=1 pytest tests/zoo/card/test_card.py -k golden and look at "
-            "the difference"
+            "TRANSFERZOO_REGENERATE_GOLDEN=1 pytest tests/zoo/card/test_card.py -k golden and look "
+            "at the difference"
         )
 
 

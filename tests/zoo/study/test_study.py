@@ -14,7 +14,7 @@ import pytest
 import tomli_w
 from PIL import Image
 
-from tests.conftest import refusal
+from tests.factories import refusal
 from zoo.study.cells import Training, Trial, cells, chosen_rate, status
 from zoo.study.plan import load_plan, plan_names
 

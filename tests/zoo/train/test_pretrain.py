@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 
 from eval.common.errors import UserError
 from eval.models.objectives import OBJECTIVES, STUDY, parse_objective
-from tests.conftest import refusal
+from tests.factories import refusal
 from zoo.train.feed import Feed, Schedule
 from zoo.train.learner import build_learner
 from zoo.train.pixels import PixelStore, PretrainingData
