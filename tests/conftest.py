@@ -127,8 +127,9 @@ def pytest_terminal_summary(
 ) -> None:
     count = config.stash.get(_left_out, 0)
     if count:
+        many = "test was" if count == 1 else "tests were"
         terminalreporter.write_line(
-            f"{count} slow tests were left out: add -m slow for those alone, -m '' for all."
+            f"{count} slow {many} left out: add -m slow for those alone, -m '' for all."
         )
 
 

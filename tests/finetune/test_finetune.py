@@ -562,6 +562,7 @@ def fork_server() -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 def test_killed_and_started_again(tmp_path: Path) -> None:
     """Twice in tuning, in the midst of an epoch too, and once in the final training."""
     data = write_task(tmp_path)
@@ -601,6 +602,7 @@ def test_killed_and_started_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("halving", "last"), [(False, 0), (True, 0), (False, 2)])
+@pytest.mark.slow
 def test_no_step_is_taken_twice(
     setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, halving: bool, last: int
 ) -> None:
@@ -704,6 +706,7 @@ def test_two_processes(tmp_path: Path) -> None:
     assert (probability.argmax(1) == setup.task.test.labels).mean() > 2 * CHANCE
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without BatchNorm nothing depends on their number: batches of 13 are shares of 6 and 7, and
     the second process alone runs out of memory."""

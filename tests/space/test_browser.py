@@ -21,6 +21,8 @@ try:
 except ImportError:  # the fixture `browser` says so
     Late = TimeoutError
 
+pytestmark = pytest.mark.slow  # four served apps and a browser
+
 TABS = ("Leaderboard", "Objectives", "Compare", "Detection", "Few-shot demo", "Submit", "About")
 CELL = "[data-testid=cell-0-{}]"
 # The first cell of a data set: model, mean, tie group, mean rank, objective, params come before.

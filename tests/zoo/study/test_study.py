@@ -150,6 +150,7 @@ def test_a_plan_that_does_not_exist_is_told_a_near_one() -> None:
 # ---------------------------------------------------------------- the queue
 
 
+@pytest.mark.slow
 def test_a_killed_study_ends_in_the_same_weights(tmp_path: Path) -> None:
     """Two processes side by side, killed in the middle, and one that ends it; against one alone."""
     plan, data = written(tmp_path), pictures(tmp_path / "data")
@@ -192,6 +193,7 @@ def test_a_killed_study_ends_in_the_same_weights(tmp_path: Path) -> None:
         assert all((tmp_path / "cut" / path).is_file() for path in scored["results"])
 
 
+@pytest.mark.slow
 def test_a_rate_that_diverges_is_noted_and_not_chosen(tmp_path: Path) -> None:
     plan = written(
         tmp_path,
