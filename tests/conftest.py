@@ -1,43 +1,50 @@
-"""Fixtures shared by all tests: a loopback Hub, small made-up data sets, the real data.
+"""Fixtures and hooks shared by all tests: how a run goes, a loopback Hub, the real data.
 
 ``huggingface_hub`` reads HF_ENDPOINT once, when it is imported, so the loopback Hub is started
-before any test module is.
+before any test module is. A run is parallel and leaves out what is marked slow, unless it is told
+otherwise: see "How a run goes".
 """
 
 from __future__ import annotations
 
-import io
+import os
+
+# Tests run side by side and start processes of their own: more threads would spin against each
+# other. Read when torch is imported, and by the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
 import json
 import logging
-import os
 import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+import hypothesis
 import pytest
-from PIL import Image
 
-from eval.common.errors import UserError
-from eval.common.files import sha256_file
-from eval.data.load import load_task
-from eval.data.manifest import FileFacts, Manifest, PartFacts, SplitFacts, write_manifest
-from eval.tasks.registry import TASKS
+from tests.factories import Cli, Ran, make_task
 from tests.hub import LoopbackHub
 
 CHROMIUM = "/usr/bin/chromium"
+MOST_WORKERS = 8  # a worker takes some 1.5 GB at its largest
+DEFAULT = "not slow"  # as addopts in pyproject.toml has it
 _REQUIRED = os.environ.get("TRANSFERZOO_REQUIRE_ALL") == "1"  # set by .ci/run: nothing may skip
 _HUB = LoopbackHub()
 _HOME = tempfile.TemporaryDirectory(prefix="transferzoo-test-hf-")
+_left_out = pytest.StashKey[int]()
 
+# A machine that is busy with other workers is no failure of the code under test.
+hypothesis.settings.register_profile("transferzoo", deadline=None)
+hypothesis.settings.load_profile("transferzoo")
+
+
+# --------------------------------------------------------------------------- how a run goes
 
 # Files that take longest, first: with several workers none is left alone with one at the end.
 LONG = (
@@ -45,6 +52,43 @@ LONG = (
     "finetune/test_finetune", "zoo/test_checkpoints", "detection/test_overfit",
     "zoo/train/test_pretrain",
 )  # fmt: skip
+
+
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    """Let the options of addopts be there, without effect, under ``-p no:xdist``."""
+    if not pluginmanager.has_plugin("xdist"):
+        group = parser.getgroup("xdist", "no effect: pytest-xdist is not in use")
+        group.addoption("--numprocesses")
+        group.addoption("--dist")
+        group.addoption("--no-loadscope-reorder", action="store_true")
+
+
+def _only_files(config: pytest.Config) -> bool:
+    """Whether files or single tests are named, no folders."""
+    if config.args_source is not pytest.Config.ArgsSource.ARGS:
+        return False
+    return all(Path(arg.split("::")[0]).suffix == ".py" for arg in config.args)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One more than cores, as tests wait for processes a lot; none for one file, all in one."""
+    if config.option.collectonly or (_only_files(config) and len(config.args) == 1):
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min((cores or 1) + 1, MOST_WORKERS)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.option.markexpr == DEFAULT and _only_files(config):
+        config.option.markexpr = ""  # who names a file wants all of it
+    _HUB.__enter__()
+    os.environ.update(_HUB.settings(Path(_HOME.name)))
+
+
+def pytest_unconfigure() -> None:
+    _HUB.__exit__(None, None, None)
+    _HOME.cleanup()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -57,14 +101,39 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=place)  # stable: else as collected
 
 
-def pytest_configure() -> None:
-    _HUB.__enter__()
-    os.environ.update(_HUB.settings(Path(_HOME.name)))
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    """Count what is left out for being slow."""
+    for item in items:
+        if item.config.option.markexpr == DEFAULT and item.get_closest_marker("slow"):
+            stash = item.config.stash
+            stash[_left_out] = stash.get(_left_out, 0) + 1
 
 
-def pytest_unconfigure() -> None:
-    _HUB.__exit__(None, None, None)
-    _HOME.cleanup()
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker tells the main process, which collects nothing itself."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left_out"] = session.config.stash.get(_left_out, 0)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    found = getattr(node, "workeroutput", {}).get("left_out", 0)
+    stash = node.config.stash
+    stash[_left_out] = max(stash.get(_left_out, 0), found)  # all workers collect the same
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    count = config.stash.get(_left_out, 0)
+    if count:
+        many = "test was" if count == 1 else "tests were"
+        terminalreporter.write_line(
+            f"{count} slow {many} left out: add -m slow for those alone, -m '' for all."
+        )
+
+
+# --------------------------------------------------------------------------- fixtures
 
 
 @pytest.fixture
@@ -90,25 +159,6 @@ def sleeps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return waited
 
 
-def let_write(
-    hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch, people: Mapping[str, str], **settings: object
-) -> None:
-    """A Hub that is strict about namespaces, with ``people`` by token; the first is logged in here,
-    and may write to lab. ``settings`` are more of the hub's own."""
-    first, *_ = people
-    known = {
-        "tokens": set(people),
-        "users": dict(people),
-        "orgs": {people[first]: {"lab"}},
-        "read_only": set(),
-        "strict_namespaces": True,
-    }
-    for name, value in (known | settings).items():
-        monkeypatch.setattr(hub, name, value)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
-    monkeypatch.setenv("HF_TOKEN", first)
-
-
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
     return tmp_path / "cache"
@@ -125,22 +175,6 @@ def real_data() -> Path:
             pytest.fail(reason)
         pytest.skip(reason)
     return folder
-
-
-@dataclass(frozen=True)
-class Ran:
-    """What a command left behind."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Cli = Callable[..., Ran]
 
 
 @pytest.fixture
@@ -165,103 +199,6 @@ def cli(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> 
         return Ran(code, out, err + "".join(f"{r.name}: {r.getMessage()}\n" for r in logged))
 
     return run
-
-
-def refusal(call: Callable[..., object], *args: object) -> str:
-    """The one sentence a call fails with."""
-    with pytest.raises(UserError) as error:
-        call(*args)
-    text = str(error.value)
-    assert text
-    assert "\n" not in text
-    return text
-
-
-def png(pixels: np.ndarray) -> bytes:
-    """[H, W] or [H, W, 3] uint8 as PNG bytes."""
-    out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "PNG")
-    return out.getvalue()
-
-
-def blobs(label: int, count: int, seed: int, size: int = 24) -> list[bytes]:
-    """``count`` different noisy pictures whose brightness and stripes tell their label."""
-    random = np.random.RandomState([seed, label])
-    stripes = np.sin(np.arange(size) * (label + 1) * 0.5)[:, None, None]
-    pictures = []
-    for _ in range(count):
-        noise = random.normal(0, 40, (size, size, 3))
-        pixels = 128 + 40 * stripes + 12 * (label - 2) + noise
-        pictures.append(png(np.clip(pixels, 0, 255).astype(np.uint8)))
-    return pictures
-
-
-def write_parquet(
-    path: Path, images: list[bytes], labels: list[int], names: list[str] | None = None
-) -> None:
-    """A Parquet file in the Hugging Face layout; ``names`` declare a ClassLabel."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    table = pa.table(
-        {
-            "image": pa.array(
-                [{"bytes": b, "path": None} for b in images],
-                pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
-            ),
-            "label": pa.array(labels),
-        }
-    )
-    if names is not None:
-        features = {
-            "image": {"_type": "Image"},
-            "label": {"names": names, "_type": "ClassLabel"},
-        }
-        info = json.dumps({"info": {"features": features}})
-        table = table.replace_schema_metadata({"huggingface": info})
-    pq.write_table(table, path)
-
-
-def make_task(
-    folder: Path, classes: int = 6, train: int = 16, test: int = 12, seed: int = 0
-) -> Path:
-    """A small learnable data set: folder/train-*.parquet and test-*.parquet.
-
-    Under a declared name it says that it is a part of that set, as `prepare --partial` does.
-    """
-    names = [f"kind {i}" for i in range(classes)]
-    for part, count, offset in (("train", train, 0), ("test", test, 1000)):
-        images = [b for c in range(classes) for b in blobs(c, count, seed + offset)]
-        labels = [c for c in range(classes) for _ in range(count)]
-        order = np.random.RandomState(seed).permutation(len(labels))
-        write_parquet(
-            folder / f"{part}-00000-of-00001.parquet",
-            [images[i] for i in order],
-            [labels[i] for i in order],
-            names,
-        )
-    if folder.name in TASKS:
-        freeze(folder)
-    return folder
-
-
-def freeze(folder: Path) -> None:
-    """Write the manifest of a made-up part of a declared data set."""
-    with tempfile.TemporaryDirectory() as cache:
-        data = load_task(f"parquet:{folder}", Path(cache))
-    parts = {
-        part.name: PartFacts(
-            images=len(part),
-            per_class=np.bincount(part.labels, minlength=len(data.classes)).tolist(),
-        )
-        for part in (data.train, data.test)
-    }
-    name = TASKS[folder.name].splits[0].name
-    split = SplitFacts(parts=parts, members="0" * 64, split_hash=data.split_hash)
-    manifest = Manifest(
-        manifest_version=1, task=folder.name, classes=list(data.classes), default=name,
-        splits={name: split}, partial=True,
-        files={f.name: FileFacts(rows=0, sha256=sha256_file(f)) for f in folder.glob("*.parquet")},
-    )  # fmt: skip
-    write_manifest(folder, manifest)
 
 
 @pytest.fixture

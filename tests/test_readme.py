@@ -43,8 +43,8 @@ from eval.settings.assign import with_assignments
 from eval.tasks.declaration import read_declaration
 from eval.tasks.names import parse_task
 from eval.tasks.registry import SUITES, TASKS
-from tests.conftest import Cli, make_task
-from tests.models.test_models import checkpoint
+from tests.factories import Cli, make_task
+from tests.models.checkpoints import checkpoint
 from tests.tasks import test_tasks
 from zoo.train.recipe import recipe_names
 

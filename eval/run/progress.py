@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from eval.common.text import duration
 from eval.protocols import PROTOCOLS
 from eval.results.leaderboard import main_scores, score_text, score_title
+from eval.results.names import shelf_folder
 from eval.run.eta import Part, TimeLeft, time_left
 from eval.settings.protocols import Detection, Fewshot
 
@@ -198,17 +199,17 @@ class _Step:
 
 def _steps(cell: Cell) -> list[_Step]:
     """All that must happen before the cell is scored."""
-    encode = [] if cell.task.kind == "detection" else [_encode(cell)]  # trains on the images
+    encode = [_encode(cell)] if PROTOCOLS[cell.protocol].features else []
     return [_load(cell.model), *encode, _score(cell)]
 
 
 def _load(model: ResolvedModel) -> _Step:
-    return _Step(("load", model), Part("load", model.slug, 1.0))
+    return _Step(("load", model), Part("load", shelf_folder(model), 1.0))
 
 
 def _encode(cell: Cell) -> _Step:
     key = ("encode", cell.model, cell.task.split_hash)
-    return _Step(key, Part("encode", cell.model.slug, _images(cell)))
+    return _Step(key, Part("encode", shelf_folder(cell.model), _images(cell)))
 
 
 def _score(cell: Cell) -> _Step:
@@ -217,7 +218,7 @@ def _score(cell: Cell) -> _Step:
     what works on features on the task."""
     size = 1.0 if isinstance(cell.settings, Fewshot | Detection) else _images(cell)
     trains = PROTOCOLS[cell.protocol].trains and cell.task.kind == "classification"
-    like = cell.model.slug if trains else cell.task.split_hash
+    like = shelf_folder(cell.model) if trains else cell.task.split_hash
     return _Step(cell.path, Part(cell.protocol, like, size))
 
 

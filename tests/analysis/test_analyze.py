@@ -29,7 +29,7 @@ from eval.models.resolve import resolve
 from eval.protocols.linear import score_bank
 from eval.results.store import read_shelf
 from eval.settings.protocols import Linear
-from tests.conftest import make_task, refusal
+from tests.factories import make_task, refusal
 
 MODELS = ["random:test_resnet", "random:test_resnet@1", "random:test_vit"]
 

@@ -25,7 +25,7 @@ from eval.features.encode import encode
 from eval.models.backbone import load
 from eval.models.resolve import resolve
 from eval.results.store import read_shelf
-from tests.conftest import make_task, refusal
+from tests.factories import make_task, refusal
 
 A, B = "random:test_resnet", "random:test_vit"
 

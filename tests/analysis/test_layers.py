@@ -15,7 +15,7 @@ from eval.features.encode import encode
 from eval.features.precision import Precision
 from eval.models.backbone import Backbone, load
 from eval.models.resolve import resolve
-from tests.conftest import make_task
+from tests.factories import make_task
 
 
 def loaded(name: str, cache: Path) -> Backbone:

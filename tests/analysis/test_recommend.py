@@ -22,7 +22,7 @@ from eval.models.names import ZOO_FOLDER
 from eval.models.resolve import resolve
 from eval.results.store import read_shelf
 from eval.tasks.registry import TASKS
-from tests.conftest import make_task
+from tests.factories import make_task
 
 MODELS = ["random:test_resnet", "random:test_resnet@1", "random:test_vit"]
 

@@ -34,7 +34,7 @@ from eval.analysis.reconstruction import data_uri, of_many_classes
 from eval.analysis.reconstruction_figure import picture_of
 from eval.data.load import load_task
 from eval.data.task_data import TaskData
-from tests.conftest import make_task, refusal
+from tests.factories import make_task, refusal
 
 RESNET = "random:test_resnet"
 FEW = Reconstruction(steps=8, train_images=16, test_images=12, pictures=2, prior_steps=3)

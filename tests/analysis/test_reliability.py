@@ -26,8 +26,7 @@ from eval.results.store import NotAResult, dump_result, read_result, read_shelf,
 from eval.run.verify import _score_differences
 from eval.sharing.changes import covers, difference, offers
 from space.receipts import receipt
-from tests.conftest import Cli, make_task, refusal
-from tests.results.test_store import make_result
+from tests.factories import Cli, make_result, make_task, refusal
 
 MODELS = ["random:test_resnet", "random:test_resnet@1"]
 EDGES = np.linspace(0, 1, 16)

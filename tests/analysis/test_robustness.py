@@ -36,7 +36,7 @@ from eval.models.backbone import load
 from eval.models.resolve import resolve
 from eval.protocols.linear import fit_head
 from eval.results.store import read_shelf
-from tests.conftest import make_task, refusal
+from tests.factories import make_task, refusal
 
 MODELS = ("random:test_resnet", "random:test_resnet@1")
 SIZE = 32

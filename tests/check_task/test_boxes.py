@@ -14,7 +14,6 @@ from eval.check_task.box_sheet import box_sheet
 from eval.check_task.boxes import BoxCheck, as_json, check_boxes, render
 from eval.data.boxes.box_data import DetectionData
 from eval.data.load import load_task
-from tests.conftest import Cli, refusal
 from tests.detection.drawn import (
     Box,
     Parts,
@@ -27,6 +26,7 @@ from tests.detection.drawn import (
     write_voc,
     write_yolo,
 )
+from tests.factories import Cli, refusal
 
 
 def load(text: str, cache: Path) -> DetectionData:

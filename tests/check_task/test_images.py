@@ -28,7 +28,7 @@ from eval.features.bank import FeatureBank
 from eval.protocols.episodes import Pool, eligible_classes, refusals
 from eval.settings.protocols import Fewshot
 from eval.training.context import Context
-from tests.conftest import Cli, blobs, make_task, refusal, write_parquet
+from tests.factories import Cli, blobs, make_task, refusal, write_parquet
 
 PAPER, EMPTY, CROSS = (0xEC, 0xEC, 0xEF), (0xCF, 0xCF, 0xD6), (0xDC, 0x26, 0x26)
 Rows = Sequence[tuple[bytes, int]]

@@ -28,7 +28,7 @@ from eval.protocols import PROTOCOLS
 from eval.results.schema import Result
 from eval.results.store import read_result
 from eval.tasks.registry import SUITES, TASKS
-from tests.conftest import Cli, Ran, blobs, freeze, make_task, write_parquet
+from tests.factories import Cli, Ran, blobs, freeze, make_task, write_parquet
 from tests.hub import LoopbackHub
 
 ROOT = Path(__file__).resolve().parents[2]

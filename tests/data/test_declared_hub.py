@@ -25,7 +25,7 @@ from eval.data.split_rules import per_class
 from eval.prepare.prepare import prepare
 from eval.tasks.declaration import HubCopy, SplitRule, Task
 from eval.tasks.registry import TASKS
-from tests.conftest import blobs, refusal
+from tests.factories import blobs, refusal
 from tests.hub import LoopbackHub
 from tests.prepare.official import DIAGNOSES, Made, make_isic2018
 

@@ -27,8 +27,8 @@ from eval.data.split_rules import by_groups, per_class
 from eval.data.task_data import Rows, hash_parts
 from eval.tasks.declaration import HubCopy, SplitRule, Task
 from eval.tasks.registry import TASKS
-from tests.conftest import write_parquet
 from tests.detection.drawn import Picture, write_boxes, write_coco, write_voc, write_yolo
+from tests.factories import write_parquet
 from tests.hub import LoopbackHub
 
 NAMES = ("ant", "bee", "cow")

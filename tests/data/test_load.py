@@ -28,7 +28,7 @@ from eval.data.sources import HASH_BYTES, FolderSource, ParquetSource
 from eval.data.task_data import Split, TaskData, stratified_part
 from eval.tasks.declaration import SUBSET, Subset
 from eval.tasks.registry import TASKS
-from tests.conftest import blobs, make_task, refusal, write_parquet
+from tests.factories import blobs, make_task, refusal, write_parquet
 from tests.hub import LoopbackHub
 
 Rows = Sequence[tuple[bytes, int]]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from eval.data.load import load_task
 from eval.data.task_data import TaskData
 from eval.data.task_file import TaskFile, read_task_file
-from tests.conftest import blobs, make_task, refusal, write_parquet
+from tests.factories import blobs, make_task, refusal, write_parquet
 
 MINIMAL = 'name = "mine"\nsource = "parquet:photos"\n'
 FULL = """

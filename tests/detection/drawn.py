@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tests.conftest import png
+from tests.factories import png
 from tests.prepare.official import voc_object, voc_xml
 
 NAMES = ("ant", "bee", "cow")

@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 
 from eval.protocols.detection import score
 from eval.settings.protocols import Detection
 from tests.data.boxes.make import make_setup
+
+pytestmark = pytest.mark.slow  # 170 steps on real images
 
 IMAGES = 16
 

@@ -20,9 +20,9 @@ from eval.results.schema import Result
 from eval.results.store import read_result
 from eval.run.plan import Request, plan
 from eval.settings.protocols import Detection
-from tests.conftest import Cli, Ran, make_task
 from tests.data.boxes.make import MODEL, SHAPES, SMALL, flags, make_setup, scenes, write_set
 from tests.detection.drawn import write_coco
+from tests.factories import Cli, Ran, make_task
 
 ITERATIONS = 8
 SCORES = ["ap", "ap50", "ap75"]

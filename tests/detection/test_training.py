@@ -42,9 +42,9 @@ from eval.settings.schedules import Schedule
 from eval.training.context import Context
 from eval.training.images import draw_seed
 from tests.children import FORKS, PATIENCE, finish, join_two, start
-from tests.conftest import refusal
 from tests.data.boxes.make import SHAPES, SMALL, make_setup, scenes, write_part, write_set
 from tests.detection.drawn import Picture
+from tests.factories import refusal
 
 PRELOAD = [__name__, "timm", "accelerate", "eval.protocols.detection", "torchvision"]
 SHORT = Detection(schedule="short:6", **SMALL)

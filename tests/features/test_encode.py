@@ -32,7 +32,7 @@ from eval.features.encode import Encoded, encode
 from eval.features.precision import Precision
 from eval.models.backbone import Backbone, load
 from eval.models.resolve import resolve
-from tests.conftest import blobs, write_parquet
+from tests.factories import blobs, write_parquet
 
 FP32 = Precision()
 

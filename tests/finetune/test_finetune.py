@@ -23,9 +23,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from eval.common.distributed import Workers
-from eval.data.load import load_task
-from eval.features.bank import FeatureBank
 from eval.features.encode import pixels_of
 from eval.features.precision import Precision
 from eval.finetune import train as finetune_train
@@ -41,11 +38,11 @@ from eval.training.context import Context
 from eval.training.images import EvalImages, TrainImages, batches_of, share_of
 from eval.training.setup import Answer, Point, milestones
 from tests.children import FORKS, PATIENCE, finish, join_two, start
-from tests.conftest import Cli, make_task, refusal, write_parquet
+from tests.factories import Cli, make_task, refusal, write_parquet
+from tests.finetune.setups import SHORT, everything, make_setup
 
 PRELOAD = [__name__, "timm", "accelerate", "eval.finetune.grid", "torchvision"]
 CHANCE = 1 / 4
-SHORT = Finetune(lrs=(0.05,), batch_sizes=(16,), weight_decays=(0.0, 1e-3), tune_epochs=2, epochs=3)
 
 
 def write_task(folder: Path) -> Path:
@@ -53,26 +50,9 @@ def write_task(folder: Path) -> Path:
     return make_task(folder / "photos", classes=4, train=12, test=8)
 
 
-def make_setup(folder: Path, cache: Path, model: str = "random:test_resnet") -> Context:
-    px = 32 if "vit" in model else 24
-    return Context(
-        backbone=load(resolve(model, cache, img_size=px)),
-        task=load_task(f"parquet:{folder}", cache),
-        bank=cast(FeatureBank, None),  # of which fine-tuning has no use
-        workers=Workers("cpu"),
-        precision=Precision("fp32", channels_last=True),
-        cache=cache,
-        seed=0,
-    )
-
-
 @pytest.fixture
 def setup(tmp_path: Path) -> Context:
     return make_setup(write_task(tmp_path), tmp_path / "cache")
-
-
-def everything(setup: Context) -> NDArray[np.int64]:
-    return np.arange(len(setup.task.train))
 
 
 def top1(setup: Context, answer: Answer) -> float:
@@ -583,6 +563,7 @@ def fork_server() -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 def test_killed_and_started_again(tmp_path: Path) -> None:
     """Twice in tuning, in the midst of an epoch too, and once in the final training."""
     data = write_task(tmp_path)
@@ -622,6 +603,7 @@ def test_killed_and_started_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("halving", "last"), [(False, 0), (True, 0), (False, 2)])
+@pytest.mark.slow
 def test_no_step_is_taken_twice(
     setup: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, halving: bool, last: int
 ) -> None:
@@ -725,6 +707,7 @@ def test_two_processes(tmp_path: Path) -> None:
     assert (probability.argmax(1) == setup.task.test.labels).mean() > 2 * CHANCE
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without BatchNorm nothing depends on their number: batches of 13 are shares of 6 and 7, and
     the second process alone runs out of memory."""

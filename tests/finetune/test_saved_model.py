@@ -17,13 +17,14 @@ from eval.data.load import load_task
 from eval.data.task_data import TaskData
 from eval.features.encode import normalised, pixels_of
 from eval.finetune import saved_model as finetune_kept
+from eval.finetune.grid import fit
 from eval.finetune.saved_model import ALONE, FOLDED, Keeper, folded
 from eval.finetune.train import Classifier, Training
 from eval.models.backbone import Backbone, load
 from eval.models.resolve import resolve
 from eval.results.store import read_result
-from tests.conftest import Cli, make_task, refusal
-from tests.finetune.test_finetune import SHORT, everything, fit, make_setup
+from tests.factories import Cli, make_task, refusal
+from tests.finetune.setups import SHORT, everything, make_setup
 
 EPOCHS = ["finetune.lrs=[0.05]", "finetune.weight_decays=[0.0]", "finetune.epochs=4"]
 

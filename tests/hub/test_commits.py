@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from eval.common.errors import UserError, one_line, without_token
 from eval.hub import commits
 from eval.hub.client import busy, fetch, patiently, pin
-from tests.conftest import let_write, refusal
+from tests.factories import let_write, refusal
 from tests.hub import LoopbackHub
 
 TOKEN = "hf_uploaderSecretToken0123456789"

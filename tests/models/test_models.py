@@ -25,7 +25,8 @@ from eval.models.backbone import Backbone, load
 from eval.models.names import ModelName, parse_model
 from eval.models.pooling import PooledFeatures
 from eval.models.resolve import resolve
-from tests.conftest import refusal
+from tests.factories import refusal
+from tests.models.checkpoints import checkpoint
 
 # --------------------------------------------------------------------------- strings
 
@@ -111,32 +112,7 @@ def test_parse_refuses(text: str, why: str) -> None:
 
 # --------------------------------------------------------------------------- checkpoints to try
 
-HEAD = {"test_resnet": ("fc", "conv1.0"), "test_vit": ("head", "patch_embed.proj")}
 PICTURE = Image.fromarray(np.random.RandomState(0).randint(0, 256, (50, 70, 3), np.uint8))
-
-
-def checkpoint(folder: Path, arch: str = "test_resnet", classes: int = 5, **config: Any) -> Path:
-    """A folder as timm publishes one; ``config`` replaces entries of its config.json."""
-    folder.mkdir(parents=True)
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        net = timm.create_model(arch, num_classes=classes)
-    save_file(net.state_dict(), folder / "model.safetensors")
-    classifier, first = HEAD[arch]
-    pretrained = {
-        "input_size": [3, 160, 160] if arch == "test_vit" else [3, 32, 32],
-        "fixed_input_size": arch == "test_vit",
-        "mean": [0.4, 0.5, 0.6],
-        "std": [0.25, 0.2, 0.3],
-        "interpolation": "bicubic",
-        "crop_pct": 0.8,
-        "num_classes": classes,
-        "classifier": classifier,
-        "first_conv": first,
-    }
-    default = {"architecture": arch, "num_classes": classes, "pretrained_cfg": pretrained}
-    (folder / "config.json").write_text(json.dumps(default | config))
-    return folder
 
 
 def batch(size: int, count: int = 2) -> Tensor:

@@ -14,7 +14,7 @@ from safetensors.torch import save
 
 from eval.models.backbone import load
 from eval.models.resolve import resolve
-from tests.conftest import refusal
+from tests.factories import refusal
 from tests.hub import LoopbackHub
 
 Files = dict[str, bytes | str | Path | None]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eval.models.objectives import OBJECTIVES, PAIRS, STUDY, TERMS, parse_objective
-from tests.conftest import refusal
+from tests.factories import refusal
 
 
 def terms(text: str) -> tuple[tuple[str, float | None], ...]:

@@ -21,7 +21,7 @@ from eval.data.task_data import Split
 from eval.prepare.layouts import LAYOUTS
 from eval.prepare.prepare import prepare, report
 from eval.tasks.registry import TASKS, TRANSFER12
-from tests.conftest import Cli, refusal
+from tests.factories import Cli, refusal
 from tests.prepare.official import Made
 from tests.prepare.small import declare, make, plain_split
 

@@ -26,7 +26,7 @@ from eval.prepare.prepare import prepare
 from eval.prepare.publish import TRAILER, publish
 from eval.tasks.declaration import Task
 from eval.tasks.registry import TASKS
-from tests.conftest import Cli, let_write, make_task, refusal
+from tests.factories import Cli, let_write, make_task, refusal
 from tests.hub import LoopbackHub
 from tests.prepare.official import Made, make_isic2018, make_voc0712
 

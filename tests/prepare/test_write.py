@@ -26,7 +26,7 @@ from eval.data.sources import ParquetSource, image_hash
 from eval.prepare.archives import Download
 from eval.prepare.listing import Box, Item
 from eval.prepare.write import STATE, Row, Schema, Written, forget, plan, write_shards
-from tests.prepare.test_archives import KINDS, folder, make_tar, make_zip
+from tests.prepare.archives import KINDS, folder, make_tar, make_zip
 
 NAMES = ("ant", "bee", "cat")
 REPOSITORY = Path(__file__).parents[2]

@@ -19,7 +19,7 @@ from eval.data.sources import HASH_BYTES, ParquetSource
 from eval.data.task_data import Split, TaskData
 from eval.protocols.episodes import Episodes, Pool, draw_episodes, eligible_classes, refusals
 from eval.settings.protocols import Fewshot
-from tests.conftest import blobs, write_parquet
+from tests.factories import blobs, write_parquet
 
 Rows = Sequence[tuple[int, int]]  # (picture, label): rows of one picture hold the same bytes
 

@@ -30,7 +30,7 @@ from eval.solvers.heads import initial
 from eval.training.context import Context
 from eval.training.setup import Point, milestones, points
 from eval.training.views import Views
-from tests.conftest import make_task, refusal
+from tests.factories import make_task, refusal
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = LinearSgd(batch_sizes=(32, 8), weight_decays=(0.0, 1e-4), tune_epochs=4, epochs=5)

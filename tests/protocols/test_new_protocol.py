@@ -23,7 +23,7 @@ from eval.settings.bounds import Between
 from eval.settings.protocols import Settings
 from eval.training.context import Context
 from eval.training.speed import Speed
-from tests.conftest import Cli
+from tests.factories import Cli
 
 
 @dataclass(frozen=True)

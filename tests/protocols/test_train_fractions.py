@@ -13,7 +13,7 @@ from eval.data.sources import HASH_BYTES, FolderSource, image_hash
 from eval.data.task_data import Split
 from eval.protocols.train_fractions import Part, parts, subset
 from eval.settings.protocols import Linear
-from tests.conftest import Cli, make_task, refusal
+from tests.factories import Cli, make_task, refusal
 
 
 def split(rows: list[tuple[int, int]]) -> Split:

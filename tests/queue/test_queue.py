@@ -26,7 +26,7 @@ from eval.queue.candidate import Candidate, check, clean
 from eval.queue.open import open_queue
 from eval.queue.request import STATES, LeaseLost, Queue, Ticket
 from eval.queue.request_file import request_id
-from tests.conftest import let_write, refusal
+from tests.factories import let_write, refusal
 from tests.hub import LoopbackHub
 
 Files = dict[str, Any]

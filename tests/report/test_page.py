@@ -25,8 +25,7 @@ from eval.results.leaderboard import grid, tables
 from eval.results.names import shelf_path
 from eval.results.schema import Result, pack_confidence
 from eval.results.store import read_shelf, write_result
-from tests.conftest import Cli
-from tests.results.test_store import make_result
+from tests.factories import Cli, make_result
 
 ZOO = ("resnet18_narrow.ce_tin100", "resnet18_narrow.ce_selfsupcon_tin100")
 HOSTILE = "<script>alert('1')</script>$x^2$\"--><img src=http://evil/x>\u202e\ud800 $\\frac"

@@ -18,8 +18,7 @@ from eval.results import board_text, leaderboard
 from eval.results.leaderboard import Table
 from eval.results.model_names import distinct_names
 from eval.results.store import read_result
-from tests.conftest import Cli
-from tests.results.test_store import make_result
+from tests.factories import Cli, make_result
 
 CARDS = Path(__file__).parents[2] / "model_cards"
 WIDTHS = (40, 60, 80, 120, 200, 300)

@@ -8,7 +8,7 @@ import pytest
 from eval.common.errors import UserError
 from eval.results.compare import as_json, compare, find_model, render
 from eval.results.schema import Result
-from tests.results.test_store import make_result
+from tests.factories import make_result
 
 
 def _pair(task: str, a: float, b: float, seed: int = 0, protocol: str = "linear") -> list[Result]:

@@ -16,8 +16,7 @@ from eval.models.names import ZOO_FOLDER
 from eval.results.every_eval_ever import EVERY_EVAL_EVER, to_every_eval_ever, write_every_eval_ever
 from eval.results.schema import Result
 from eval.results.store import read_result
-from tests.conftest import Cli, refusal
-from tests.results.test_store import make_result
+from tests.factories import Cli, make_result, refusal
 
 COMMITTED = sorted(ZOO_FOLDER.glob("*/results/*.json"))
 HUB_TASK = "hub:org/photos?revision=abc&image=img&label=y&train=train&test=validation"

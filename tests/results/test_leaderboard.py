@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from eval.results import board_text, leaderboard
-from tests.results.test_store import make_result
+from tests.factories import make_result
 
 
 def test_one_table_a_protocol_setting_and_score() -> None:

@@ -33,7 +33,7 @@ from eval.results.names import (
 )
 from eval.results.schema import Result
 from eval.results.store import read_result
-from tests.results.test_store import make_result
+from tests.factories import make_result
 
 COMMITTED = sorted(ZOO_FOLDER.glob("*/results/*.json"))
 WORDS = ("", "voc-24k", "short:600", "c4", "frozen", "layer1.0", "rbf")

@@ -16,64 +16,8 @@ from eval.common.errors import UserError
 from eval.metrics.intervals import Interval
 from eval.metrics.scores import Samples, Score
 from eval.results.names import portable, shelf_path
-from eval.results.schema import Result
 from eval.results.store import NotAResult, check_writable, read_result, read_shelf, write_result
-
-
-def make_result(
-    model: str = "random:resnet18",
-    task: str = "dtd",
-    protocol: str = "linear",
-    top1: float = 0.5,
-    split: str = "s",
-    revision: str = "seed0",
-    correct: np.ndarray | None = None,
-    created: str = "2026-01-01T00:00:00+00:00",
-    **changes: Any,
-) -> Result:
-    """A valid result with one top-1 score over 40 images."""
-    if correct is None:
-        correct = np.arange(40) < round(40 * top1)
-    value = float(correct.mean())
-    name, samples = "top1", Samples.of_images(correct)
-    if protocol == "fewshot":
-        name = "top1_5shot"
-        samples = Samples.of_episodes(np.round(75 * correct).astype(int), 75)
-    return Result.model_validate(
-        {
-            "schema_version": 1,
-            "model": {
-                "spec": model,
-                "id": model,
-                "revision": revision,
-                "weights_sha256": "ab" * 32,
-                "params": 10,
-            },
-            "task": {
-                "name": task,
-                "source": "here",
-                "revision": "",
-                "split_hash": split + task,
-                "counts": {"classes": 2, "train": 60, "test": 40},
-            },
-            "protocol": {"name": protocol, "config": changes.pop("config", {})},
-            "scores": [
-                {
-                    "name": name,
-                    "value": value,
-                    "ci_low": value - 0.1,
-                    "ci_high": value + 0.1,
-                    "n": 40,
-                }
-            ],
-            "samples": {name: samples.model_dump()},
-            "environment": {"versions": {}, "device": "cpu", "dtype": "fp32", "threads": 2},
-            "seed": 0,
-            "seconds": {"load": 0, "encode": 0, "fit": 0, "score": 0},
-            "created": created,
-            **changes,
-        }
-    )
+from tests.factories import make_result
 
 
 def test_round_trip(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from eval.protocols import PROTOCOLS
 from eval.protocols.finetune import images_to_see
 from eval.protocols.linear_sgd import views_to_encode
 from eval.settings.protocols import Finetune, LinearSgd
-from tests.conftest import Cli
+from tests.factories import Cli
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from safetensors.torch import save
 from eval.models.search import find_models
 from eval.results.schema import Result
 from eval.results.store import read_shelf
-from tests.conftest import Cli, Ran, refusal
+from tests.factories import Cli, Ran, refusal
 from tests.hub import LoopbackHub
 
 TOKEN = "hf_secretOfTheTest"

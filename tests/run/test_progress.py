@@ -17,7 +17,7 @@ from eval.run.eta import TimeLeft
 from eval.run.plan import Cell
 from eval.run.progress import LogProgress, Progress, outlook, run_progress
 from eval.settings.protocols import Detection, Finetune, Linear
-from tests.results.test_store import make_result
+from tests.factories import make_result
 
 SETTINGS = {"linear": Linear(), "finetune": Finetune(), "detection": Detection()}
 

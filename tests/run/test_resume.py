@@ -168,7 +168,7 @@ class Watch:
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
-    from tests.conftest import make_task  # not at the top: children import this file
+    from tests.factories import make_task  # not at the top: children import this file
 
     folder = tmp_path_factory.mktemp("reference")
     for seed, name in enumerate(("eurosat", "dtd")):
@@ -187,7 +187,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
 
 def spoil(folder: Path, part: str, row: int) -> None:
     """Cut one image of a task short."""
-    from tests.conftest import freeze, write_parquet
+    from tests.factories import freeze, write_parquet
 
     path = folder / f"{part}-00000-of-00001.parquet"
     rows = pq.read_table(path).to_pylist()
@@ -200,6 +200,7 @@ def spoil(folder: Path, part: str, row: int) -> None:
 # ---- killed
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments(reference: Reference, tmp_path: Path) -> None:
     """kill -9 at five moments spread over the run, then the same command to its end."""
     seed = random.randrange(10**6)
@@ -222,6 +223,7 @@ def test_killed_at_random_moments(reference: Reference, tmp_path: Path) -> None:
     assert not list((tmp_path / "cache" / "partial").glob("*/*"))
 
 
+@pytest.mark.slow
 def test_killed_between_any_two_files(reference: Reference, tmp_path: Path) -> None:
     """After a kill at each tenth new file, what is already there is never made again."""
     run, watch = arguments(reference.data, tmp_path), Watch(tmp_path)
@@ -279,6 +281,7 @@ def test_two_runs_at_once(reference: Reference, tmp_path: Path) -> None:
     assert not list((tmp_path / "cache" / "partial").glob("*/*"))
 
 
+@pytest.mark.slow
 def test_two_first_runs_of_an_embedded_task(tmp_path: Path) -> None:
     """Both draw the task's data, and probe for the fastest format, in the same empty cache."""
     run = [
@@ -338,9 +341,10 @@ def test_torchrun(reference: Reference, tmp_path: Path) -> None:
     assert len(list((tmp_path / "cache" / "banks").iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_torchrun_ends_when_an_image_cannot_be_read(reference: Reference, tmp_path: Path) -> None:
     """One that only the second process meets; the first would wait for its features."""
-    from tests.conftest import make_task
+    from tests.factories import make_task
 
     make_task(tmp_path / "data" / "eurosat")
     spoil(tmp_path / "data" / "eurosat", "test", 41)
@@ -356,6 +360,7 @@ def test_torchrun_ends_when_an_image_cannot_be_read(reference: Reference, tmp_pa
 
 
 @pytest.mark.parametrize(("count", "shard"), [(3, 16), (2, 1000)])
+@pytest.mark.slow
 def test_any_number_of_processes(
     count: int, shard: int, reference: Reference, tmp_path: Path
 ) -> None:
@@ -375,7 +380,7 @@ def test_any_number_of_processes(
 def test_processes_save_what_can_be_scored(reference: Reference, tmp_path: Path) -> None:
     """torchrun ends all processes once one exits with an error: only the main one may, and it
     does so after the other tasks are saved."""
-    from tests.conftest import make_task
+    from tests.factories import make_task
 
     make_task(tmp_path / "data" / "eurosat")
     spoil(tmp_path / "data" / "eurosat", "test", 20)  # in a shard of the second process
@@ -393,6 +398,7 @@ def test_processes_save_what_can_be_scored(reference: Reference, tmp_path: Path)
     assert ranks[1].log.read_text() == ""
 
 
+@pytest.mark.slow
 def test_one_process_goes_on_where_several_were_killed(
     reference: Reference, tmp_path: Path
 ) -> None:

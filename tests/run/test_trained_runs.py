@@ -9,7 +9,7 @@ import pytest
 from eval.results.store import read_result
 from eval.settings.protocols import LinearSgd
 from eval.training.setup import Point, milestones, points, rate
-from tests.conftest import Cli, make_task
+from tests.factories import Cli, make_task
 
 SHORT = {
     "linear-sgd": ["--set", "linear-sgd.tune_epochs=2", "linear-sgd.epochs=3"],

@@ -15,7 +15,7 @@ from eval.protocols.task_schedule import resolved
 from eval.settings.protocols import Detection
 from eval.settings.schedules import NAMED, Schedule, default_schedule, schedule_named
 from eval.training.images import share_of
-from tests.conftest import refusal
+from tests.factories import refusal
 
 # ---- schedules
 

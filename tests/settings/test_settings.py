@@ -17,7 +17,7 @@ from eval.results.names import shown
 from eval.settings.assign import with_setting
 from eval.settings.bounds import AnyText, Between, Check, MayBeEmpty, OneOf
 from eval.settings.protocols import Fewshot, Finetune, Linear, LinearSgd
-from tests.conftest import Cli, refusal
+from tests.factories import Cli, refusal
 
 
 def test_overrides_keep_their_types() -> None:

@@ -29,11 +29,9 @@ from eval.results.schema import Result
 from eval.results.store import read_result, read_shelf, write_result
 from eval.sharing.changes import combine, covers, difference, offers
 from eval.sharing.push import TABLE, Pushed, fetch, merge, push, table
-from tests import conftest
-from tests.conftest import let_write
+from tests.factories import let_write, make_result, refusal
 from tests.hub import LoopbackHub
 from tests.hub.store import Repo
-from tests.results.test_store import make_result
 
 ADA, BOB, EVE = "hf_ada_maintains", "hf_bob_proposes", "hf_eve_only_reads"
 CARDS = Path(__file__).resolve().parents[2] / "model_cards"
@@ -134,7 +132,7 @@ def shots(scores: dict[int, float], **changes: Any) -> Result:
 
 
 def refused(call: Callable[..., object], *args: object) -> str:
-    text = conftest.refusal(call, *args)
+    text = refusal(call, *args)
     assert not any(token in text for token in (ADA, BOB, EVE))
     return text
 

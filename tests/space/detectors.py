@@ -12,7 +12,7 @@ from eval.data.load import load_task
 from eval.data.task_data import TaskData
 from eval.metrics.scores import Samples
 from eval.results.schema import Result
-from tests.results.test_store import make_result
+from tests.factories import make_result
 
 COCO = ("ap", "ap50", "ap75")
 VOC = ("voc07_ap", "voc07_ap50", "voc07_ap75")

@@ -14,7 +14,7 @@ from eval.analysis import ANALYSES
 from eval.analysis.finding import Finding
 from eval.analysis.predictors import PREDICTORS
 from eval.results.schema import ModelInfo, TaskInfo
-from tests.results.test_store import make_result
+from tests.factories import make_result
 
 LAYERS = ["act1", "layer1", "features"]
 KINDS = ["fog", "gaussian_noise"]

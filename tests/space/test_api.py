@@ -17,9 +17,8 @@ from space.state import Desk
 from space.tables import display
 from space.tables.board import headline
 from space.tables.view import View
-from tests.conftest import blobs
-from tests.space.conftest import CARDS, MODELS, App
-from tests.space.test_browser import add_tiny
+from tests.space.questions import photos, question
+from tests.space.served import CARDS, MODELS, App, add_tiny
 
 NAMES = ("/leaderboard", "/leaderboard_csv", "/objectives", "/compare", "/detection", "/findings",
          "/requests", "/submit", "/classify")  # fmt: skip
@@ -55,25 +54,6 @@ def harmless(app: App, answer: str) -> str:
     for secret in SECRETS[:5]:
         assert secret not in answer, answer
     return answer
-
-
-def question(supports: list[Any], queries: Any, **changes: Any) -> list[Any]:
-    """The arguments of /classify in their order."""
-    padded = [*supports, *[[]] * (10 - len(supports))]
-    names = [f"kind {i}" for i in range(10)]
-    return [changes.get("models", [MODELS[0]]), changes.get("ways", len(supports)), *names,
-            *padded, queries]  # fmt: skip
-
-
-def photos(folder: Path, label: int, count: int) -> list[dict[str, Any]]:
-    """A gallery of pictures made here, as gradio_client uploads them."""
-    folder.mkdir(exist_ok=True)
-    gallery = []
-    for i, data in enumerate(blobs(label, count, seed=label)):
-        path = folder / f"{label}-{i}.png"
-        path.write_bytes(data)
-        gallery.append({"image": handle_file(path), "caption": None})
-    return gallery
 
 
 def test_endpoints_are_named(client: Client) -> None:

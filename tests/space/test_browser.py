@@ -13,14 +13,15 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.conftest import blobs
-from tests.hub import LoopbackHub
-from tests.space.conftest import App
+from tests.factories import blobs
+from tests.space.served import App, add_tiny
 
 try:
     from playwright.sync_api import TimeoutError as Late
 except ImportError:  # the fixture `browser` says so
     Late = TimeoutError
+
+pytestmark = pytest.mark.slow  # four served apps and a browser
 
 TABS = ("Leaderboard", "Objectives", "Compare", "Detection", "Few-shot demo", "Submit", "About")
 CELL = "[data-testid=cell-0-{}]"
@@ -531,11 +532,6 @@ def test_a_text_that_calls_itself_a_picture(app: App, visit: Any) -> None:
 
 
 # -------------------------------------------------------------------------- submissions, about
-
-
-def add_tiny(hub: LoopbackHub, name: str, model_dir: Path) -> str:
-    files = {p.name: p.read_bytes() for p in model_dir.iterdir()}
-    return hub.add_model(name, files | {"README.md": b"---\nlicense: mit\n---\n"})
 
 
 def test_submit_main_path(app: App, visit: Any, model_dir: Path) -> None:

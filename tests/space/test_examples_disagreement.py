@@ -23,7 +23,7 @@ from eval.run.execute import execute
 from eval.run.plan import Request, plan
 from eval.settings.protocols import Knn, Linear
 from space.examples_disagreement import Case, choose, disagreements, predictions
-from tests.conftest import make_task, refusal
+from tests.factories import make_task, refusal
 
 OTHER = "random:test_resnet @32px"
 TIMES = re.compile(rb'"created": "[^"]*"|"seconds": \{[^}]*\}')

@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 from gradio_client import Client
 
-from tests.space.conftest import App
-from tests.space.test_api import photos, question
+from tests.space.questions import photos, question
+from tests.space.served import App
+
+pytestmark = pytest.mark.slow  # visitors for many seconds
 
 VISITORS = 20
 SECONDS = float(os.environ.get("TRANSFERZOO_LOAD_SECONDS", "8"))

@@ -20,9 +20,8 @@ from eval.results.store import write_result
 from eval.settings.protocols import Fewshot
 from eval.tasks.registry import TASKS
 from space.receipts import command, receipt
-from tests.conftest import refusal
-from tests.results.test_store import make_result
-from tests.space.tables.test_matrix import CARDS, part, shipped
+from tests.factories import make_result, refusal
+from tests.space.shelves import CARDS, part, shipped
 
 
 def parsed(text: str) -> Namespace:

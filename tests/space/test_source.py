@@ -22,10 +22,9 @@ from space import source as sources
 from space.receipts import receipt
 from space.source import Snapshot, Source
 from space.tables.scores import COLUMNS
-from tests.conftest import refusal
+from tests.factories import make_result, refusal
 from tests.hub import LoopbackHub
-from tests.results.test_store import make_result
-from tests.space.tables.test_matrix import CARDS, part, shipped_scores
+from tests.space.shelves import CARDS, part, shipped_scores
 
 
 @pytest.fixture

@@ -14,9 +14,8 @@ from space.state import GRIDS, Desk
 from space.tables.board import headline
 from space.tables.matrix import Grid, Key
 from space.tables.view import View
-from tests.conftest import refusal
-from tests.results.test_store import make_result
-from tests.space.tables.test_matrix import CARDS
+from tests.factories import make_result, refusal
+from tests.space.shelves import CARDS
 
 
 def desk_of(folder: Path, cache: Path) -> Desk:

@@ -27,7 +27,7 @@ from eval.models.resolve import resolve
 from eval.training.augment import Augmentation, cut, draw_crops, weak
 from eval.training.context import Context
 from eval.training.views import Views, store_side
-from tests.conftest import make_task, refusal
+from tests.factories import make_task, refusal
 
 SCALE = (0.2, 1.0)
 

@@ -77,6 +77,7 @@ def test_log_ends_at_the_last_step_with_finite_terms(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES[::5])  # the first and the last: half a minute each
+@pytest.mark.slow
 def test_the_probe_of_the_receipt_can_be_measured_again(
     name: str, real_data: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

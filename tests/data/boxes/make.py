@@ -15,8 +15,8 @@ from eval.features.precision import Precision
 from eval.models.backbone import load
 from eval.models.resolve import resolve
 from eval.training.context import Context
-from tests.conftest import png
 from tests.detection.drawn import Picture, write_objects
+from tests.factories import png
 
 SHAPES = ("rectangle", "disc")
 COLOURS = ((200, 40, 40), (40, 60, 200))

@@ -28,8 +28,8 @@ from eval.detection.store import EncodedImages
 from eval.prepare.prepare import prepare
 from eval.tasks.declaration import SUBSET
 from eval.tasks.registry import SUITES, TASKS
-from tests.conftest import png, refusal
 from tests.detection.drawn import NAMES, picture, some, write_boxes, write_objects
+from tests.factories import png, refusal
 from tests.prepare.official import VOC, make_coco2017, make_voc0712
 from tests.prepare.small import declare
 

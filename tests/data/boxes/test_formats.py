@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from eval.common.errors import UserError
 from eval.data.boxes.box_data import DetectionData
 from eval.data.load import load_task
-from tests.conftest import refusal
 from tests.detection.drawn import (
     NAMES,
     Picture,
@@ -28,6 +27,7 @@ from tests.detection.drawn import (
     write_voc,
     write_yolo,
 )
+from tests.factories import refusal
 
 WRITERS: dict[str, Callable[[Path, Any], Path]] = {
     "coco": write_coco,

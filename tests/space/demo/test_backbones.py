@@ -25,7 +25,7 @@ from eval.models.backbone import Backbone, load
 from eval.models.names import zoo_names
 from eval.models.resolve import resolve
 from space.demo.backbones import Shelf
-from tests.conftest import refusal
+from tests.factories import refusal
 from tests.hub import LoopbackHub
 
 Files = dict[str, bytes | str | Path | None]

@@ -24,7 +24,7 @@ from space.demo.classifier import normalised
 from space.demo.classify import Answer, classify
 from space.demo.examples import ExampleSet, example_sets
 from space.demo.uploads import Picture
-from tests.conftest import refusal
+from tests.factories import refusal
 
 ZOO = [f"zoo:{name}" for name in zoo_names()]
 

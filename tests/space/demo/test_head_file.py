@@ -28,7 +28,7 @@ from space.demo.head_file import (
     save_head,
 )
 from space.demo.uploads import read_pictures
-from tests.conftest import refusal
+from tests.factories import refusal
 
 NAME = zoo_names()[0]
 HOSTILE = ("../../etc/passwd", "<script>alert(1)</script>", 'a "quoted" \\ name', "Käse 🧀")

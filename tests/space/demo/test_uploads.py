@@ -21,7 +21,7 @@ from eval.common.errors import UserError
 from eval.common.images import decode
 from space.demo import uploads
 from space.demo.uploads import MAX_NAME, MAX_SIDE, clean_text, read_pictures, shown_name
-from tests.conftest import png, refusal
+from tests.factories import png, refusal
 
 RANDOM = np.random.RandomState(0)
 

@@ -24,7 +24,7 @@ from space.deploy import push as module
 from space.deploy import wheel as wheel_module
 from space.deploy.push import TRAILER, Pushed, push, stage
 from space.deploy.wheel import build_wheel, sources
-from tests.conftest import let_write, refusal
+from tests.factories import let_write, refusal
 from tests.hub import LoopbackHub
 
 TOKEN = "hf_publisherSecretToken0123456789"

@@ -15,9 +15,9 @@ from space.figures.findings import cka_map, pictures, title, views
 from space.pages.analyses import Analyses
 from space.source import Source
 from space.state import Desk
-from tests.conftest import refusal
-from tests.space.conftest import CARDS, HOSTILE_MODELS, HOSTILE_TASKS, MODELS
+from tests.factories import refusal
 from tests.space.findings import LAYERS, every, made, picture
+from tests.space.served import CARDS, HOSTILE_MODELS, HOSTILE_TASKS, MODELS
 
 TASKS = ("eurosat", "dtd")
 

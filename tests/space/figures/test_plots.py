@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import plotly.graph_objects as go
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,40 +16,9 @@ from space.figures import plots
 from space.figures.style import CSS, LOOKS, OTHER, label_places, log_ticks, look, text, told
 from space.tables.matrix import grid
 from space.tables.objectives import by_domain, differences, mean_difference, scatter, shots
-from tests.results.test_store import make_result
-from tests.space.tables.test_objectives import FIVE, LINEAR, _fewshot, study, table
-
-HOSTILE = "<b>bold</b><a href='javascript:alert(1)'>x</a> $x^2$ %{x} &lt;i&gt;\n<br>\u202e\x00"
-ALLOWED = re.compile(r"<br>")
-
-
-def strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for part in value.values():
-            yield from strings(part)
-    elif isinstance(value, list):
-        for part in value:
-            yield from strings(part)
-
-
-def check(figure: go.Figure) -> dict[str, Any]:
-    """What every figure keeps to; its JSON, as Gradio sends it."""
-    found = json.loads(figure.to_json())
-    layout = found["layout"]
-    assert "width" not in layout
-    assert layout["autosize"] is True
-    assert layout["dragmode"] is False  # a finger scrolls the page
-    assert "title" not in layout  # Gradio would make room for it
-    assert layout["paper_bgcolor"] == layout["plot_bgcolor"] == "rgba(0,0,0,0)"
-    for line in strings(found):
-        assert not re.search(r"[<>$]", ALLOWED.sub("", line)), line
-        assert line.isprintable(), line
-    for trace in found["data"]:
-        assert not {"hovertemplate", "texttemplate", "meta"} & trace.keys()  # they read %{...}
-        assert trace["hoverinfo"] in ("text", "skip")
-    return found
+from tests.factories import make_result
+from tests.space.figures.checks import HOSTILE, check, strings
+from tests.space.shelves import FIVE, LINEAR, fewshot, scored, study
 
 
 def hostile_frames() -> dict[str, pd.DataFrame]:
@@ -62,8 +28,8 @@ def hostile_frames() -> dict[str, pd.DataFrame]:
         for model in (HOSTILE, f"zoo:a.ce_{HOSTILE}", "hf-hub:o/a.ce_tin100"):
             right = random.uniform(size=60) < 0.5
             results += [make_result(model, task, correct=right)]
-            results += [_fewshot(model, task, {1: 0.3, 5: 0.5})]
-    scores = table(results)
+            results += [fewshot(model, task, {1: 0.3, 5: 0.5})]
+    scores = scored(results)
     one = grid(scores, LINEAR)
     models = list(zip(one.models["label"], one.models["revision"], strict=True))
     return {
@@ -179,10 +145,10 @@ def test_a_forest_grows_with_its_rows_and_takes_one() -> None:
 
 
 def test_lines_have_their_objective_s_look() -> None:
-    results = [_fewshot(f"zoo:m.{name.replace('+', '_')}_t", task, {1: 0.2 + i / 20, 5: 0.5})
+    results = [fewshot(f"zoo:m.{name.replace('+', '_')}_t", task, {1: 0.2 + i / 20, 5: 0.5})
                for i, name in enumerate(STUDY) for task in ("eurosat", "dtd")]  # fmt: skip
-    results += [_fewshot("zoo:n.ce_t", task, {1: 0.9, 5: 0.95}) for task in ("eurosat", "dtd")]
-    scores = table(results)
+    results += [fewshot("zoo:n.ce_t", task, {1: 0.9, 5: 0.95}) for task in ("eurosat", "dtd")]
+    scores = scored(results)
     one = grid(scores, FIVE)
     models = list(zip(one.models["label"], one.models["revision"], strict=True))
     six = [m for m in models if ":m." in m[0]]
@@ -204,7 +170,7 @@ def test_lines_have_their_objective_s_look() -> None:
 
 
 def test_bands_are_the_intervals() -> None:
-    scores = table([_fewshot("a", "x", {1: 0.2, 5: 0.5}), _fewshot("b", "x", {1: 0.3, 5: 0.4})])
+    scores = scored([fewshot("a", "x", {1: 0.2, 5: 0.5}), fewshot("b", "x", {1: 0.3, 5: 0.4})])
     frame = shots(scores, [("a", "seed0"), ("b", "seed0")])
     found = check(plots.shots(frame))
     bands = [t for t in found["data"] if t.get("fill") == "toself"]
@@ -249,7 +215,7 @@ def test_scatter_without_numbers_and_with_one() -> None:
 
 
 def test_empty_states_say_what_to_do() -> None:
-    nothing = table([])
+    nothing = scored([])
     one = grid(nothing, LINEAR)
     figures = (
         plots.forest(differences(one, 0, 0), "a", "b"), plots.domains(by_domain(one, [])),

@@ -13,21 +13,22 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from eval.common.text import escaped
-from eval.results.schema import Result
 from space.labels import shown_objective
 from space.tables.board import Board, build, headline
-from space.tables.matrix import Grid, Key, grid
 from space.tables.view import View
-from tests.results.test_store import make_result
-from tests.space.tables.test_matrix import linear, part, shipped_scores, without_samples, world
-from tests.space.tables.test_ties import naive_groups, naive_ranks
+from tests.factories import make_result
+from tests.space.shelves import (
+    HOSTILE_NAMES,
+    gaps,
+    linear,
+    mixed,
+    shipped_grid,
+    without_samples,
+    world,
+)
+from tests.space.tables.naive_ties import naive_groups, naive_ranks
 
 EVERY = View(pretraining=True)
-FIVE = Key("fewshot", "", "top1_5shot")
-
-
-def shipped_grid() -> Grid:
-    return grid(shipped_scores(), FIVE)
 
 
 def names(board: Board) -> list[str]:
@@ -111,22 +112,6 @@ def test_models_without_comparable_samples_are_in_no_group() -> None:
 # --------------------------------------------------------------------------- filters
 
 
-def mixed() -> list[Result]:
-    """Models of many kinds on tasks of many domains; dtd is a subset, tiny_imagenet pretrains."""
-    models = {
-        "zoo:resnet18.ce_tin100": 3, "zoo:resnet18.supcon_tin100": 3, "resnet50.a1_in1k": 24,
-        "random:vit_tiny": 6, "hf-hub:org/big.ce_tin100": 90,
-    }  # fmt: skip
-    out = []
-    for (model, millions), task in itertools.product(
-        models.items(), ("dtd", "eurosat", "isic2018", "tiny_imagenet", "mine")
-    ):
-        result = make_result(model, task, top1=0.3 + 0.1 * (len(model) % 5))
-        result = part(result, "model", params=millions * 10**6)
-        out.append(part(result, "task", subset=task == "dtd"))
-    return out
-
-
 FILTERS: dict[str, tuple[Any, Any, Any]] = {  # value, keeps the model, keeps the task
     "search": ("RESNET ce", lambda m: "resnet" in m["text"] and "ce" in m["text"], None),
     "objectives": (("ce", "untrained"), lambda m: m["objective"] in ("ce", "untrained"), None),
@@ -193,12 +178,6 @@ def test_a_data_set_that_is_chosen_by_name_is_shown() -> None:
 
 
 # --------------------------------------------------------------------------- order
-
-
-def gaps() -> Grid:
-    """Seven models on three tasks, where m1 lacks the first and m4 the last."""
-    holes = {("m1", "t0"), ("m4", "t2")}
-    return linear(r for r in world(4, 7, 3) if (r.model.id, r.task.name) not in holes)
 
 
 @pytest.mark.parametrize("rising", [False, True])
@@ -300,15 +279,7 @@ def test_an_objective_that_two_models_share_names_neither() -> None:
     assert all(m in found for m in models)
 
 
-HOSTILE = [
-    "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "](javascript:alert(1))",
-    "[x](javascript:alert(1))", "![x](http://evil/x.png)", "`code`", "**bold** _it_ ~~no~~",
-    "# head", "a\n\n# b\n<b>", "$x^2$", "&lt;b&gt;", "<javascript:alert(1)>", "a|b\n-|-\n1|2",
-    "\\<b>", "{{7*7}}", "- list", "1. list", "'\"", "=cmd|' /C calc'!A0",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("name", HOSTILE_NAMES)
 def test_a_hostile_name_in_the_headline_is_shown_as_it_is(name: str) -> None:
     made = linear([make_result(name, top1=0.9), make_result("b", top1=0.1)])
     board = build(made, View())

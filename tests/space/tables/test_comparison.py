@@ -14,9 +14,8 @@ from eval.results.store import read_shelf
 from space.tables.comparison import compare, find, models
 from space.tables.matrix import grid, keys
 from space.tables.objectives import ONE_TRAINING, differences
-from tests.conftest import refusal
-from tests.results.test_store import make_result
-from tests.space.tables.test_objectives import CARDS, table, zoo
+from tests.factories import make_result, refusal
+from tests.space.shelves import CARDS, scored, zoo
 
 
 def _pair(task: str, a: float, b: float, protocol: str = "linear", **more: Any) -> list[Result]:
@@ -29,7 +28,7 @@ def _pair(task: str, a: float, b: float, protocol: str = "linear", **more: Any) 
 
 @pytest.fixture
 def scores() -> pd.DataFrame:
-    return table([
+    return scored([
         *_pair("x", 0.8, 0.5), *_pair("y", 0.4, 0.7), *_pair("z", 0.5, 0.5),
         *_pair("x", 0.9, 0.6, "knn"), *_pair("x", 0.7, 0.5, "fewshot"),
         make_result("hf-hub:a/one", "w"), make_result("hf-hub:b/two", "w", "knn"),
@@ -56,7 +55,7 @@ def test_every_leaderboard_that_both_are_on(scores: pd.DataFrame) -> None:
 
 
 def test_frames_are_those_of_the_whole_grid() -> None:
-    scores = table([result for _, result in read_shelf(Path(CARDS)).results])
+    scores = scored([result for _, result in read_shelf(Path(CARDS)).results])
     a, b = zoo("supcon+selfsupcon"), zoo("supcon")
     found = compare(scores, a, b)
     assert [m.key for m in found.matches] == keys(scores)
@@ -72,7 +71,7 @@ def test_frames_are_those_of_the_whole_grid() -> None:
 
 def test_revisions_are_told_apart() -> None:
     new = "2026-02-01T00:00:00+00:00"
-    scores = table([
+    scores = scored([
         make_result("m", revision="a" * 40, correct=np.arange(90) < 30),
         make_result("m", revision="b" * 40, correct=np.arange(90) < 80, created=new),
         make_result("n", correct=np.arange(90) < 30),
@@ -95,7 +94,7 @@ def test_what_cannot_be_compared(scores: pd.DataFrame) -> None:
     assert "choose two" in refusal(compare, scores, "other", "other")
     one = scores[(scores["model"] != "other") | (scores["protocol"] == "knn")]
     assert "no result of model" in refusal(compare, one, "hf-hub:a/one", "other")
-    lone = table([make_result("a", "x"), make_result("b", "y")])
+    lone = scored([make_result("a", "x"), make_result("b", "y")])
     assert "same command" in refusal(compare, lone, "a", "b")
-    assert "choose one from the list" in refusal(compare, table([]), "a", "b")
-    assert len(models(table([]))) == 0
+    assert "choose one from the list" in refusal(compare, scored([]), "a", "b")
+    assert len(models(scored([]))) == 0

@@ -37,8 +37,7 @@ from space.tables.matrix import Key, grid, keys
 from space.tables.objectives import differences, summary
 from space.tables.scores import rows
 from space.tables.view import View
-from tests.conftest import refusal
-from tests.results.test_store import make_result
+from tests.factories import make_result, refusal
 from tests.space.detectors import (
     COCO,
     IMAGES,
@@ -50,8 +49,8 @@ from tests.space.detectors import (
     resampled,
     task_of,
 )
-from tests.space.figures.test_plots import HOSTILE, check
-from tests.space.tables.test_matrix import scored, without_samples
+from tests.space.figures.checks import HOSTILE, check
+from tests.space.shelves import scored, without_samples
 
 A, B, C = (f"zoo:resnet18_narrow.{name}_tin100" for name in ("ce_selfsupcon", "ce", "supcon"))
 SETTING = "schedule=short:600"

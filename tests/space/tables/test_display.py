@@ -21,9 +21,16 @@ from space.tables.board import Board, build
 from space.tables.display import DASH, as_csv, as_json, headers, plain, short, table, widths
 from space.tables.matrix import grid, keys
 from space.tables.view import EXTRAS, View
-from tests.results.test_store import make_result
-from tests.space.tables.test_board import HOSTILE, gaps, mixed, shipped_grid
-from tests.space.tables.test_matrix import linear, shipped_scores, world
+from tests.factories import make_result
+from tests.space.shelves import (
+    HOSTILE_NAMES,
+    gaps,
+    linear,
+    mixed,
+    shipped_grid,
+    shipped_scores,
+    world,
+)
 
 ALL = View(pretraining=True, extras=EXTRAS)
 
@@ -238,7 +245,7 @@ def test_empty_boards_can_be_downloaded() -> None:
     assert json.loads(as_json(board, View()))["rows"] == []
 
 
-@pytest.mark.parametrize("name", [*HOSTILE, 'a,"b"\n;c', "äß中"])
+@pytest.mark.parametrize("name", [*HOSTILE_NAMES, 'a,"b"\n;c', "äß中"])
 def test_hostile_names_never_change_the_shape(name: str) -> None:
     results = [make_result(name, "x", top1=0.9), make_result("b", "x"), make_result("b", name)]
     view = View(extras=EXTRAS)

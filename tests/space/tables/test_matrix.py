@@ -3,16 +3,11 @@
 
 from __future__ import annotations
 
-import functools
 import gc
 import itertools
 import weakref
-from collections.abc import Iterable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,58 +15,21 @@ from hypothesis import strategies as st
 from eval.metrics.scores import Samples
 from eval.results import leaderboard as boards
 from eval.results.schema import Result
-from eval.results.store import read_shelf
 from space.tables.board import build
-from space.tables.matrix import DOMAINS, Grid, Key, grid, keys
-from space.tables.scores import frame, rows
+from space.tables.matrix import DOMAINS, Key, grid, keys
+from space.tables.scores import frame
 from space.tables.view import View
-from tests.results.test_store import make_result
-
-CARDS = Path(__file__).resolve().parents[3] / "model_cards"
-LINEAR = Key("linear", "", "top1")
-
-
-@functools.cache
-def shipped() -> tuple[tuple[Path, Result], ...]:
-    """The results in the repository."""
-    return read_shelf(CARDS).results
-
-
-@functools.cache
-def shipped_scores() -> pd.DataFrame:
-    return frame(
-        row for path, result in shipped() for row in rows(str(path.relative_to(CARDS)), result)
-    )
-
-
-def scored(results: Iterable[Result]) -> pd.DataFrame:
-    return frame(row for i, r in enumerate(results) for row in rows(f"{i}.json", r))
-
-
-def part(result: Result, name: str, **changes: Any) -> Result:
-    """The result with fields of one part changed."""
-    return result.model_copy(update={name: getattr(result, name).model_copy(update=changes)})
-
-
-def without_samples(result: Result) -> Result:
-    return result.model_copy(update={"samples": {}})
-
-
-def linear(results: Iterable[Result]) -> Grid:
-    return grid(scored(results), LINEAR)
-
-
-def world(seed: int, models: int, tasks: int, missing: float = 0.0, n: int = 40) -> list[Result]:
-    """Random results of models m0.. on tasks t0.., each cell absent with a probability."""
-    random = np.random.RandomState(seed)
-    skill = random.uniform(0.2, 0.9, models)
-    hard = [random.uniform(size=n) for _ in range(tasks)]
-    return [
-        make_result(f"m{m}", f"t{t}", correct=hard[t] + random.normal(0, 0.1, n) < skill[m])
-        for m, t in itertools.product(range(models), range(tasks))
-        if random.uniform() >= missing
-    ]
-
+from tests.factories import make_result
+from tests.space.shelves import (
+    LINEAR,
+    linear,
+    part,
+    scored,
+    shipped,
+    shipped_scores,
+    without_samples,
+    world,
+)
 
 # --------------------------------------------------------------------------- as
 # eval.results.leaderboard

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,7 +18,7 @@ from eval.results.schema import Result
 from eval.results.store import read_shelf
 from space.tables import objectives
 from space.tables.families import families
-from space.tables.matrix import Grid, Key, grid, keys
+from space.tables.matrix import Grid, grid, keys
 from space.tables.objectives import (
     ONE_TRAINING,
     by_domain,
@@ -31,12 +29,8 @@ from space.tables.objectives import (
     summary,
     transfer_tasks,
 )
-from space.tables.scores import frame, rows
-from tests.results.test_store import make_result
-
-CARDS = Path(__file__).resolve().parents[3] / "model_cards"
-LINEAR = Key("linear", "", "top1")
-FIVE = Key("fewshot", "", "top1_5shot")
+from tests.factories import make_result
+from tests.space.shelves import CARDS, FIVE, LINEAR, fewshot, scored, study, zoo
 
 
 @pytest.fixture(scope="module")
@@ -46,30 +40,7 @@ def shipped() -> list[Result]:
 
 @pytest.fixture(scope="module")
 def scores(shipped: list[Result]) -> pd.DataFrame:
-    return table(shipped)
-
-
-def table(results: Sequence[Result]) -> pd.DataFrame:
-    return frame([row for i, result in enumerate(results) for row in rows(f"{i}.json", result)])
-
-
-def zoo(objective: str, tail: str = "tin100", maker: str = "zoo:") -> str:
-    return f"{maker}resnet18_narrow.{objective.replace('+', '_')}_{tail}"
-
-
-def study(
-    values: dict[str, dict[str, float]], protocol: str = "linear", seed: int = 0
-) -> pd.DataFrame:
-    """Scores of {objective: {task: accuracy}} on 200 shared units a task."""
-    found = []
-    for task in sorted({task for tasks in values.values() for task in tasks}):
-        chance = np.random.RandomState([seed, len(task), ord(task[-1])]).uniform(size=200)
-        found += [
-            make_result(zoo(name), task, protocol, correct=chance < tasks[task])
-            for name, tasks in values.items()
-            if task in tasks
-        ]
-    return table(found)
+    return scored(shipped)
 
 
 # ---- differences
@@ -141,7 +112,7 @@ def test_differences_are_naive_loops_and_antisymmetric(
             make_result(zoo("ce"), f"t{i}", protocol, correct=a),
             make_result(zoo("supcon"), f"t{i}", protocol, correct=b),
         ]
-    one = grid(table(results), FIVE if protocol == "fewshot" else LINEAR)
+    one = grid(scored(results), FIVE if protocol == "fewshot" else LINEAR)
     place = list(one.models["objective"]).index
     ab = differences(one, place("ce"), place("supcon"))
     ba = differences(one, place("supcon"), place("ce"))
@@ -173,7 +144,7 @@ def test_differences_are_naive_loops_and_antisymmetric(
 def test_only_tasks_with_the_same_questions() -> None:
     few, many = np.arange(40) < 20, np.arange(60) < 20
     one = grid(
-        table([
+        scored([
             make_result(zoo("ce"), "x", correct=few),
             make_result(zoo("supcon"), "x", correct=~few),
             make_result(zoo("ce"), "y", correct=few),  # nobody else
@@ -242,7 +213,7 @@ def test_families_hold_what_differs_in_the_objective_alone() -> None:
         make_result(zoo("ce"), revision="newer", created=new),
         make_result(zoo("supcon"), revision="older", created="2025-01-01T00:00:00+00:00"),
     ]
-    one = grid(table(results), LINEAR)
+    one = grid(scored(results), LINEAR)
     found = families(one)
     assert [list(f.members) for f in found[:2]] == [
         ["ce", "selfsupcon", "supcon", "ce+selfsupcon"], ["ce", "selfsupcon"],
@@ -258,7 +229,7 @@ def test_families_hold_what_differs_in_the_objective_alone() -> None:
     assert first.pairs(pairs) == [
         ("ce+selfsupcon", "ce"), ("supcon", "ce"), ("selfsupcon", "ce"),
     ]  # fmt: skip
-    assert families(grid(table([]), LINEAR)) == []
+    assert families(grid(scored([]), LINEAR)) == []
 
 
 def test_the_zoo_is_one_family(scores: pd.DataFrame) -> None:
@@ -297,31 +268,17 @@ def test_domains_are_means_of_complete_ones(scores: pd.DataFrame) -> None:
     assert len(by_domain(grid(part, FIVE), [])) == 0
 
 
-def _fewshot(model: str, task: str, values: dict[int, float], **more: Any) -> Result:
-    result = make_result(model, task, "fewshot", correct=np.arange(50) < 25, **more)
-    (score,), (samples,) = result.scores, result.samples.values()
-    new = {
-        f"top1_{k}shot": score.model_copy(
-            update={"name": f"top1_{k}shot", "value": v, "ci_low": v - 0.02, "ci_high": v + 0.02}
-        )
-        for k, v in values.items()
-    }
-    return result.model_copy(
-        update={"scores": list(new.values()), "samples": dict.fromkeys(new, samples)}
-    )
-
-
 def test_shots_are_over_tasks_common_to_all_points() -> None:
     results = [
-        _fewshot("a", "x", {1: 0.3, 5: 0.5, 20: 0.7}), _fewshot("a", "y", {1: 0.4, 5: 0.6}),
-        _fewshot("a", "z", {1: 0.2, 5: 0.4, 20: 0.6, 50: 0.9}),
-        _fewshot("a", "tiny_imagenet", {1: 0.9, 5: 0.9, 20: 0.9}),
-        _fewshot("b", "x", {1: 0.1, 5: 0.3, 20: 0.5}), _fewshot("b", "y", {1: 0.9}),
-        _fewshot("b", "z", {1: 0.3, 5: 0.5, 20: 0.5, 50: 0.7}),
-        _fewshot("b", "tiny_imagenet", {1: 0.1, 5: 0.1, 20: 0.1}),
-        _fewshot("c", "x", {2: 0.1}),
+        fewshot("a", "x", {1: 0.3, 5: 0.5, 20: 0.7}), fewshot("a", "y", {1: 0.4, 5: 0.6}),
+        fewshot("a", "z", {1: 0.2, 5: 0.4, 20: 0.6, 50: 0.9}),
+        fewshot("a", "tiny_imagenet", {1: 0.9, 5: 0.9, 20: 0.9}),
+        fewshot("b", "x", {1: 0.1, 5: 0.3, 20: 0.5}), fewshot("b", "y", {1: 0.9}),
+        fewshot("b", "z", {1: 0.3, 5: 0.5, 20: 0.5, 50: 0.7}),
+        fewshot("b", "tiny_imagenet", {1: 0.1, 5: 0.1, 20: 0.1}),
+        fewshot("c", "x", {2: 0.1}),
     ]  # fmt: skip
-    scores = table(results)
+    scores = scored(results)
     models = [("a", "seed0"), ("b", "seed0")]
     found = shots(scores, models).set_index(["model", "shot"])
     assert list(found.index) == [(m, k) for k in (1, 5, 20) for m in "ab"]  # 50: one task of three
@@ -334,7 +291,7 @@ def test_shots_are_over_tasks_common_to_all_points() -> None:
     assert list(shots(scores, [("a", "seed0")])["shot"]) == [1, 5, 20]
     for none in ([], [("c", "other")], [("a", "seed0"), ("c", "seed0")]):
         assert len(shots(scores, none)) == 0
-    assert len(shots(table([]), models)) == 0
+    assert len(shots(scored([]), models)) == 0
     assert len(shots(scores, models, setting="seed=1")) == 0
 
 
@@ -354,4 +311,4 @@ def test_cost_of_complete_models(scores: pd.DataFrame) -> None:
     part = grid(study({"ce": {"x": 0.5, "y": 0.5}, "supcon": {"x": 0.5}}), LINEAR)
     assert list(scatter(part)["objective"]) == ["ce"]
     assert set(scatter(part, tasks=[0])["objective"]) == {"ce", "supcon"}
-    assert len(scatter(part, rows=[])) == len(scatter(grid(table([]), LINEAR))) == 0
+    assert len(scatter(part, rows=[])) == len(scatter(grid(scored([]), LINEAR))) == 0

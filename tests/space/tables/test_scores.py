@@ -14,8 +14,8 @@ from eval.results.leaderboard import main_scores
 from eval.results.schema import Result
 from eval.tasks.registry import TASKS
 from space.tables.scores import COLUMNS, Facts, facts, frame, rows
-from tests.results.test_store import make_result
-from tests.space.tables.test_matrix import part, shipped
+from tests.factories import make_result
+from tests.space.shelves import part, shipped
 
 
 @pytest.mark.parametrize(

@@ -16,19 +16,9 @@ from scipy.special import ndtr
 from eval.metrics.paired import holm, ranks
 from eval.metrics.paired import paired as paired_test
 from space.tables.ties import SIGNIFICANT, Paired, groups, paired
-
-Hits = list[NDArray[np.uint8]]
+from tests.space.tables.naive_ties import Hits, naive_groups, naive_holm, naive_p, naive_ranks
 
 # --------------------------------------------------------------------------- eval.metrics.intervals
-
-
-def naive_holm(p_values: list[float]) -> list[float]:
-    out = [0.0] * len(p_values)
-    worst = 0.0
-    for place, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        worst = max(worst, min(1.0, p_values[i] * (len(p_values) - place)))
-        out[i] = worst
-    return out
 
 
 P = st.one_of(st.floats(0, 1), st.sampled_from([0.0, 0.01, 0.02, 0.05, 1.0]))
@@ -49,10 +39,6 @@ def test_holm_knows_no_order(p_values: list[float], random: object) -> None:
     found, turned = holm(p_values), holm([p_values[i] for i in place])
     assert turned == [found[i] for i in place]
     assert all(p <= q <= 1 for p, q in zip(p_values, found, strict=True))
-
-
-def naive_ranks(values: list[float]) -> list[float]:
-    return [sum(w > v for w in values) + (sum(w == v for w in values) + 1) / 2 for v in values]
 
 
 @given(st.lists(st.one_of(st.floats(0, 1), st.sampled_from([0.0, 0.5, 1.0])), max_size=30))
@@ -77,17 +63,6 @@ def draw(seed: int, models: int, lengths: list[int], of: int) -> Hits:
         chance = 1 / (1 + np.exp(hard - skill))
         out.append(random.binomial(of, chance).astype(np.uint8))
     return out
-
-
-def naive_p(samples: Hits, scale: list[int], i: int, j: int) -> float:
-    total, variance = 0.0, 0.0
-    for hits, of in zip(samples, scale, strict=True):
-        delta = [float(a) / of - float(b) / of for a, b in zip(hits[i], hits[j], strict=True)]
-        mean = sum(delta) / len(delta)
-        total += mean
-        variance += sum((d - mean) ** 2 for d in delta) / (len(delta) - 1) / len(delta)
-    z = abs(total / len(samples)) / math.sqrt(variance / len(samples) ** 2)
-    return 2 * float(ndtr(-z))
 
 
 def all_p(pairs: Paired) -> NDArray[np.float64]:
@@ -171,21 +146,6 @@ def test_a_few_images_prove_nothing(n: int) -> None:
 
 
 # --------------------------------------------------------------------------- groups
-
-
-def naive_groups(samples: Hits, scale: list[int], order: list[int]) -> list[int]:
-    out: list[int] = []
-    group = 0
-    while len(out) < len(order):
-        group += 1
-        leader, *behind = order[len(out) :]
-        corrected = naive_holm([naive_p(samples, scale, leader, other) for other in behind])
-        out.append(group)
-        for p in corrected:
-            if p < SIGNIFICANT:
-                break
-            out.append(group)
-    return out
 
 
 @given(st.integers(0, 10**6), st.integers(1, 9), st.integers(1, 3))

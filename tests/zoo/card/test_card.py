@@ -32,8 +32,8 @@ from eval.common.errors import UserError
 from eval.common.files import sha256_file
 from eval.models.names import ZOO_FOLDER, zoo_names
 from eval.models.objectives import STUDY, TERMS, parse_objective
-from tests.conftest import refusal
-from tests.zoo.test_checkpoint import (
+from tests.factories import refusal
+from tests.zoo.checkpoints import (
     KNN,
     add_result,
     config_of,

@@ -25,7 +25,7 @@ from eval.common.errors import UserError
 from eval.common.files import dump_json, sha256_file
 from eval.hub import commits
 from eval.hub.mirror import Mirrored
-from tests.conftest import let_write, refusal
+from tests.factories import let_write, refusal
 from tests.hub import LoopbackHub
 from zoo.__main__ import main
 from zoo.card import card

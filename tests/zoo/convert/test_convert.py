@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from eval.models.backbone import load
 from eval.models.resolve import resolve
-from tests.conftest import refusal
+from tests.factories import refusal
 from zoo.convert import convert as module
 from zoo.convert.convert import SOURCES, Converted, convert, render
 

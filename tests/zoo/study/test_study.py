@@ -16,7 +16,7 @@ import tomli_w
 from PIL import Image
 
 from eval.results.store import read_result
-from tests.conftest import refusal
+from tests.factories import refusal
 from zoo.study.cells import Training, Trial, cells, chosen_rate, status
 from zoo.study.collect import collect
 from zoo.study.plan import Plan, load_plan, plan_names
@@ -154,6 +154,7 @@ def test_a_plan_that_does_not_exist_is_told_a_near_one() -> None:
 # ---------------------------------------------------------------- the queue
 
 
+@pytest.mark.slow
 def test_a_killed_study_ends_in_the_same_weights(tmp_path: Path) -> None:
     """Two processes side by side, killed in the middle, and one that ends it; against one alone."""
     plan, data = written(tmp_path), pictures(tmp_path / "data")
@@ -226,6 +227,7 @@ def check_collected(plan: Plan, out: Path, to: Path) -> None:
     assert {line["epoch"] for line in ends if "knn_top1" in line} == {1}
 
 
+@pytest.mark.slow
 def test_a_rate_that_diverges_is_noted_and_not_chosen(tmp_path: Path) -> None:
     plan = written(
         tmp_path,

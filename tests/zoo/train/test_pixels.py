@@ -21,7 +21,7 @@ from PIL import Image
 from eval.common import images
 from eval.common.errors import UserError
 from eval.training import pixel_store
-from tests.conftest import blobs, png, refusal, write_parquet
+from tests.factories import blobs, png, refusal, write_parquet
 from tests.hub import LoopbackHub
 from zoo.train.pixels import PixelStore, PretrainingData, open_data
 

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 
 from eval.common.errors import UserError
 from eval.models.objectives import OBJECTIVES, STUDY, parse_objective
-from tests.conftest import refusal
+from tests.factories import refusal
 from zoo.train.feed import Feed, Schedule
 from zoo.train.learner import build_learner
 from zoo.train.pixels import PixelStore, PretrainingData
@@ -441,6 +441,7 @@ def test_ctrl_c_saves_and_resume_ends_in_the_same_weights(
     assert weights[0] == weights[1]
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_model(real_data: Path, tmp_path: Path, cache: Path) -> None:
     args = pretrain_args(real_data, tmp_path / "run", cache, "supcon+selfsupcon")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
@@ -556,6 +557,7 @@ def test_a_branch_is_the_run_of_that_many_epochs(objective: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize("step", [4, 6, 7, 9, 11, 15])  # of the trunk, of branches, at a fork
+@pytest.mark.slow
 def test_a_resumed_run_with_branches_gives_the_same_bits(
     step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from eval.models.objectives import STUDY, parse_objective
-from tests.conftest import refusal
+from tests.factories import refusal
 from zoo.train.recipe import (
     RECIPES,
     Recipe,

@@ -1,0 +1,217 @@
+"""What tests are made of: data sets, checkpoints and results that are made up, and refusals.
+
+Fixtures stand in conftest.py. A folder with more of its own has a module of that kind beside it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from eval.common.errors import UserError
+from eval.common.files import sha256_file
+from eval.data.load import load_task
+from eval.data.manifest import FileFacts, Manifest, PartFacts, SplitFacts, write_manifest
+from eval.metrics.scores import Samples
+from eval.results.schema import Result
+from eval.tasks.registry import TASKS
+from tests.hub import LoopbackHub
+
+
+def let_write(
+    hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch, people: Mapping[str, str], **settings: object
+) -> None:
+    """A Hub that is strict about namespaces, with ``people`` by token; the first is logged in here,
+    and may write to lab. ``settings`` are more of the hub's own."""
+    first, *_ = people
+    known = {
+        "tokens": set(people),
+        "users": dict(people),
+        "orgs": {people[first]: {"lab"}},
+        "read_only": set(),
+        "strict_namespaces": True,
+    }
+    for name, value in (known | settings).items():
+        monkeypatch.setattr(hub, name, value)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+    monkeypatch.setenv("HF_TOKEN", first)
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Cli = Callable[..., Ran]
+
+
+def refusal(call: Callable[..., object], *args: object) -> str:
+    """The one sentence a call fails with."""
+    with pytest.raises(UserError) as error:
+        call(*args)
+    text = str(error.value)
+    assert text
+    assert "\n" not in text
+    return text
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """[H, W] or [H, W, 3] uint8 as PNG bytes."""
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG")
+    return out.getvalue()
+
+
+def blobs(label: int, count: int, seed: int, size: int = 24) -> list[bytes]:
+    """``count`` different noisy pictures whose brightness and stripes tell their label."""
+    random = np.random.RandomState([seed, label])
+    stripes = np.sin(np.arange(size) * (label + 1) * 0.5)[:, None, None]
+    pictures = []
+    for _ in range(count):
+        noise = random.normal(0, 40, (size, size, 3))
+        pixels = 128 + 40 * stripes + 12 * (label - 2) + noise
+        pictures.append(png(np.clip(pixels, 0, 255).astype(np.uint8)))
+    return pictures
+
+
+def write_parquet(
+    path: Path, images: list[bytes], labels: list[int], names: list[str] | None = None
+) -> None:
+    """A Parquet file in the Hugging Face layout; ``names`` declare a ClassLabel."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = pa.table(
+        {
+            "image": pa.array(
+                [{"bytes": b, "path": None} for b in images],
+                pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
+            ),
+            "label": pa.array(labels),
+        }
+    )
+    if names is not None:
+        features = {
+            "image": {"_type": "Image"},
+            "label": {"names": names, "_type": "ClassLabel"},
+        }
+        info = json.dumps({"info": {"features": features}})
+        table = table.replace_schema_metadata({"huggingface": info})
+    pq.write_table(table, path)
+
+
+def make_task(
+    folder: Path, classes: int = 6, train: int = 16, test: int = 12, seed: int = 0
+) -> Path:
+    """A small learnable data set: folder/train-*.parquet and test-*.parquet.
+
+    Under a declared name it says that it is a part of that set, as `prepare --partial` does.
+    """
+    names = [f"kind {i}" for i in range(classes)]
+    for part, count, offset in (("train", train, 0), ("test", test, 1000)):
+        images = [b for c in range(classes) for b in blobs(c, count, seed + offset)]
+        labels = [c for c in range(classes) for _ in range(count)]
+        order = np.random.RandomState(seed).permutation(len(labels))
+        write_parquet(
+            folder / f"{part}-00000-of-00001.parquet",
+            [images[i] for i in order],
+            [labels[i] for i in order],
+            names,
+        )
+    if folder.name in TASKS:
+        freeze(folder)
+    return folder
+
+
+def freeze(folder: Path) -> None:
+    """Write the manifest of a made-up part of a declared data set."""
+    with tempfile.TemporaryDirectory() as cache:
+        data = load_task(f"parquet:{folder}", Path(cache))
+    parts = {
+        part.name: PartFacts(
+            images=len(part),
+            per_class=np.bincount(part.labels, minlength=len(data.classes)).tolist(),
+        )
+        for part in (data.train, data.test)
+    }
+    name = TASKS[folder.name].splits[0].name
+    split = SplitFacts(parts=parts, members="0" * 64, split_hash=data.split_hash)
+    manifest = Manifest(
+        manifest_version=1, task=folder.name, classes=list(data.classes), default=name,
+        splits={name: split}, partial=True,
+        files={f.name: FileFacts(rows=0, sha256=sha256_file(f)) for f in folder.glob("*.parquet")},
+    )  # fmt: skip
+    write_manifest(folder, manifest)
+
+
+def make_result(
+    model: str = "random:resnet18",
+    task: str = "dtd",
+    protocol: str = "linear",
+    top1: float = 0.5,
+    split: str = "s",
+    revision: str = "seed0",
+    correct: np.ndarray | None = None,
+    created: str = "2026-01-01T00:00:00+00:00",
+    **changes: Any,
+) -> Result:
+    """A valid result with one top-1 score over 40 images."""
+    if correct is None:
+        correct = np.arange(40) < round(40 * top1)
+    value = float(correct.mean())
+    name, samples = "top1", Samples.of_images(correct)
+    if protocol == "fewshot":
+        name = "top1_5shot"
+        samples = Samples.of_episodes(np.round(75 * correct).astype(int), 75)
+    return Result.model_validate(
+        {
+            "schema_version": 1,
+            "model": {
+                "spec": model,
+                "id": model,
+                "revision": revision,
+                "weights_sha256": "ab" * 32,
+                "params": 10,
+            },
+            "task": {
+                "name": task,
+                "source": "here",
+                "revision": "",
+                "split_hash": split + task,
+                "counts": {"classes": 2, "train": 60, "test": 40},
+            },
+            "protocol": {"name": protocol, "config": changes.pop("config", {})},
+            "scores": [
+                {
+                    "name": name,
+                    "value": value,
+                    "ci_low": value - 0.1,
+                    "ci_high": value + 0.1,
+                    "n": 40,
+                }
+            ],
+            "samples": {name: samples.model_dump()},
+            "environment": {"versions": {}, "device": "cpu", "dtype": "fp32", "threads": 2},
+            "seed": 0,
+            "seconds": {"load": 0, "encode": 0, "fit": 0, "score": 0},
+            "created": created,
+            **changes,
+        }
+    )
