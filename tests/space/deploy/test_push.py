@@ -328,7 +328,7 @@ def test_a_private_space_holds_the_source(
     assert {n for n in files if n.startswith(("eval/", "zoo/", "space/"))} == set(sources())
     lines = files["requirements.txt"].decode().splitlines()
     assert "transferzoo" not in files["requirements.txt"].decode()
-    assert {"torch>=2.6", "gradio>=6", "plotly>=6.0", "timm>=1.0.26"} <= set(lines)
+    assert {"torch>=2.6", "gradio>=6.5", "plotly>=6.0", "timm>=1.0.26"} <= set(lines)
     assert "private" in done.notes[0]
     assert len(history(lab, repo)) == 2
 
