@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eval.common.command import Parser, dispatch
+from eval.common.extras import require
 from eval.common.files import default_cache
 from eval.models.names import ZOO_FOLDER
 
@@ -44,6 +45,7 @@ def build_parser() -> Parser:
 
 
 def serve(args: argparse.Namespace) -> int:
+    require("space", "transfer-space")
     if args.push:
         return push_space(args)
     from eval.data.locations import data_from

@@ -28,6 +28,7 @@ from zoo.checkpoint import contents, read_checkpoint
 
 TRAILER = "Published-by: transfer-space"  # in our commits' messages: who changed the Space last
 SETTINGS = "settings.json"
+EXTRA = "space"  # of the project: what the app needs beside the packages
 LIMIT = 1_000_000_000  # bytes in a Space's repository
 # A Space of the free kind has no GPU: torch's builds for the CPU are much smaller.
 _TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
@@ -90,15 +91,17 @@ def stage(repo: str, endpoint: str, *, results: str, private: bool, build: Path)
         "README.md": _readme(results),
         "app.py": (wheel.ROOT / "space" / "app.py").read_bytes(),
     }
+    about = project()
     if private:
-        needs: list[str] = project()["dependencies"]
+        needs: list[str] = [*about["dependencies"], *about["optional-dependencies"][EXTRA]]
         files |= {path: (wheel.ROOT / path).read_bytes() for path in sources()}
     else:
         name, built = build_wheel(build)
         # The digest also makes the line a new one with each new wheel: the Space's build installs
         # nothing as long as its requirements are the same.
         place = f"{endpoint}/spaces/{repo}/resolve/main/{name}"
-        needs = [f"{project()['name']} @ {place}#sha256={hashlib.sha256(built).hexdigest()}"]
+        digest = hashlib.sha256(built).hexdigest()
+        needs = [f"{about['name']}[{EXTRA}] @ {place}#sha256={digest}"]
         files[name] = built
     lines = [f"--extra-index-url {_TORCH_INDEX}", *needs]
     files["requirements.txt"] = "".join(f"{line}\n" for line in lines).encode()

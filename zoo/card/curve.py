@@ -7,6 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from eval.common.extras import require
 from eval.common.files import sha256_file
 from eval.models.objectives import TERMS
 from zoo.checkpoint import Checkpoint
@@ -28,7 +29,11 @@ def _mark(log: Path) -> str:
 
 
 def draw(checkpoint: Checkpoint, log: Path) -> bytes:
-    """PNG: each loss term and, where it was probed, the validation kNN, over epochs."""
+    """PNG: each loss term and, where it was probed, the validation kNN, over epochs.
+
+    Raises UserError without matplotlib.
+    """
+    require("plots", f"the learning curve of {checkpoint.name}")
     from matplotlib.figure import Figure  # no pyplot: no global state, no display
 
     rows = [row for row in checkpoint.log if "total" in row]

@@ -209,7 +209,10 @@ def test_nothing_else_than_the_named_files_is_uploaded(
         inside = {name for name in wheel.namelist() if ".dist-info/" not in name}
         texts = [wheel.read(name) for name in wheel.namelist()]
     assert inside == set(sources())
-    assert all(name.endswith((".py", ".toml", ".jinja", ".md", ".txt", ".json")) for name in inside)
+    assert all(
+        name.endswith((".py", ".typed", ".toml", ".jinja", ".md", ".txt", ".json"))
+        for name in inside
+    )
     data = {name for name in inside if name.endswith(".json")}
     assert data == {"eval/analysis/evidence.json"}
     strays = ("stale", "pycache", "ipynb", "secret", "notes.txt", "certificate", ".env", "test")
@@ -255,7 +258,7 @@ def test_a_changed_module_changes_the_requirements_too(
 ) -> None:
     """A Space's build takes its installed packages from a cache while their file is the same."""
     first = push(repo)
-    words = own / "space" / "words.py"
+    words = own / "space" / "labels.py"
     words.write_text(words.read_text() + "# a remark\n")
     done = push(repo)
     name = wheel_of(held(lab, repo))
@@ -325,7 +328,7 @@ def test_a_private_space_holds_the_source(
     assert {n for n in files if n.startswith(("eval/", "zoo/", "space/"))} == set(sources())
     lines = files["requirements.txt"].decode().splitlines()
     assert "transferzoo" not in files["requirements.txt"].decode()
-    assert {"torch", "gradio>=6", "timm>=1.0.20"} <= set(lines)
+    assert {"torch>=2.6", "gradio>=6.5", "plotly>=6.0", "timm>=1.0.26"} <= set(lines)
     assert "private" in done.notes[0]
     assert len(history(lab, repo)) == 2
 
@@ -676,7 +679,7 @@ def test_a_wheel_of_another_push_is_not_installed(
     lines = held(lab, repo)["requirements.txt"].decode().splitlines()
     name = wheel_of(held(lab, repo))
     address, _, digest = lines[1].partition("#")
-    assert address == f"transferzoo @ {lab.url}/spaces/{repo}/resolve/main/{name}"
+    assert address == f"transferzoo[space] @ {lab.url}/spaces/{repo}/resolve/main/{name}"
     assert digest == f"sha256={hashlib.sha256(held(lab, repo)[name]).hexdigest()}"
     assert lines[0] == "--extra-index-url https://download.pytorch.org/whl/cpu"
     assert len(lines) == 2
@@ -712,4 +715,4 @@ def test_the_head_of_the_readme_is_a_spaces(lab: LoopbackHub, repo: str) -> None
 
 def test_the_requirements_that_ship_are_for_a_checkout() -> None:
     lines = (CHECKOUT / "space" / "requirements.txt").read_text().splitlines()
-    assert [line for line in lines if not line.startswith("#")] == ["-e ."]
+    assert [line for line in lines if not line.startswith("#")] == ["-e .[space]"]

@@ -1,0 +1,226 @@
+"""What the commands do, as functions for Python: strings in, results out.
+
+``import eval`` offers these names (``eval.evaluate``, ``eval.load_model`` ...) and imports this
+module when one of them is first used. A plan is made without torch, as for the commands.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eval.common.distributed import is_main_process
+from eval.common.errors import UserError
+from eval.common.files import default_cache
+from eval.data.load import load_task as _load_task
+from eval.data.locations import Data, data_from
+from eval.models.names import expand
+from eval.models.resolve import resolve
+from eval.protocols import PROTOCOLS, protocol_named
+from eval.results.leaderboard import Table, tables
+from eval.results.store import read_result, read_shelf
+from eval.run.execute import Failure, execute
+from eval.run.plan import Request, plan
+from eval.settings.assign import with_setting
+from eval.settings.protocols import Fewshot, Settings
+
+if TYPE_CHECKING:
+    from eval.data.task_data import TaskData
+    from eval.models.backbone import Backbone
+    from eval.results.schema import Result
+
+Place = str | Path
+# Names; or each with its settings, whole or only those that are not the defaults.
+Protocols = str | Sequence[str] | Mapping[str, Settings | Mapping[str, Any]]
+
+_LEAST = {"limit": 1, "img_size": 8, "batch_size": 1, "seed": 0}
+_MOST_SEED = 2**32 - 1
+
+
+class CellsFailed(RuntimeError):
+    """Some cells could not be scored, through no mistake of the caller's. The others are saved, so
+    the same call goes on from there. ``failures`` says which, each in one sentence."""
+
+    def __init__(self, failures: Sequence[Failure]) -> None:
+        super().__init__(_told(failures))
+        self.failures = tuple(failures)
+
+
+def evaluate(
+    models: str | Sequence[str],
+    tasks: str | Sequence[str],
+    protocols: Protocols | None = None,
+    *,
+    results: Place = "results",
+    cache: Place | None = None,
+    data: Place | None = None,
+    seed: int = 0,
+    limit: int | None = None,
+    img_size: int | None = None,
+    device: str | None = None,
+    precision: str | None = None,
+    batch_size: int | None = None,
+    keep_model: bool = False,
+) -> list[Result]:
+    """Score every model on every task under every protocol: ``transfer-eval run`` as a function.
+
+    ``models`` and ``tasks`` are the strings that the command takes. ``protocols`` are names, or a
+    mapping of a name to settings: ``{"fewshot": {"shots": [5]}, "linear": {}}``; None is what the
+    command runs. What lies under ``results`` already is read, not scored again. ``cache`` and
+    ``data`` default to TRANSFERZOO_CACHE and TRANSFERZOO_DATA, as for the command.
+
+    One result a cell: models vary slowest, protocols fastest. Under torchrun every process calls
+    this; the main one gets the results, the others an empty list.
+
+    Raises UserError for a mistake, before anything is scored where that can be known; CellsFailed
+    where a cell failed otherwise. What was scored is saved in either case.
+    """
+    for name, value in (
+        ("limit", limit), ("img_size", img_size), ("batch_size", batch_size), ("seed", seed),
+    ):  # fmt: skip
+        _check_number(name, value)
+    request = Request(
+        models=[name for text in _several("models", models) for name in expand(text)],
+        tasks=_several("tasks", tasks),
+        protocols=_settings(protocols),
+        cache=_cache(cache),
+        results=Path(results),
+        data=_data(data),
+        seed=seed,
+        limit=limit,
+        img_size=img_size,
+        device=device,
+        precision=None if precision == "auto" else precision,
+        batch_size=batch_size,
+        keep_model=keep_model,
+    )
+    if not is_main_process():  # helps to encode and train: the main process's plan counts
+        execute(request, [])
+        return []
+    cells = plan(request)
+    failures = execute(request, cells).failures
+    if failures and all(f.user_mistake for f in failures):
+        raise UserError(_told(failures))
+    if failures:
+        raise CellsFailed(failures)
+    return [read_result(cell.path) for cell in cells]
+
+
+def load_task(
+    task: str,
+    data: Place | None = None,
+    *,
+    cache: Place | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+) -> TaskData:
+    """A task string -> its splits in canonical order, with classes, labels and a split hash.
+
+    ``data`` is where declared tasks are looked for: a folder, or ``hub:OWNER``. ``limit`` keeps at
+    most that many images of each split. Raises UserError for anything wrong with the data.
+    """
+    _check_number("limit", limit)
+    _check_number("seed", seed)
+    return _load_task(task, _cache(cache), _data(data), limit, seed)
+
+
+def load_model(model: str, *, img_size: int | None = None, cache: Place | None = None) -> Backbone:
+    """A model string -> the network that gives features, in eval mode on the CPU.
+
+    ``backbone.net`` maps normalised [B, 3, H, W] to [B, dim]; ``backbone.transform`` takes an RGB
+    image to [3, H, W] uint8. Raises UserError for a string that names no one model, or weights
+    that do not fit.
+    """
+    from eval.models.backbone import load
+
+    _check_number("img_size", img_size)
+    if (named := expand(model)) != [model]:
+        raise UserError(f"{model!r} names {len(named)} models; load one, such as {named[0]!r}")
+    return load(resolve(model, _cache(cache), img_size))
+
+
+def read_results(place: Place = "results") -> list[Result]:
+    """All results of a folder, or of a data set repository of the Hub (``hub:ORG/NAME[@rev]``).
+
+    A JSON file there that is not a result is left out with a warning. Raises UserError where there
+    is no such place, or JSON but no result at all.
+    """
+    folder = Path(place)
+    if isinstance(place, str) and place.startswith("hub:"):
+        from eval.sharing.read import fetch
+
+        folder = fetch(place)
+    shelf = read_shelf(folder)
+    for path, why in shelf.foreign:
+        warnings.warn(f"skipped {path}: {why}", stacklevel=2)
+    return [result for _, result in shelf.results]
+
+
+def leaderboard(results: Iterable[Result]) -> list[Table]:
+    """All boards of the results, one for each protocol, setting and score: ``models`` are its rows,
+    ``tasks`` its columns, ``cells[row, column]`` the scores that were measured."""
+    return tables(results)
+
+
+def _several(subject: str, given: str | Sequence[str]) -> list[str]:
+    """One string or several, as a list. Raises UserError for none, or for what is not a string."""
+    values = [given] if isinstance(given, str) else list(given)
+    for value in values:
+        if not isinstance(value, str):
+            raise UserError(
+                f"{subject} must be strings such as 'zoo:NAME' or 'digits', got a "
+                f"{type(value).__name__}"
+            )
+    if not values:
+        raise UserError(f"{subject} is empty; name at least one")
+    return values
+
+
+def _settings(protocols: Protocols | None) -> dict[str, Settings]:
+    """Each protocol's settings, every changed one checked against its bounds."""
+    if protocols is None:
+        protocols = [name for name, protocol in PROTOCOLS.items() if protocol.default]
+    if not isinstance(protocols, Mapping):
+        protocols = {name: {} for name in _several("protocols", protocols)}
+    if not protocols:
+        raise UserError("protocols is empty; leave it out for the defaults")
+    return {name: _settings_of(name, given) for name, given in protocols.items()}
+
+
+def _settings_of(name: str, given: Settings | Mapping[str, Any]) -> Settings:
+    kind = protocol_named(name).settings
+    if not isinstance(given, Mapping):
+        if type(given) is not kind:
+            raise UserError(
+                f"protocol {name!r} takes {kind.__name__} or a mapping, not {type(given).__name__}"
+            )
+        given = {field.name: getattr(given, field.name) for field in dataclasses.fields(given)}
+    settings = kind()
+    for setting, value in given.items():
+        if value != getattr(settings, setting, None):
+            settings = with_setting(settings, setting, value, f"protocol {name!r}")
+    if isinstance(settings, Fewshot):  # the order and repeats of shots make no other result
+        settings = dataclasses.replace(settings, shots=tuple(sorted(set(settings.shots))))
+    return settings
+
+
+def _check_number(name: str, value: int | None) -> None:
+    if value is not None and value < _LEAST[name]:
+        raise UserError(f"{name} must be at least {_LEAST[name]}, got {value}")
+    if name == "seed" and value is not None and value > _MOST_SEED:
+        raise UserError(f"seed must be below 2**32, got {value}")
+
+
+def _cache(place: Place | None) -> Path:
+    return default_cache() if place is None else Path(place)
+
+
+def _data(place: Place | None) -> Data | None:
+    return data_from(None if place is None else str(place))
+
+
+def _told(failures: Sequence[Failure]) -> str:
+    return "; ".join(dict.fromkeys(f"{f.title}: {f.error}" for f in failures))
