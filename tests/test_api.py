@@ -18,7 +18,7 @@ import eval as transfer
 from eval.api import CellsFailed
 from eval.common.files import default_cache
 from eval.settings.protocols import Fewshot, Knn, Linear
-from tests.conftest import Cli
+from tests.factories import Cli
 
 ROOT = Path(transfer.__file__).parents[1]
 MODEL = "random:test_resnet"

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from eval.common.extras import LIBRARIES, require
-from tests.conftest import Ran, refusal
+from tests.factories import Ran, refusal
 
 ROOT = Path(__file__).resolve().parents[2]
 CARD = "resnet18_narrow.ce_tin100"
