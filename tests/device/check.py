@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from eval.detection.setup import DetectionSetup
 from PIL import Image, ImageDraw
 from torch import Tensor
 
@@ -32,7 +33,6 @@ from eval.data.load import load_task
 from eval.detection.inference import Sight, find
 from eval.detection.metrics import measure
 from eval.detection.network import build_detector
-from eval.detection.setup import DetectionSetup
 from eval.detection.store import EncodedImages
 from eval.detection.train import Training
 from eval.features.encode import encode, normalised
