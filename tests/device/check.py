@@ -23,7 +23,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from eval.detection.setup import DetectionSetup
 from PIL import Image, ImageDraw
 from torch import Tensor
 
@@ -50,6 +49,7 @@ from eval.solvers.heads import Heads, initial
 from eval.solvers.knn import nearest, vote
 from eval.solvers.logistic import fit
 from eval.tasks.registry import SUITES
+from eval.training.context import Context
 from zoo.train.feed import Feed
 from zoo.train.pixels import PixelStore, PretrainingData
 from zoo.train.pretrain import Trainer
@@ -280,7 +280,7 @@ def detection(size: Size, device: str, work: Path) -> list[Row]:
     assert isinstance(task, DetectionData)
     precision = Precision("fp32", channels_last=True)
     backbone = load(resolve(size.detector, cache))
-    setup = DetectionSetup(backbone, task, workers, precision, cache, 0)
+    setup = Context(backbone, task, None, workers, precision, cache, 0)
     schedule = replace(
         schedule_named("short:1000000"), sides=(size.side,), test_side=size.side,
         max_side=2 * size.side, batch_size=4, warmup=0,

@@ -21,17 +21,18 @@ from eval.models.backbone import load
 from eval.models.resolve import resolve
 from eval.protocols.linear_sgd import _Grid
 from eval.settings.protocols import LinearSgd
+from eval.training.context import Context
 from eval.training.images import EvalImages, TrainImages, batches_of
-from eval.training.setup import Point, Setup
+from eval.training.setup import Point
 from eval.training.step import agree
 from eval.training.views import Views
-from tests.conftest import make_task
 from tests.device.conftest import Cuda
 from tests.device.fake_cuda import CUDA, assert_on_cuda, cuda_workers, value_of
+from tests.factories import make_task
 
 
 @pytest.fixture(scope="module")
-def setup(tmp_path_factory: pytest.TempPathFactory) -> Setup:
+def setup(tmp_path_factory: pytest.TempPathFactory) -> Context:
     """24 train and 8 test images of 24 px. The bank holds drawn features: a bank is always on the
     CPU, whatever made it."""
     folder = tmp_path_factory.mktemp("device")
@@ -44,18 +45,18 @@ def setup(tmp_path_factory: pytest.TempPathFactory) -> Setup:
     workers = cuda_workers()
     workers.device = torch.device("cpu")
     bank = FeatureBank(drawn, labels, len(task.train), "fp32")
-    return Setup(backbone, task, bank, workers, Precision(), folder / "cache", seed=0)
+    return Context(backbone, task, bank, workers, Precision(), folder / "cache", seed=0)
 
 
-def everything(setup: Setup) -> np.ndarray:
+def everything(setup: Context) -> np.ndarray:
     return np.arange(len(setup.task.train))
 
 
-def on_cuda(setup: Setup) -> Setup:
+def on_cuda(setup: Context) -> Context:
     return dataclasses.replace(setup, workers=cuda_workers())
 
 
-def pixels(setup: Setup) -> np.ndarray:
+def pixels(setup: Context) -> np.ndarray:
     split = setup.task.test
     return np.stack(
         [
@@ -68,7 +69,7 @@ def pixels(setup: Setup) -> np.ndarray:
 # `encode` itself writes shards by the address of their bytes, which a fake has not. These are its
 # parts that see a device; what comes after `.cpu()` is tested in tests/features.
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_encode(channels_last: bool, setup: Setup, cuda: Cuda, tmp_path: Path) -> None:
+def test_encode(channels_last: bool, setup: Context, cuda: Cuda, tmp_path: Path) -> None:
     precision = Precision("fp32", channels_last)
     read = pixels(setup)
     batch = normalised(read, setup.backbone)
@@ -87,7 +88,7 @@ def test_encode(channels_last: bool, setup: Setup, cuda: Cuda, tmp_path: Path) -
     assert default_batch_size(CUDA, 224 * 224) > default_batch_size(torch.device("cpu"), 224 * 224)
 
 
-def test_views(setup: Setup, cuda: Cuda) -> None:
+def test_views(setup: Context, cuda: Cuda) -> None:
     rows = np.array([1, 4, 5, 20])
     expected = Views(setup, (0.2, 1.0)).epoch(1, rows)
     there = dataclasses.replace(on_cuda(setup), backbone=load(setup.backbone.resolved))
@@ -96,13 +97,13 @@ def test_views(setup: Setup, cuda: Cuda) -> None:
     assert_on_cuda(found, expected)
 
 
-def test_linear_sgd(setup: Setup, cuda: Cuda) -> None:
+def test_linear_sgd(setup: Context, cuda: Cuda) -> None:
     settings = LinearSgd(
         lrs=(0.1,), batch_sizes=(8, 4), weight_decays=(0.0, 1e-3), tune_epochs=1, epochs=2
     )
     rows = everything(setup)
 
-    def answer(setup: Setup) -> tuple[np.ndarray, list[float]]:
+    def answer(setup: Context) -> tuple[np.ndarray, list[float]]:
         grid = _Grid(setup, settings, rows, held_out(setup.task, settings.validation, 0))
         features = setup.bank.train[0].to(setup.workers.device)
         grid.tune(0, features, True)
@@ -118,11 +119,11 @@ def test_linear_sgd(setup: Setup, cuda: Cuda) -> None:
 
 
 @pytest.mark.parametrize("last", [0, 1])
-def test_finetune(last: int, setup: Setup, cuda: Cuda) -> None:
+def test_finetune(last: int, setup: Context, cuda: Cuda) -> None:
     """A step in two micro-batches, and the answers to the test images."""
     rows = everything(setup)
 
-    def trained(setup: Setup) -> tuple[list[Tensor], np.ndarray, float]:
+    def trained(setup: Context) -> tuple[list[Tensor], np.ndarray, float]:
         images = TrainImages(setup, (0.2, 1.0))
         training = Training(setup, images, Point(0.05, 12, 1e-3), rows, 1, 0.9, 6, last)
         (whole, *_) = batches_of(len(rows), 12)
