@@ -29,7 +29,7 @@ from eval.analysis.study import Study
 from eval.common.errors import UserError
 from eval.common.text import counted
 from eval.data.task_data import TaskData
-from eval.features.bank import Key, bank_path, open_bank, write_bank
+from eval.features.bank import FeatureKey, bank_path, open_bank, write_bank
 from eval.features.encode import default_batch_size, normalised, pixels_of
 from eval.features.precision import Precision, forward, prepared
 from eval.models.backbone import Backbone
@@ -110,11 +110,11 @@ class Corrupted:
 
     def _key(
         self, backbone: Backbone, precision: Precision, condition: Condition, chunk: slice
-    ) -> Key:
+    ) -> FeatureKey:
         layer = f"{backbone.layer}/{condition.name}-{condition.severity}-v{VERSION}"
         if len(self.chunks) > 1:
             layer += f"/{chunk.start}-{chunk.stop}"
-        return Key(
+        return FeatureKey(
             backbone.weights_sha256,
             json.dumps(backbone.input_config, sort_keys=True),
             self.task.split_hash,

@@ -187,7 +187,7 @@ class Page:
         )
 
 
-class Found(Protocol):
+class CheckedTask(Protocol):
     """What every check says of its data."""
 
     @property
@@ -200,7 +200,7 @@ class Found(Protocol):
     def subset(self) -> bool: ...
 
 
-def origin(found: Found) -> list[str]:
+def origin(found: CheckedTask) -> list[str]:
     """Where the data are from, line by line."""
     facts = [f"source: {found.where}"]
     facts += [f"revision: {found.revision}"] if found.revision else []

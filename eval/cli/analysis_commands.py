@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from eval.cli.inputs import named_models, shelf
+from eval.cli.inputs import models_from, results_from
 from eval.common.errors import UserError
 from eval.common.files import default_cache
 
@@ -50,7 +50,7 @@ def recommend_command(args: argparse.Namespace) -> int:
 
     if not (args.models or args.author or args.collection or args.filter):
         args.models = ["zoo:all"]
-    models = named_models(args)
+    models = models_from(args)
     recommend.check_predictor(args.by)
     check_writable(args.results)
     cache = args.cache or default_cache()
@@ -83,7 +83,7 @@ def reliability_command(args: argparse.Namespace) -> int:
     from eval.analysis import plots, reliability
 
     plots.check_picture(args.out)
-    results = [r for _, r in shelf(args.results).results]
+    results = [r for _, r in results_from(args.results).results]
     chosen = reliability.chosen(results, args.task, args.protocol, args.model)
     found = reliability.diagrams(chosen)
     path = reliability.draw(found, args.out)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from eval.results.store import Shelf
 
 
-def shelf(text: str) -> Shelf:
+def results_from(text: str) -> Shelf:
     """The results of a directory or a data set repository; files that are none are told."""
     from eval.results.store import read_shelf
 
@@ -29,7 +29,7 @@ def shelf(text: str) -> Shelf:
     return found
 
 
-def named_models(args: argparse.Namespace) -> list[str]:
+def models_from(args: argparse.Namespace) -> list[str]:
     """The models that are named, one by one or by a search."""
     from eval.models.names import expand
 

@@ -7,7 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from eval.cli.inputs import shelf
+from eval.cli.inputs import results_from
 from eval.cli.screen import screen_width
 from eval.common.errors import UserError
 
@@ -20,7 +20,9 @@ def leaderboard_command(args: argparse.Namespace) -> int:
     from eval.results import board_text, leaderboard
 
     wanted = [protocol_named(p).name for p in args.protocol or []]
-    results = [r for _, r in shelf(args.results).results if not wanted or r.protocol.name in wanted]
+    results = [
+        r for _, r in results_from(args.results).results if not wanted or r.protocol.name in wanted
+    ]
     if not results:
         raise UserError(f"no results in {args.results!r}; make some with `transfer-eval run`")
     tables = leaderboard.tables(results)
@@ -37,7 +39,7 @@ def curves_command(args: argparse.Namespace) -> int:
 
     from eval.analysis import curves
 
-    found = curves.curves(r for _, r in shelf(args.results).results)
+    found = curves.curves(r for _, r in results_from(args.results).results)
     path = curves.draw(found, args.out)
     if args.json:
         print(json.dumps([dataclasses.asdict(c) for c in found], indent=1))
@@ -49,7 +51,7 @@ def curves_command(args: argparse.Namespace) -> int:
 def compare_command(args: argparse.Namespace) -> int:
     from eval.results import compare
 
-    results = [r for _, r in shelf(args.results).results]
+    results = [r for _, r in results_from(args.results).results]
     found = compare.compare(args.model_a, args.model_b, results)
     if args.json:
         print(json.dumps([compare.as_json(c) for c in found], indent=1))
@@ -97,7 +99,7 @@ def merge_command(args: argparse.Namespace) -> int:
 def export_command(args: argparse.Namespace) -> int:
     from eval.results.every_eval_ever import EVERY_EVAL_EVER, write_every_eval_ever
 
-    files = write_every_eval_ever([r for _, r in shelf(args.results).results], args.out)
+    files = write_every_eval_ever([r for _, r in results_from(args.results).results], args.out)
     if args.json:
         print(json.dumps([str(f) for f in files], indent=1))
     else:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eval.cli.inputs import named_models
+from eval.cli.inputs import models_from
 from eval.cli.screen import screen_width
 from eval.common.errors import UserError
 from eval.common.files import default_cache
@@ -27,7 +27,7 @@ NEEDED = ("fractions", "per_class", "views", "schedule")
 
 def _request(args: argparse.Namespace) -> Any:
     """The run that the command line asks for."""
-    return _request_for(args, named_models(args))
+    return _request_for(args, models_from(args))
 
 
 def _request_for(args: argparse.Namespace, models: list[str]) -> Any:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, features
 
-from eval.data.boxes.objects import Found, Objects
+from eval.data.boxes.objects import BoxPrediction, Objects
 
 # Okabe and Ito's colours, which the colour-blind tell apart; more classes begin again, for a label
 # names the class in any case. Black and white are those of the true boxes.
@@ -30,7 +30,7 @@ def colour_of(label: int) -> str:
 
 def draw(
     image: Image.Image,
-    found: Found | None,
+    found: BoxPrediction | None,
     truth: Objects | None,
     classes: Sequence[str],
     *,
@@ -79,7 +79,7 @@ def _scaled(image: Image.Image, width: int | None) -> tuple[Image.Image, tuple[f
     return image.resize(size, method), (size[0] / image.width, size[1] / image.height)
 
 
-def _kept(found: Found | None, least: float) -> NDArray[np.int64]:
+def _kept(found: BoxPrediction | None, least: float) -> NDArray[np.int64]:
     """Places of the found boxes that are drawn, best first."""
     if found is None:
         return np.zeros(0, np.int64)

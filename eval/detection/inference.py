@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from eval.data.boxes.objects import Found
+from eval.data.boxes.objects import BoxPrediction
 from eval.detection.network import Detector
 from eval.detection.pixels import View, batch_of, found_in, shown
 
@@ -37,7 +37,7 @@ def find(
     batch_size: int = 8,
     channels_last: bool = False,
     done: Callable[[int], object] = lambda count: None,
-) -> Iterator[tuple[int, Found]]:
+) -> Iterator[tuple[int, BoxPrediction]]:
     """(which, what is found in it) for each of ``order``, which should put images of like shape
     side by side: a batch is padded to its largest. ``done`` hears how many are ready.
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.common.errors import UserError
-from eval.data.boxes.objects import Found, Objects
+from eval.data.boxes.objects import BoxPrediction, Objects
 from eval.detection import resample, voc_metrics
 from eval.detection.resample import Bools, Curve, Flat, Floats, Ints, Pairs, Verdicts
 from eval.metrics.intervals import Interval
@@ -42,7 +42,12 @@ class Rule:
 
 
 def measure(
-    found: Sequence[Found], truth: Sequence[Objects], classes: int, seed: int, *, voc: bool = False
+    found: Sequence[BoxPrediction],
+    truth: Sequence[Objects],
+    classes: int,
+    seed: int,
+    *,
+    voc: bool = False,
 ) -> Measured:
     """Score detections ``found`` in images that show ``truth``; both are in order of the images.
 
@@ -77,7 +82,9 @@ def measure(
     )
 
 
-def coco_judge(found: Sequence[Found], truth: Sequence[Objects], classes: int) -> COCOeval_faster:
+def coco_judge(
+    found: Sequence[BoxPrediction], truth: Sequence[Objects], classes: int
+) -> COCOeval_faster:
     """faster-coco-eval's evaluator after its work, in memory and without a word; ``stats`` holds
     COCO's twelve numbers, -1 for one that is undefined."""
     from faster_coco_eval import COCO, COCOeval_faster
@@ -96,7 +103,7 @@ def coco_judge(found: Sequence[Found], truth: Sequence[Objects], classes: int) -
 
 
 def coco_point(
-    found: Sequence[Found], truth: Sequence[Objects], classes: int
+    found: Sequence[BoxPrediction], truth: Sequence[Objects], classes: int
 ) -> tuple[dict[str, float], list[dict[str, Any]]]:
     """COCO's scores (fractions of 1) and those of each class, from the maintained evaluator."""
     judge = coco_judge(found, truth, classes)
@@ -235,7 +242,7 @@ def _annotated(truth: Sequence[Objects]) -> Iterator[dict[str, Any]]:
             }  # fmt: skip
 
 
-def _detected(found: Sequence[Found]) -> Iterator[dict[str, Any]]:
+def _detected(found: Sequence[BoxPrediction]) -> Iterator[dict[str, Any]]:
     number = 0
     for i, f in enumerate(found):
         columns = (f.labels.tolist(), _xywh(f.boxes), f.scores.tolist())
@@ -257,7 +264,7 @@ def _silent(*_: object) -> None:
     """In place of the evaluator's printing."""
 
 
-def _check(found: Sequence[Found], truth: Sequence[Objects], classes: int) -> None:
+def _check(found: Sequence[BoxPrediction], truth: Sequence[Objects], classes: int) -> None:
     if len(found) != len(truth):
         raise ValueError(f"detections of {len(found)} images, objects of {len(truth)}")
     if all(t.ignore.all() for t in truth):

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from eval.data.boxes.objects import Found
+from eval.data.boxes.objects import BoxPrediction
 from eval.detection.batch import Batch, Target
 
 _VIEWS = 0x7669  # keeps these draws apart from others that are seeded with the same numbers
@@ -126,11 +126,11 @@ def to_image(
 
 def found_in(
     output: Mapping[str, Tensor], size_in_batch: tuple[int, int], size: tuple[int, int]
-) -> Found:
+) -> BoxPrediction:
     """What ``Detector.detect`` says of one picture of ``size_in_batch``, in pixels of its image of
     ``size``, with labels from 0, best first."""
     scores = output["scores"].detach().float().cpu().numpy()
     best = np.argsort(-scores, kind="stable")
     boxes = to_image(output["boxes"].detach().float().cpu().numpy(), size_in_batch, size)
     labels = output["labels"].detach().cpu().numpy().astype(np.int64) - 1
-    return Found(boxes[best], scores[best], labels[best])
+    return BoxPrediction(boxes[best], scores[best], labels[best])

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from eval.data.boxes.objects import Found, Objects
+from eval.data.boxes.objects import BoxPrediction, Objects
 from eval.metrics.intervals import DRAWS
 
 Floats = NDArray[np.float64]
@@ -76,7 +76,7 @@ class Curve:
     boxes: Floats  # [B] boxes to find
 
 
-def flatten(found: Sequence[Found], truth: Sequence[Objects]) -> Flat:
+def flatten(found: Sequence[BoxPrediction], truth: Sequence[Objects]) -> Flat:
     def joined(parts: list[NDArray], kind: type) -> NDArray:
         return np.concatenate(parts).astype(kind)
 
@@ -111,7 +111,7 @@ def overlaps(
     return iou, np.divide(shared, whole, out=np.zeros_like(shared), where=touch)
 
 
-def pair(found: Sequence[Found], truth: Sequence[Objects]) -> Pairs:
+def pair(found: Sequence[BoxPrediction], truth: Sequence[Objects]) -> Pairs:
     """All pairs that any rule could match; the rest can only be wrong."""
     parts = []
     first = first_truth = 0

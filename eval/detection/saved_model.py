@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save
 from eval.common.errors import UserError, one_line
 from eval.common.files import atomic_file, dump_json, sha256_file, write_json
 from eval.common.images import decode, to_rgb
-from eval.data.boxes.objects import Found
+from eval.data.boxes.objects import BoxPrediction
 from eval.detection.inference import Sight, find
 from eval.detection.network import Detector, rebuild
 
@@ -108,7 +108,7 @@ class LoadedDetector:
         images: Sequence[Image.Image | str | Path],
         least: float = LEAST,
         batch_size: int = 1,
-    ) -> list[Found]:
+    ) -> list[BoxPrediction]:
         """What is found in each image (Pillow's, or a file) with a score of ``least`` or more, best
         first, boxes in pixels of the upright image. Scores of 0.05 and below are never told.
 
@@ -128,9 +128,9 @@ class LoadedDetector:
         return [_from(least, found) for _, found in answers]
 
 
-def _from(least: float, found: Found) -> Found:
+def _from(least: float, found: BoxPrediction) -> BoxPrediction:
     n = int((found.scores >= least).sum())  # the best stand first
-    return Found(found.boxes[:n], found.scores[:n], found.labels[:n])
+    return BoxPrediction(found.boxes[:n], found.scores[:n], found.labels[:n])
 
 
 def _check_least(least: float) -> None:

@@ -43,7 +43,7 @@ POINTS = 20  # of the loss curve that is told
 
 
 @dataclass
-class Where:
+class Progress:
     """Where a training stands."""
 
     iteration: int = 0  # steps done
@@ -126,7 +126,7 @@ class Training:
             [p for p in detector.parameters() if p.requires_grad],
             schedule.lr, momentum=schedule.momentum, weight_decay=schedule.weight_decay,
         )  # fmt: skip
-        self.where = Where()
+        self.where = Progress()
         self._unread: list[Tensor] = []  # losses that are still on the device
         self._saved_at, self._saving = time.perf_counter(), 0.0
         self._kept = 0  # iteration of the state on disk
@@ -135,7 +135,7 @@ class Training:
         """Go on from the saved state, if there is one. Called on every process."""
         found = read_training(file, self.net, self.optimiser)
         if found is not None:
-            self.where = Where(**found)
+            self.where = Progress(**found)
             self._kept = self.where.iteration
 
     def run(self, file: Path) -> None:

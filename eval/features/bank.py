@@ -1,7 +1,7 @@
 """Feature banks on disk: one safetensors file a (model, task), written once, memory-mapped.
 
-A bank's name is the hash of everything its numbers depend on (``Key``); its header carries that
-key and a checksum of the data. A file whose key or checksum differs is never used.
+A bank's name is the hash of everything its numbers depend on (``FeatureKey``); its header carries
+that key and a checksum of the data. A file whose key or checksum differs is never used.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _NO_SHA = "0" * 64
 
 
 @dataclass(frozen=True)
-class Key:
+class FeatureKey:
     """What the features depend on."""
 
     weights_sha256: str
@@ -58,11 +58,11 @@ class FeatureBank:
         return self.features[self.train_rows :], self.labels[self.train_rows :]
 
 
-def bank_path(cache: Path, key: Key) -> Path:
+def bank_path(cache: Path, key: FeatureKey) -> Path:
     return cache / "banks" / f"{key.digest}.safetensors"
 
 
-def open_bank(path: Path, key: Key) -> FeatureBank | None:
+def open_bank(path: Path, key: FeatureKey) -> FeatureBank | None:
     """The bank, or None when it is absent or its key or checksum does not match."""
     header = read_header(path)
     if header is None:
@@ -106,7 +106,7 @@ def read_header(path: Path) -> dict[str, Any] | None:
 
 def write_bank(
     path: Path,
-    key: Key,
+    key: FeatureKey,
     rows: int,
     dim: int,
     train_rows: int,

@@ -33,7 +33,7 @@ from eval.common.errors import UserError, one_line
 from eval.common.files import atomic_file
 from eval.common.images import decode
 from eval.data.task_data import Split, TaskData
-from eval.features.bank import FeatureBank, Key, bank_path, open_bank, write_bank
+from eval.features.bank import FeatureBank, FeatureKey, bank_path, open_bank, write_bank
 from eval.features.precision import Precision, agrees, choose, forward, prepared
 from eval.models.backbone import Backbone
 
@@ -67,7 +67,7 @@ def encode(
     start = time.perf_counter()
     if precision is None:
         precision = auto_precision(backbone, task, cache, workers)
-    key = Key(
+    key = FeatureKey(
         backbone.weights_sha256,
         json.dumps(backbone.input_config, sort_keys=True),
         task.split_hash,
@@ -161,7 +161,7 @@ class _Job:
         workers: Workers,
         precision: Precision,
         batch_size: int | None,
-        key: Key,
+        key: FeatureKey,
     ) -> None:
         self.backbone, self.task, self.workers = backbone, task, workers
         self.precision, self.key, self.cache = precision, key, cache

@@ -22,7 +22,7 @@ from eval.finetune.saved_model import Keeper
 from eval.finetune.stages import free_stages
 from eval.finetune.train import Diverged, Training
 from eval.settings.protocols import Finetune
-from eval.training.checkpoint import Known, Record, State, key, locked
+from eval.training.checkpoint import Record, State, StoredTraining, key, locked
 from eval.training.context import Context
 from eval.training.images import EvalImages, TrainImages, batches_of
 from eval.training.setup import Answer, Point, points
@@ -63,7 +63,7 @@ class _Fit:
         self.stages = _stages(settings.tune_epochs, settings.halving)
 
     @property
-    def known(self) -> Known:
+    def known(self) -> StoredTraining:
         return self.state.known
 
     def _halves(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

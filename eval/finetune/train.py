@@ -30,7 +30,7 @@ from eval.features.encode import normalised
 from eval.finetune.stages import frozen
 from eval.models.backbone import Backbone
 from eval.training.augment import Crops
-from eval.training.checkpoint import State, Where
+from eval.training.checkpoint import Progress, State
 from eval.training.context import Context
 from eval.training.images import EvalImages, TrainImages, batches_of, draw_seed, share_of
 from eval.training.setup import Point, rate
@@ -113,7 +113,7 @@ class Training:
         self.optimiser = torch.optim.SGD(
             free, point.lr, momentum=momentum, weight_decay=point.weight_decay
         )
-        self.where = Where()
+        self.where = Progress()
         self._unread: list[Tensor] = []  # losses that are still on the device
         self._saved = time.perf_counter()
         self._saving = 0.0  # seconds that the last save took

@@ -25,7 +25,7 @@ _BUSY = (408, 429, 500, 502, 503, 504)
 _CUT = ("ReadError", "WriteError", "RemoteProtocolError", "ReadTimeout", "WriteTimeout")
 
 
-def patiently(call: Callable[[], T]) -> T:
+def with_retries(call: Callable[[], T]) -> T:
     """What ``call`` returns; asked again, with growing waits, while the Hub is busy or hangs up.
 
     The client retries some requests by itself, but neither a HEAD (every download starts with one)
@@ -91,7 +91,7 @@ def pin(
         if constants.HF_HUB_OFFLINE:
             raise hub_errors.OfflineModeIsEnabled("HF_HUB_OFFLINE is set")
         ask = HfApi().model_info if kind == "model" else HfApi().dataset_info
-        info = patiently(lambda: ask(repo, revision=revision, timeout=30))
+        info = with_retries(lambda: ask(repo, revision=revision, timeout=30))
         if info.sha is None or not _COMMIT.fullmatch(info.sha):  # it will be part of a path
             raise ValueError(f"the Hub calls its commit {info.sha!r}")
         now = info.id if re.fullmatch(r"[\w.-]+/[\w.-]+", info.id) else repo
@@ -160,7 +160,7 @@ def fetch(repo: str, sha: str, names: tuple[str, ...], what: str) -> Path:
     from huggingface_hub import hf_hub_download
 
     try:
-        files = [patiently(partial(hf_hub_download, repo, name, revision=sha)) for name in names]
+        files = [with_retries(partial(hf_hub_download, repo, name, revision=sha)) for name in names]
     except Exception as error:
         causes = (error, error.__cause__)
         if any(isinstance(c, hub_errors.GatedRepoError) for c in causes):
@@ -181,7 +181,7 @@ def snapshot(repo: str, sha: str, patterns: tuple[str, ...], what: str) -> Path:
         snapshot_download, repo, repo_type="dataset", revision=sha, allow_patterns=list(patterns)
     )
     try:
-        return Path(patiently(fetch_all))
+        return Path(with_retries(fetch_all))
     except Exception as error:
         causes = (error, error.__cause__)
         if any(isinstance(c, hub_errors.GatedRepoError) for c in causes):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from eval.common.errors import UserError, one_line
 from eval.common.files import sha256_file
-from eval.hub.client import busy, gated, patiently
+from eval.hub.client import busy, gated, with_retries
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -71,7 +71,7 @@ def account(api: HfApi) -> Account:
     from huggingface_hub import errors as hub_errors
 
     try:
-        said = patiently(api.whoami)
+        said = with_retries(api.whoami)
     except hub_errors.LocalTokenNotFoundError:
         raise UserError(
             "no Hub token here; log in with `hf auth login` or set HF_TOKEN to a writing token"
@@ -103,9 +103,9 @@ def look(api: HfApi, repo: str, kind: Kind, revision: str | None = None) -> Remo
     from huggingface_hub import errors as hub_errors
 
     try:
-        info = patiently(lambda: api.repo_info(repo, repo_type=kind, revision=revision))
+        info = with_retries(lambda: api.repo_info(repo, repo_type=kind, revision=revision))
         sha = str(info.sha)
-        tree = patiently(
+        tree = with_retries(
             lambda: list(api.list_repo_tree(repo, repo_type=kind, revision=sha, recursive=True))
         )
     except hub_errors.GatedRepoError:
@@ -123,7 +123,7 @@ def create(api: HfApi, repo: str, kind: Kind, *, private: bool = False, sdk: str
     extra: dict[str, Any] = {"space_sdk": sdk} if sdk else {}
     try:
         # exist_ok: an attempt may have succeeded although its answer was lost
-        patiently(
+        with_retries(
             lambda: api.create_repo(repo, repo_type=kind, private=private, exist_ok=True, **extra)
         )
     except Exception as error:
@@ -133,7 +133,7 @@ def create(api: HfApi, repo: str, kind: Kind, *, private: bool = False, sdk: str
 def is_private(api: HfApi, repo: str, kind: Kind) -> bool:
     """Whether the repository is hidden from others."""
     try:
-        return bool(patiently(lambda: api.repo_info(repo, repo_type=kind)).private)
+        return bool(with_retries(lambda: api.repo_info(repo, repo_type=kind)).private)
     except Exception as error:
         raise refusal(error, f"{kind} repository", repo) from None
 
@@ -170,7 +170,7 @@ def check_head(
             raise UserError(f"{repo!r} is at commit {remote.sha}, not at --replace {replace}")
         return
     try:
-        commits = patiently(
+        commits = with_retries(
             lambda: api.list_repo_commits(repo, repo_type=kind, revision=remote.sha)
         )
     except Exception as error:
@@ -243,7 +243,7 @@ def commit(
         return Landed(done.oid, done.pr_url or "")
 
     try:
-        return patiently(attempt)
+        return with_retries(attempt)
     except (Moved, UserError):
         raise
     except Exception as error:

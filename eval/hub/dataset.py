@@ -20,7 +20,7 @@ def load_at(repo: str, config: str | None, sha: str, split: str | None = None) -
     try:
         builder = _builder(repo, config, sha)
         if builder is not None:
-            client.patiently(builder.download_and_prepare)
+            client.with_retries(builder.download_and_prepare)
             return builder.as_dataset(split)
     except Exception as error:
         if "gated" in str(error):  # its cause is not handed on
@@ -41,7 +41,7 @@ def _builder(repo: str, config: str | None, sha: str) -> Any:
     if not constants.HF_HUB_OFFLINE:
         # datasets does not wait for a busy Hub: it takes what it has
         with contextlib.suppress(Exception):
-            client.patiently(lambda: HfApi().dataset_info(repo, revision=sha, timeout=30))
+            client.with_retries(lambda: HfApi().dataset_info(repo, revision=sha, timeout=30))
     builder = load_dataset_builder(repo, config, revision=sha)
     if builder.hash == sha:
         return builder

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.common.errors import UserError
-from eval.hub.client import patiently
+from eval.hub.client import with_retries
 from eval.hub.commits import refusal
 from eval.models.resolve import resolve
 
@@ -17,7 +17,7 @@ MOST = 200  # models a search may name; more is hardly meant
 
 
 @dataclass(frozen=True)
-class Found:
+class ModelMatches:
     """Model strings, pinned, and the repositories that cannot be scored, each with the reason."""
 
     models: tuple[str, ...]
@@ -30,7 +30,7 @@ def find_models(
     author: str | None = None,
     collection: str | None = None,
     tags: Sequence[str] = (),
-) -> Found:
+) -> ModelMatches:
     """Every model that fits all that is given, as ``hf-hub:org/name@sha``, sorted by name.
 
     What timm cannot load safely is skipped, not failed: an author may have other models too.
@@ -51,7 +51,7 @@ def find_models(
     if not models:
         reason = f" ({skipped[0]})" if skipped else ""
         raise UserError(f"{what} fits no model that timm can load{reason}")
-    return Found(tuple(models), tuple(skipped))
+    return ModelMatches(tuple(models), tuple(skipped))
 
 
 def _listed(author: str | None, tags: Sequence[str]) -> list[str]:
@@ -62,7 +62,7 @@ def _listed(author: str | None, tags: Sequence[str]) -> list[str]:
         return list(HfApi().list_models(author=author, filter=list(tags) or None, limit=MOST + 1))
 
     try:
-        return sorted(model.id for model in patiently(ask))
+        return sorted(model.id for model in with_retries(ask))
     except Exception as error:
         raise refusal(error, "models of", author or "the Hub") from None
 
@@ -76,7 +76,7 @@ def _collected(text: str) -> list[str]:
             f"--collection {text!r} is no collection; give its address or ORG/TITLE-ID as in it"
         )
     try:
-        found = patiently(lambda: HfApi().get_collection(slug))
+        found = with_retries(lambda: HfApi().get_collection(slug))
     except Exception as error:
         if getattr(getattr(error, "response", None), "status_code", None) == 404:
             raise UserError(f"the Hub has no collection {slug!r}, or it is private") from None

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from eval.common.errors import UserError
 from eval.data.boxes.box_data import DetectionData
-from eval.data.boxes.objects import Found
+from eval.data.boxes.objects import BoxPrediction
 from eval.detection.inference import Sight, find
 from eval.detection.metrics import Measured, measure
 from eval.detection.network import Detector, build_detector
@@ -144,7 +144,9 @@ def _trained(
             torch.cuda.empty_cache()
 
 
-def _answers(setup: Context[DetectionData], detector: Detector, schedule: Schedule) -> list[Found]:
+def _answers(
+    setup: Context[DetectionData], detector: Detector, schedule: Schedule
+) -> list[BoxPrediction]:
     """What is found in each test image, in canonical order, on every process."""
     split, workers = setup.task.test, setup.workers
     assert split.sizes is not None  # of detection data that were loaded
@@ -157,7 +159,7 @@ def _answers(setup: Context[DetectionData], detector: Detector, schedule: Schedu
         disable=None if workers.main else True,  # None: off when stderr is no terminal
     )  # fmt: skip
 
-    def answer() -> list[tuple[int, Found]]:
+    def answer() -> list[tuple[int, BoxPrediction]]:
         sight = sight_of(setup, schedule)
         with bar:
             return list(find(
@@ -180,7 +182,7 @@ def sight_of(setup: Context[DetectionData], schedule: Schedule) -> Sight:
 
 
 def _describe(
-    out: Outcome, setup: Context[DetectionData], found: list[Found], training: Training,
+    out: Outcome, setup: Context[DetectionData], found: list[BoxPrediction], training: Training,
     schedule: Schedule, seen: int,
 ) -> None:  # fmt: skip
     task, where = setup.task, training.where
@@ -218,7 +220,7 @@ def _named(measured: Measured, classes: tuple[str, ...]) -> list[dict[str, Any]]
     ]
 
 
-def _examples(setup: Context[DetectionData], found: list[Found]) -> list[dict[str, Any]]:
+def _examples(setup: Context[DetectionData], found: list[BoxPrediction]) -> list[dict[str, Any]]:
     """The first test images, which canonical order makes as good as drawn, with their sure boxes:
     the same images for every model."""
     out = []

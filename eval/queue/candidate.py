@@ -139,7 +139,7 @@ def _ask(repo: str, sha: str, what: str) -> ModelInfo:
     from huggingface_hub import HfApi
 
     try:
-        return client.patiently(
+        return client.with_retries(
             lambda: HfApi().model_info(repo, revision=sha, files_metadata=True, timeout=30)
         )
     except Exception as error:

@@ -12,7 +12,7 @@ from datetime import datetime
 from functools import cached_property
 
 from eval.common.errors import UserError
-from eval.hub.client import patiently
+from eval.hub.client import with_retries
 from eval.hub.commits import Account, Moved, Remote, account, check_rights, commit, look, refusal
 from eval.queue import request
 from eval.queue.candidate import Candidate
@@ -181,7 +181,7 @@ class HubQueue:
             return [(talk.title, talk.url, talk.author, talk.created_at) for talk in found]
 
         try:
-            talks = patiently(ask)
+            talks = with_retries(ask)
         except Exception as error:
             raise refusal(error, "pull requests of", self._repo) from None
         address = next((url for name, url, _, _ in talks if name == title), None)

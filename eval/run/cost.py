@@ -9,7 +9,7 @@ from typing import Any
 
 from eval.common.text import text_table
 from eval.data.task_data import TaskData
-from eval.features.bank import Key, bank_path, read_header
+from eval.features.bank import FeatureKey, bank_path, read_header
 from eval.models.backbone import load
 from eval.protocols import PROTOCOLS
 from eval.run.plan import Cell, Request
@@ -74,7 +74,7 @@ def estimate(request: Request, cells: Sequence[Cell]) -> list[Cost]:
 
 def _cached(context: Context[TaskData]) -> bool:
     """Whether the features are at hand."""
-    key = Key(
+    key = FeatureKey(
         context.backbone.weights_sha256,
         json.dumps(context.backbone.input_config, sort_keys=True),
         context.task.split_hash,

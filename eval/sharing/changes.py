@@ -16,7 +16,7 @@ Held = Mapping[str, Result | str]  # path -> what is published there, or why it 
 
 
 @dataclass(frozen=True)
-class Offer:
+class Change:
     """A file that a push would write: not there yet, one that says more than the one there, or
     one that takes its place."""
 
@@ -25,14 +25,14 @@ class Offer:
     kind: Literal["new", "more", "replaced"]
 
 
-def places(result: Result) -> tuple[str, str]:
+def candidate_paths(result: Result) -> tuple[str, str]:
     """The two paths a result may have: its own, and the one beside another data set's."""
     return shelf_path(result), shelf_path(result, by_hash=True)
 
 
-def offers(
+def changes_to_publish(
     local: Sequence[tuple[Path, Result]], held: Held, repo: str, *, replace: bool = False
-) -> tuple[Offer, ...]:
+) -> tuple[Change, ...]:
     """What ``local`` adds to ``held``, by path; nothing for what is there already.
 
     Raises UserError where two local files, or a local and a published one, say different things
@@ -55,7 +55,7 @@ def offers(
 
 
 def _place(result: Result, held: Held, mine: Held) -> str:
-    plain, hashed = places(result)
+    plain, hashed = candidate_paths(result)
     if hashed in held or hashed in mine:
         return hashed
     other = held.get(plain) or mine.get(plain)
@@ -65,9 +65,9 @@ def _place(result: Result, held: Held, mine: Held) -> str:
 
 def _offer(
     path: str, file: Path, result: Result, there: Result | str | None, repo: str, replace: bool
-) -> Offer | None:
+) -> Change | None:
     if there is None:
-        return Offer(path, result, "new")
+        return Change(path, result, "new")
     what = (
         f"the one there is no result ({there})"
         if isinstance(there, str)
@@ -79,10 +79,10 @@ def _offer(
             f"`transfer-eval verify {file}`, or replace the one there with --replace"
         )
     if what or isinstance(there, str):
-        return Offer(path, result, "replaced")
+        return Change(path, result, "replaced")
     if covers(there, result):
         return None
-    return Offer(path, combine(result, there), "more")
+    return Change(path, combine(result, there), "more")
 
 
 def _unlike(one: Result, other: Result) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eval.common.errors import UserError
-from eval.hub.client import patiently
+from eval.hub.client import with_retries
 from eval.hub.commits import (
     Moved,
     Remote,
@@ -34,14 +34,14 @@ from eval.results.names import portable
 from eval.results.parquet_table import flaw, table, table_bytes
 from eval.results.schema import Result
 from eval.results.store import read_shelf
-from eval.sharing.changes import Offer, as_bytes, offers, places
+from eval.sharing.changes import Change, as_bytes, candidate_paths, changes_to_publish
 from eval.sharing.read import WHAT, at, contents, fetch, held_at
 from eval.sharing.review import check_pull_request, pull_request
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-__all__ = ["TABLE", "Offer", "Pushed", "fetch", "merge", "push", "table"]
+__all__ = ["TABLE", "Change", "Pushed", "fetch", "merge", "push", "table"]
 
 TABLE = "results.parquet"
 _TRIES = 5  # main may move under a push as often
@@ -113,7 +113,7 @@ def push(
     if remote is None and not dry_run:
         create(api, repo, "dataset", private=private)
     if remote is None and dry_run:
-        done = _nothing(api, repo, "", len(local), offers(local, {}, repo))
+        done = _nothing(api, repo, "", len(local), changes_to_publish(local, {}, repo))
     elif remote is None or direct:
         done = _land(api, repo, local, replaced=replace, dry_run=dry_run)
     else:
@@ -147,9 +147,9 @@ def _propose(
     dry_run: bool,
 ) -> Pushed:
     """A pull request with the JSON files that main lacks."""
-    paths = {path for _, result in local for path in places(result)}
+    paths = {path for _, result in local for path in candidate_paths(result)}
     held = held_at(repo, remote, paths & remote.digests.keys())
-    found = offers(local, held, repo, replace=replaced)
+    found = changes_to_publish(local, held, repo, replace=replaced)
     if not found or dry_run:
         return _nothing(api, repo, remote.sha, len(local), found)
     files = _files(found)
@@ -183,7 +183,7 @@ def _land(
     for _ in range(_TRIES):
         remote = at(api, repo)
         held = held_at(repo, remote, remote.digests)
-        found = offers(local, held, repo, replace=replaced)
+        found = changes_to_publish(local, held, repo, replace=replaced)
         added = added or tuple(o.path for o in found)  # an earlier try may have landed unheard
         if dry_run:
             return _nothing(api, repo, remote.sha, len(local), found)
@@ -220,12 +220,12 @@ def _restore(api: HfApi, repo: str, before: Remote, lost: Sequence[str]) -> None
     raise UserError(f"{', '.join(lost)} is missing and main changes all the time")
 
 
-def _nothing(api: HfApi, repo: str, sha: str, count: int, found: Sequence[Offer]) -> Pushed:
+def _nothing(api: HfApi, repo: str, sha: str, count: int, found: Sequence[Change]) -> Pushed:
     added = tuple(o.path for o in found)
     return Pushed(_url(api, repo), sha, "", added, count - len(added), False)
 
 
-def _files(found: Sequence[Offer]) -> dict[str, bytes]:
+def _files(found: Sequence[Change]) -> dict[str, bytes]:
     """The files of a commit. Raises UserError where one holds a token."""
     from huggingface_hub import get_token
 
@@ -299,7 +299,7 @@ def merge(repo: str, number: int) -> Pushed:
 def _merge(api: HfApi, repo: str, number: int, name: str) -> None:
     """Merge it. An attempt may have succeeded although its answer was lost."""
     try:
-        patiently(lambda: api.merge_pull_request(repo, number, repo_type="dataset"))
+        with_retries(lambda: api.merge_pull_request(repo, number, repo_type="dataset"))
     except Exception as error:
         if pull_request(api, repo, number, name).status != "merged":
             raise refusal(error, name, "") from None

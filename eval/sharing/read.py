@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eval.common.errors import UserError
-from eval.hub.client import gated, patiently, pin
+from eval.hub.client import gated, pin, with_retries
 from eval.hub.commits import Remote, check_repo_id, look, refusal
 from eval.results.parquet_table import flaw
 from eval.results.schema import Result
@@ -68,7 +68,9 @@ def _listed(repo: str, sha: str, what: str) -> Iterable[str]:
     from huggingface_hub import HfApi
 
     try:
-        return patiently(lambda: HfApi().list_repo_files(repo, repo_type="dataset", revision=sha))
+        return with_retries(
+            lambda: HfApi().list_repo_files(repo, repo_type="dataset", revision=sha)
+        )
     except Exception as error:
         raise _denial(error, repo, sha, what) from None
 
@@ -88,7 +90,7 @@ def _download(repo: str, sha: str, patterns: list[str], what: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        folder = patiently(
+        folder = with_retries(
             lambda: snapshot_download(
                 repo, repo_type="dataset", revision=sha, allow_patterns=patterns
             )

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from eval.common.errors import UserError
-from eval.hub.client import patiently
+from eval.hub.client import with_retries
 from eval.hub.commits import Remote, refusal
 from eval.results.schema import Result
-from eval.sharing.changes import covers, difference, places
+from eval.sharing.changes import candidate_paths, covers, difference
 from eval.sharing.read import RESULT, WHAT, at, held_at
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def pull_request(api: HfApi, repo: str, number: int, name: str) -> DiscussionWit
     if number < 1:
         raise UserError(f"{name}: pull requests are numbered from 1")
     try:
-        talk = patiently(lambda: api.get_discussion_details(repo, number, repo_type="dataset"))
+        talk = with_retries(lambda: api.get_discussion_details(repo, number, repo_type="dataset"))
     except Exception as error:
         response = getattr(error, "response", None)
         code = response.headers.get("X-Error-Code") if response is not None else None
@@ -65,8 +65,8 @@ def _objection(path: str, new: Result | str, old: Result | str | None) -> str:
     """Why a file may not come to main; empty where it may."""
     if isinstance(new, str):
         return f"is no result ({new})"
-    if path not in places(new):
-        return f"is not where its content belongs ({places(new)[0]})"
+    if path not in candidate_paths(new):
+        return f"is not where its content belongs ({candidate_paths(new)[0]})"
     if not isinstance(old, Result):
         return ""
     if what := difference(old, new):
@@ -87,7 +87,7 @@ def _base(api: HfApi, repo: str, ref: str, name: str) -> str:
 def _history(api: HfApi, repo: str, ref: str) -> list[str]:
     """Commits, newest first."""
     try:
-        found = patiently(lambda: api.list_repo_commits(repo, repo_type="dataset", revision=ref))
+        found = with_retries(lambda: api.list_repo_commits(repo, repo_type="dataset", revision=ref))
     except Exception as error:
         raise refusal(error, WHAT, repo) from None
     return [commit.commit_id for commit in found]

@@ -48,7 +48,7 @@ class Record:
 
 
 @dataclass
-class Known:
+class StoredTraining:
     """What is known of a whole fine-tuning."""
 
     points: list[Record]
@@ -60,7 +60,7 @@ class Known:
 
 
 @dataclass
-class Where:
+class Progress:
     """Where a training stands."""
 
     epoch: int = 0
@@ -118,33 +118,33 @@ class State:
     def __init__(self, cache: Path, digest: str, points: int, workers: Workers) -> None:
         self.folder = cache / "finetune" / digest
         self._workers = workers
-        self.known = workers.broadcast(self._read(points) if workers.main else Known([]))
+        self.known = workers.broadcast(self._read(points) if workers.main else StoredTraining([]))
 
-    def _read(self, points: int) -> Known:
+    def _read(self, points: int) -> StoredTraining:
         """What an earlier run found; nothing where its file is missing or damaged."""
         try:
             held = json.loads((self.folder / "points.json").read_text())
             records = [Record(**r) for r in held.pop("points")]
             if len(records) == points:
-                return Known(records, **held)
+                return StoredTraining(records, **held)
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             pass
-        return Known([Record() for _ in range(points)])
+        return StoredTraining([Record() for _ in range(points)])
 
     def write(self) -> None:
         self._main(lambda: write_json(self.folder / "points.json", asdict(self.known)))
 
-    def save(self, name: str, where: Where, net: nn.Module, optimiser: Any) -> None:
+    def save(self, name: str, where: Progress, net: nn.Module, optimiser: Any) -> None:
         """Write a training's state. Raises UserError, on all processes, where the disk is full."""
         self._main(lambda: self._save(name, where, net, optimiser))
 
-    def _save(self, name: str, where: Where, net: nn.Module, optimiser: Any) -> None:
+    def _save(self, name: str, where: Progress, net: nn.Module, optimiser: Any) -> None:
         write_training(self._file(name), asdict(where), net, optimiser)
 
-    def load(self, name: str, net: nn.Module, optimiser: Any) -> Where:
+    def load(self, name: str, net: nn.Module, optimiser: Any) -> Progress:
         """Go on where a saved training stood; from the start if there is none that can be read."""
         where = read_training(self._file(name), net, optimiser)
-        return Where(**where) if where is not None else Where()
+        return Progress(**where) if where is not None else Progress()
 
     def drop(self, name: str) -> None:
         self._main(lambda: self._file(name).unlink(missing_ok=True))

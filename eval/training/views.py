@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eval.common.errors import UserError
-from eval.features.bank import Key, bank_path, open_bank, write_bank
+from eval.features.bank import FeatureKey, bank_path, open_bank, write_bank
 from eval.features.encode import default_batch_size
 from eval.features.precision import forward, prepared
 from eval.training.augment import Augmentation, Crops, cut, draw_crops
@@ -189,7 +189,7 @@ class Views:
         """
         setup, workers = self._setup, self._setup.workers
         low, high = self._settings.scale
-        key = Key(
+        key = FeatureKey(
             setup.backbone.weights_sha256,
             json.dumps(setup.backbone.input_config, sort_keys=True),
             setup.task.split_hash,
@@ -208,7 +208,7 @@ class Views:
             raise UserError(f"feature bank {path} is damaged; remove it and run again")
         return bank.features if bank else torch.empty(0, setup.backbone.dim)
 
-    def _write(self, path: Path, key: Key, features: Tensor) -> None:
+    def _write(self, path: Path, key: FeatureKey, features: Tensor) -> None:
         train = self._setup.task.train
         for left in path.parent.glob(f".{path.name}.*.tmp"):  # of a killed run; the lock is ours
             left.unlink()

@@ -23,7 +23,7 @@ from eval.common.errors import UserError
 from eval.common.files import default_cache
 from eval.features.encode import default_batch_size, normalised
 from eval.features.precision import Precision, forward, prepared
-from eval.hub.client import fetch, patiently
+from eval.hub.client import fetch, with_retries
 from eval.models.backbone import Backbone, load
 from eval.models.names import ModelName
 from eval.models.resolve import resolve
@@ -213,7 +213,9 @@ class Shelf:
         sizes: dict[str, int | None] = {}
         with contextlib.suppress(Exception):  # resolve() asks again and says what is wrong
             ask = HfApi().model_info
-            info = patiently(lambda: ask(repo, revision=revision, files_metadata=True, timeout=30))
+            info = with_retries(
+                lambda: ask(repo, revision=revision, files_metadata=True, timeout=30)
+            )
             sizes = {s.rfilename: s.size for s in info.siblings or []}
         weights, config = (sizes.get(file) for file in reversed(_FILES))
         if sure and (weights is None or config is None):

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from eval.data.boxes.objects import Found
+from eval.data.boxes.objects import BoxPrediction
 from eval.metrics.paired import holm, paired_resamples
 from eval.results.leaderboard import score_size, score_title
 from eval.results.schema import Result
@@ -192,7 +192,7 @@ class Example:
 
     row: int
     hash: str  # hex of the image's hash
-    found: Found
+    found: BoxPrediction
 
 
 def examples(result: Result) -> dict[int, Example]:
@@ -206,7 +206,7 @@ def examples(result: Result) -> dict[int, Example]:
     return out
 
 
-def _found(each: Mapping[str, Any]) -> Found | None:
+def _found(each: Mapping[str, Any]) -> BoxPrediction | None:
     try:
         parts = [list(each[name])[:MOST_BOXES] for name in ("boxes", "scores", "labels")]
         boxes = np.array(parts[0], np.float32).reshape(-1, 4)
@@ -218,7 +218,7 @@ def _found(each: Mapping[str, Any]) -> Found | None:
         return None
     if not (np.isfinite(boxes).all() and ((scores >= 0) & (scores <= 1)).all()):
         return None
-    return Found(boxes, scores, labels)
+    return BoxPrediction(boxes, scores, labels)
 
 
 def _dicts(value: Any) -> list[dict[str, Any]]:

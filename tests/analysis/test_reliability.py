@@ -24,7 +24,7 @@ from eval.models.names import ZOO_FOLDER
 from eval.results.schema import SAME_CONFIDENCE, Result, confidence_gap, pack_confidence
 from eval.results.store import NotAResult, dump_result, read_result, read_shelf, write_result
 from eval.run.verify import _score_differences
-from eval.sharing.changes import covers, difference, offers
+from eval.sharing.changes import changes_to_publish, covers, difference
 from space.receipts import receipt
 from tests.factories import Cli, make_result, make_task, refusal
 
@@ -193,12 +193,14 @@ def test_confidences_in_what_is_compared_and_published(tmp_path: Path) -> None:
     # a run of this version adds them to what is published; who has none takes none away
     assert covers(full, bare)
     assert not covers(bare, full)
-    (path,) = (o.path for o in offers([(Path("x"), bare)], {}, "lab/x"))
-    (offer,) = offers([(Path("x"), full)], {path: bare}, "lab/x")
+    (path,) = (o.path for o in changes_to_publish([(Path("x"), bare)], {}, "lab/x"))
+    (offer,) = changes_to_publish([(Path("x"), full)], {path: bare}, "lab/x")
     assert (offer.kind, offer.result.confidence) == ("more", full.confidence)
-    assert offers([(Path("x"), bare)], {path: full}, "lab/x") == ()
+    assert changes_to_publish([(Path("x"), bare)], {path: full}, "lab/x") == ()
     two = [(Path("x"), bare), (Path("y"), full)]
-    assert "one has confidences that the other lacks" in refusal(offers, two, {}, "lab/x")
+    assert "one has confidences that the other lacks" in refusal(
+        changes_to_publish, two, {}, "lab/x"
+    )
     # the Space shows a file without its long texts
     write_result(tmp_path / "a.json", full)
     assert not {"confidence", "samples"} & receipt(tmp_path, "a.json").content.keys()

@@ -35,7 +35,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 
 from eval.common.distributed import Workers
 from eval.data.boxes.box_data import DetectionData
-from eval.data.boxes.objects import Found
+from eval.data.boxes.objects import BoxPrediction
 from eval.data.load import load_task
 from eval.detection.inference import Sight, find
 from eval.detection.metrics import measure
@@ -116,13 +116,13 @@ class Torchvision:
             self.optimiser.step()
         return loss
 
-    def detect(self, count: int) -> list[Found]:
+    def detect(self, count: int) -> list[BoxPrediction]:
         self.net.eval()
         out = []
         with torch.inference_mode():
             for index in range(count):
                 (found,) = self.net([pil_to_tensor(self.test.image(index)).float() / 255])
-                out.append(Found(
+                out.append(BoxPrediction(
                     found["boxes"].numpy(), found["scores"].numpy(), found["labels"].numpy() - 1
                 ))  # fmt: skip
         return out
@@ -146,7 +146,7 @@ class Ours:
             self.training.where.iteration += 1
         return sum(self.training.where.sums) / max(self.training.where.steps, 1)
 
-    def detect(self, count: int) -> list[Found]:
+    def detect(self, count: int) -> list[BoxPrediction]:
         config = self.setup.backbone.input_config
         sight = Sight(SIDE, MAX_SIDE, tuple(config["mean"]), tuple(config["std"]))
         found = dict(find(

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from eval.data.boxes.objects import Found, Objects
+from eval.data.boxes.objects import BoxPrediction, Objects
 from eval.detection.metrics import coco_judge, coco_point, measure
 from tests.bench.common import arguments, in_turn, machine
 
@@ -34,7 +34,7 @@ def strays(random: np.random.RandomState, n: int) -> NDArray[np.float64]:
     return np.concatenate([corner, corner + sides], 1)
 
 
-def scene(images: int, detections: int, classes: int) -> tuple[list[Found], list[Objects]]:
+def scene(images: int, detections: int, classes: int) -> tuple[list[BoxPrediction], list[Objects]]:
     random = np.random.RandomState(0)
     found, truth = [], []
     for _ in range(images):
@@ -53,14 +53,16 @@ def scene(images: int, detections: int, classes: int) -> tuple[list[Found], list
         scores = np.concatenate([random.beta(2, 2, len(near)), random.beta(1, 6, rest)])
         best = np.argsort(-scores)
         places = np.concatenate([hits, strays(random, rest)])[best].astype(np.float32)
-        found.append(Found(places, scores[best].astype(np.float32), guesses[best]))
+        found.append(BoxPrediction(places, scores[best].astype(np.float32), guesses[best]))
     return found, truth
 
 
-def pycocotools(found: list[Found], truth: list[Objects], classes: int) -> NDArray[np.float64]:
+def pycocotools(
+    found: list[BoxPrediction], truth: list[Objects], classes: int
+) -> NDArray[np.float64]:
     """The twelve numbers, the detections given as its loadRes takes arrays: [N, 7]."""
 
-    def rows(item: Found | Objects) -> NDArray[np.float64]:
+    def rows(item: BoxPrediction | Objects) -> NDArray[np.float64]:
         boxes = item.boxes.astype(np.float64)
         boxes[:, 2:] -= boxes[:, :2]
         return boxes

@@ -170,7 +170,7 @@ def check_loss(trainer: Trainer) -> tuple[float, float]:
     objective = learner.objective
     assert isinstance(objective, SelfSupCon)
     assert learner.key_backbone is not None
-    objective.settle()
+    objective.enqueue_waiting()
     first, second = a_batch(trainer)
     with torch.no_grad():
         queries, keys = objective.project(learner.backbone(first), learner.key_backbone(second))
@@ -227,7 +227,7 @@ def pieces(trainer: Trainer, rounds: int, steps: int) -> dict[str, float]:
         "augmentation of both views": lambda: a_batch(trainer),
         "key encoder, forward": encode_keys,
         "query encoder, forward and backward": encode_queries,
-        "update of the key encoder (EMA)": learner.follow,
+        "update of the key encoder (EMA)": learner.update_key_encoder,
         "heads, loss and queue, forward and backward": loss,
     }
     for work in jobs.values():  # first calls allocate

@@ -9,16 +9,16 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageColor
 
-from eval.data.boxes.objects import Found, Objects
+from eval.data.boxes.objects import BoxPrediction, Objects
 from eval.detection.draw import COLOURS, MOST, SMALL, TALLEST, colour_of, draw
 
 CLASSES = ("cat", "dog", "a very long name of a class that goes on and on")
 
 
 def found(*boxes: tuple[float, ...], scores: list[float] | None = None,
-          labels: list[int] | None = None) -> Found:  # fmt: skip
+          labels: list[int] | None = None) -> BoxPrediction:  # fmt: skip
     count = len(boxes)
-    return Found(
+    return BoxPrediction(
         np.array(boxes, np.float32).reshape(-1, 4),
         np.array(scores or [0.9] * count, np.float32),
         np.array(labels or [0] * count, np.int64),

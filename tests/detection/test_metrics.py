@@ -16,12 +16,12 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from eval.common.errors import UserError
-from eval.data.boxes.objects import Found, Objects
+from eval.data.boxes.objects import BoxPrediction, Objects
 from eval.detection import metrics, resample, voc_metrics
 from eval.metrics import intervals
 
 COCO_NAMES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar100")
-Case = tuple[list[Found], list[Objects]]
+Case = tuple[list[BoxPrediction], list[Objects]]
 
 
 def shown(
@@ -45,8 +45,8 @@ def shown(
 
 def seen(
     boxes: Sequence[Sequence[float]], scores: Sequence[float], labels: Sequence[int] | None = None
-) -> Found:
-    return Found(
+) -> BoxPrediction:
+    return BoxPrediction(
         np.array(boxes, np.float32).reshape(-1, 4),
         np.array(scores, np.float32),
         np.array(labels if labels is not None else [0] * len(scores), np.int64),
@@ -88,7 +88,9 @@ def scene(seed: int, images: int = 12, classes: int = 3, levels: int = 0) -> Cas
     return found, truth
 
 
-def oracle(found: Sequence[Found], truth: Sequence[Objects], classes: int) -> dict[str, float]:
+def oracle(
+    found: Sequence[BoxPrediction], truth: Sequence[Objects], classes: int
+) -> dict[str, float]:
     """pycocotools' scores, all twelve."""
     shared: dict[str, Any] = {
         "images": [{"id": i} for i in range(len(found))],
@@ -119,7 +121,7 @@ def oracle(found: Sequence[Found], truth: Sequence[Objects], classes: int) -> di
     return dict(zip((*COCO_NAMES[:6], "ar1", "ar10", "ar100"), judge.stats, strict=False))
 
 
-def at_ones(found: list[Found], truth: list[Objects], classes: int) -> dict[str, float]:
+def at_ones(found: list[BoxPrediction], truth: list[Objects], classes: int) -> dict[str, float]:
     """The resampling machinery's scores where each image counts once."""
     flat = resample.flatten(found, truth)
     rules = metrics.both_rules(flat, resample.pair(found, truth), voc=True)
@@ -127,14 +129,14 @@ def at_ones(found: list[Found], truth: list[Objects], classes: int) -> dict[str,
     return {n: float(v[0]) for n, v in metrics.weighted(flat, rules, classes, once).items()}
 
 
-def value(found: Found, truth: Objects, name: str, classes: int = 1) -> float:
+def value(found: BoxPrediction, truth: Objects, name: str, classes: int = 1) -> float:
     return metrics.measure([found], [truth], classes, 0, voc=True).scores[name].value
 
 
 # COCO
 
 
-def check_against_oracle(found: list[Found], truth: list[Objects], classes: int) -> None:
+def check_against_oracle(found: list[BoxPrediction], truth: list[Objects], classes: int) -> None:
     expected = oracle(found, truth, classes)
     values, _ = metrics.coco_point(found, truth, classes)
     machinery = at_ones(found, truth, classes)
@@ -171,7 +173,7 @@ def test_more_than_100_detections_of_a_class_are_cut_as_in_pycocotools() -> None
 
 def test_perfect_is_one() -> None:
     _, truth = scene(3)
-    found = [Found(t.boxes, np.linspace(0.9, 0.5, len(t), dtype=np.float32), t.labels)
+    found = [BoxPrediction(t.boxes, np.linspace(0.9, 0.5, len(t), dtype=np.float32), t.labels)
              for t in truth]  # fmt: skip
     for name, interval in metrics.measure(found, truth, 3, 0, voc=True).scores.items():
         assert interval.value == pytest.approx(1), name
@@ -225,7 +227,11 @@ def test_area_ranges_follow_the_given_area() -> None:
 
 
 def devkit(
-    found: Sequence[Found], truth: Sequence[Objects], label: int, threshold: float, old: bool
+    found: Sequence[BoxPrediction],
+    truth: Sequence[Objects],
+    label: int,
+    threshold: float,
+    old: bool,
 ) -> float:
     """VOCevaldet.m as it reads, for one class, in the devkit's inclusive pixels from 1."""
     lines = []
@@ -320,7 +326,7 @@ def test_voc_knows_no_limit_of_100() -> None:
 # Resamples
 
 
-def copied(found: list[Found], truth: list[Objects], weights: NDArray[np.float32]) -> Case:
+def copied(found: list[BoxPrediction], truth: list[Objects], weights: NDArray[np.float32]) -> Case:
     """Each image as often as its weight says."""
     which = np.repeat(np.arange(len(found)), weights.astype(int))
     return [found[i] for i in which], [truth[i] for i in which]
@@ -368,7 +374,7 @@ def test_two_models_are_resampled_alike_and_chunks_do_not_matter(
     assert all(v.shape == (intervals.DRAWS,) for v in one.resampled.values())
     assert all(i.low <= i.value <= i.high for i in one.scores.values())
     # A model that is the same but in the scale of its scores differs in no draw.
-    scaled = [Found(f.boxes, f.scores / np.float32(2), f.labels) for f in found]
+    scaled = [BoxPrediction(f.boxes, f.scores / np.float32(2), f.labels) for f in found]
     monkeypatch.setattr(resample, "BUDGET", 8 * 12 * 300)
     other = metrics.measure(scaled, truth, 3, 1, voc=True)
     for name in one.resampled:

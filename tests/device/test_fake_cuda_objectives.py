@@ -28,7 +28,7 @@ def two_steps(name: str, device: str, options: ContrastiveOptions) -> dict[str, 
         keys = torch.randn(N, D, generator=draws).to(device) if objective.contrastive else None
         labels = torch.tensor([0, 1, 2, 3, 1, -1]).to(device)
         objective.zero_grad()
-        objective.follow(0.9)
+        objective.update_key_heads(0.9)
         terms = objective(features, keys, labels)
         terms["total"].backward()
     objective.state_dict()  # the last keys are enqueued now
@@ -84,7 +84,7 @@ def test_key_encoder_follows(cuda: Cuda) -> None:
         copy = MomentumCopy(source).to(device)
         with torch.no_grad():
             source.weight.add_(1)
-        copy.follow(source, 0.75)
+        copy.move_towards(source, 0.75)
         return copy.copy.weight, encode_shuffled(copy, torch.ones(2, 3, device=device))
 
     expected = followed("cpu")

@@ -12,10 +12,17 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from eval.features.bank import FeatureBank, Key, bank_path, open_bank, read_header, write_bank
+from eval.features.bank import (
+    FeatureBank,
+    FeatureKey,
+    bank_path,
+    open_bank,
+    read_header,
+    write_bank,
+)
 
 ROWS, DIM, TRAIN = 7, 5, 4
-KEY = Key("ab" * 32, '{"input_size": [3, 8, 8]}', "cd" * 32, "fp32-channels_last")
+KEY = FeatureKey("ab" * 32, '{"input_size": [3, 8, 8]}', "cd" * 32, "fp32-channels_last")
 
 
 def made_up() -> tuple[Tensor, Tensor]:
@@ -43,7 +50,7 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
-def opened(path: Path, key: Key = KEY) -> FeatureBank:
+def opened(path: Path, key: FeatureKey = KEY) -> FeatureBank:
     bank = open_bank(path, key)
     assert bank is not None
     return bank
@@ -113,7 +120,7 @@ def test_longer_than_it_should_be(path: Path) -> None:
     ],
     ids=["weights", "transform", "split", "precision", "layer", "format"],
 )
-def test_another_key(path: Path, tmp_path: Path, other: Key) -> None:
+def test_another_key(path: Path, tmp_path: Path, other: FeatureKey) -> None:
     assert other.digest != KEY.digest
     assert open_bank(bank_path(tmp_path, other), other) is None  # another name
     assert open_bank(path, other) is None  # under the wrong name, the header tells

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from eval.common.errors import UserError, one_line, without_token
 from eval.hub import commits
-from eval.hub.client import busy, fetch, patiently, pin
+from eval.hub.client import busy, fetch, pin, with_retries
 from tests.factories import let_write, refusal
 from tests.hub import LoopbackHub
 
@@ -339,20 +339,20 @@ def failing(*errors: BaseException) -> Callable[[], str]:
 
 
 def test_growing_waits(sleeps: list[float]) -> None:
-    assert patiently(failing(*(Answer(503) for _ in WAITS))) == "done"
+    assert with_retries(failing(*(Answer(503) for _ in WAITS))) == "done"
     assert sleeps == list(WAITS)
 
 
 def test_attempts_end(sleeps: list[float]) -> None:
     errors = [Answer(503) for _ in range(len(WAITS) + 1)]
     with pytest.raises(Answer) as error:
-        patiently(failing(*errors, Answer(418)))
+        with_retries(failing(*errors, Answer(418)))
     assert error.value is errors[-1]
     assert sleeps == list(WAITS)
 
 
 def test_no_wait_where_there_is_no_need(sleeps: list[float]) -> None:
-    assert patiently(lambda: 7) == 7
+    assert with_retries(lambda: 7) == 7
     assert sleeps == []
 
 
@@ -366,14 +366,14 @@ def test_no_wait_where_there_is_no_need(sleeps: list[float]) -> None:
 def test_retry_after(sleeps: list[float], status: int, after: str, waited: float) -> None:
     if after == "٣":
         waited = 3.0  # harmless: no header can hold it
-    assert patiently(failing(Answer(status, Retry_After=after))) == "done"
+    assert with_retries(failing(Answer(status, Retry_After=after))) == "done"
     assert sleeps == [waited]
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 412, 416, 501])
 def test_answers_that_stay(sleeps: list[float], status: int) -> None:
     with pytest.raises(Answer):
-        patiently(failing(Answer(status, Retry_After="1")))
+        with_retries(failing(Answer(status, Retry_After="1")))
     assert sleeps == []
 
 
@@ -381,21 +381,21 @@ def test_answers_that_stay(sleeps: list[float], status: int) -> None:
     "name", ["ReadError", "WriteError", "RemoteProtocolError", "ReadTimeout", "WriteTimeout"]
 )
 def test_cut_connections_are_tried_again(sleeps: list[float], name: str) -> None:
-    assert patiently(failing(kind(name))) == "done"
+    assert with_retries(failing(kind(name))) == "done"
     assert sleeps == [WAITS[0]]
 
 
 @pytest.mark.parametrize("name", ["ConnectError", "ValueError", "UnsupportedProtocol"])
 def test_other_errors_are_not(sleeps: list[float], name: str) -> None:
     with pytest.raises(Exception, match="it broke"):
-        patiently(failing(kind(name)))
+        with_retries(failing(kind(name)))
     assert sleeps == []
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
 def test_ctrl_c_is_no_busy_hub(sleeps: list[float], stop: type[BaseException]) -> None:
     with pytest.raises(stop):
-        patiently(failing(stop()))
+        with_retries(failing(stop()))
     assert sleeps == []
 
 

@@ -27,7 +27,7 @@ from eval.results.names import portable, shelf_path
 from eval.results.parquet_table import flaw, objective_of, table_bytes
 from eval.results.schema import Result
 from eval.results.store import read_result, read_shelf, write_result
-from eval.sharing.changes import combine, covers, difference, offers
+from eval.sharing.changes import changes_to_publish, combine, covers, difference
 from eval.sharing.push import TABLE, Pushed, fetch, merge, push, table
 from tests.factories import let_write, make_result, refusal
 from tests.hub import LoopbackHub
@@ -986,11 +986,11 @@ def test_offers_never_lose_a_score(there: dict[int, float], here: dict[int, floa
     local = [(Path("x.json"), new)]
     if any(there[k] != here[k] for k in there.keys() & here.keys()):
         assert difference(old, new)
-        assert "--replace" in refused(lambda: offers(local, {path: old}, "lab/x"))
-        (offer,) = offers(local, {path: old}, "lab/x", replace=True)
+        assert "--replace" in refused(lambda: changes_to_publish(local, {path: old}, "lab/x"))
+        (offer,) = changes_to_publish(local, {path: old}, "lab/x", replace=True)
         assert (offer.kind, offer.result) == ("replaced", new)
         return
-    found = offers(local, {path: old}, "lab/x")
+    found = changes_to_publish(local, {path: old}, "lab/x")
     if here.keys() <= there.keys():
         assert found == ()
         return
@@ -999,7 +999,7 @@ def test_offers_never_lose_a_score(there: dict[int, float], here: dict[int, floa
     for result in (old, new):
         assert covers(offer.result, result)
         assert not difference(offer.result, result)
-        assert offers([(Path("x"), result)], {path: offer.result}, "lab/x") == ()
+        assert changes_to_publish([(Path("x"), result)], {path: offer.result}, "lab/x") == ()
     assert {s.name for s in offer.result.scores} == {f"top1_{k}shot" for k in {*there, *here}}
     assert offer.result.protocol.config["shots"] == sorted({*there, *here})
     assert offer.result == combine(new, old)
@@ -1010,10 +1010,10 @@ def test_data_sets_of_one_name_find_their_places_in_any_order() -> None:
     local = [(Path(f"{n}.json"), r) for n, r in enumerate(results)]
     paths = (shelf_path(results[0]), shelf_path(results[1], by_hash=True))
     for order in (local, local[::-1]):
-        found = offers(order, {}, "lab/x")
+        found = changes_to_publish(order, {}, "lab/x")
         assert {o.path: o.result for o in found} == dict(zip(paths, results, strict=True))
     # one that lies by its hash stays there
-    assert offers(local[1:], {paths[1]: results[1]}, "lab/x") == ()
+    assert changes_to_publish(local[1:], {paths[1]: results[1]}, "lab/x") == ()
 
 
 @pytest.mark.parametrize(
@@ -1047,14 +1047,14 @@ def test_samples_count_as_more() -> None:
     assert covers(full, bare)
     assert not covers(bare, full)
     path = shelf_path(full)
-    (offer,) = offers([(Path("x"), full)], {path: bare}, "lab/x")
+    (offer,) = changes_to_publish([(Path("x"), full)], {path: bare}, "lab/x")
     assert offer.kind == "more"
-    assert offers([(Path("x"), bare)], {path: full}, "lab/x") == ()
+    assert changes_to_publish([(Path("x"), bare)], {path: full}, "lab/x") == ()
 
 
 def test_local_files_that_each_know_more_are_refused() -> None:
     local = [(Path("a.json"), shots({1: 0.25})), (Path("b.json"), shots({5: 0.25}))]
-    text = refused(lambda: offers(local, {}, "lab/x"))
+    text = refused(lambda: changes_to_publish(local, {}, "lab/x"))
     assert text.startswith("a.json and b.json are both ")
     assert "one has scores that the other lacks" in text
 

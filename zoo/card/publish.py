@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from eval.common.errors import UserError, one_line
 from eval.hub import commits
-from eval.hub.client import patiently
+from eval.hub.client import with_retries
 from eval.hub.mirror import Mirrored, Say, Terms, begin, mirror, size_of
 from eval.models.names import ZOO_FOLDER, zoo_names
 from eval.results.names import portable
@@ -89,7 +89,7 @@ def collect(org: str, repos: Sequence[str], *, private: bool = False) -> str:
         return f"{api.endpoint}/collections/{made.slug}"
 
     try:
-        return patiently(gather)
+        return with_retries(gather)
     except Exception as error:
         raise commits.refusal(error, "collection of", org) from None
 
@@ -130,7 +130,7 @@ def outputs(name: str, px: int, cache: Path | None = None) -> Tensor:
 
     try:
         with torch.random.fork_rng(devices=[]):  # the weights are drawn, then overwritten
-            net = patiently(
+            net = with_retries(
                 lambda: timm.create_model(name, pretrained=True, cache_dir=cache and str(cache))
             ).eval()
         noise = torch.randn(4, 3, px, px, generator=torch.Generator().manual_seed(0))

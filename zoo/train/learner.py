@@ -23,11 +23,11 @@ class Learner(nn.Module):
         self.momentum = momentum
         self.key_backbone = MomentumCopy(backbone) if objective.contrastive else None
 
-    def follow(self) -> None:
+    def update_key_encoder(self) -> None:
         """Move the key encoder: once an optimiser step, before its keys are computed."""
         if self.key_backbone is not None:
-            self.key_backbone.follow(self.backbone, self.momentum)
-            self.objective.follow(self.momentum)
+            self.key_backbone.move_towards(self.backbone, self.momentum)
+            self.objective.update_key_heads(self.momentum)
 
     def forward(
         self, view: Tensor, key_view: Tensor | None, labels: Tensor | None

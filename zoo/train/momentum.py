@@ -24,7 +24,7 @@ class MomentumCopy(nn.Module):
         self.copy = copy.deepcopy(source).requires_grad_(False)
 
     @torch.no_grad()
-    def follow(self, source: nn.Module, momentum: float) -> None:
+    def move_towards(self, source: nn.Module, momentum: float) -> None:
         """One step towards ``source``, in place and for all parameters at once."""
         mine = [p.detach() for p in self.copy.parameters()]
         its = [p.detach() for p in source.parameters()]

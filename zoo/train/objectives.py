@@ -158,7 +158,7 @@ class Objective(nn.Module):
     ) -> dict[str, Tensor]:
         raise NotImplementedError
 
-    def follow(self, momentum: float) -> None:
+    def update_key_heads(self, momentum: float) -> None:
         """Move the key heads, where there are any, towards the query heads."""
 
     @property
@@ -241,8 +241,8 @@ class Contrastive(Objective):
         self.key_head = MomentumCopy(self.head)
         self.queue = Queue(options.queue, options.head_dim)
 
-    def follow(self, momentum: float) -> None:
-        self.key_head.follow(self.head, momentum)
+    def update_key_heads(self, momentum: float) -> None:
+        self.key_head.move_towards(self.head, momentum)
 
     @property
     def queue_fill(self) -> float:
@@ -269,12 +269,12 @@ class SelfSupCon(Contrastive):
     def __init__(self, dim: int, options: ContrastiveOptions) -> None:
         super().__init__(dim, options)
         self._waiting: tuple[Tensor, Tensor | None] | None = None
-        self.register_state_dict_pre_hook(lambda module, *_: module.settle())
+        self.register_state_dict_pre_hook(lambda module, *_: module.enqueue_waiting())
 
     def forward(
         self, features: Tensor, key_features: Tensor | None, labels: Tensor | None
     ) -> dict[str, Tensor]:
-        self.settle()
+        self.enqueue_waiting()
         queries, keys = self.project(features, key_features)
         negatives = self.negatives(labels)
         with _no_autocast(queries):
@@ -289,7 +289,7 @@ class SelfSupCon(Contrastive):
         assert labels is not None
         return same_class(labels, self.queue.labels)
 
-    def settle(self) -> None:
+    def enqueue_waiting(self) -> None:
         """Enqueue the last batch's keys.
 
         Not in its own forward: the backward pass still reads the queue the loss was taken
@@ -306,7 +306,7 @@ class SelfSupCon(Contrastive):
 
     @property
     def queue_fill(self) -> float:
-        self.settle()
+        self.enqueue_waiting()
         return self.queue.fill
 
 
@@ -374,9 +374,9 @@ class Joint(Objective):
     def _each(self) -> list[Objective]:
         return [p for p in self.parts.values() if isinstance(p, Objective)]
 
-    def follow(self, momentum: float) -> None:
+    def update_key_heads(self, momentum: float) -> None:
         for part in self._each():
-            part.follow(momentum)
+            part.update_key_heads(momentum)
 
     @property
     def queue_fill(self) -> float | None:

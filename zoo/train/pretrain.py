@@ -330,7 +330,7 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = self.peak * self.rate()
         self.learner.train()
-        self.learner.follow()
+        self.learner.update_key_encoder()
         seed = draw_seed(self.recipe.train.seed, self.step, rank())
         torch.manual_seed(seed)  # dropout, ShuffleBN
         generator = torch.Generator(self.device).manual_seed(seed)

@@ -47,13 +47,13 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Found:
+class ImageFolder:
     train: Part
     validation: Part | None
     where: str
 
 
-def find(text: str, image: str, label: str, need_labels: bool) -> Found:
+def find(text: str, image: str, label: str, need_labels: bool) -> ImageFolder:
     if text.startswith("hub:"):
         return _find_hub(text, image, label, need_labels)
     root = Path(text).expanduser()
@@ -70,7 +70,7 @@ def find(text: str, image: str, label: str, need_labels: bool) -> Found:
             train, validation = _find_folders(root, need_labels)
     except OSError as error:
         raise UserError(f"{text!r} cannot be read: {one_line(error)}") from None
-    return Found(train, validation, root.name)
+    return ImageFolder(train, validation, root.name)
 
 
 def _find_parquet(
@@ -169,7 +169,7 @@ def _folder_part(name: str, root: Path, need_labels: bool) -> Part:
     return Part(name, FolderSource(root, tuple(images), ()), len(images), None, None)
 
 
-def _find_hub(text: str, image: str, label: str, need_labels: bool) -> Found:
+def _find_hub(text: str, image: str, label: str, need_labels: bool) -> ImageFolder:
     parsed = parse_task(text)
     if parsed.test != "test":
         raise UserError(f"{text!r}: option 'test' is of no use here, nothing is tested")
@@ -202,7 +202,7 @@ def _find_hub(text: str, image: str, label: str, need_labels: bool) -> Found:
     options |= {"config": parsed.config} if parsed.config else {}
     options |= {"train": parsed.train} if parsed.train != "train" else {}
     query = f"?{urlencode(options)}" if options else ""
-    return Found(train, validation, f"hub:{repo}@{sha}{query}")
+    return ImageFolder(train, validation, f"hub:{repo}@{sha}{query}")
 
 
 # --------------------------------------------------------------------------- labels

@@ -33,7 +33,7 @@ class Objects:
 
 
 @dataclass(frozen=True)
-class Found:
+class BoxPrediction:
     """What a detector finds in one image, best first."""
 
     boxes: NDArray[np.float32]  # [K, 4]

@@ -220,7 +220,7 @@ def test_parameters_follow_as_an_exponential_average(momentum: float) -> None:
     expected = [p.detach().clone() for p in source.parameters()]
     for _ in range(3):
         moved(source)
-        slow.follow(source, momentum)
+        slow.move_towards(source, momentum)
         for mine, its in zip(expected, source.parameters(), strict=True):
             for i in range(mine.numel()):
                 old, new = mine.view(-1)[i].item(), its.detach().view(-1)[i].item()
@@ -234,7 +234,7 @@ def test_momentum_one_never_moves() -> None:
     slow = MomentumCopy(source)
     before = [p.clone() for p in slow.parameters()]
     moved(source)
-    slow.follow(source, 1.0)
+    slow.move_towards(source, 1.0)
     assert all(torch.equal(a, b) for a, b in zip(before, slow.parameters(), strict=True))
 
 
@@ -242,7 +242,7 @@ def test_momentum_zero_is_the_source() -> None:
     source = net()
     slow = MomentumCopy(source)
     moved(source)
-    slow.follow(source, 0.0)
+    slow.move_towards(source, 0.0)
     pairs = zip(source.parameters(), slow.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
 
@@ -268,7 +268,7 @@ def test_following_leaves_the_source_alone() -> None:
     slow = MomentumCopy(source)
     moved(source)
     before = copy.deepcopy(source.state_dict())
-    slow.follow(source, 0.5)
+    slow.move_towards(source, 0.5)
     assert all(torch.equal(value, source.state_dict()[n]) for n, value in before.items())
 
 
@@ -277,7 +277,7 @@ def test_statistics_of_batch_norm_are_not_averaged() -> None:
     slow = MomentumCopy(source)
     before = {n: b.clone() for n, b in slow.named_buffers()}
     source(torch.randn(8, 3, dtype=torch.float64) + 5)
-    slow.follow(source, 0.5)
+    slow.move_towards(source, 0.5)
     assert all(torch.equal(b, before[n]) for n, b in slow.named_buffers())
 
 
@@ -306,7 +306,7 @@ def test_no_gradient_flows_through_a_copy() -> None:
 
 def test_a_copy_of_a_module_without_parameters_follows() -> None:
     slow = MomentumCopy(nn.ReLU())
-    slow.follow(nn.ReLU(), 0.9)
+    slow.move_towards(nn.ReLU(), 0.9)
     assert slow(torch.tensor([-1.0, 2.0])).tolist() == [0.0, 2.0]
 
 

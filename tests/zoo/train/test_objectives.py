@@ -494,7 +494,7 @@ def test_self_sup_con_s_keys_are_in_the_queue_for_the_next_batch() -> None:
         objective(*inputs)
     expected = torch.cat([keys_of(objective, first), start[4:]])
     torch.testing.assert_close(objective.queue.keys, expected)
-    objective.settle()
+    objective.enqueue_waiting()
     expected = torch.cat([keys_of(objective, first), keys_of(objective, second), start[8:]])
     torch.testing.assert_close(objective.queue.keys, expected)
     assert objective.queue.labels.tolist() == [*a.tolist(), *b.tolist(), -1, -1]
@@ -503,15 +503,15 @@ def test_self_sup_con_s_keys_are_in_the_queue_for_the_next_batch() -> None:
 def test_self_sup_con_enqueues_a_batch_once() -> None:
     objective = made("selfsupcon")
     objective(*batch(1))
-    objective.settle()
-    objective.settle()
+    objective.enqueue_waiting()
+    objective.enqueue_waiting()
     assert objective.queue.state.tolist() == [4, 4]
 
 
 def test_self_sup_con_s_own_key_is_no_negative() -> None:
     """An own key at the query and a queue at its opposite: nothing is left to lose."""
     objective = made("selfsupcon", temperature=0.02)
-    objective.key_head.follow(objective.head, 0.0)
+    objective.key_head.move_towards(objective.head, 0.0)
     features, _, labels = batch(1, 1)
     objective.queue.keys.copy_(-keys_of(objective, features).expand(10, -1))
     assert objective(features, features, labels)["total"].item() < 1e-12
@@ -688,7 +688,7 @@ def test_follow_moves_every_key_head_towards_its_own_head(name: str) -> None:
         ]
         for part in contrastive(objective)
     ]
-    objective.follow(0.9)
+    objective.update_key_heads(0.9)
     for part, values in zip(contrastive(objective), expected, strict=True):
         for found, value in zip(part.key_head.parameters(), values, strict=True):
             torch.testing.assert_close(found.detach(), value, rtol=1e-12, atol=1e-12)

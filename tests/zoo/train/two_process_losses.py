@@ -50,7 +50,7 @@ def train(name: str, own: slice) -> dict[str, Any]:
     objective = build(name, DIM, 2, OPTIONS).double()
     losses, gradients = [], []
     for features, key_features, labels in batches(own):
-        objective.follow(0.9)
+        objective.update_key_heads(0.9)
         objective.zero_grad()
         loss = objective(features, key_features, labels)["total"]
         loss.backward()
