@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval.common.distributed import is_main_process
-from eval.common.errors import UserError
+from eval.common.errors import BadInput
 from eval.common.files import default_cache
 from eval.data.load import load_task as _load_task
 from eval.data.locations import Data, data_from
@@ -103,7 +103,7 @@ def evaluate(
     cells = plan(request)
     failures = execute(request, cells).failures
     if failures and all(f.user_mistake for f in failures):
-        raise UserError(_told(failures))
+        raise BadInput(_told(failures))
     if failures:
         raise CellsFailed(failures)
     return [read_result(cell.path) for cell in cells]
@@ -138,7 +138,7 @@ def load_model(model: str, *, img_size: int | None = None, cache: Place | None =
 
     _check_number("img_size", img_size)
     if (named := expand(model)) != [model]:
-        raise UserError(f"{model!r} names {len(named)} models; load one, such as {named[0]!r}")
+        raise BadInput(f"{model!r} names {len(named)} models; load one, such as {named[0]!r}")
     return load(resolve(model, _cache(cache), img_size))
 
 
@@ -170,12 +170,12 @@ def _several(subject: str, given: str | Sequence[str]) -> list[str]:
     values = [given] if isinstance(given, str) else list(given)
     for value in values:
         if not isinstance(value, str):
-            raise UserError(
+            raise BadInput(
                 f"{subject} must be strings such as 'zoo:NAME' or 'digits', got a "
                 f"{type(value).__name__}"
             )
     if not values:
-        raise UserError(f"{subject} is empty; name at least one")
+        raise BadInput(f"{subject} is empty; name at least one")
     return values
 
 
@@ -186,7 +186,7 @@ def _settings(protocols: Protocols | None) -> dict[str, Settings]:
     if not isinstance(protocols, Mapping):
         protocols = {name: {} for name in _several("protocols", protocols)}
     if not protocols:
-        raise UserError("protocols is empty; leave it out for the defaults")
+        raise BadInput("protocols is empty; leave it out for the defaults")
     return {name: _settings_of(name, given) for name, given in protocols.items()}
 
 
@@ -194,7 +194,7 @@ def _settings_of(name: str, given: Settings | Mapping[str, Any]) -> Settings:
     kind = protocol_named(name).settings
     if not isinstance(given, Mapping):
         if type(given) is not kind:
-            raise UserError(
+            raise BadInput(
                 f"protocol {name!r} takes {kind.__name__} or a mapping, not {type(given).__name__}"
             )
         given = {field.name: getattr(given, field.name) for field in dataclasses.fields(given)}
@@ -209,9 +209,9 @@ def _settings_of(name: str, given: Settings | Mapping[str, Any]) -> Settings:
 
 def _check_number(name: str, value: int | None) -> None:
     if value is not None and value < _LEAST[name]:
-        raise UserError(f"{name} must be at least {_LEAST[name]}, got {value}")
+        raise BadInput(f"{name} must be at least {_LEAST[name]}, got {value}")
     if name == "seed" and value is not None and value > _MOST_SEED:
-        raise UserError(f"seed must be below 2**32, got {value}")
+        raise BadInput(f"seed must be below 2**32, got {value}")
 
 
 def _cache(place: Place | None) -> Path:

@@ -12,7 +12,7 @@ from typing import Any
 import gradio as gr
 
 from eval.analysis.finding import portable, read_findings
-from eval.common.errors import UserError, did_you_mean
+from eval.common.errors import BadInput, UserError, did_you_mean
 from eval.models.objectives import COMPARED
 from space.figures.findings import title
 from space.figures.style import short_names
@@ -74,7 +74,7 @@ class Api:
             some = ((f, p) for f in found for p in f.pairs(tuple(pairs)))
             family, (a, b) = next(some, (None, ("", "")))
             if family is None:
-                raise UserError(f"no two models here differ in {joint or 'their objective'} alone")
+                raise BadInput(f"no two models here differ in {joint or 'their objective'} alone")
         except UserError as why:
             return {"error": str(why)}
         frame = differences(grid, family.members[a], family.members[b], transfer_tasks(grid))
@@ -86,7 +86,7 @@ class Api:
         scores = self.desk.snapshot.scores
         try:
             if not a or not b:
-                raise UserError("name two models")
+                raise BadInput("name two models")
             found = compared(scores, a[:300], b[:300])
         except UserError as why:
             return {"error": str(why), "models": list(models(scores)["name"])}

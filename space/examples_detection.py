@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from eval.common.errors import UserError, one_line
+from eval.common.errors import BadInput, NotFound, one_line
 from eval.common.images import decode
 from eval.data.boxes.box_data import DetectionData
 from eval.data.boxes.objects import Objects
@@ -66,7 +66,7 @@ class Album:
             if all(row in other and other[row].hash == mine.hash for other in found[1:])
         ][:most]  # fmt: skip
         if not rows:
-            raise UserError("these results hold no example images in common; score both anew")
+            raise BadInput("these results hold no example images in common; score both anew")
         held = self._images(results[0], {row: found[0][row].hash for row in rows})
         return [
             Shown(
@@ -95,20 +95,20 @@ class Album:
     def _read(self, result: Result, wanted: dict[int, str]) -> _Held:
         name = result.task.name
         if name not in TASKS:
-            raise UserError(f"images of data set {name!r} are not shown: it is none of the suite's")
+            raise BadInput(f"images of data set {name!r} are not shown: it is none of the suite's")
         if self.data is None and not TASKS[name].embedded:
-            raise UserError(f"task {name!r} needs --data DIR: a visitor's click downloads nothing")
+            raise BadInput(f"task {name!r} needs --data DIR: a visitor's click downloads nothing")
         label = task_label(name, result.task.split)
         task = load_task(label, self.cache, self.data, result.limit, result.seed)
         if not isinstance(task, DetectionData) or task.split_hash != result.task.split_hash:
-            raise UserError(
+            raise BadInput(
                 f"the data of task {name!r} here are not those of the result (split hash "
                 f"{task.split_hash[:8]} here, {result.task.split_hash[:8]} there)"
             )
         test = task.test
         for row, text in wanted.items():
             if row >= len(test) or not test.hashes[row].tobytes().hex().startswith(text.lower()):
-                raise UserError(f"example image {row} is not in the data of task {name!r} here")
+                raise NotFound(f"example image {row} is not in the data of task {name!r} here")
         contents = dict(test.source.images(np.sort(test.rows[list(wanted)])))
         images, truth = {}, {}
         for row in wanted:
@@ -117,7 +117,7 @@ class Album:
                 images[row] = decode(contents[source])
             except Exception as error:  # whatever a broken file makes a decoder raise
                 where = test.source.describe(source)
-                raise UserError(
+                raise BadInput(
                     f"task {name!r}: {where} cannot be read as an image: {one_line(error, 120)}"
                 ) from None
             truth[row] = test.objects[row]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from eval.common.errors import UserError, one_line
+from eval.common.errors import BadInput, UserError, one_line
 from eval.common.images import decode
 from eval.data.load import load_task
 from eval.data.locations import Data
@@ -56,17 +56,17 @@ def disagreements(
     protocol does not answer image by image.
     """
     if protocol_named(protocol).name == "fewshot":
-        raise UserError(
+        raise BadInput(
             "protocol 'fewshot' asks about an image in many episodes, so it has no one answer; "
             "choose linear or knn"
         )
     if PROTOCOLS[protocol].trains:
-        raise UserError(
+        raise BadInput(
             f"protocol {protocol!r} trains on the images, which takes longer than a visitor waits; "
             "choose linear or knn"
         )
     if data is None and task in TASKS and not TASKS[task].embedded:
-        raise UserError(f"task {task!r} needs --data DIR: a visitor's click downloads nothing")
+        raise BadInput(f"task {task!r} needs --data DIR: a visitor's click downloads nothing")
     found = load_task(task, cache, data, None, seed)
     answers = [
         predictions(name, found, cache, protocol, precision, seed) for name in (model_a, model_b)
@@ -104,11 +104,11 @@ def predictions(
     sized = re.fullmatch(r"(.+) @([1-9]\d{0,8})px", model)
     name, size = (sized[1], int(sized[2])) if sized else (model, None)
     if size and size > MOST_PIXELS:
-        raise UserError(f"model {model!r} asks for {size} px; at most {MOST_PIXELS} are tried here")
+        raise BadInput(f"model {model!r} asks for {size} px; at most {MOST_PIXELS} are tried here")
     try:
         wanted = Precision.parse(precision) if precision else None
     except ValueError as why:
-        raise UserError(str(why)) from None
+        raise BadInput(str(why)) from None
     try:
         backbone = load(resolve(name, cache, size))
         workers = Workers()
@@ -116,12 +116,12 @@ def predictions(
     except UserError:
         raise
     except Exception as error:  # whatever a stranger's weights make of a network
-        raise UserError(f"model {model!r} does not run: {one_line(error)}") from None
+        raise BadInput(f"model {model!r} does not run: {one_line(error)}") from None
     used = Precision.parse(bank.precision)
     context = Context(backbone, task, bank, workers, used, cache, seed)
     outcome = PROTOCOLS[protocol].load()(context, PROTOCOLS[protocol].settings())
     if outcome.predictions is None:
-        raise UserError(f"protocol {protocol!r} gives no answer for each image")
+        raise BadInput(f"protocol {protocol!r} gives no answer for each image")
     return outcome.predictions
 
 
@@ -130,7 +130,7 @@ def _picture(task: TaskData, row: int, images: dict[int, bytes]) -> Image.Image:
     try:
         return decode(images[source])
     except Exception as error:
-        raise UserError(
+        raise BadInput(
             f"task {task.name!r}: {task.test.source.describe(source)} cannot be read as an image: "
             f"{one_line(error, 120)}"
         ) from None

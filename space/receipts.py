@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.common.errors import UserError
+from eval.common.errors import BadInput
 from eval.protocols import PROTOCOLS
 from eval.results.names import task_label
 from eval.results.schema import Result
@@ -39,11 +39,11 @@ def read(root: Path, path: str) -> Result:
     bounds = root.parent.parent if root.parent.name == "snapshots" else root
     place = (root / path).resolve()
     if not place.is_relative_to(bounds.resolve()):  # a link out of the shelf
-        raise UserError("this result lies outside of the results")
+        raise BadInput("this result lies outside of the results")
     try:
         return read_result(place)
     except NotAResult:
-        raise UserError("this result is gone or was changed; the table is read anew") from None
+        raise BadInput("this result is gone or was changed; the table is read anew") from None
 
 
 def _owner(result: Result) -> str:

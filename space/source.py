@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from eval.common.errors import UserError
+from eval.common.errors import NotFound
 from eval.common.files import atomic_file
 from eval.results.store import NotAResult, read_result, result_files
 from space.tables.scores import COLUMNS, frame, oddity, rows, typed
@@ -102,11 +102,11 @@ class Source:
             return fetch(self.text)
         folder = Path(self.text).expanduser()
         if not folder.is_dir():
-            raise UserError(f"results directory {self.text!r} does not exist or is no directory")
+            raise NotFound(f"results directory {self.text!r} does not exist or is not a directory")
         return folder
 
     def _read(self, path: str) -> list[dict[str, object]]:
-        """The file's rows; none, and a flaw noted, for one that is no publishable result."""
+        """The file's rows; none, and a flaw noted, for one that is not a publishable result."""
         try:
             found = rows(path, read_result(self._root / path))
             why = next(filter(None, map(oddity, found)), "")

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from eval.common.errors import UserError, did_you_mean
+from eval.common.errors import BadInput, NotFound, did_you_mean
 from eval.data.locations import Data
 from space.source import Snapshot, Source
 from space.tables.board import Board, build
@@ -40,7 +40,7 @@ class Desk:
         """By its text; '' is the first. Raises UserError for one that is not there."""
         known = self.boards()
         if not known:
-            raise UserError(
+            raise BadInput(
                 "no results yet; make some with `transfer-eval run` and start with --results DIR"
             )
         if not text:
@@ -48,7 +48,7 @@ class Desk:
         found = [k for k in known if k.text == text]
         if not found:
             names = [k.text for k in known]
-            raise UserError(f"no leaderboard {text!r}" + did_you_mean(text, names, names[0]))
+            raise NotFound(f"no leaderboard {text!r}" + did_you_mean(text, names, names[0]))
         return found[0]
 
     def grid(self, key: Key) -> Grid:

@@ -39,7 +39,7 @@ _HUB = LoopbackHub()
 _HOME = tempfile.TemporaryDirectory(prefix="transferzoo-test-hf-")
 _left_out = pytest.StashKey[int]()
 
-# A machine that is busy with other workers is no failure of the code under test.
+# A machine that is busy with other workers is not a failure of the code under test.
 hypothesis.settings.register_profile("transferzoo", deadline=None)
 hypothesis.settings.load_profile("transferzoo")
 

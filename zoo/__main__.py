@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eval.common.command import Parser, dispatch
-from eval.common.errors import UserError
+from eval.common.errors import BadInput
 from eval.common.files import default_cache
 from zoo.convert.convert import SOURCES
 
@@ -146,7 +146,7 @@ def pretrain_command(args: argparse.Namespace) -> int:
     objective = parse_objective(args.objective)
     recipe = load_recipe(args.recipe, args.overrides)
     if args.limit is not None and args.limit < 2:
-        raise UserError(f"--limit {args.limit} leaves nothing to train on; use 2 or more")
+        raise BadInput(f"--limit {args.limit} leaves nothing to train on; use 2 or more")
 
     from zoo.train.pixels import open_data
     from zoo.train.pretrain import Interrupted, pretrain
@@ -217,14 +217,14 @@ def publish_command(args: argparse.Namespace) -> int:
     from zoo.card.publish import collect, publish, publish_all
 
     if bool(args.all) == bool(args.folder) or bool(args.folder) != bool(args.repo):
-        raise UserError("publish takes DIR REPO_ID, or --all ORG")
+        raise BadInput("publish takes DIR REPO_ID, or --all ORG")
 
     def say(text: str) -> None:
         print(text, file=sys.stderr)
 
     if args.all:
         if args.replace:
-            raise UserError("--replace names a commit of one repository; it does not go with --all")
+            raise BadInput("--replace names a commit of one repository; it does not go with --all")
         check_repo_id(f"{args.all}/x", "--all")
         repos = []
         for one in publish_all(args.all, private=args.private, dry_run=args.dry_run, say=say):
@@ -276,12 +276,12 @@ def study_command(args: argparse.Namespace) -> int:
         from zoo.study.collect import collect
 
         if not args.out.is_dir():
-            raise UserError(f"--out {str(args.out)!r} is not a directory; nothing to collect")
+            raise BadInput(f"--out {str(args.out)!r} is not a directory; nothing to collect")
         done, of = collect(plan, args.out, args.to)
         print(f"{done} of {of} checkpoints: {args.to / plan.name}.results.parquet, .log.parquet")
         return 0
     if args.data is None or not args.data.is_dir():
-        raise UserError(f"--data {str(args.data)!r} is not a directory; study run needs one")
+        raise BadInput(f"--data {str(args.data)!r} is not a directory; study run needs one")
 
     from zoo.study import runner
     from zoo.train.pretrain import Interrupted

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from eval.common.errors import UserError
+from eval.common.errors import BadInput, Refused, UserError
 from eval.common.files import sha256_file
 from eval.models.names import study_order
 from eval.models.objectives import ObjectiveName, parse_objective
@@ -129,7 +129,7 @@ def contents(folder: Path) -> tuple[str, ...]:
     Raises UserError for a folder that lacks what a model needs or holds what does not belong.
     """
     if not folder.is_dir():
-        raise UserError(f"{str(folder)!r} is no folder; name one like those in model_cards/")
+        raise BadInput(f"{str(folder)!r} is not a folder; name one like those in model_cards/")
     found: list[str] = []
     extra: list[str] = []
     for path in sorted(folder.rglob("*")):
@@ -139,20 +139,20 @@ def contents(folder: Path) -> tuple[str, ...]:
         inside = len(place.parts) == 2 and path.suffix == _INSIDE.get(place.parts[0])
         (found if inside or place.as_posix() in _ALONE else extra).append(place.as_posix())
     if pickles := [name for name in extra if name.endswith(_PICKLES)]:
-        raise UserError(
+        raise Refused(
             f"{folder} holds {pickles[0]!r}, a format that can run code when loaded; "
             "move it away (model.safetensors has the weights)"
         )
     if extra:
         more = f" and {len(extra) - 1} more" if len(extra) > 1 else ""
-        raise UserError(
+        raise BadInput(
             f"{folder} holds {extra[0]!r}{more}, which belongs to no checkpoint; move it away"
         )
     for name in ("config.json", "model.safetensors"):
         if name not in found:
             raise UserError(f"{folder} has no {name}")
     if "recipe.toml" not in found and "source.toml" not in found:
-        raise UserError(
+        raise BadInput(
             f"{folder} has neither recipe.toml (of `transfer-zoo pretrain`) nor source.toml (of "
             "`transfer-zoo convert`), so nobody could tell where its weights come from"
         )
@@ -185,7 +185,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     _check_results(checkpoint)
     last = checkpoint.knn[-1][1] if checkpoint.knn else None
     if run is not None and run.validation_knn_top1 != last:
-        raise UserError(
+        raise BadInput(
             f"{folder}: recipe.toml says validation kNN {run.validation_knn_top1}, "
             f"the last of log.jsonl is {last}; one of them is of another run"
         )
@@ -206,8 +206,8 @@ def _config(path: Path) -> dict[str, Any]:
             if type(config.get(key, 0)) is not int or config.get(key, 0) < 0:
                 raise TypeError(f"{key} {config[key]!r}")
     except (ValueError, TypeError, KeyError) as error:
-        raise UserError(
-            f"{path} is no complete config of timm's: it needs 'architecture' and a "
+        raise BadInput(
+            f"{path} is not a complete config of timm's: it needs 'architecture' and a "
             "'pretrained_cfg' with input_size, mean, std, interpolation and crop_pct "
             f"({type(error).__name__} at {error})"
         ) from None
@@ -218,7 +218,7 @@ def _toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"{path} is no TOML: {error}") from None
+        raise UserError(f"{path} is not valid TOML: {error}") from None
 
 
 def _section(kind: type[Part], value: Any, path: Path, name: str) -> Part:
@@ -238,8 +238,9 @@ def _log(path: Path) -> tuple[dict[str, Any], ...]:
             if not all(isinstance(row[key], int | float) for key in ("epoch", *row)):
                 raise TypeError
     except (ValueError, TypeError, KeyError):
-        raise UserError(
-            f"{path} is no log of a training: a line of it is no JSON object of numbers with epoch"
+        raise BadInput(
+            f"{path} is not a log of a training: a line of it is not a JSON object of numbers "
+            "with epoch"
         ) from None
     return tuple(rows)
 
@@ -253,7 +254,7 @@ def _params(path: Path) -> int:
         shapes = {k: v["shape"] for k, v in header.items() if k != "__metadata__"}
         return sum(math.prod(s) for name, s in shapes.items() if not _BUFFERS.search(name))
     except (struct.error, ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{path} is no safetensors file") from None
+        raise BadInput(f"{path} is not a safetensors file") from None
 
 
 def _results(folder: Path, files: tuple[str, ...]) -> tuple[tuple[str, Result], ...]:
@@ -263,7 +264,7 @@ def _results(folder: Path, files: tuple[str, ...]) -> tuple[tuple[str, Result], 
             try:
                 found.append((name, read_result(folder / name)))
             except NotAResult as why:
-                raise UserError(f"{folder / name} is no result file: {why}") from None
+                raise BadInput(f"{folder / name} is not a result file: {why}") from None
     return tuple(found)
 
 
@@ -274,12 +275,12 @@ def _check_results(checkpoint: Checkpoint) -> None:
     for name, result in checkpoint.results:
         path = checkpoint.folder / name
         if result.model.weights_sha256 != checkpoint.weights_sha256:
-            raise UserError(
+            raise BadInput(
                 f"{path} was measured on other weights (sha256 {result.model.weights_sha256[:12]}, "
                 f"here {checkpoint.weights_sha256[:12]}); run transfer-eval again or move it away"
             )
         if _is_local(result) and result.model.revision != revision:
-            raise UserError(
+            raise BadInput(
                 f"{path} was measured with another config.json; run transfer-eval again or move "
                 "it away"
             )
@@ -287,7 +288,7 @@ def _check_results(checkpoint: Checkpoint) -> None:
         which = (result.task.split_hash, result.protocol.name, setting, str(result.seed),
                  str(result.limit), str(result.precision), str(result.model.img_size))  # fmt: skip
         if which in seen:
-            raise UserError(f"{path} and {seen[which]} are results of the same thing; keep one")
+            raise BadInput(f"{path} and {seen[which]} are results of the same thing; keep one")
         seen[which] = name
 
 
@@ -310,7 +311,7 @@ def adopt(folder: Path, shelf: Path) -> list[str]:
         and (not _is_local(result) or result.model.revision == revision)
     ]
     if not mine:
-        raise UserError(
+        raise BadInput(
             f"no result under {str(shelf)!r} was measured on the weights and config of {folder}"
         )
     found: dict[str, Result] = {}

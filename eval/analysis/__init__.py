@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from eval.common.errors import UserError, did_you_mean
+from eval.common.errors import NotFound, did_you_mean
 from eval.mini.factors import FACTOR_TASKS
 from eval.settings.bounds import AnyText, Between, MayBeEmpty, OneOf
 
@@ -121,5 +121,5 @@ def analysis_named(name: str) -> Analysis:
     """Raises UserError with near names for an unknown analysis."""
     if name not in ANALYSES:
         known = "analyses are " + ", ".join(ANALYSES)
-        raise UserError(f"unknown analysis {name!r}" + did_you_mean(name, ANALYSES, known))
+        raise NotFound(f"unknown analysis {name!r}" + did_you_mean(name, ANALYSES, known))
     return ANALYSES[name]

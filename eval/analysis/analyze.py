@@ -13,7 +13,7 @@ from eval.analysis.finding import Finding
 from eval.analysis.module import module_of
 from eval.analysis.study import Study
 from eval.common.distributed import Workers
-from eval.common.errors import UserError
+from eval.common.errors import BadInput
 from eval.data.task_data import TaskData
 from eval.models.resolve import resolve
 from eval.results.names import plain
@@ -82,10 +82,10 @@ def _check(name: str, models: int, tasks: Sequence[TaskData]) -> None:
     analysis = analysis_named(name)
     for task in tasks:
         if task.kind != "classification":
-            raise UserError(f"task {task.name!r} has boxes; analyses need one label an image")
+            raise BadInput(f"task {task.name!r} has boxes; analyses need one label an image")
     if not tasks:
-        raise UserError(f"analyze {name} needs a task; name one with --task")
+        raise BadInput(f"analyze {name} needs a task; name one with --task")
     if analysis.most_tasks is not None and len(tasks) > analysis.most_tasks:
-        raise UserError(f"analyze {name} takes one task, got {len(tasks)}; call it for each")
+        raise BadInput(f"analyze {name} takes one task, got {len(tasks)}; call it for each")
     if analysis.most_models is not None and models > analysis.most_models:
-        raise UserError(f"analyze {name} takes {analysis.most_models} models at most, got {models}")
+        raise BadInput(f"analyze {name} takes {analysis.most_models} models at most, got {models}")

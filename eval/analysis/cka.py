@@ -18,7 +18,7 @@ from eval.analysis import LayerCka
 from eval.analysis.finding import Finding
 from eval.analysis.measures.cka import Cka, CkaSums
 from eval.analysis.study import Layered, Study
-from eval.common.errors import UserError
+from eval.common.errors import BadInput, NotFound
 from eval.data.task_data import TaskData
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def run(study: Study, settings: LayerCka) -> dict[str, Any]:
     Raises UserError for a layer that is not there, an unknown kernel or fewer than 4 images.
     """
     if settings.kernel not in ("linear", "rbf"):
-        raise UserError(f"unknown kernel {settings.kernel!r}; use linear or rbf")
+        raise NotFound(f"unknown kernel {settings.kernel!r}; use linear or rbf")
     (task,) = study.tasks
     rows = _rows(task, settings.images)
     a, *rest = (
@@ -59,7 +59,7 @@ def _rows(task: TaskData, images: int) -> NDArray[np.int64]:
     order = np.argsort(keys, kind="stable")
     chosen = order[: images or None]
     if len(chosen) < 4:
-        raise UserError(
+        raise BadInput(
             f"task {task.name!r}: an unbiased estimate of CKA needs at least 4 images, got "
             f"{len(chosen)}"
         )

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from eval.analysis.measures.corruptions import VERSION, corrupt
 from eval.analysis.study import Study
-from eval.common.errors import UserError
+from eval.common.errors import BadInput, UserError
 from eval.common.text import counted
 from eval.data.task_data import TaskData
 from eval.features.bank import FeatureKey, bank_path, open_bank, write_bank
@@ -131,7 +131,8 @@ class Corrupted:
         lock.parent.mkdir(parents=True, exist_ok=True)
         # The main process holds the lock for all: a second run waits, then finds the banks done.
         with FileLock(lock) if self.workers.main else contextlib.nullcontext():
-            # The main process looks for all: a bank that another has just written is no surprise.
+            # The main process looks for all: a bank that another has just written is not a
+            # surprise.
             todo = self.workers.broadcast(self._missing() if self.workers.main else [])
             if not todo:
                 return 0.0
@@ -224,7 +225,7 @@ class Corrupted:
         bad = ~torch.isfinite(features).all(1)
         if bad.any():
             row = int(self.task.test.rows[chunk][int(bad.nonzero()[0])])
-            raise UserError(
+            raise BadInput(
                 f"{backbone.resolved.id} gives features that are not finite (NaN or infinite) for "
                 f"{self.task.test.source.describe(row)} of task {self.task.name!r} under "
                 f"{work.condition.name} {work.condition.severity}; it cannot be analysed"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eval.analysis.plots import legend_below, panels, saved, style
-from eval.common.errors import UserError
+from eval.common.errors import NotFound
 from eval.results.leaderboard import model_label, setting_label
 from eval.results.names import task_label
 from eval.results.schema import Result
@@ -76,7 +76,7 @@ def curves(results: Iterable[Result]) -> list[Curve]:
 def draw(found: Sequence[Curve], path: Path) -> Path:
     """Draw the curves to a PNG or SVG file. Raises UserError where there are none."""
     if not found:
-        raise UserError(
+        raise NotFound(
             "no result here has parts of train; make some with `transfer-eval run --protocol "
             "linear --train-fraction 0.01 0.1 0.25 0.5 1`"
         )

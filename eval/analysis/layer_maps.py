@@ -8,7 +8,7 @@ from torch import Tensor
 
 from eval.analysis.layers import LAST, channels_last, channels_of, listening
 from eval.analysis.measures.inversion import Size
-from eval.common.errors import UserError
+from eval.common.errors import BadInput
 from eval.models.backbone import Backbone
 
 
@@ -49,5 +49,5 @@ class LayerMaps:
             return int(grid[0]), int(grid[1])
         side = round(tokens**0.5)
         if side * side != tokens:
-            raise UserError(f"the {tokens} tokens of {self.id}'s layer {name!r} lie on no grid")
+            raise BadInput(f"the {tokens} tokens of {self.id}'s layer {name!r} lie on no grid")
         return side, side

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from eval.common.errors import UserError
+from eval.common.errors import NotFound
 from eval.models.backbone import Backbone
 from eval.models.resolve import stage_facts
 
@@ -147,7 +147,7 @@ def layer_names(backbone: Backbone) -> tuple[str, ...]:
     """The layers there are, first to last. Raises UserError where timm names none."""
     names = [f["module"] for f in stage_facts(backbone.net.net)]
     if not names:
-        raise UserError(
+        raise NotFound(
             f"{backbone.resolved.id} has no layers that timm names (no feature_info), so only its "
             f"{LAST!r} can be looked at"
         )
@@ -164,7 +164,7 @@ def layered(
     names = layer_names(backbone)
     for name in wanted:
         if name not in names:
-            raise UserError(
+            raise NotFound(
                 f"{backbone.resolved.id} has no layer {name!r}; its layers are {', '.join(names)}"
             )
     net = LayerFeatures(backbone.net, names[:-1], spatial=spatial).eval()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from eval.common.errors import UserError
+from eval.common.errors import BadInput
 from eval.common.extras import require
 from eval.common.files import atomic_file
 from eval.results.model_names import called
@@ -25,13 +25,13 @@ MARKS = "osD^vPX*<>"  # with the colour they tell models apart in grey print
 def check_picture(path: Path) -> None:
     """Raises UserError where it would be neither a PNG nor an SVG, or nothing can draw it."""
     if path.suffix not in (".png", ".svg"):
-        raise UserError(f"--out {str(path)!r} must end in .png or .svg")
+        raise BadInput(f"--out {str(path)!r} must end in .png or .svg")
     require("plots", f"--out {path}")
 
 
 def saved(build: Callable[[], Figure], path: Path) -> Path:
     """Draw what ``build`` makes and write it atomically. Raises UserError for an unknown kind of
-    file. Names are anybody's: what stands between dollars is no formula."""
+    file. Names are anybody's: what stands between dollars is not a formula."""
     check_picture(path)
     import matplotlib
 

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ValidationError
 from eval.analysis.finding import Finding, read_findings
 from eval.analysis.measures.ranking import MODELS, agreement
 from eval.analysis.predictors import PREDICTORS, TITLES, identity, measured_scores, ranked
-from eval.common.errors import UserError, did_you_mean
+from eval.common.errors import NotFound, did_you_mean
 from eval.metrics.intervals import wilson
 from eval.results.schema import Result
 
@@ -184,7 +184,7 @@ def check_predictor(name: str) -> None:
     """Raises UserError for an unknown one."""
     if name not in PREDICTORS:
         names = "predictors are " + ", ".join(PREDICTORS)
-        raise UserError(f"unknown predictor {name!r}" + did_you_mean(name, PREDICTORS, names))
+        raise NotFound(f"unknown predictor {name!r}" + did_you_mean(name, PREDICTORS, names))
 
 
 def advise(

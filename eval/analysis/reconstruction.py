@@ -39,7 +39,7 @@ from eval.analysis.measures.image_similarity import WINDOW, psnr, ssim
 from eval.analysis.measures.inversion import Size, decoded, fit, invert, reduced
 from eval.analysis.reconstruction_figure import of_models, side_by_side
 from eval.analysis.study import Study, task_key
-from eval.common.errors import UserError
+from eval.common.errors import BadInput
 from eval.data.task_data import Split, TaskData
 from eval.features.encode import normalised, pixels_of
 from eval.metrics.intervals import bootstrap
@@ -127,7 +127,7 @@ def measure(
     test = _Views.of(backbone, task, task.test, range(min(settings.test_images, len(task.test))))
     size: Size = (train.targets.shape[2], train.targets.shape[3])
     if min(size) < WINDOW:
-        raise UserError(
+        raise BadInput(
             f"{backbone.resolved.id} sees images of {size[0]} x {size[1]} pixels, and SSIM needs "
             f"{WINDOW}; give a larger --img-size"
         )
@@ -203,7 +203,7 @@ def chosen(backbone: Backbone, settings: Reconstruction) -> tuple[tuple[str, ...
 def _among(names: Sequence[str], wanted: Sequence[str], what: str) -> tuple[str, ...]:
     for name in wanted:
         if name not in names:
-            raise UserError(f"{what} {name!r}; its layers are {', '.join(names)}")
+            raise BadInput(f"{what} {name!r}; its layers are {', '.join(names)}")
     return tuple(name for name in names if not wanted or name in wanted)
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.analysis.plots import check_picture, saved
-from eval.common.errors import UserError, did_you_mean
+from eval.common.errors import BadInput, NotFound, did_you_mean
 from eval.metrics.intervals import ECE_BINS, Interval, wilson
 from eval.results.compare import find_model
 from eval.results.leaderboard import model_label, setting_label
@@ -120,7 +120,7 @@ def _having(
     for name in wanted:
         if name not in known:
             there = f"there are {', '.join(known)}" if known else "there are none at all"
-            raise UserError(f"no result of {what} {name!r} here" + did_you_mean(name, known, there))
+            raise NotFound(f"no result of {what} {name!r} here" + did_you_mean(name, known, there))
     return [r for r in results if names(r) & set(wanted)]
 
 
@@ -220,7 +220,7 @@ def _ece(diagram: Diagram) -> str:
 
 def _check(found: Sequence[Diagram]) -> None:
     if not found:
-        raise UserError(
+        raise NotFound(
             "no result here has probabilities: fewshot and knn give none, and earlier versions "
             "kept none; make some with `transfer-eval run MODEL --task T --protocol linear "
             "--results NEW_DIR` (linear-sgd and finetune have them too)"
@@ -236,7 +236,7 @@ def figure(found: Sequence[Diagram]) -> Figure:
     models = list(dict.fromkeys(d.model for d in found))
     columns = list(dict.fromkeys((d.task, d.protocol, d.setting) for d in found))
     if len(models) * len(columns) > MOST_PANELS:
-        raise UserError(
+        raise BadInput(
             f"{len(models)} models in {len(columns)} columns of tasks and settings are "
             f"{len(models) * len(columns)} panels, more than {MOST_PANELS}; choose with --task, "
             "--protocol or --model"

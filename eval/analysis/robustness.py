@@ -35,7 +35,7 @@ from eval.analysis.measures.corruptions import CORRUPTIONS, GROUPS, MIN_SIDE, st
 from eval.analysis.plots import legend_below, style
 from eval.analysis.reliability import reliability
 from eval.analysis.study import Study, task_key
-from eval.common.errors import UserError
+from eval.common.errors import BadInput
 from eval.common.text import counted
 from eval.data.task_data import TaskData
 from eval.features.precision import Precision
@@ -105,7 +105,7 @@ def _conditions(settings: Robustness) -> list[Condition]:
     ):
         strength_of(name, severity, MIN_SIDE)  # raises UserError
     if not settings.severities:
-        raise UserError("severities is empty; choose from 1, 2, 3, 4 and 5")
+        raise BadInput("severities is empty; choose from 1, 2, 3, 4 and 5")
     return [
         Condition(name, severity)
         for name in CORRUPTIONS
@@ -121,7 +121,7 @@ def _check_sizes(study: Study, models: Iterable[Backbone]) -> None:
         height, width = backbone.input_config["input_size"][1:]
         size = f"{width} x {height}"
         if min(height, width) < MIN_SIDE:
-            raise UserError(
+            raise BadInput(
                 f"{backbone.resolved.id} takes images of {size} pixels, which are too small to "
                 f"corrupt; use --img-size {MIN_SIDE} or more"
             )

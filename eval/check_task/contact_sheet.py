@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.common.errors import UserError
+from eval.common.errors import BadInput, UserError
 from eval.common.files import atomic_file
 from eval.data.task_data import Split, TaskData
 
@@ -64,7 +64,7 @@ def contact_sheet(
 def png_path(path: Path) -> None:
     """Raises UserError where the file is not named as a PNG."""
     if path.suffix.lower() != ".png":
-        raise UserError(f"the contact sheet is a PNG; name it FILE.png, not {str(path)!r}")
+        raise BadInput(f"the contact sheet is a PNG; name it FILE.png, not {str(path)!r}")
 
 
 def save_png(image: Image.Image, path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.cli.inputs import models_from, results_from
-from eval.common.errors import UserError
+from eval.common.errors import BadInput
 from eval.common.files import default_cache
 
 
@@ -19,7 +19,7 @@ def cka_command(args: argparse.Namespace) -> int:
     from eval.analysis import LayerCka
 
     if args.images is not None and args.images < 4:
-        raise UserError(f"--images must be at least 4 for an unbiased estimate, got {args.images}")
+        raise BadInput(f"--images must be at least 4 for an unbiased estimate, got {args.images}")
     settings = LayerCka(args.kernel, args.images or 0, tuple(args.layers or ()), args.spatial)
     return _analyse(args, "cka", [args.model_a, args.model_b], [args.task], settings)
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.common.errors import UserError
+from eval.common.errors import BadInput, NotFound
 from eval.common.files import default_cache
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def prepare_command(args: argparse.Namespace) -> int:
     from eval.prepare.prepare import Prepared, preparable, prepare, report
 
     if args.processes < 1:
-        raise UserError(f"--processes must be at least 1, got {args.processes}")
+        raise BadInput(f"--processes must be at least 1, got {args.processes}")
     task = preparable(args.task)
     if args.source is not None:
         done = prepare(
@@ -43,7 +43,7 @@ def prepare_command(args: argparse.Namespace) -> int:
     else:
         manifest = read_manifest(args.out / task.name)
         if manifest is None:
-            raise UserError(
+            raise NotFound(
                 f"{args.out / task.name} is not prepared yet; say where the download lies with "
                 f"--source DIR ({task.download})"
             )

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.common.errors import UserError
+from eval.common.errors import BadInput
 from eval.common.files import default_cache
 
 if TYPE_CHECKING:
@@ -45,5 +45,5 @@ def models_from(args: argparse.Namespace) -> list[str]:
             print(f"skipped: {why}", file=sys.stderr)
         models += found.models
     if not models:
-        raise UserError("no MODEL given; name one, or use --author, --collection or --filter")
+        raise BadInput("no MODEL given; name one, or use --author, --collection or --filter")
     return models

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from eval.cli.inputs import results_from
 from eval.cli.screen import screen_width
-from eval.common.errors import UserError
+from eval.common.errors import NotFound
 
 if TYPE_CHECKING:
     from eval.sharing.push import Pushed
@@ -24,7 +24,7 @@ def leaderboard_command(args: argparse.Namespace) -> int:
         r for _, r in results_from(args.results).results if not wanted or r.protocol.name in wanted
     ]
     if not results:
-        raise UserError(f"no results in {args.results!r}; make some with `transfer-eval run`")
+        raise NotFound(f"no results in {args.results!r}; make some with `transfer-eval run`")
     tables = leaderboard.tables(results)
     if args.json:
         print(json.dumps([leaderboard.as_json(t) for t in tables], indent=1))

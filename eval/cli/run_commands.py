@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from eval.cli.inputs import models_from
 from eval.cli.screen import screen_width
-from eval.common.errors import UserError
+from eval.common.errors import BadInput, NotFound
 from eval.common.files import default_cache
 from eval.common.fitted_table import wrapped
 from eval.protocols import chosen
@@ -41,9 +41,9 @@ def _request_for(args: argparse.Namespace, models: list[str]) -> Any:
         value = getattr(args, flag)
         if value is not None and value < least:
             name = flag.replace("_", "-")
-            raise UserError(f"--{name} must be at least {least}, got {value}")
+            raise BadInput(f"--{name} must be at least {least}, got {value}")
     if args.seed > 2**32 - 1:
-        raise UserError(f"--seed must be below 2**32, got {args.seed}")
+        raise BadInput(f"--seed must be below 2**32, got {args.seed}")
     return Request(
         models=models,
         tasks=tasks,
@@ -83,13 +83,13 @@ def _protocols(args: argparse.Namespace) -> dict[str, Settings]:
         knowing = [n for n, s in found.items() if hasattr(s, name)]
         # a few-shot flag without few-shot is harmless: scripts give it to every run
         if value is not None and not knowing and name in NEEDED:
-            raise UserError(f"{flag} is of no use to protocol {', '.join(found)}")
+            raise BadInput(f"{flag} has no effect with protocol {', '.join(found)}")
         for protocol in knowing if value is not None else ():
             found[protocol] = assign.with_setting(found[protocol], name, value, flag)
     if args.grid == "small":
         trained = [n for n, s in found.items() if all(hasattr(s, k) for k in chosen.SMALL_GRID)]
         if not trained:
-            raise UserError(f"--grid small is of no use to protocol {', '.join(found)}")
+            raise BadInput(f"--grid small has no effect with protocol {', '.join(found)}")
         for protocol in trained:
             for name, value in chosen.SMALL_GRID.items():
                 found[protocol] = assign.with_setting(found[protocol], name, value, "--grid")
@@ -107,13 +107,13 @@ def _tasks(args: argparse.Namespace, data: Data | None) -> list[str]:
 
     asked = [split(t) for suite in args.suite or [] for t in suite_tasks(suite)]
     if isinstance(data, Path) and not data.is_dir():
-        raise UserError(f"--data {str(data)!r} does not exist or is no directory")
+        raise NotFound(f"--data {str(data)!r} does not exist or is not a directory")
     lacking = {t: why for t in asked if (why := missing(t, data))}
     for why in lacking.values():
         print(f"not here: {why}", file=sys.stderr)
     tasks = [t for t in asked if t not in lacking] + [split(t) for t in args.task or []]
     if asked and not tasks:
-        raise UserError(
+        raise BadInput(
             f"none of the tasks of suite {', '.join(args.suite)} is here; say where they lie with "
             "--data DIR"
         )
@@ -135,7 +135,7 @@ def run_command(args: argparse.Namespace) -> int:
     cells = plan(request)
     report = execute(request, cells, debug=args.debug, progress=run_progress())
     if report.exit_code == 2:
-        raise UserError("; ".join(dict.fromkeys(f.error for f in report.failures)))
+        raise BadInput("; ".join(dict.fromkeys(f.error for f in report.failures)))
     found = [read_result(c.path) for c in cells if c.path.exists()]
     tables = leaderboard.tables(found)
     width = screen_width()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from eval.common.distributed import is_main_process
-from eval.common.errors import UserError, did_you_mean, one_line
+from eval.common.errors import BadInput, NotFound, UserError, did_you_mean, one_line
 
 Handler = Callable[[argparse.Namespace], int]
 
@@ -19,7 +19,7 @@ class Parser(argparse.ArgumentParser):
     """Mistakes are one sentence on stderr and exit code 2, like every other user error."""
 
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see {self.prog} --help")
+        raise BadInput(f"{message}; see {self.prog} --help")
 
 
 def dispatch(
@@ -42,7 +42,7 @@ def dispatch(
         commands = parser()
         prog = commands.prog
         if argv and not argv[0].startswith("-") and argv[0] not in handlers:
-            raise UserError(f"unknown command {argv[0]!r}" + did_you_mean(
+            raise NotFound(f"unknown command {argv[0]!r}" + did_you_mean(
                 argv[0], handlers, "commands are " + ", ".join(handlers)))  # fmt: skip
         args = commands.parse_args(argv)
         return handlers[args.command](args)

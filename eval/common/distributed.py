@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from eval.common.errors import UserError
+from eval.common.errors import BadInput, NotFound, UserError
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +32,7 @@ def check_device(device: str) -> None:
     try:
         kind = torch.device(device).type
     except RuntimeError:
-        raise UserError(f"unknown --device {device!r}; use cpu, cuda or mps") from None
+        raise NotFound(f"unknown --device {device!r}; use cpu, cuda or mps") from None
     backend = getattr(torch, kind, None)
     if kind != "cpu" and not (backend and backend.is_available()):
         raise UserError(f"--device {device} is not available here; use --device cpu")
@@ -64,7 +64,7 @@ class Workers:
         self._accelerator = Accelerator(cpu=stays_on_cpu(device), kwargs_handlers=[wait])
         single = self._accelerator.num_processes == 1
         if self._accelerator.num_processes != launched():
-            raise UserError(
+            raise BadInput(
                 f"{launched()} processes were started, but they cannot share --device {device}; "
                 "use --device cpu or one process"
             )

@@ -12,10 +12,35 @@ _TOKEN = re.compile(r"(?<![A-Za-z0-9/])hf_[A-Za-z0-9._-]{4,}|(?i:bearer)(?:\s|%2
 
 
 class UserError(Exception):
-    """A mistake of the user's: printed as one sentence on stderr, exit code 2, no traceback."""
+    """What a user can mend: printed as one sentence on stderr, exit code 2, no traceback.
+
+    Its kinds let a Python user tell one from another; one raised as itself is about the machine: a
+    full disk, memory that ran out.
+    """
 
 
-class TooFew(UserError):
+class NotFound(UserError):
+    """What was named is not there: a model, a task, a file, a column, a name of ours."""
+
+
+class BadInput(UserError):
+    """What was given cannot be used: a value out of bounds, a malformed file, data that do not
+    fit what was asked."""
+
+
+class Refused(UserError):
+    """It could be done and is not: unsafe, private, without permission, or over a limit."""
+
+
+class Unreachable(UserError):
+    """The Hub, or a file of it, could not be reached; later it may be."""
+
+
+class Conflict(UserError):
+    """Something else is already there, or changed meanwhile; nothing was overwritten."""
+
+
+class TooFew(BadInput):
     """There are too few images for what was asked; with more it would do."""
 
 

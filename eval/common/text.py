@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._+-]+")
-# An underscore inside a word is no mark of emphasis; bare addresses would become links.
+# An underscore inside a word is not a mark of emphasis; bare addresses would become links.
 _MARKS = re.compile(
     r"[\\`*~\[\]<>|#&!$]|(?<![^\W_])_|_(?![^\W_])|(?<=http):|(?<=https):|(?<=www)\."
 )

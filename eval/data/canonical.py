@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.common.errors import UserError
+from eval.common.errors import BadInput
 from eval.data.sources import Scan, Source
 from eval.data.task_data import Split, canonical_order, check_split, take
 
@@ -21,7 +21,7 @@ def class_names(first: Scan, others: Sequence[Scan], what: str) -> tuple[tuple[s
     """
     declared = list(dict.fromkeys(scan.names for scan in (first, *others) if scan.names))
     if len(declared) > 1:
-        raise UserError(f"{what}: train and test declare different class names")
+        raise BadInput(f"{what}: train and test declare different class names")
     if declared:
         return declared[0], True
     values = {v for v in first.labels if v is not None}
@@ -33,7 +33,7 @@ def class_names(first: Scan, others: Sequence[Scan], what: str) -> tuple[tuple[s
 def numbered(scan: Scan, names: tuple[str, ...], by_number: bool, part: str, what: str) -> Scan:
     """The scan with a class's number for every label. ``by_number``: an integer label is one.
 
-    Raises UserError for a label that is no class's name.
+    Raises UserError for a label that is not a class's name.
     """
     if scan.names == names:
         return scan
@@ -42,18 +42,20 @@ def numbered(scan: Scan, names: tuple[str, ...], by_number: bool, part: str, wha
     for row, label in enumerate(scan.labels):
         number = label if by_number and isinstance(label, int) else index.get(str(label))
         if label is None or number is None:
-            raise UserError(f"{what}: label {label!r} in row {row} of {part} is no class of train")
+            raise BadInput(
+                f"{what}: label {label!r} in row {row} of {part} is not a class of train"
+            )
         labels.append(number)
     return Scan(labels, scan.hashes, names)
 
 
 def canonical(part: str, source: Source, scan: Scan, order: NDArray[np.int64], what: str) -> Split:
     """A numbered scan as a split. ``order`` is its rows sorted by image hash. Raises UserError for
-    a label that is no class's number."""
+    a label that is not a class's number."""
     classes = len(scan.names) if scan.names is not None else 0
     for row, label in enumerate(scan.labels):
         if not isinstance(label, int) or not 0 <= label < classes:
-            raise UserError(
+            raise BadInput(
                 f"{what}: label {label!r} in row {row} of {part} is outside 0..{classes - 1}"
             )
     labels = np.asarray(scan.labels, np.int64).reshape(-1)

@@ -11,7 +11,7 @@ import dataclasses
 from functools import partial
 from pathlib import Path
 
-from eval.common.errors import UserError
+from eval.common.errors import BadInput, NotFound, UserError
 from eval.data import expected, hub_copy
 from eval.data.boxes.assemble import BoxParts
 from eval.data.boxes.parquet import ParquetBoxes
@@ -39,7 +39,7 @@ def locate(task: Task, split: str, cache: Path, data: Data | None) -> Located:
     if data is not None and data.owner:
         return _mirror(task, split, data)
     if task.kind == "detection":
-        raise UserError(
+        raise BadInput(
             f"task {task.name!r} is not at hand: the form of the boxes in other people's copies on "
             f"the Hub is not checked, so none is used; {how_to_get(task)}"
         )
@@ -47,7 +47,7 @@ def locate(task: Task, split: str, cache: Path, data: Data | None) -> Located:
     try:
         copy = hub_copy.locate(task, split, data.revision if data else "")
     except UserError as why:
-        raise UserError(f"task {task.name!r} is not at hand: {why}; {cure}") from None
+        raise BadInput(f"task {task.name!r} is not at hand: {why}; {cure}") from None
     return dataclasses.replace(copy, cure=cure)
 
 
@@ -65,11 +65,11 @@ def _embedded(task: Task, cache: Path) -> Located:
 
 def _folder(task: Task, data: Path) -> Path:
     if not data.is_dir():
-        raise UserError(f"--data {str(data)!r} does not exist or is no directory")
+        raise NotFound(f"--data {str(data)!r} does not exist or is not a directory")
     folder = data / task.name
     if not folder.is_dir():
         have = sorted(p.name for p in data.iterdir() if p.is_dir())
-        raise UserError(
+        raise BadInput(
             f"--data {str(data)!r} has no folder {task.name!r}; it holds "
             f"{', '.join(have[:20]) or 'no folders'}; {how_to_get(task)}"
         )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.common.errors import UserError
+from eval.common.errors import BadInput, NotFound
 from eval.common.files import sha256_file
 from eval.data.boxes.parquet import ParquetBoxes
 from eval.data.located import Check
@@ -36,7 +36,7 @@ def declared_classes(task: Task, folder: Path, found: TaskData) -> None:
     """The classes of boxes are those of the declaration, where it names any."""
     ours = task.class_names
     if ours and found.classes != ours:
-        raise UserError(
+        raise BadInput(
             f"{folder} has the classes {_few(found.classes)} where {task.name!r} has {_few(ours)}"
         )
 
@@ -45,12 +45,12 @@ def known_subset(task: Task, split: str, folder: Path, found: TaskData) -> None:
     """A folder without a manifest is the smaller copy that the declaration knows by its hash."""
     known = task.subset
     if known is None or found.split_hash != known.split_hash:
-        raise UserError(
-            f"{folder} is no copy of {task.name!r} that is known: {_unlike(task, found)}; "
+        raise BadInput(
+            f"{folder} is not a copy of {task.name!r} that is known: {_unlike(task, found)}; "
             f"{_make_one(task)}score it under a name of its own as parquet:{folder}"
         )
     if split:
-        raise UserError(
+        raise NotFound(
             f"{folder} is a known smaller copy of {task.name!r} with a split of its own, so "
             f"there is no {split!r}; name the task without @{split}"
         )
@@ -79,11 +79,11 @@ def _unlike(task: Task, found: TaskData) -> str:
 
 def _same_task(task: Task, manifest: Manifest, folder: Path, _: TaskData) -> None:
     if manifest.task != task.name:
-        raise UserError(f"{folder / MANIFEST} is about {manifest.task!r}, not {task.name!r}")
+        raise BadInput(f"{folder / MANIFEST} is about {manifest.task!r}, not {task.name!r}")
 
 
 def _no_other_split(task: Task, manifest: Manifest, wanted: str, folder: Path, _: TaskData) -> None:
-    raise UserError(
+    raise BadInput(
         f"{folder} lacks images of {task.name!r}, so that it has its {manifest.default!r} "
         f"split alone, not {wanted!r}; complete the download and prepare it again"
     )
@@ -93,11 +93,11 @@ def frozen(manifest: Manifest, split: str, folder: Path, found: TaskData) -> Non
     """The images are those that were frozen as this split."""
     if split not in manifest.splits:
         have = ", ".join(manifest.splits)
-        raise UserError(f"{folder / MANIFEST} freezes no split {split!r}, only {have}")
+        raise BadInput(f"{folder / MANIFEST} freezes no split {split!r}, only {have}")
     facts = manifest.splits[split]
     if found.split_hash == facts.split_hash and list(found.classes) == manifest.classes:
         return
-    raise UserError(
+    raise BadInput(
         f"{folder} is not what its {MANIFEST} froze: "
         f"{_difference(found, manifest, split, folder)}; prepare the set again, or score it under "
         f"a name of its own as parquet:{folder}"
@@ -151,19 +151,19 @@ def _whole(task: Task, manifest: Manifest, folder: Path, _: TaskData) -> None:
         have = tuple(facts.parts[p].images for p in ("train", "test"))
         declared = (rule.train, rule.test)
         if all(declared) and have != declared:
-            raise UserError(
+            raise BadInput(
                 f"{folder} has {have[0]:,} train and {have[1]:,} test images in split "
                 f"{rule.name!r} of {task.name!r} where {rule.train:,} and {rule.test:,} are "
                 "declared: another version of the set; prepare the declared one"
             )
         if rule.members and facts.members != rule.members:
-            raise UserError(
+            raise BadInput(
                 f"{folder} has other images in train and test than split {rule.name!r} of "
                 f"{task.name!r} (members {facts.members[:12]}, declared {rule.members[:12]}); "
                 "prepare the set again"
             )
     if task.class_names and tuple(manifest.classes) != task.class_names:
-        raise UserError(
+        raise BadInput(
             f"{folder} has the classes {_few(manifest.classes)} where {task.name!r} has "
             f"{_few(task.class_names)}; prepare the set again"
         )

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from functools import partial
 
-from eval.common.errors import UserError
+from eval.common.errors import BadInput, Conflict
 from eval.data.located import Located, Parts, Whole
 from eval.data.sources import HubSource, ParquetSource
 from eval.data.task_data import TaskData
@@ -22,11 +22,11 @@ def locate(task: Task, split: str, revision: str) -> Located:
     UserError where none is known, it has moved, or it cannot give the split."""
     copy, what = task.hub, f"task {task.name!r}"
     if copy is None:
-        raise UserError("no copy on the Hub is known")
+        raise BadInput("no copy on the Hub is known")
     rule = task.split_named(split)
     if rule.rule == "groups" and not copy.group:
         others = [s.name for s in task.splits if s.rule != "groups"]
-        raise UserError(
+        raise BadInput(
             f"copy {copy.repo!r} of {task.name!r} does not say which images belong together, so it "
             f"cannot give split {rule.name!r}; name the task as {task.name}@{others[0]}"
         )
@@ -58,7 +58,7 @@ def _read(copy: HubCopy, sha: str, parts: Sequence[str]) -> HubSource | ParquetS
     folder = client.snapshot(copy.repo, sha, tuple(patterns), f"data set {copy.repo!r}")
     files = tuple(file for pattern in patterns for file in sorted(folder.glob(pattern)))
     if not files:
-        raise UserError(f"{copy.repo!r} has no files {', '.join(patterns)} at {sha[:12]}")
+        raise BadInput(f"{copy.repo!r} has no files {', '.join(patterns)} at {sha[:12]}")
     return ParquetSource(files, copy.image, copy.label)
 
 
@@ -69,7 +69,7 @@ def _commit(copy: HubCopy, revision: str) -> str:
         return client.pin(copy.repo, revision or copy.revision, "dataset", what).sha
     sha = client.pin(copy.repo, None, "dataset", what).sha
     if not sha.startswith(copy.revision):
-        raise UserError(
+        raise Conflict(
             f"{copy.repo!r} has moved on to commit {sha[:12]} since it was declared at "
             f"{copy.revision}"
         )
@@ -82,24 +82,24 @@ def _check_copy(task: Task, rule: SplitRule, copy: HubCopy, found: TaskData) -> 
         zip(task.class_names, found.classes, strict=False) if _named(found.classes) else ()
     ):
         if _plain(ours) != _plain(theirs):
-            raise UserError(
+            raise BadInput(
                 f"copy {copy.repo!r} of {task.name!r} calls class {number} {theirs!r} where the "
                 f"set has {ours!r}"
             )
     if len(found.classes) != task.classes:
-        raise UserError(
+        raise BadInput(
             f"copy {copy.repo!r} of {task.name!r} has {len(found.classes)} classes, not "
             f"{task.classes}"
         )
     for part, declared in ((found.train, rule.train), (found.test, rule.test)):
         if declared and len(part) != declared:
-            raise UserError(
+            raise BadInput(
                 f"copy {copy.repo!r} of {task.name!r} has {len(part):,} images in {part.name}, "
                 f"not {declared:,}"
             )
     total = len(found.train) + len(found.test)
     if total != task.images:
-        raise UserError(
+        raise BadInput(
             f"copy {copy.repo!r} of {task.name!r} has {total:,} images, not {task.images:,}"
         )
 

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from eval.common.errors import UserError
+from eval.common.errors import BadInput
 from eval.data.boxes import box_data
 from eval.data.task_data import Split, TaskData, check_split, take
 
@@ -15,7 +15,7 @@ def limited(task: TaskData, limit: int) -> TaskData:
     """At most ``limit`` images of each split, one class after the other, in canonical order; of a
     detection task those with boxes first. Raises UserError where too little is left."""
     if limit < 1:
-        raise UserError(f"--limit must be at least 1, got {limit}")
+        raise BadInput(f"--limit must be at least 1, got {limit}")
     if isinstance(task, box_data.DetectionData):
         return box_data.limited(task, limit)
 

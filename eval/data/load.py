@@ -10,7 +10,7 @@ import dataclasses
 import re
 from pathlib import Path
 
-from eval.common.errors import UserError
+from eval.common.errors import BadInput, UserError
 from eval.data import declared, own, task_file
 from eval.data.boxes.assemble import BoxParts, assemble_boxes
 from eval.data.boxes.box_data import DetectionData
@@ -60,7 +60,7 @@ def load(found: Located, cache: Path) -> TaskData:
         if other is None:
             if not found.cure:
                 raise
-            raise UserError(f"{found.what} is not at hand: {error}; {found.cure}") from None
+            raise BadInput(f"{found.what} is not at hand: {error}; {found.cure}") from None
     return load(other, cache)
 
 

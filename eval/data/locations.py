@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from eval.common.errors import UserError
+from eval.common.errors import BadInput, UserError
 from eval.tasks.declaration import Task
 from eval.tasks.names import parse_task
 from eval.tasks.registry import TASKS
@@ -33,7 +33,7 @@ def data_from(flag: str | None) -> Data | None:
     prefix, colon, owner = text.partition(":")
     if prefix == "hub" and colon:
         if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", owner):
-            raise UserError(f"--data {text!r} names no owner on the Hub; use hub:OWNER")
+            raise BadInput(f"--data {text!r} names no owner on the Hub; use hub:OWNER")
         return HubData(owner)
     return Path(text).expanduser()
 

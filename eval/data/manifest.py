@@ -12,7 +12,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from eval.common.errors import UserError, one_line
+from eval.common.errors import BadInput, one_line
 from eval.common.files import write_json
 
 MANIFEST = "manifest.json"
@@ -81,4 +81,6 @@ def read_manifest(folder: Path) -> Manifest | None:
         why = f"{'.'.join(str(p) for p in first['loc'])}: {first['msg']}"
     except (OSError, ValueError, RecursionError) as error:
         why = one_line(error)
-    raise UserError(f"{path} is no manifest of a prepared data set ({why}); prepare the set again")
+    raise BadInput(
+        f"{path} is not a manifest of a prepared data set ({why}); prepare the set again"
+    )

@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import urlencode
 
-from eval.common.errors import UserError
+from eval.common.errors import BadInput, NotFound, UserError
 from eval.data import own_boxes
 from eval.data.located import Located, Parts, Rule, Whole
 from eval.data.sources import (
@@ -25,7 +25,7 @@ from eval.tasks.names import TaskName
 
 
 def locate(parsed: TaskName, text: str, seed: int) -> Located:
-    """The data of a task string that is no declared name. Raises UserError for what is wrong.
+    """The data of a task string that is not a declared name. Raises UserError for what is wrong.
 
     ``seed`` is that of a split made here, where the data have none.
     """
@@ -71,7 +71,7 @@ def _has_boxes_alone(source: ParquetSource) -> bool:
 def _existing_folder(path: str, what: str) -> Path:
     folder = Path(path).expanduser()
     if not folder.is_dir():
-        raise UserError(f"task {what!r}: {path!r} does not exist or is no directory")
+        raise NotFound(f"task {what!r}: {path!r} does not exist or is not a directory")
     return folder
 
 
@@ -84,11 +84,11 @@ def _imagefolder(parsed: TaskName, text: str, seed: int) -> Located:
         train = folder_source(root / "train")
         test = folder_source(root / test_name)
         if missing := sorted(set(test.names) - set(train.names)):
-            raise UserError(f"task {text!r}: test has classes that train has not: {missing[:5]}")
+            raise BadInput(f"task {text!r}: test has classes that train has not: {missing[:5]}")
         test = FolderSource(test.root, test.files, train.names)
         return Located(name, where, "", text, Parts(train, test), kind="imagefolder")
     if "train" in folders and any(p.is_dir() for p in (root / "train").iterdir()):
-        raise UserError(
+        raise BadInput(
             f"task {text!r}: {root} has train/ but neither test/, val/ nor validation/; "
             f"to split one folder here, use imagefolder:{root / 'train'}"
         )
@@ -141,7 +141,7 @@ def _own_parts(table: dict[str, list[str]], text: str) -> tuple[dict[str, list[s
     have = {sides.get(s, "") for s in said}
     if not {"train", "test"} <= have:
         values = ", ".join(repr(v) for v in sorted(set(table["split"]))[:8])
-        raise UserError(f"task {text!r}: its split column holds {values}; use 'train' and 'test'")
+        raise BadInput(f"task {text!r}: its split column holds {values}; use 'train' and 'test'")
     kept = [i for i, s in enumerate(said) if s in sides]
     out = {role: [values[i] for i in kept] for role, values in table.items()}
     out["split"] = [sides[said[i]] for i in kept]
@@ -150,7 +150,7 @@ def _own_parts(table: dict[str, list[str]], text: str) -> tuple[dict[str, list[s
         rows = list(zip(out["group"], out["split"], strict=True))
         both = {g for g, s in rows if s == "train"} & {g for g, s in rows if s == "test"}
     if both:
-        raise UserError(
+        raise BadInput(
             f"task {text!r}: {len(both):,} groups are on both sides of the split, such as "
             f"{min(both)!r}; leave out ?split= to split whole groups here"
         )

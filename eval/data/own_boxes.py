@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import urlencode
 
-from eval.common.errors import UserError
+from eval.common.errors import BadInput, NotFound, UserError
 from eval.data.boxes.assemble import BoxParts
 from eval.data.boxes.coco_format import read_coco
 from eval.data.boxes.parquet import ParquetBoxes
@@ -29,7 +29,7 @@ def locate(parsed: TaskName, text: str) -> Located:
         else:
             train, test = read_yolo(place, what)
     except OSError as error:  # a folder that may not be looked into
-        raise UserError(f"{what}: {error.filename!r} cannot be read: {error.strerror}") from None
+        raise BadInput(f"{what}: {error.filename!r} cannot be read: {error.strerror}") from None
     where = f"{parsed.kind}:{place}" + (f"?{urlencode(options)}" if options else "")
     name = place.parent.name if place.is_file() else place.name
     images = BoxParts(train, test, voc=parsed.kind == "voc")
@@ -55,4 +55,4 @@ def _place(parsed: TaskName, what: str) -> Path:
             return place.resolve()
     except (OSError, RuntimeError, ValueError) as error:  # ~nobody, a NUL
         raise UserError(f"{what}: {error}") from None
-    raise UserError(f"{what}: {parsed.value!r} does not exist or is no directory")
+    raise NotFound(f"{what}: {parsed.value!r} does not exist or is not a directory")

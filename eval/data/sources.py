@@ -20,7 +20,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.common.errors import UserError, one_line
+from eval.common.errors import BadInput, NotFound, one_line
 from eval.common.files import atomic_file
 from eval.hub.dataset import load_at
 
@@ -95,7 +95,7 @@ class ParquetSource:
             columns = parquet.schema_arrow.names
             for role, column in (("image", self.image), ("label", self.label)):
                 if column not in columns:
-                    raise UserError(
+                    raise NotFound(
                         f"{file} has no {role} column {column!r}; its columns are "
                         f"{', '.join(columns)}"
                     )
@@ -103,7 +103,7 @@ class ParquetSource:
                 continue
             declared = declared_names(parquet.schema_arrow.metadata, self.label)
             if names and declared and declared != names:
-                raise UserError(f"{file} declares other class names than the files before it")
+                raise BadInput(f"{file} declares other class names than the files before it")
             names = names or declared
             begin = len(hashes)
             for batch in parquet_batches(parquet, file, columns=[self.image, self.label]):
@@ -118,13 +118,13 @@ class ParquetSource:
         if pa.types.is_struct(column.type) and column.type.get_field_index("bytes") >= 0:
             column = column.field("bytes")
         if not (pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)):
-            raise UserError(
+            raise BadInput(
                 f"column {self.image!r} of {file} is of type {column.type}, not encoded images "
                 "(binary, or a struct with a 'bytes' field)"
             )
         for i, value in enumerate(column):
             if (data := value.as_py()) is None:
-                raise UserError(f"row {first + i} of {file} holds no image bytes")
+                raise NotFound(f"row {first + i} of {file} holds no image bytes")
             yield data
 
     def column(self, name: str) -> list[Any]:
@@ -133,7 +133,7 @@ class ParquetSource:
         for file in self.files:
             parquet = open_parquet(file)
             if name not in parquet.schema_arrow.names:
-                raise UserError(
+                raise NotFound(
                     f"{file} has no column {name!r}; its columns are "
                     f"{', '.join(parquet.schema_arrow.names)}"
                 )
@@ -171,7 +171,7 @@ def open_parquet(file: Path) -> Any:
         # Streamed pages, not whole column chunks: memory stays flat however long the file is.
         return pq.ParquetFile(file, pre_buffer=False, buffer_size=1 << 20)
     except Exception as error:
-        raise UserError(f"{file} cannot be read as Parquet: {one_line(error)}") from None
+        raise BadInput(f"{file} cannot be read as Parquet: {one_line(error)}") from None
 
 
 def parquet_batches(parquet: Any, file: Path, **which: Any) -> Iterator[Any]:
@@ -179,7 +179,7 @@ def parquet_batches(parquet: Any, file: Path, **which: Any) -> Iterator[Any]:
     try:
         yield from parquet.iter_batches(256, **which)
     except Exception as error:
-        raise UserError(f"{file} cannot be read as Parquet: {one_line(error)}") from None
+        raise BadInput(f"{file} cannot be read as Parquet: {one_line(error)}") from None
 
 
 def declared_names(metadata: dict[bytes, bytes] | None, label: str) -> tuple[str, ...] | None:
@@ -251,14 +251,16 @@ def read_table(file: Path, columns: dict[str, str], what: str) -> dict[str, list
             rows = [(reader.line_num, row) for row in reader]
             header = list(reader.fieldnames or ())
     except OSError as error:
-        raise UserError(f"{what}: {str(file)!r} cannot be read: {error.strerror}") from None
+        raise BadInput(f"{what}: {str(file)!r} cannot be read: {error.strerror}") from None
     except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{what}: {str(file)!r} is no CSV in UTF-8: {one_line(error)}") from None
+        raise BadInput(
+            f"{what}: {str(file)!r} is not valid CSV in UTF-8: {one_line(error)}"
+        ) from None
     if not rows:
-        raise UserError(f"{what}: {str(file)!r} has no rows")
+        raise BadInput(f"{what}: {str(file)!r} has no rows")
     for role, column in columns.items():
         if column not in header:
-            raise UserError(
+            raise NotFound(
                 f"{what}: {str(file)!r} has no {role} column {column!r}; its columns are "
                 f"{', '.join(header)}"
             )
@@ -266,10 +268,10 @@ def read_table(file: Path, columns: dict[str, str], what: str) -> dict[str, list
     for role, values in table.items():
         if "" in values:
             line = rows[values.index("")][0]
-            raise UserError(f"{what}: line {line} of {str(file)!r} has no {role}")
+            raise BadInput(f"{what}: line {line} of {str(file)!r} has no {role}")
     gone = [name for name in table["image"] if not _is_file(file.parent / name)]
     if gone:
-        raise UserError(
+        raise NotFound(
             f"{what}: {len(gone):,} of {len(rows):,} images are missing, the first is "
             f"{str(file.parent / gone[0])[:300]!r}"
         )
@@ -279,7 +281,7 @@ def read_table(file: Path, columns: dict[str, str], what: str) -> dict[str, list
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except (OSError, ValueError):  # a text that is no name of a file
+    except (OSError, ValueError):  # a text that is not a name of a file
         return False
 
 
@@ -313,19 +315,19 @@ class HubSource:
         data = load_at(self.repo, self.config, self.sha, self.split)
         for role, column in (("image", self.image), ("label", self.label)):
             if column not in data.column_names:
-                raise UserError(
+                raise NotFound(
                     f"split {self.split!r} of {self.repo!r} has no {role} column {column!r}; "
                     f"its columns are {', '.join(data.column_names)}"
                 )
         if not isinstance(data.features[self.image], Image):
-            raise UserError(
+            raise BadInput(
                 f"column {self.image!r} of {self.repo!r} is {data.features[self.image]}, not images"
             )
         if self.single_of:
             lists = data[self.label]
             single = [i for i, v in enumerate(lists) if len(v) == 1 and v[0] in self._ids]
             if not single:
-                raise UserError(
+                raise BadInput(
                     f"no row of split {self.split!r} of {self.repo!r} has exactly one of "
                     f"{', '.join(self.single_of)} in its column {self.label!r}"
                 )
@@ -339,7 +341,7 @@ class HubSource:
     def column(self, name: str) -> list[Any]:
         """A further column, row by row. Raises UserError where there is none of that name."""
         if name not in self._table.column_names:
-            raise UserError(
+            raise NotFound(
                 f"split {self.split!r} of {self.repo!r} has no column {name!r}; "
                 f"its columns are {', '.join(self._table.column_names)}"
             )
@@ -360,7 +362,7 @@ class HubSource:
             chunk = rows[begin : begin + 256].tolist()
             for row, cell in zip(chunk, table[chunk][self.image], strict=True):
                 if cell is None or (cell["bytes"] is None and cell["path"] is None):
-                    raise UserError(f"{self.describe(row)} holds no image")
+                    raise NotFound(f"{self.describe(row)} holds no image")
                 data = cell["bytes"]
                 yield row, data if data is not None else Path(cell["path"]).read_bytes()
 
@@ -382,7 +384,7 @@ def parquet_pair(
             if found:
                 return tuple(found)
         have = sorted(p.name for p in folder.glob("*.parquet"))
-        raise UserError(
+        raise BadInput(
             f"{folder} has no {parts[0]}-*.parquet; "
             + (f"it holds {', '.join(have[:5])}" if have else "it holds no Parquet file at all")
         )
@@ -394,7 +396,7 @@ def parquet_pair(
 def folder_source(root: Path) -> FolderSource:
     names = tuple(sorted(p.name for p in root.iterdir() if p.is_dir() and is_shown(p.name)))
     if not names:
-        raise UserError(f"{root} has no class folders; expected {root}/CLASS/IMAGE")
+        raise BadInput(f"{root} has no class folders; expected {root}/CLASS/IMAGE")
     files = [
         str(Path(folder, file).relative_to(root))
         for name in names
@@ -403,7 +405,7 @@ def folder_source(root: Path) -> FolderSource:
         if Path(file).suffix.lower() in IMAGE_SUFFIXES and is_shown(file)
     ]
     if not files:
-        raise UserError(f"{root} holds no image files ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        raise NotFound(f"{root} holds no image files ({', '.join(sorted(IMAGE_SUFFIXES))})")
     return FolderSource(root, tuple(sorted(files)), names)
 
 
@@ -417,7 +419,7 @@ def check_labels(labels: Sequence[Any], source: Source, what: str) -> None:
     for row, label in enumerate(labels):
         number = isinstance(label, int) and label <= MOST_CLASSES
         if not (number or label is None or isinstance(label, str)):
-            raise UserError(
+            raise BadInput(
                 f"{what}: label {repr(label)[:80]} of {source.describe(row)} is neither a class "
                 f"number (0 to {MOST_CLASSES}) nor a string"
             )

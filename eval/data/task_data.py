@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.common.errors import UserError
+from eval.common.errors import BadInput
 from eval.data.sources import Source, as_keys
 from eval.settings.protocols import Kind
 from eval.tasks.declaration import Task
@@ -111,9 +111,9 @@ def canonical_order(labels: NDArray[np.int64], hashes: NDArray[np.uint8]) -> NDA
 
 def check_split(split: Split, what: str) -> None:
     if len(split) == 0:
-        raise UserError(f"{what}: the {split.name} split is empty")
+        raise BadInput(f"{what}: the {split.name} split is empty")
     if len(np.unique(split.labels)) < 2:
-        raise UserError(
+        raise BadInput(
             f"{what}: all {len(split)} images of {split.name} have label {split.labels[0]}; "
             "at least two classes are needed"
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from eval.common.errors import UserError, did_you_mean, one_line
+from eval.common.errors import BadInput, Refused, UserError, did_you_mean, one_line
 from eval.data import own
 from eval.data.located import Located
 from eval.data.task_data import TaskData
@@ -42,31 +42,31 @@ def read_task_file(path: Path) -> TaskFile:
     try:
         tree = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
-        raise UserError(f"task file {str(path)!r} cannot be read: {error.strerror}") from None
+        raise BadInput(f"task file {str(path)!r} cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"task file {str(path)!r} is no TOML: {one_line(error)}") from None
+        raise BadInput(f"task file {str(path)!r} is not valid TOML: {one_line(error)}") from None
     try:
         found = TaskFile.model_validate(tree)
     except ValidationError as error:
-        raise UserError(f"task file {str(path)!r} {_sentence(error)}") from None
+        raise BadInput(f"task file {str(path)!r} {_sentence(error)}") from None
     if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]{0,63}", found.name):
-        raise UserError(
+        raise BadInput(
             f"task file {str(path)!r}: name = {found.name!r}: use up to 64 of a-z, 0-9, '_', '-' "
             "and '.'"
         )
     if found.name in TASKS or found.name in SUITES:
         kind = "a declared task" if found.name in TASKS else "a suite"
-        raise UserError(
+        raise Refused(
             f"task file {str(path)!r}: name = {found.name!r} is that of {kind}; choose another, so "
             "that your numbers are not taken for its"
         )
     try:
         kind = parse_task(found.source).kind
     except UserError as why:
-        raise UserError(f"task file {str(path)!r}: source: {why}") from None
+        raise BadInput(f"task file {str(path)!r}: source: {why}") from None
     if kind in ("declared", "file"):
-        raise UserError(
-            f"task file {str(path)!r}: source = {found.source!r} is no data of your own; use "
+        raise BadInput(
+            f"task file {str(path)!r}: source = {found.source!r} is not data of your own; use "
             "imagefolder:DIR, parquet:DIR, csv:FILE, hub:org/name, coco:DIR, voc:DIR or yolo:DIR"
         )
     return found
@@ -121,7 +121,7 @@ def _absolute(source: str, file: Path) -> str:
     try:
         place = file.resolve().parent / Path(path).expanduser()
     except (RuntimeError, ValueError) as error:  # ~nobody, a NUL
-        raise UserError(f"task file {str(file)!r}: source = {source!r}: {error}") from None
+        raise BadInput(f"task file {str(file)!r}: source = {source!r}: {error}") from None
     return f"{prefix}:{place}" + (f"?{options}" if options else "")
 
 
@@ -129,13 +129,13 @@ def _as_promised(facts: TaskFile, what: str, found: TaskData) -> None:
     """The data have the classes and the counts that the file names."""
     if facts.classes is not None and set(facts.classes) != set(found.classes):
         unlike = sorted(set(facts.classes) ^ set(found.classes))
-        raise UserError(
+        raise BadInput(
             f"{what}: classes differ from those of the data in {', '.join(map(repr, unlike[:5]))}"
         )
     for part in (found.train, found.test):
         promised = getattr(facts, part.name)
         if promised is not None and promised != len(part):
-            raise UserError(
+            raise BadInput(
                 f"{what}: {part.name} = {promised:,}, but the data have {len(part):,} images there"
             )
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eval.common.errors import UserError, one_line
+from eval.common.errors import BadInput, UserError, one_line
 from eval.hub import client
 from eval.models.backbone import Backbone
 
@@ -53,7 +53,7 @@ class Stages(Maps):
 class LastMap(Maps):
     """The one map of a network without stages (a plain ViT), before its final norm, as in ViTDet.
 
-    Images are padded to whole patches here. Where a patch is no power of two (14), the map is
+    Images are padded to whole patches here. Where a patch is not a power of two (14), the map is
     resampled to stride 16, so that all strides of a pyramid built on it are powers of two.
     """
 
@@ -175,7 +175,7 @@ def feature_net(name: str, args: dict[str, Any], **extra: Any) -> Any:
         with torch.random.fork_rng(devices=[]):  # the weights are drawn, then overwritten
             return timm.create_model(name, pretrained=False, features_only=True, **args, **extra)
     except Exception as error:
-        raise UserError(
+        raise BadInput(
             f"{name} gives no feature maps to detect objects on: {one_line(error)}; a ResNet, "
             "ConvNeXt or ViT works"
         ) from None
@@ -194,12 +194,12 @@ def copy_weights(source: nn.Module, target: nn.Module, name: str) -> None:
             bare = key.removeprefix("model.").removeprefix("body.")
             found = have.get(key, have.get(bare))
             if found is None:
-                raise UserError(
+                raise BadInput(
                     f"{name} has no weights for {key!r} of its feature maps, so no detector can "
                     "start from it"
                 )
             if found.shape != tensor.shape:
-                raise UserError(
+                raise BadInput(
                     f"weights {key!r} of {name} are {list(found.shape)} but its feature maps take "
                     f"{list(tensor.shape)}, so no detector can start from it"
                 )
@@ -222,7 +222,7 @@ def build_maps(name: str, args: dict[str, Any], source: nn.Module | None = None)
         picks = {int(stride): i for i, (stride, _) in enumerate(shapes) if stride in LEVELS}
         if missing := [s for s in LEVELS[1:] if s not in picks]:
             seen = ", ".join(f"{stride:g}" for stride, _ in shapes)
-            raise UserError(
+            raise BadInput(
                 f"{name} has no feature map of stride {' and '.join(map(str, missing))} (it has "
                 f"{seen}), which a pyramid needs; a ResNet, ConvNeXt or ViT works"
             )
@@ -255,7 +255,7 @@ def build_halves(
         shapes = _probe(name, net)
     strides = [stride for stride, _ in shapes]
     if not strides or strides[-1] != 32 or 16 not in strides:
-        raise UserError(
+        raise BadInput(
             f"neck 'c4' needs a sequence of stages with one of stride 16 and one of 32 at its end, "
             f"which {name} has not; neck 'fpn' works"
         )
@@ -284,7 +284,7 @@ def _probe(name: str, net: nn.Module) -> list[tuple[float, int]]:
         maps = net(image) if isinstance(net, Maps) else channels_first(net, image)
         shapes = [(_PROBE[0] / m.shape[2], _PROBE[1] / m.shape[3], m.shape[1]) for m in maps]
     except Exception as error:
-        raise UserError(
+        raise BadInput(
             f"{name} gives no feature maps of images of any size: {one_line(error)}; a ResNet, "
             "ConvNeXt or ViT works"
         ) from None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.common.errors import UserError
+from eval.common.errors import BadInput
 from eval.data.boxes.objects import BoxPrediction, Objects
 from eval.detection import resample, voc_metrics
 from eval.detection.resample import Bools, Curve, Flat, Floats, Ints, Pairs, Verdicts
@@ -268,7 +268,7 @@ def _check(found: Sequence[BoxPrediction], truth: Sequence[Objects], classes: in
     if len(found) != len(truth):
         raise ValueError(f"detections of {len(found)} images, objects of {len(truth)}")
     if all(t.ignore.all() for t in truth):
-        raise UserError("the test part has no box to find")
+        raise BadInput("the test part has no box to find")
     for i, (f, t) in enumerate(zip(found, truth, strict=True)):
         if not (np.isfinite(f.scores).all() and np.isfinite(f.boxes).all()):
             raise ValueError(f"image {i}: a detection with a score or box that is not finite")

@@ -26,7 +26,7 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import FeaturePyramidNetwork, roi_align
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from eval.common.errors import UserError
+from eval.common.errors import BadInput, NotFound
 from eval.detection import features, norms
 from eval.detection.batch import Batch
 from eval.detection.pooling import PyramidPool
@@ -101,7 +101,7 @@ class Detector(nn.Module):
 
 
 def _some(proposals: Tensor, size: tuple[int, int]) -> Tensor:
-    """The proposals, or the whole image where there are none: a mean over none is no number."""
+    """The proposals, or the whole image where there are none: a mean over none is not a number."""
     if len(proposals):
         return proposals
     return proposals.new_tensor([[0, 0, size[1], size[0]]])
@@ -188,11 +188,11 @@ def build_detector(
     Raises UserError for a setting that is unknown, or a backbone that the neck cannot be put on.
     """
     if neck not in NECKS:
-        raise UserError(f"neck {neck!r} is unknown; it is 'fpn' or 'c4'")
+        raise NotFound(f"neck {neck!r} is unknown; it is 'fpn' or 'c4'")
     norms.check_norm(norm)
     for name, value in (("classes", classes), ("channels", channels), ("head", head)):
         if value < 1:
-            raise UserError(f"{name} of a detector must be at least 1, got {value}")
+            raise BadInput(f"{name} of a detector must be at least 1, got {value}")
     architecture, args = features.architecture_of(backbone)
     recipe = {
         "architecture": architecture, "model_args": args, "classes": classes, "neck": neck,

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from eval.common.errors import UserError
+from eval.common.errors import NotFound
 
 NORMS = ("batch", "frozen")
 
@@ -14,7 +14,7 @@ NORMS = ("batch", "frozen")
 def check_norm(norm: str) -> None:
     """Raises UserError for a name that is none of ``NORMS``."""
     if norm not in NORMS:
-        raise UserError(f"norm {norm!r} is unknown; it is 'batch' (trained) or 'frozen'")
+        raise NotFound(f"norm {norm!r} is unknown; it is 'batch' (trained) or 'frozen'")
 
 
 def batch_norms(module: nn.Module) -> list[nn.Module]:

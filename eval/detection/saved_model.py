@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from eval.common.errors import UserError, one_line
+from eval.common.errors import BadInput, NotFound, UserError, one_line
 from eval.common.files import atomic_file, dump_json, sha256_file, write_json
 from eval.common.images import decode, to_rgb
 from eval.data.boxes.objects import BoxPrediction
@@ -117,10 +117,10 @@ class LoadedDetector:
         that cannot be read.
         """
         if isinstance(images, str | Path | Image.Image):
-            raise UserError(f"detect takes a list of images, got {images!r}; use detect([image])")
+            raise BadInput(f"detect takes a list of images, got {images!r}; use detect([image])")
         _check_least(least)
         if batch_size < 1:
-            raise UserError(f"batch_size must be 1 or more, got {batch_size}")
+            raise BadInput(f"batch_size must be 1 or more, got {batch_size}")
         order = range(len(images))
         answers = find(
             self.detector, self.sight, lambda i: _upright(images[i]), order, batch_size=batch_size
@@ -135,7 +135,7 @@ def _from(least: float, found: BoxPrediction) -> BoxPrediction:
 
 def _check_least(least: float) -> None:
     if not 0 <= least <= 1:
-        raise UserError(f"the least score must lie between 0 and 1, got {least:g}")
+        raise BadInput(f"the least score must lie between 0 and 1, got {least:g}")
 
 
 def _upright(image: Image.Image | str | Path) -> Image.Image:
@@ -145,7 +145,7 @@ def _upright(image: Image.Image | str | Path) -> Image.Image:
     try:
         return decode(Path(image).read_bytes())
     except Exception as error:  # Pillow's readers raise errors of many kinds on damaged files
-        raise UserError(f"image {str(image)!r} cannot be read: {one_line(error)}") from None
+        raise BadInput(f"image {str(image)!r} cannot be read: {one_line(error)}") from None
 
 
 def load_detector(folder: str | Path, device: str | None = None) -> LoadedDetector:
@@ -160,9 +160,9 @@ def load_detector(folder: str | Path, device: str | None = None) -> LoadedDetect
         whole = sha256_file(weights) == config["weights_sha256"]
         state = load_file(weights) if whole else {}
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{WEIGHTS} in {str(folder)!r} cannot be read: {one_line(error)}") from None
+        raise BadInput(f"{WEIGHTS} in {str(folder)!r} cannot be read: {one_line(error)}") from None
     if not whole:
-        raise UserError(
+        raise BadInput(
             f"{WEIGHTS} in {str(folder)!r} is not the file its {CONFIG} was written for (their "
             "sha256 differ); copy the whole folder again"
         )
@@ -171,7 +171,7 @@ def load_detector(folder: str | Path, device: str | None = None) -> LoadedDetect
             detector = rebuild(config["recipe"])
         detector.load_state_dict(state, strict=True)
     except Exception as error:  # a recipe names code of other libraries, which may fail anyhow
-        raise UserError(
+        raise BadInput(
             f"the detector in {str(folder)!r} cannot be rebuilt here: {one_line(error)}"
         ) from None
     sight = Sight(
@@ -194,33 +194,33 @@ def _config(folder: Path) -> dict[str, Any]:
     """The folder's config.json, checked. Raises UserError."""
     here = str(folder)
     if not folder.is_dir():
-        raise UserError(f"detector folder {here!r} does not exist or is no directory")
+        raise NotFound(f"detector folder {here!r} does not exist or is not a directory")
     try:
         config = json.loads((folder / CONFIG).read_bytes())
     except FileNotFoundError:
         half = f"; its {WEIGHTS} was not written to the end" if (folder / WEIGHTS).exists() else ""
-        raise UserError(
+        raise BadInput(
             f"folder {here!r} holds no detector: it has no {CONFIG}{half}; name the folder that a "
             "detection run kept its model in"
         ) from None
     except OSError as error:
-        raise UserError(f"{CONFIG} in {here!r} cannot be read: {one_line(error)}") from None
+        raise BadInput(f"{CONFIG} in {here!r} cannot be read: {one_line(error)}") from None
     except (ValueError, RecursionError):
-        raise UserError(f"{CONFIG} in {here!r} is damaged: it is no JSON") from None
+        raise BadInput(f"{CONFIG} in {here!r} is damaged: it is not valid JSON") from None
     if not isinstance(config, dict) or "detector_version" not in config:
-        raise UserError(
+        raise BadInput(
             f"folder {here!r} holds no detector: its {CONFIG} has no 'detector_version'; name the "
             "folder that a detection run kept its model in"
         )
     if config["detector_version"] != VERSION:
-        raise UserError(
+        raise BadInput(
             f"the detector in {here!r} is of version {str(config['detector_version'])[:40]!r}, "
             f"which this TransferZoo does not read (it reads {VERSION}); use the one it was kept by"
         )
     for key, good in _fits(config):
         if not good:
             seen = repr(config[key])[:60] if key in config else "nothing"
-            raise UserError(f"{CONFIG} in {here!r} is damaged: {key!r} cannot be {seen}")
+            raise BadInput(f"{CONFIG} in {here!r} is damaged: {key!r} cannot be {seen}")
     return config
 
 
@@ -274,13 +274,13 @@ def detect_pictures(
 
     An image that cannot be read is told at the end and keeps no other from being done. Names that
     collide are numbered, and no input is overwritten; drawings of an earlier run are. Raises
-    UserError for a folder that is no detector and where ``out`` cannot be written.
+    UserError for a folder that is not a detector and where ``out`` cannot be written.
     """
     from eval.detection.draw import draw
 
     _check_least(least)
     if not images:
-        raise UserError("no image was named; name at least one image file")
+        raise BadInput("no image was named; name at least one image file")
     detector = load_detector(model_dir, device)
     names = _drawings(images, out) if out else [None] * len(images)
     done = Detections()

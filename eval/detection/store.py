@@ -23,7 +23,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 
-from eval.common.errors import UserError, one_line
+from eval.common.errors import BadInput, Conflict, UserError, one_line
 from eval.common.files import atomic_file
 from eval.common.images import decode
 from eval.data.sources import image_hash
@@ -88,7 +88,7 @@ class EncodedImages:
         try:
             return decode(data)
         except Exception as error:  # decoders raise whatever a broken file makes them raise
-            raise UserError(
+            raise BadInput(
                 f"{self.describe(index)} cannot be read as an image: {one_line(error, 120)}"
             ) from None
 
@@ -174,11 +174,11 @@ def _stream(split: Split) -> Iterator[tuple[int, bytes]]:
         try:
             found, data = next(images)
         except OSError as error:
-            raise UserError(
+            raise BadInput(
                 f"{split.source.describe(row)} cannot be read: {one_line(error)}"
             ) from None
         if found != row or image_hash(data) != split.hashes[place].tobytes():
-            raise UserError(
+            raise Conflict(
                 f"{split.source.describe(row)} has other bytes than when the task was loaded; "
                 "run again"
             )

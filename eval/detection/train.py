@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from eval.common.errors import UserError
+from eval.common.errors import BadInput, UserError
 from eval.data.boxes.box_data import DetectionData
 from eval.detection.batch import Batch, Target
 from eval.detection.network import Detector
@@ -141,8 +141,8 @@ class Training:
     def run(self, file: Path) -> None:
         """Train to the end, now and then saving the state.
 
-        Raises OutOfMemory on all processes; UserError where the loss is no finite number, with the
-        last good state on disk."""
+        Raises OutOfMemory on all processes; UserError where the loss is not a finite number, with
+        the last good state on disk."""
         where, schedule, workers = self.where, self.schedule, self.setup.workers
         bar = tqdm(
             total=schedule.iterations, initial=where.iteration, unit="it", leave=False,
@@ -221,7 +221,7 @@ class Training:
         where = self.where
         for each in torch.stack(self._unread).tolist() if self._unread else []:
             if not all(map(math.isfinite, each)):
-                raise UserError(self._diverged())
+                raise BadInput(self._diverged())
             where.sums = [a + b for a, b in zip(where.sums, each, strict=True)]
             where.steps += 1
         self._unread = []

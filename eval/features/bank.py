@@ -91,7 +91,7 @@ def _checksum(file: IO[bytes], stated: str) -> str:
 
 
 def read_header(path: Path) -> dict[str, Any] | None:
-    """A bank's header without its data; None when the file is no bank."""
+    """A bank's header without its data; None when the file is not a bank."""
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")

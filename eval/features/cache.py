@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from eval.common.errors import UserError
+from eval.common.errors import BadInput, NotFound
 from eval.common.text import text_table
 from eval.features.bank import read_header
 
@@ -56,11 +56,11 @@ def remove(
     Raises UserError when nothing is named, or a key fits no bank.
     """
     if not (keys or model or task or everything):
-        raise UserError("cache rm needs keys, --model, --task or --all; see `cache ls`")
+        raise BadInput("cache rm needs keys, --model, --task or --all; see `cache ls`")
     known = entries(folder)
     for key in keys:
         if not any(e.key.startswith(key) for e in known):
-            raise UserError(f"no cached features with key {key!r} in {folder}; see `cache ls`")
+            raise NotFound(f"no cached features with key {key!r} in {folder}; see `cache ls`")
     chosen = [
         e
         for e in known

@@ -29,7 +29,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from eval.common.distributed import Workers
-from eval.common.errors import UserError, one_line
+from eval.common.errors import BadInput, UserError, one_line
 from eval.common.files import atomic_file
 from eval.common.images import decode
 from eval.data.task_data import Split, TaskData
@@ -130,7 +130,7 @@ def pixels_of(
     try:
         return np.asarray(backbone.transform(decode(data)))
     except Exception as error:  # decoders raise whatever a broken file makes them raise
-        raise UserError(
+        raise BadInput(
             f"task {task.name!r}: {split.source.describe(row)} ({split.name}) cannot be read as "
             f"an image: {one_line(error, 120)}"
         ) from None
@@ -240,7 +240,7 @@ class _Job:
         bad = ~torch.isfinite(features).all(1)
         if bad.any():
             row = int(shard.rows[int(bad.nonzero()[0])])
-            raise UserError(
+            raise BadInput(
                 f"{self.backbone.resolved.id} gives features that are not finite (NaN or "
                 f"infinite) for {shard.split.source.describe(row)} of task {self.task.name!r}"
             )
@@ -262,7 +262,7 @@ class _Job:
         assert low is not None
         assert high is not None
         if bool((high - low <= 1e-6 * high.abs().clamp_min(1e-30)).all()):
-            raise UserError(
+            raise BadInput(
                 f"{self.backbone.resolved.id} gives the same features for all "
                 f"{len(self.task.train) + len(self.task.test)} images of task {self.task.name!r}"
             )

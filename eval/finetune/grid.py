@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from eval.common.errors import TooFew, UserError
+from eval.common.errors import BadInput, TooFew, UserError
 from eval.data.task_data import TaskData, take
 from eval.data.validation import held_out
 from eval.finetune.saved_model import Keeper
@@ -83,7 +83,7 @@ class _Fit:
                 "or use fewshot"
             )
         if (smallest := min(self.settings.batch_sizes)) < least:
-            raise UserError(
+            raise BadInput(
                 f"batch_sizes must be at least {least} for BatchNorm on "
                 f"{self.setup.workers.count} processes, got {smallest}"
             )
@@ -303,7 +303,7 @@ class _Fit:
 
 
 def _stages(epochs: int, halving: bool) -> list[int]:
-    """The epochs after which points are compared; a third that is no epoch is left out."""
+    """The epochs after which points are compared; a third that is not an epoch is left out."""
     early = {epochs // 3, 2 * epochs // 3} - {0, epochs} if halving else set()
     return [*sorted(early), epochs]
 

@@ -30,7 +30,7 @@ from eval.training.context import Context
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 AGREE = 1e-4  # how far logits may lie apart, relative to the largest where that is above 1
 FOLDED = "the trained BatchNorm and linear layer, as one linear classifier"
-ALONE = "left out: timm's classifier is no linear layer on the features that were trained on"
+ALONE = "left out: timm's classifier is not a linear layer on the features that were trained on"
 _NOT_OURS = ("num_classes", "checkpoint_path")  # arguments that speak of the older weights
 _AS_BUILT = ("fixed_input_size", "global_pool", "first_conv", "classifier")
 

@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from torch import nn
 
-from eval.common.errors import UserError
+from eval.common.errors import BadInput
 from eval.models.backbone import Backbone
 from eval.models.resolve import stage_facts
 
@@ -38,18 +38,18 @@ def free_stages(backbone: Backbone, last: int) -> tuple[str, ...]:
         return ()
     names = _stages(net)
     if not names:
-        raise UserError(
+        raise BadInput(
             f"{who} has no stages that timm names (no feature_info), so finetune.last cannot be "
             f"{last}; use 0, with which everything trains"
         )
     if last > len(names):
-        raise UserError(
+        raise BadInput(
             f"finetune.last is {last}, but {who} has {len(names)} stages ({', '.join(names)}); "
             f"use {len(names)} at most"
         )
     if last < len(names) and not _in_order(net, names):
-        raise UserError(
-            f"the stages of {who} ({', '.join(names)}) are no modules that follow one another, so "
+        raise BadInput(
+            f"the stages of {who} ({', '.join(names)}) are not modules that follow one another, so "
             f"finetune.last cannot be {last}; use 0, with which everything trains"
         )
     return tuple(names[-last:])

@@ -42,7 +42,7 @@ READ_EVERY = 10  # steps between two looks at the loss, where a look waits for a
 
 
 class Diverged(Exception):
-    """The loss, or an answer, is no finite number."""
+    """The loss, or an answer, is not a finite number."""
 
 
 class Classifier(nn.Module):

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from eval.common.errors import UserError, one_line
+from eval.common.errors import NotFound, Refused, Unreachable, UserError, one_line
 from eval.common.files import atomic_file
 
 T = TypeVar("T")
@@ -97,21 +97,21 @@ def pin(
         now = info.id if re.fullmatch(r"[\w.-]+/[\w.-]+", info.id) else repo
         return Pin(now, info.sha, frozenset(s.rfilename for s in info.siblings or []))
     except hub_errors.GatedRepoError:
-        raise UserError(gated(repo, what)) from None
+        raise Refused(gated(repo, what)) from None
     except hub_errors.RepositoryNotFoundError:
-        raise UserError(
+        raise NotFound(
             f"{what}: the Hub has no {kind} {repo!r}, or it is private; check the name, "
             "or log in with `hf auth login`"
         ) from None
     except hub_errors.RevisionNotFoundError:
-        raise UserError(f"{what}: {repo!r} has no revision {revision!r}") from None
+        raise NotFound(f"{what}: {repo!r} has no revision {revision!r}") from None
     except hub_errors.HFValidationError as error:
         raise UserError(f"{what}: {one_line(error)}") from None
     except Exception as error:  # no network, a proxy's page, a 5xx: all mean "cannot ask now"
         ref = _ref_file(repo, revision, kind)
         if ref.is_file() and _cached(repo, sha := ref.read_text().strip(), kind, needed):
             return Pin(repo, sha, None)
-        raise UserError(
+        raise Unreachable(
             f"{what}: the Hub cannot be reached and {repo!r} is not in the local cache "
             f"({one_line(error, 160)})"
         ) from None
@@ -164,8 +164,8 @@ def fetch(repo: str, sha: str, names: tuple[str, ...], what: str) -> Path:
     except Exception as error:
         causes = (error, error.__cause__)
         if any(isinstance(c, hub_errors.GatedRepoError) for c in causes):
-            raise UserError(gated(repo, what)) from None
-        raise UserError(f"{what}: download of {repo!r} failed: {one_line(error)}") from None
+            raise Refused(gated(repo, what)) from None
+        raise Unreachable(f"{what}: download of {repo!r} failed: {one_line(error)}") from None
     return Path(files[0]).parent
 
 
@@ -185,5 +185,5 @@ def snapshot(repo: str, sha: str, patterns: tuple[str, ...], what: str) -> Path:
     except Exception as error:
         causes = (error, error.__cause__)
         if any(isinstance(c, hub_errors.GatedRepoError) for c in causes):
-            raise UserError(gated(repo, what)) from None
-        raise UserError(f"{what}: download of {repo!r} failed: {one_line(error)}") from None
+            raise Refused(gated(repo, what)) from None
+        raise Unreachable(f"{what}: download of {repo!r} failed: {one_line(error)}") from None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from eval.common.errors import UserError, one_line
+from eval.common.errors import BadInput, Conflict, Refused, UserError, one_line
 from eval.common.files import sha256_file
 from eval.hub.client import busy, gated, with_retries
 
@@ -59,9 +59,9 @@ def check_repo_id(text: str, what: str) -> str:
         and not text.endswith(".git")
     )
     if not good:
-        raise UserError(
-            f"{what} {text!r} is no Hub repository; use ORG/NAME of letters, digits, '-', '_' and "
-            "'.', at most 96 characters, without '--' or '..', not starting or ending in '-' or '.'"
+        raise BadInput(
+            f"{what} {text!r} is not a Hub repository; use ORG/NAME of letters, digits, '-', '_' "
+            "and '.', at most 96 characters, without '--' or '..', not starting or ending in '-' or '.'"
         )
     return text
 
@@ -73,7 +73,7 @@ def account(api: HfApi) -> Account:
     try:
         said = with_retries(api.whoami)
     except hub_errors.LocalTokenNotFoundError:
-        raise UserError(
+        raise Refused(
             "no Hub token here; log in with `hf auth login` or set HF_TOKEN to a writing token"
         ) from None
     except Exception as error:
@@ -86,13 +86,13 @@ def check_rights(who: Account, repo: str) -> None:
     """Raises UserError where this account cannot write to the repository's namespace."""
     owner = repo.partition("/")[0]
     if who.role == "read":
-        raise UserError(
+        raise Refused(
             f"the token of {who.name!r} may only read; make one that may write at "
             "https://huggingface.co/settings/tokens"
         )
     if owner != who.name and owner not in who.orgs:
         places = ", ".join(sorted({who.name, *who.orgs}))
-        raise UserError(
+        raise Refused(
             f"namespace {owner!r} of {repo!r} is not open to {who.name!r}; it may write to {places}"
         )
 
@@ -109,7 +109,7 @@ def look(api: HfApi, repo: str, kind: Kind, revision: str | None = None) -> Remo
             lambda: list(api.list_repo_tree(repo, repo_type=kind, revision=sha, recursive=True))
         )
     except hub_errors.GatedRepoError:
-        raise UserError(gated(repo, f"{kind} repository")) from None
+        raise Refused(gated(repo, f"{kind} repository")) from None
     except hub_errors.RepositoryNotFoundError:
         return None
     except Exception as error:
@@ -167,7 +167,7 @@ def check_head(
     """
     if replace is not None:
         if len(replace) < 7 or not remote.sha.startswith(replace):
-            raise UserError(f"{repo!r} is at commit {remote.sha}, not at --replace {replace}")
+            raise Conflict(f"{repo!r} is at commit {remote.sha}, not at --replace {replace}")
         return
     try:
         commits = with_retries(

@@ -6,7 +6,7 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from eval.common.errors import UserError, one_line
+from eval.common.errors import BadInput, Refused, Unreachable, one_line
 from eval.hub import client
 
 
@@ -24,11 +24,11 @@ def load_at(repo: str, config: str | None, sha: str, split: str | None = None) -
             return builder.as_dataset(split)
     except Exception as error:
         if "gated" in str(error):  # its cause is not handed on
-            raise UserError(client.gated(repo, what)) from None
+            raise Refused(client.gated(repo, what)) from None
         if "cannot be accessed" in str(error) or "NotFound" in type(error).__name__:
             client.pin(repo, None, "dataset", what)  # says why
-        raise UserError(f"{what} does not load: {one_line(error)}") from None
-    raise UserError(
+        raise BadInput(f"{what} does not load: {one_line(error)}") from None
+    raise Unreachable(
         f"{what}: the Hub cannot be reached and commit {sha[:12]} is not in the local cache"
     )
 

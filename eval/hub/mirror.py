@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.common.errors import UserError
+from eval.common.errors import Conflict, NotFound, Unreachable
 from eval.hub import commits
 
 if TYPE_CHECKING:
@@ -53,9 +53,9 @@ def begin(
         commits.check_rights(commits.account(api), repo)
     remote = commits.look(api, repo, kind)
     if remote is None and replace is not None:
-        raise UserError(f"the Hub has no {kind} {repo!r} yet, so there is nothing to --replace")
+        raise NotFound(f"the Hub has no {kind} {repo!r} yet, so there is nothing to --replace")
     if remote is not None and private and not commits.is_private(api, repo, kind):
-        raise UserError(f"{kind} repository {repo!r} is public already; leave --private out")
+        raise Conflict(f"{kind} repository {repo!r} is public already; leave --private out")
     return remote
 
 
@@ -81,7 +81,7 @@ def mirror(
         commits.create(api, repo, terms.kind, private=private, sdk=terms.sdk)
         remote = commits.look(api, repo, terms.kind)
         if remote is None:
-            raise UserError(f"the Hub made {repo!r} but does not show it; try again later")
+            raise Unreachable(f"the Hub made {repo!r} but does not show it; try again later")
     held: Mapping[str, str] = remote.digests if remote else {}
     changed = commits.changed(files, held)
     gone = sorted(set(held) - set(files) - {".gitattributes"})

@@ -44,7 +44,7 @@ def paired(a: Floats, b: Floats, unit: str, seed: int = 0) -> Paired:
 
 
 def paired_resamples(difference: float, a: Floats, b: Floats) -> Paired:
-    """Compare two models by a score that is no mean over units.
+    """Compare two models by a score that is not a mean over units.
 
     ``a`` and ``b`` are [n] its values in the same n resamples of the test images, ``difference``
     that of the scores on all of them. The p-value is the bootstrap's: twice the smaller share of

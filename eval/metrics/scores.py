@@ -36,8 +36,8 @@ class Score(_Part):
 class Samples(_Part):
     """Right answers per unit, in the order of the episodes or of the split's canonical rows.
 
-    A score that is no mean over units (AP) has its value in each of n resamples of the test images
-    instead; models on the same images and seed are resampled alike.
+    A score that is not a mean over units (AP) has its value in each of n resamples of the test
+    images instead; models on the same images and seed are resampled alike.
     """
 
     unit: Literal["episode", "image", "resample"]

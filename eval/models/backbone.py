@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eval.common.errors import UserError, one_line
+from eval.common.errors import BadInput, one_line
 from eval.common.files import sha256_file
 from eval.hub import client
 from eval.models.resolve import _MODEL_FILES, ResolvedModel
@@ -61,7 +61,7 @@ def load(model: ResolvedModel) -> Backbone:
                 net = timm.create_model(model.name, pretrained=False, **kwargs)
             except Exception as error:
                 at = f" at {model.img_size} px" if model.img_size else ""
-                raise UserError(f"{model.id} cannot be built{at}: {one_line(error)}") from None
+                raise BadInput(f"{model.id} cannot be built{at}: {one_line(error)}") from None
         drop_classifier(net)
         weights_sha256 = _state_sha256(net)
     else:
@@ -74,7 +74,7 @@ def load(model: ResolvedModel) -> Backbone:
             with torch.random.fork_rng(devices=[]):  # the weights are drawn, then overwritten
                 net = timm.create_model(f"local-dir:{folder}", pretrained=True, **kwargs)
         except Exception as error:
-            raise UserError(
+            raise BadInput(
                 f"the weights of {model.id} do not load into its architecture: {one_line(error)}"
             ) from None
         drop_classifier(net)
@@ -84,13 +84,13 @@ def load(model: ResolvedModel) -> Backbone:
     args = {"img_size": model.img_size} if model.img_size else {}
     data_config = resolve_data_config(args, model=net)
     if data_config["input_size"][0] != 3:
-        raise UserError(f"{model.id} takes {data_config['input_size'][0]} channels, not RGB")
+        raise BadInput(f"{model.id} takes {data_config['input_size'][0]} channels, not RGB")
     pooled = PooledFeatures(net)
     with torch.inference_mode():
         try:
             out = pooled(torch.zeros(1, *data_config["input_size"]))
         except Exception as error:
-            raise UserError(
+            raise BadInput(
                 f"{model.id} does not run at {data_config['input_size'][1]} px: {one_line(error)}"
             ) from None
     return Backbone(
@@ -107,7 +107,7 @@ def load(model: ResolvedModel) -> Backbone:
 def drop_classifier(net: Any) -> None:
     """Make a timm model return features. Raises UserError where its class cannot."""
     if not callable(getattr(net, "reset_classifier", None)):
-        raise UserError(f"{type(net).__name__} has no reset_classifier: not a timm classifier")
+        raise BadInput(f"{type(net).__name__} has no reset_classifier: not a timm classifier")
     net.reset_classifier(0)
 
 

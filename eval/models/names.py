@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from eval.common.errors import UserError, did_you_mean
+from eval.common.errors import BadInput, NotFound, did_you_mean
 from eval.models.objectives import OBJECTIVES
 
 Kind = Literal["hub", "local", "zoo", "timm", "random"]
@@ -51,42 +51,42 @@ def parse_model(text: str) -> ModelName:
     repository without a prefix: guessing there would silently score other weights.
     """
     if not text or text != text.strip():
-        raise UserError(f"model {text!r} is empty or has spaces round it; use {_FORMS}")
+        raise BadInput(f"model {text!r} is empty or has spaces round it; use {_FORMS}")
     prefix, colon, rest = text.partition(":")
     if not colon or len(prefix) == 1:  # one letter is a Windows drive
         if any(c in text for c in "/\\:"):
-            raise UserError(
+            raise BadInput(
                 f"model {text!r} has no prefix; use 'hf-hub:{text}' for the Hub "
                 f"or 'local-dir:{text}' for a folder"
             )
         if "@" in text:
-            raise UserError(
+            raise BadInput(
                 f"model {text!r} is a timm name, which takes no @revision; use 'hf-hub:timm/{text}'"
             )
         return ModelName("timm", text)
     kind = _PREFIXES.get(prefix.lower())
     if kind is None:
-        raise UserError(
+        raise NotFound(
             f"model {text!r} has an unknown prefix {prefix!r}"
             + did_you_mean(prefix.lower(), _PREFIXES, f"use {_FORMS}")
         )
     if not rest:
-        raise UserError(f"model {text!r} has nothing behind the prefix; use {_FORMS}")
+        raise BadInput(f"model {text!r} has nothing behind the prefix; use {_FORMS}")
     if kind == "local":
         return ModelName(kind, rest)  # a path may hold '@'
     name, at, revision = rest.partition("@")
     if at and not revision:
-        raise UserError(f"model {text!r} ends in '@' without a revision")
+        raise BadInput(f"model {text!r} ends in '@' without a revision")
     if not name:
-        raise UserError(f"model {text!r} has no name before '@'; use {_FORMS}")
+        raise BadInput(f"model {text!r} has no name before '@'; use {_FORMS}")
     if ".." in revision or revision.startswith("/"):  # it becomes part of a path in the cache
-        raise UserError(f"model {text!r}: no revision has '..' in its name or begins with '/'")
+        raise BadInput(f"model {text!r}: no revision has '..' in its name or begins with '/'")
     if kind == "hub" and (not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or ".." in name):
-        raise UserError(f"model {text!r} names no Hub repository; use hf-hub:org/name[@rev]")
+        raise BadInput(f"model {text!r} names no Hub repository; use hf-hub:org/name[@rev]")
     if kind == "zoo" and not re.fullmatch(r"[\w.+-]+", name):
-        raise UserError(f"model {text!r} names no zoo model; use zoo:NAME, see list models")
+        raise BadInput(f"model {text!r} names no zoo model; use zoo:NAME, see list models")
     if kind == "random" and revision and not re.fullmatch(r"\d{1,18}", revision):
-        raise UserError(
+        raise BadInput(
             f"model {text!r}: the seed behind '@' must be a number of at most 18 digits, "
             f"got {revision!r}"
         )

@@ -6,7 +6,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from eval.common.errors import UserError, did_you_mean
+from eval.common.errors import BadInput, NotFound, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -101,14 +101,14 @@ class ObjectiveName:
 def parse_objective(text: str) -> ObjectiveName:
     """``ce``, ``ce+selfsupcon``, ``ce+0.5*selfsupcon``: terms, some with weights.
 
-    Raises UserError for an unknown or repeated term, or a weight that is no positive number.
+    Raises UserError for an unknown or repeated term, or a weight that is not a positive number.
     """
     terms: list[tuple[str, float | None]] = []
     for part in text.lower().split("+"):
         weight, star, name = part.rpartition("*")
         name = name.strip()
         if name not in TERMS:
-            raise UserError(
+            raise NotFound(
                 f"unknown objective {name!r}"
                 + (f" in {text!r}" if name != text else "")
                 + did_you_mean(
@@ -118,10 +118,10 @@ def parse_objective(text: str) -> ObjectiveName:
                 )
             )
         if any(name == known for known, _ in terms):
-            raise UserError(f"objective {text!r} names {name!r} twice")
+            raise BadInput(f"objective {text!r} names {name!r} twice")
         terms.append((name, _weight(weight.strip(), text) if star else None))
     if len(terms) > 1 and any(name == "ce-strong" for name, _ in terms):
-        raise UserError(
+        raise BadInput(
             f"objective {text!r}: 'ce-strong' is the control of 'ce' alone; a joint objective "
             "takes 'ce', which sees strong views there anyway"
         )
@@ -134,8 +134,8 @@ def _weight(text: str, objective: str) -> float:
     # An exponent's sign would have been cut at the plus.
     value = float(text) if re.fullmatch(r"\d*\.?\d+(e-?\d+)?", text) else math.nan
     if not (0 < value < math.inf):
-        raise UserError(
-            f"objective {objective!r}: weight {text!r} is no positive number; "
+        raise BadInput(
+            f"objective {objective!r}: weight {text!r} is not a positive number; "
             "write ce+0.5*selfsupcon"
         )
     return value

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.common.errors import UserError, did_you_mean
+from eval.common.errors import BadInput, NotFound, Refused, UserError, did_you_mean
 from eval.common.files import sha256_file, write_json
 from eval.hub import client
 from eval.models.names import _FORMS, ZOO_ORG, Kind, ModelName, parse_model, zoo_folder, zoo_names
@@ -80,7 +80,7 @@ def _resolve_zoo_on_hub(parsed: ModelName, img_size: int | None) -> ResolvedMode
     except UserError as error:
         names = zoo_names()
         shipped = f"shipped are {', '.join(names)}" if names else "none ships with this version"
-        raise UserError(
+        raise NotFound(
             f"zoo model {parsed.name!r} is not in {zoo_folder('')} ({shipped}); {error}"
             + did_you_mean(parsed.name, names)
         ) from None
@@ -90,7 +90,7 @@ def _resolve_folder(
     folder: Path, kind: Kind, spec: str, name: str, img_size: int | None
 ) -> ResolvedModel:
     if not folder.is_dir():
-        raise UserError(f"model folder {str(folder)!r} does not exist or is no directory")
+        raise NotFound(f"model folder {str(folder)!r} does not exist or is not a directory")
     files = {p.name for p in folder.iterdir()}
     _check_model_files(files, f"folder {str(folder)!r}", lambda: folder / "config.json")
     shown = spec if kind == "zoo" else f"local-dir:{name}"
@@ -111,26 +111,24 @@ def _check_model_files(files: Set[str], where: str, config_path: Callable[[], Pa
     if "model.safetensors" not in files:
         pickles = sorted(f for f in files if f.endswith((".bin", ".pth", ".pt", ".ckpt", ".pkl")))
         if pickles:
-            raise UserError(
+            raise Refused(
                 f"{where} offers only pickled weights ({', '.join(pickles[:3])}), which can run "
                 "code when loaded; model.safetensors is needed"
             )
-        raise UserError(f"{where} has no model.safetensors")
+        raise NotFound(f"{where} has no model.safetensors")
     if "config.json" not in files:
-        raise UserError(f"{where} has no config.json, so its architecture is unknown")
+        raise NotFound(f"{where} has no config.json, so its architecture is unknown")
     raw = config_path().read_bytes()
     try:
         config = json.loads(raw)
     except (ValueError, RecursionError):
-        raise UserError(f"config.json of {where} is no JSON") from None
+        raise BadInput(f"config.json of {where} is not valid JSON") from None
     if not isinstance(config, dict) or not isinstance(config.get("architecture"), str):
         kind = config.get("model_type") if isinstance(config, dict) else None
         seen = f" (it is of model_type {kind[:40]!r})" if isinstance(kind, str) else ""
-        raise UserError(
-            f"config.json of {where} is not timm's{seen}: it has no 'architecture' name"
-        )
+        raise BadInput(f"config.json of {where} is not timm's{seen}: it has no 'architecture' name")
     if not isinstance(config.get("pretrained_cfg", {}), dict):
-        raise UserError(f"config.json of {where} is not timm's: 'pretrained_cfg' is no object")
+        raise BadInput(f"config.json of {where} is not timm's: 'pretrained_cfg' is not an object")
     return raw
 
 
@@ -172,7 +170,7 @@ def _timm_facts(name: str, cache: Path, *, weights: bool) -> dict[str, str]:
         with contextlib.suppress(OSError):
             write_json(memo_file, memo)
     if weights and not memo[name]["repo"]:
-        raise UserError(
+        raise NotFound(
             f"timm has no Hub weights for {name!r}; use 'random:{name}' for the untrained one"
             + did_you_mean(name, memo[name]["tags"].split())
         )
@@ -184,13 +182,13 @@ def _ask_timm(name: str) -> dict[str, str]:
 
     arch = name.partition(".")[0]
     if not timm.is_model(arch):
-        raise UserError(
+        raise NotFound(
             f"unknown model {name!r}"
             + did_you_mean(arch, timm.list_models(), "see timm.list_models(), or use " + _FORMS)
         )
     tags = timm.list_pretrained(f"{arch}.*")
     if "." in name and name not in tags:
-        raise UserError(f"timm knows {arch!r} but not {name!r}" + did_you_mean(name, tags))
+        raise NotFound(f"timm knows {arch!r} but not {name!r}" + did_you_mean(name, tags))
     config = timm.get_pretrained_cfg(name)
     repo = ""
     if config is not None and config.hf_hub_id:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.common.errors import UserError
+from eval.common.errors import BadInput, NotFound, UserError
 from eval.hub.client import with_retries
 from eval.hub.commits import refusal
 from eval.models.resolve import resolve
@@ -37,11 +37,11 @@ def find_models(
     Raises UserError when nothing fits, too much does, or the Hub refuses.
     """
     if collection and (author or tags):
-        raise UserError("--collection names its models itself; leave --author and --filter out")
+        raise BadInput("--collection names its models itself; leave --author and --filter out")
     what = f"--collection {collection!r}" if collection else "--author/--filter"
     repos = _collected(collection) if collection else _listed(author, tags)
     if len(repos) > MOST:
-        raise UserError(f"{what} fits more than {MOST} models; narrow it down")
+        raise BadInput(f"{what} fits more than {MOST} models; narrow it down")
     models, skipped = [], []
     for repo in repos:
         try:
@@ -50,7 +50,7 @@ def find_models(
             skipped.append(str(why))
     if not models:
         reason = f" ({skipped[0]})" if skipped else ""
-        raise UserError(f"{what} fits no model that timm can load{reason}")
+        raise NotFound(f"{what} fits no model that timm can load{reason}")
     return ModelMatches(tuple(models), tuple(skipped))
 
 
@@ -72,13 +72,13 @@ def _collected(text: str) -> list[str]:
 
     slug = re.sub(r"^https?://[^/]+/collections/", "", text).strip("/")
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", slug):
-        raise UserError(
-            f"--collection {text!r} is no collection; give its address or ORG/TITLE-ID as in it"
+        raise BadInput(
+            f"--collection {text!r} is not a collection; give its address or ORG/TITLE-ID as in it"
         )
     try:
         found = with_retries(lambda: HfApi().get_collection(slug))
     except Exception as error:
         if getattr(getattr(error, "response", None), "status_code", None) == 404:
-            raise UserError(f"the Hub has no collection {slug!r}, or it is private") from None
+            raise NotFound(f"the Hub has no collection {slug!r}, or it is private") from None
         raise refusal(error, "collection", slug) from None
     return sorted(item.item_id for item in found.items if item.item_type == "model")

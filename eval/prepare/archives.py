@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from eval.common.errors import UserError
+from eval.common.errors import BadInput, NotFound, UserError
 from eval.prepare.containers import (
     ENDINGS,
     UNREADABLE_ENDINGS,
@@ -63,11 +63,11 @@ class Download:
             containers.append(source)
             listed.append(list_folder(source, archives))
         elif not source.exists():
-            raise UserError(f"--source {source} does not exist; give the folder of the download")
+            raise NotFound(f"--source {source} does not exist; give the folder of the download")
         elif is_archive(source.name):
             archives.append(source)
         else:
-            raise UserError(
+            raise BadInput(
                 f"--source {source} is neither a folder nor an archive ({', '.join(ENDINGS)})"
                 + _how_to_unpack([source.name])
             )
@@ -82,7 +82,7 @@ class Download:
         names = [Path(entry.name).name for entry in entries]
         if all(_is_unreadable(name) or _is_unfinished(name) for name in names):
             hint = _how_to_unpack(names)
-            raise UserError(f"{source} holds " + (f"nothing to read{hint}" if hint else "no file"))
+            raise BadInput(f"{source} holds " + (f"nothing to read{hint}" if hint else "no file"))
         check_totals(source, len(entries), sum(entry.size for entry in entries))
         return cls(
             source,
@@ -110,7 +110,7 @@ class Download:
             raise self.missing(what)
         if len(found) > 1:
             names = _listed([repr(self.where(entry)) for _, entry in found])
-            raise UserError(f"{len(found)} files could be {what}: {names}; leave one of them there")
+            raise BadInput(f"{len(found)} files could be {what}: {names}; leave one of them there")
         return found[0][1]
 
     def missing(self, what: str) -> UserError:
@@ -138,7 +138,7 @@ class Download:
         """
         data = self.get(entry)
         if isinstance(data, Damaged):
-            raise UserError(
+            raise BadInput(
                 f"{self.source}: {self.where(entry)} cannot be read: {data.why}; download it again"
             )
         return data

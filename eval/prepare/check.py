@@ -38,7 +38,7 @@ def _flaw(data: bytes, decode: bool) -> str:
     except Image.UnidentifiedImageError:
         if data.lstrip()[:1] == b"<":
             return "it is a web page or XML, no image"
-        return f"it is no image of a known format ({', '.join(_FORMATS)})"
+        return f"it is not an image of a known format ({', '.join(_FORMATS)})"
     width, height = image.size
     if width <= 0 or height <= 0:
         return f"its size is {width} x {height} pixels"

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from eval.common.errors import UserError, one_line
+from eval.common.errors import BadInput, Conflict, Refused, UserError, one_line
 
 TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 ENDINGS = (".zip", *TAR_ENDINGS)
@@ -77,7 +77,7 @@ def stamp_of(path: Path) -> Stamp:
     try:
         facts = path.stat()
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {one_line(error)}") from None
+        raise BadInput(f"{path} cannot be read: {one_line(error)}") from None
     return Stamp(facts.st_size, facts.st_mtime_ns)
 
 
@@ -133,7 +133,7 @@ class Tally:
             return safe_name(raw, folder)
         except ValueError as why:
             shown = raw if len(raw) < 200 else raw[:200] + "..."
-            raise UserError(
+            raise Refused(
                 f"{self.where} holds a member of the unsafe name {shown!r}, which {why}; "
                 f"{_AGAIN} from the official page"
             ) from None
@@ -143,7 +143,7 @@ class Tally:
         self.count += 1
         self.total += max(size, 0)
         if not 0 <= size <= MOST_MEMBER:
-            raise UserError(
+            raise BadInput(
                 f"{self.where} holds {name!r} of {size:,} bytes; members of up to "
                 f"{MOST_MEMBER:,} bytes are read"
             )
@@ -159,16 +159,14 @@ class Tally:
 def check_totals(where: Path, count: int, total: int) -> None:
     """Raises UserError where a download holds more than any data set."""
     if count > MOST_MEMBERS:
-        raise UserError(f"{where} holds more than {MOST_MEMBERS:,} files; give the data set alone")
+        raise BadInput(f"{where} holds more than {MOST_MEMBERS:,} files; give the data set alone")
     if total > MOST_TOTAL:
-        raise UserError(
-            f"{where} unpacks to more than {MOST_TOTAL:,} bytes; give the data set alone"
-        )
+        raise Refused(f"{where} unpacks to more than {MOST_TOTAL:,} bytes; give the data set alone")
 
 
 def _check_ratio(what: str, size: int, packed: int) -> None:
     if size > RATIO_FROM and size > MOST_RATIO * packed:
-        raise UserError(
+        raise Refused(
             f"{what} unpacks from {packed:,} to {size:,} bytes or more, over {MOST_RATIO} times "
             f"its size, as no image data do; {_AGAIN} from the official page"
         )
@@ -189,11 +187,11 @@ def list_archive(path: Path) -> Contents:
 @lru_cache(maxsize=256)
 def _listed(path: Path, stamp: Stamp) -> Contents:
     if stamp.size == 0:
-        raise UserError(f"{path} is empty (0 bytes); {_AGAIN}")
+        raise BadInput(f"{path} is empty (0 bytes); {_AGAIN}")
     try:
         return _list_zip(path) if path.name.lower().endswith(".zip") else _list_tar(path)
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {one_line(error)}") from None
+        raise BadInput(f"{path} cannot be read: {one_line(error)}") from None
 
 
 def list_folder(root: Path, archives: list[Path]) -> Contents:
@@ -237,9 +235,9 @@ def list_folder(root: Path, archives: list[Path]) -> Contents:
             tally.add(name, min(size, MOST_MEMBER), place)
             tally.found[name] = Member(name, size, place)
     except OSError as error:
-        raise UserError(f"{root} cannot be read: {one_line(error)}") from None
+        raise BadInput(f"{root} cannot be read: {one_line(error)}") from None
     except RecursionError:
-        raise UserError(f"{root} holds folders nested too deeply") from None
+        raise BadInput(f"{root} holds folders nested too deeply") from None
     archives.sort()
     return tally.contents()
 
@@ -266,12 +264,12 @@ def _list_zip(path: Path) -> Contents:
                 tally.skipped += 1
                 continue
             if info.flag_bits & 0x1:
-                raise UserError(
+                raise Refused(
                     f"{path} is encrypted ({name!r} needs a password); unpack it yourself"
                 )
             if info.compress_type not in _ZIP_METHODS:
                 method = _ZIP_NAMES.get(info.compress_type, "unknown")
-                raise UserError(
+                raise BadInput(
                     f"{path} is compressed by method {info.compress_type} ({method}), which Python "
                     "does not read; unpack it (`unzip` or `7z x`) and give the folder"
                 )
@@ -291,12 +289,12 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {one_line(error)}") from None
+        raise BadInput(f"{path} cannot be read: {one_line(error)}") from None
     except Exception as error:  # BadZipFile, and what damaged lists lead the parser to
         with path.open("rb") as file:
             begin = file.read(64)
         if begin.startswith(b"PK\x03\x04"):
-            raise UserError(
+            raise BadInput(
                 f"{path} is cut off or damaged: it begins as a zip archive, but the list of "
                 f"members at its end is missing or broken; {_AGAIN}"
             ) from None
@@ -411,15 +409,15 @@ def _list_tar(path: Path) -> Contents:
         except UserError:
             raise
         except EOFError as error:
-            raise UserError(f"{path} is cut off ({one_line(error)}); {_AGAIN}") from None
+            raise BadInput(f"{path} is cut off ({one_line(error)}); {_AGAIN}") from None
         except Exception as error:  # each compression has its own; broken headers raise anything
             why = one_line(error)
         if "unexpected end of data" in why:
-            raise UserError(f"{path} is cut off ({why}); {_AGAIN}") from None
+            raise BadInput(f"{path} is cut off ({why}); {_AGAIN}") from None
         with path.open("rb") as file:
             begin = file.read(64)
         if data.packed or data.at > tarfile.BLOCKSIZE:
-            raise UserError(f"{path} is damaged ({why}); {_AGAIN}")
+            raise BadInput(f"{path} is damaged ({why}); {_AGAIN}")
         raise _no_archive(path, begin, "tar", why)
 
 
@@ -510,14 +508,14 @@ def opened(path: Path, stamp: Stamp | None) -> Container:
     ``stamp`` is None for a folder.
     """
     if stamp is not None and stamp_of(path) != stamp:
-        raise UserError(f"{path} was changed while it was read; start again")
+        raise Conflict(f"{path} was changed while it was read; start again")
     key = path, stamp
     container = _open.pop(key, None)
     if container is None:
         try:
             container = _of(path)
         except OSError as error:
-            raise UserError(f"{path} cannot be read: {one_line(error)}") from None
+            raise BadInput(f"{path} cannot be read: {one_line(error)}") from None
         while len(_open) >= _MOST_OPEN:
             _open.pop(next(iter(_open))).close()
     _open[key] = container  # last: the first ones are those used longest ago

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.common.errors import UserError, did_you_mean
+from eval.common.errors import BadInput, NotFound, did_you_mean
 from eval.data.manifest import (
     MANIFEST,
     Manifest,
@@ -51,8 +51,8 @@ def preparable(name: str) -> Task:
         return TASKS[name]
     known = ", ".join(LAYOUTS)
     if name in TASKS:
-        raise UserError(f"task {name!r} has no official download that is known; known: {known}")
-    raise UserError(f"unknown task {name!r}" + did_you_mean(name, LAYOUTS, f"known: {known}"))
+        raise BadInput(f"task {name!r} has no official download that is known; known: {known}")
+    raise NotFound(f"unknown task {name!r}" + did_you_mean(name, LAYOUTS, f"known: {known}"))
 
 
 def prepare(
@@ -79,7 +79,7 @@ def prepare(
     missing = [item.name for item in listing.items if item.entry is None]
     fewer = task.images - len(_used(listing.items))
     if (missing or fewer > 0) and not partial:
-        raise UserError(_incomplete(task, listing, missing, fewer, source))
+        raise BadInput(_incomplete(task, listing, missing, fewer, source))
     parts = {rule.name: assign(rule, listing.items) for rule in task.splits}
     default = task.splits[0].name
     rows = [
@@ -98,7 +98,7 @@ def prepare(
     )
     if written.unreadable and not partial:
         bad = [f"{listing.items[p].name} ({why})" for p, why in written.unreadable.items()]
-        raise UserError(
+        raise BadInput(
             f"{len(bad):,} images of {task.name!r} cannot be read: {_few(bad)}; download them "
             f"again (and remove {folder}), or give --partial to go on without them (results will "
             "be marked a subset)"
@@ -150,7 +150,7 @@ def _check_version(task: Task, listing: Listing, source: Path) -> None:
         if not wrong and declared and have_part > declared:
             wrong = [f"{have_part:,} images in {part}, not {declared:,}"]
     if wrong:
-        raise UserError(
+        raise BadInput(
             f"{source} holds another version of {task.name!r}: {_few(wrong)}; get {task.download}"
         )
 
@@ -173,7 +173,7 @@ def _check_members(task: Task, manifest: Manifest) -> None:
     for rule in task.splits:
         have = manifest.splits[rule.name]
         if rule.members and have.members != rule.members:
-            raise UserError(
+            raise BadInput(
                 f"the images of {task.name!r} bear other names than the official ones, so split "
                 f"{rule.name!r} is not the declared one; get {task.download}"
             )

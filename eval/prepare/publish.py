@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.common.errors import UserError
+from eval.common.errors import BadInput, NotFound
 from eval.common.files import sha256_file
 from eval.data.manifest import MANIFEST, Manifest, read_manifest
 from eval.hub import commits
@@ -42,14 +42,14 @@ def publish(
 
     manifest = read_manifest(folder)
     if manifest is None:
-        raise UserError(
+        raise BadInput(
             f"{folder} has no {MANIFEST}; make a folder to publish with `transfer-eval prepare`"
         )
     task = TASKS.get(manifest.task)
     if task is None:
-        raise UserError(f"{folder / MANIFEST} is about {manifest.task!r}, which is no known task")
+        raise BadInput(f"{folder / MANIFEST} is about {manifest.task!r}, which is not a known task")
     if task.share == "no":
-        raise UserError(
+        raise BadInput(
             f"{_why(task)}, so its images must not be published; the labels alone are at "
             f"{task.home}"
         )
@@ -89,9 +89,9 @@ def _check_hidden(api: HfApi, task: Task, repo: str, exists: bool, private: bool
     """Raises UserError where others could read images that are not to be handed on."""
     reason = f"{_why(task)}, so its images can go to a private repository alone"
     if not exists and not private:
-        raise UserError(f"{reason}; give --private")
+        raise BadInput(f"{reason}; give --private")
     if exists and not commits.is_private(api, repo, "dataset"):
-        raise UserError(
+        raise BadInput(
             f"{reason}, and {repo!r} is public; choose another name, or make it private on the Hub"
         )
 
@@ -101,15 +101,17 @@ def _check_files(folder: Path, manifest: Manifest) -> None:
     cure = "prepare the set again"
     extra = sorted({p.name for p in folder.glob("*.parquet")} - set(manifest.files))
     if extra:
-        raise UserError(f"{folder / extra[0]} is not in {MANIFEST}; remove it, or {cure}")
+        raise NotFound(f"{folder / extra[0]} is not in {MANIFEST}; remove it, or {cure}")
     for name, facts in sorted(manifest.files.items()):
         path = folder / name
         if not _SHARD.fullmatch(name):
-            raise UserError(f"{folder / MANIFEST} names {name!r}, which is no file of ours; {cure}")
+            raise BadInput(
+                f"{folder / MANIFEST} names {name!r}, which is not a file of ours; {cure}"
+            )
         if not path.is_file():
-            raise UserError(f"{path} is missing; {cure}")
+            raise NotFound(f"{path} is missing; {cure}")
         if sha256_file(path) != facts.sha256:
-            raise UserError(f"{path} is not the file that {MANIFEST} froze; {cure}")
+            raise BadInput(f"{path} is not the file that {MANIFEST} froze; {cure}")
     for part in ("train", "test"):
         if not any(name.startswith(f"{part}-") for name in manifest.files):
-            raise UserError(f"{folder / MANIFEST} names no {part}-*.parquet; {cure}")
+            raise BadInput(f"{folder / MANIFEST} names no {part}-*.parquet; {cure}")

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from eval.common.errors import UserError, one_line
+from eval.common.errors import BadInput, Conflict, UserError, one_line
 from eval.common.files import atomic_file, write_json
 from eval.data.manifest import FileFacts
 from eval.data.sources import HASH_BYTES, image_hash
@@ -245,7 +245,7 @@ def _alone(out: Path) -> Iterator[None]:
         with FileLock(out / STATE / "lock", timeout=0):
             yield
     except Timeout:
-        raise UserError(
+        raise BadInput(
             f"another process prepares data in {out}; wait for it or choose another --out"
         ) from None
 
@@ -256,11 +256,11 @@ def _begin(out: Path, shards: Sequence[Shard], key: str) -> set[str]:
     done = set()
     for file in sorted(out.glob("*.parquet")):
         if file.name not in noted:
-            raise UserError(
+            raise BadInput(
                 f"{out} holds another preparation ({file.name}); remove it or choose another --out"
             )
         if not _is_whole(out, file.name, key):
-            raise UserError(f"{file} was changed since it was written; remove it and start again")
+            raise Conflict(f"{file} was changed since it was written; remove it and start again")
         done.add(file.name)
     for note in (out / STATE).glob("*.json"):
         if note.stem not in done:
@@ -296,7 +296,7 @@ def _collect(out: Path, shards: Sequence[Shard], key: str) -> Written:
     for shard in shards:
         state = _state(out, shard.name, key)
         if state is None or not _is_whole(out, shard.name, key):
-            raise UserError(f"{out / shard.name} was changed or removed meanwhile; start again")
+            raise BadInput(f"{out / shard.name} was changed or removed meanwhile; start again")
         bad = {int(position): why for position, why in state["unreadable"].items()}
         kept = [row.position for row in shard.rows if row.position not in bad]
         hashes = bytes.fromhex(state["hashes"])
@@ -373,11 +373,11 @@ class _Images:
         try:
             array = loadmat(io.BytesIO(data), variable_names=["X"])["X"]
         except Exception as error:  # a parser fed with arbitrary bytes raises anything
-            raise UserError(
-                f"{where} is no MATLAB file with images X ({one_line(error)}); download it again"
+            raise BadInput(
+                f"{where} is not a MATLAB file with images X ({one_line(error)}); download it again"
             ) from None
         if array.dtype != np.uint8 or array.ndim != 4 or array.shape[2] != 3:
-            raise UserError(
+            raise BadInput(
                 f"{where}: X is {array.dtype} of shape {array.shape}, not uint8 [height, width, 3, "
                 "images]"
             )
@@ -386,7 +386,7 @@ class _Images:
     def _png(self, item: Item) -> bytes:
         array = self._array
         if item.row >= array.shape[3]:
-            raise UserError(
+            raise BadInput(
                 f"{self.download.where(self.entry)} holds {array.shape[3]} images; "
                 f"{item.name} should be number {item.row + 1}"
             )
@@ -538,7 +538,7 @@ def _in_pool(jobs: Sequence[_Job], processes: int, bar: Any) -> None:
                     future.result()
         except BrokenProcessPool:
             stop.set()
-            raise UserError(
+            raise BadInput(
                 "a process was killed, most likely for want of memory; run again with fewer "
                 "--processes (finished files are kept)"
             ) from None

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from eval.common.errors import UserError, did_you_mean
+from eval.common.errors import NotFound, did_you_mean
 from eval.settings.protocols import (
     Detection,
     Fewshot,
@@ -146,5 +146,5 @@ def protocol_named(name: str) -> Protocol:
     """Raises UserError with near names for an unknown protocol."""
     if name not in PROTOCOLS:
         known = "protocols are " + ", ".join(PROTOCOLS)
-        raise UserError(f"unknown protocol {name!r}" + did_you_mean(name, PROTOCOLS, known))
+        raise NotFound(f"unknown protocol {name!r}" + did_you_mean(name, PROTOCOLS, known))
     return PROTOCOLS[name]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from eval.common.errors import UserError
+from eval.common.errors import BadInput
 from eval.protocols import protocol_named
 from eval.settings.assign import _value, with_setting
 from eval.settings.protocols import Settings
@@ -23,9 +23,7 @@ def chosen(names: Sequence[str], overrides: Sequence[str]) -> dict[str, Settings
     for text in overrides:
         protocol, name, value = _parsed(text)
         if protocol_named(protocol).name not in found:
-            raise UserError(
-                f"--set {text!r}: protocol {protocol!r} is not among {', '.join(found)}"
-            )
+            raise BadInput(f"--set {text!r}: protocol {protocol!r} is not among {', '.join(found)}")
         found[protocol] = with_setting(found[protocol], name, value, f"--set {text!r}")
     return found
 
@@ -34,5 +32,5 @@ def _parsed(text: str) -> tuple[str, str, Any]:
     key, equals, value = text.partition("=")
     protocol, dot, name = key.strip().partition(".")
     if not (equals and dot and name):
-        raise UserError(f"--set {text!r} is no setting; write --set finetune.epochs=10")
+        raise BadInput(f"--set {text!r} is not a setting; write --set finetune.epochs=10")
     return protocol, name, _value(value)

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from eval.common.errors import UserError
+from eval.common.errors import BadInput, UserError
 from eval.data.boxes.box_data import DetectionData
 from eval.data.boxes.objects import BoxPrediction
 from eval.detection.inference import Sight, find
@@ -108,7 +108,7 @@ def _check_shares(setup: Context[DetectionData], schedule: Schedule) -> None:
     images, count = schedule.batch_size, setup.workers.count
     alike = setup.workers.device.type != "cpu"
     if images < count or (alike and images % count):
-        raise UserError(
+        raise BadInput(
             f"schedule {schedule.name} has {images} images a batch for {count} processes; give "
             f"--set detection.batch_size={-(-images // count) * count}"
             + (", which all share alike" if alike else " or more")

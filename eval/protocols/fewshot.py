@@ -6,7 +6,7 @@ import time
 
 import torch
 
-from eval.common.errors import UserError
+from eval.common.errors import BadInput
 from eval.data.task_data import TaskData
 from eval.metrics import intervals
 from eval.metrics.scores import Samples
@@ -29,7 +29,7 @@ def score(context: Context[TaskData], settings: Fewshot) -> Outcome:
     refused = refusals(pool, settings)
     shots = [k for k in settings.shots if k not in refused]
     if not shots:
-        raise UserError(f"task {task.name!r}: " + "; ".join(refused.values()))
+        raise BadInput(f"task {task.name!r}: " + "; ".join(refused.values()))
     out = Outcome(notes=[f"not scored: {why}" for why in refused.values()])
     if refused:
         out.details["refused_shots"] = {str(k): why for k, why in refused.items()}

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from eval.common.errors import TooFew, UserError
+from eval.common.errors import BadInput, TooFew
 from eval.data.task_data import TaskData, take
 from eval.data.validation import held_out
 from eval.protocols import train_fractions, trained
@@ -82,7 +82,7 @@ def fit(
             "to choose settings on, and BatchNorm needs two; take more, or use fewshot"
         )
     if (smallest := min(settings.batch_sizes)) < 2:
-        raise UserError(f"batch_sizes must be at least 2 for BatchNorm, got {smallest}")
+        raise BadInput(f"batch_sizes must be at least 2 for BatchNorm, got {smallest}")
     if views is None:
         views = Views(setup, settings.scale, settings.views)
     encoded, seconds = views.encoded, views.seconds
@@ -171,7 +171,7 @@ class _Grid:
         lrs = [rate(p, epoch, tune_epochs) for p in self.points]
         self.tuned.train_epoch(features, labels, order, lrs)
         if all(self.tuned.diverged):
-            raise UserError(self._all_diverged())
+            raise BadInput(self._all_diverged())
         if both:
             self._train(epoch, features, self.points)
 
@@ -205,7 +205,7 @@ class _Grid:
         ]
         logits = torch.cat(parts)
         if not logits.isfinite().all():
-            raise UserError(self._best_diverged())
+            raise BadInput(self._best_diverged())
         return Answer(logits.double().softmax(1).numpy(), self._details(), self._notes())
 
     def _train(self, epoch: int, features: Tensor, points: Sequence[Point]) -> None:
@@ -215,7 +215,7 @@ class _Grid:
 
     def _check_final(self) -> None:
         if self.final.diverged[0]:
-            raise UserError(self._best_diverged())
+            raise BadInput(self._best_diverged())
 
     def _details(self) -> dict[str, Any]:
         broken = self.tuned.diverged

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eval.common.errors import UserError, one_line
+from eval.common.errors import BadInput, NotFound, UserError, one_line
 from eval.hub import client
 from eval.hub.commits import check_repo_id, refusal
 from eval.models.resolve import resolve
@@ -67,16 +67,16 @@ def check(text: str, cache: Path, *, max_bytes: int = 2_000_000_000) -> Candidat
     try:
         return _check(repo, revision, cache, max_bytes)
     except UserError as error:  # it may quote the repository's config.json
-        raise UserError(clean(one_line(error), 400)) from None
+        raise BadInput(clean(one_line(error), 400)) from None
     except RecursionError:
-        raise UserError(f"config.json of model {repo!r} is nested too deeply") from None
+        raise BadInput(f"config.json of model {repo!r} is nested too deeply") from None
 
 
 def _parse(text: str) -> tuple[str, str | None]:
     """(org/name, revision or None)."""
     text = text.strip()
     if len(text) > _LONGEST:
-        raise UserError(
+        raise BadInput(
             f"a model's name has at most {_LONGEST} characters, this has {len(text)}; use {_FORMS}"
         )
     refused = UserError(f"{text!r} names no model of the Hub; use {_FORMS}")
@@ -93,7 +93,7 @@ def _parse(text: str) -> tuple[str, str | None]:
     if ":" in name or name.count("/") != 1 or name.split("/")[0] in ("datasets", "spaces"):
         raise refused
     if revision is not None and (not _REVISION.fullmatch(revision) or ".." in revision):
-        raise UserError(f"{text!r} has no revision of letters, digits, '.', '_', '/' and '-'")
+        raise NotFound(f"{text!r} has no revision of letters, digits, '.', '_', '/' and '-'")
     return check_repo_id(name, "model"), revision
 
 
@@ -105,18 +105,18 @@ def _check(repo: str, revision: str | None, cache: Path, max_bytes: int) -> Cand
     info = _ask(repo, pinned.sha, what)
     # A private model may be open to our token: its results would tell of it.
     if info.private or getattr(info, "disabled", False):
-        raise UserError(
+        raise NotFound(
             f"{what}: the Hub has no such model, or it is private; only public models are scored"
         )
     sizes = {file.rfilename: file.size for file in info.siblings or ()}
     if (sizes.get("config.json") or 0) > _CONFIG_BYTES:
-        raise UserError(f"config.json of {what} is larger than {_CONFIG_BYTES:,} bytes")
+        raise BadInput(f"config.json of {what} is larger than {_CONFIG_BYTES:,} bytes")
     spec = resolve(f"hf-hub:{repo}@{pinned.sha}", cache).spec
     size = sizes.get("model.safetensors")
     if not isinstance(size, int):
-        raise UserError(f"{what}: the Hub does not say how large model.safetensors is")
+        raise BadInput(f"{what}: the Hub does not say how large model.safetensors is")
     if size > max_bytes:
-        raise UserError(
+        raise BadInput(
             f"{what} is too large: model.safetensors has {size / 1e9:,.2f} GB, "
             f"the limit is {max_bytes / 1e9:,.2f} GB"
         )
@@ -169,7 +169,7 @@ def _build(folder: Path, config: dict[str, Any], weights_bytes: int, what: str) 
 
     architecture = config["architecture"]
     if not timm.is_model(architecture):
-        raise UserError(f"{what}: timm {timm.__version__} knows no architecture {architecture!r}")
+        raise BadInput(f"{what}: timm {timm.__version__} knows no architecture {architecture!r}")
     _check_args(config.get("model_args"), what)
     try:
         with torch.device("meta"):
@@ -177,19 +177,19 @@ def _build(folder: Path, config: dict[str, Any], weights_bytes: int, what: str) 
         size = resolve_data_config({}, model=net)["input_size"]
         channels, *sides = (int(n) for n in size)
     except Exception as error:
-        raise UserError(f"{what}: timm cannot build {architecture!r} ({one_line(error)})") from None
+        raise BadInput(f"{what}: timm cannot build {architecture!r} ({one_line(error)})") from None
     if not callable(getattr(net, "reset_classifier", None)):
-        raise UserError(f"{what}: {architecture!r} is not a timm classifier")
+        raise BadInput(f"{what}: {architecture!r} is not a timm classifier")
     if channels != 3:
-        raise UserError(f"{what} takes {channels} channels, not RGB")
+        raise BadInput(f"{what} takes {channels} channels, not RGB")
     if len(sides) != 2 or min(sides) < 1 or max(sides) > _MOST_PX:
         shown = "x".join(map(str, sides))
-        raise UserError(f"{what} takes images of {shown} px, at most {_MOST_PX} are scored")
+        raise BadInput(f"{what} takes images of {shown} px, at most {_MOST_PX} are scored")
     # Weights are loaded strictly, and no format has less than a byte a number. The worker draws the
     # network before it reads the file: one of a billion classes must not get as far.
     count = sum(p.numel() for p in net.parameters())
     if count > weights_bytes:
-        raise UserError(
+        raise BadInput(
             f"{what}: config.json describes {count:,} parameters, which model.safetensors with "
             f"its {weights_bytes:,} bytes cannot hold"
         )

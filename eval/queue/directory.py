@@ -11,7 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from eval.common.errors import UserError, one_line
+from eval.common.errors import BadInput, one_line
 from eval.common.files import atomic_file
 from eval.queue import request
 from eval.queue.candidate import Candidate
@@ -76,12 +76,12 @@ class DirectoryQueue:
             with FileLock(self._folder / ".lock").acquire(timeout=_PATIENCE, poll_interval=0.01):
                 yield
         except Timeout:
-            raise UserError(
+            raise BadInput(
                 f"queue {str(self._folder)!r} was locked for {_PATIENCE:.0f} s; is a process "
                 "that uses it stopped?"
             ) from None
         except OSError as error:
-            raise UserError(
+            raise BadInput(
                 f"queue {str(self._folder)!r} cannot be used: {error.strerror or one_line(error)}"
             ) from None
 
@@ -122,7 +122,7 @@ def _read(path: Path, name: str) -> tuple[Record, datetime]:
     """(the request, when the file was touched). Raises Broken; links and devices are not opened."""
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
-            raise Broken("it is no plain file")
+            raise Broken("it is not a plain file")
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         with os.fdopen(handle, "rb") as file:
             touched = os.fstat(file.fileno()).st_mtime

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from functools import cached_property
 
-from eval.common.errors import UserError
+from eval.common.errors import NotFound, Unreachable, UserError
 from eval.hub.client import with_retries
 from eval.hub.commits import Account, Moved, Remote, account, check_rights, commit, look, refusal
 from eval.queue import request
@@ -94,7 +94,7 @@ class HubQueue:
     def _look(self) -> Remote:
         remote = look(self._api, self._repo, "dataset")
         if remote is None:
-            raise UserError(
+            raise NotFound(
                 f"the Hub has no data set repository {self._repo!r} for a queue, or it is private "
                 "to others"
             )
@@ -115,7 +115,7 @@ class HubQueue:
             except Moved:
                 continue
             return answer
-        raise UserError(f"queue 'hub:{self._repo}' changes all the time; try again later")
+        raise Unreachable(f"queue 'hub:{self._repo}' changes all the time; try again later")
 
     def _board(self, remote: Remote, states: Sequence[State]) -> Board:
         """The folders at one commit. Only what is named as a request is downloaded, once."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from eval.common.errors import UserError
+from eval.common.errors import BadInput
 from eval.hub.commits import check_repo_id
 from eval.queue.request import Queue
 
@@ -15,7 +15,7 @@ def open_queue(text: str, *, per_day: int = 5) -> Queue:
     ``per_day`` is how many models one user may ask for in 24 hours. Raises UserError.
     """
     if per_day < 1:
-        raise UserError(f"a user must be allowed at least 1 request a day, got {per_day}")
+        raise BadInput(f"a user must be allowed at least 1 request a day, got {per_day}")
     if text.startswith("hub:"):
         from eval.queue.hub import HubQueue
 
@@ -23,5 +23,5 @@ def open_queue(text: str, *, per_day: int = 5) -> Queue:
     from eval.queue.directory import DirectoryQueue
 
     if not text.strip():
-        raise UserError("the queue has no name; use a directory or hub:ORG/NAME")
+        raise BadInput("the queue has no name; use a directory or hub:ORG/NAME")
     return DirectoryQueue(Path(text).expanduser(), per_day)

@@ -34,7 +34,7 @@ def request_id(spec: str) -> str:
     """The name of a pinned model's file, without ``.json``; other models have other names."""
     match = _SPEC.fullmatch(spec)
     if match is None:
-        raise ValueError(f"{clean(spec, 80)!r} is no hf-hub:org/name@sha")
+        raise ValueError(f"{clean(spec, 80)!r} is not an hf-hub:org/name@sha")
     try:
         repo = check_repo_id(match[1], "model")
     except UserError as error:
@@ -46,7 +46,7 @@ def _in_utc(when: datetime) -> datetime:
     try:
         return when.astimezone(UTC)
     except OverflowError:
-        raise ValueError("this is no time") from None
+        raise ValueError("this is not a time") from None
 
 
 def _text(limit: int) -> AfterValidator:
@@ -105,7 +105,7 @@ class Record(Asker):
 
 
 class Broken(ValueError):
-    """The file is no request; the text says why."""
+    """The file is not a request; the text says why."""
 
 
 def is_name(name: str) -> bool:
@@ -126,7 +126,7 @@ def parse(name: str, raw: bytes) -> Record:
         where = ".".join(str(p) for p in first["loc"]) or "content"
         raise Broken(clean(f"{where}: {first['msg']}", 200)) from None
     except (ValueError, RecursionError, OverflowError):
-        raise Broken("it is no JSON") from None
+        raise Broken("it is not valid JSON") from None
     if f"{record.id}.json" != name:
         raise Broken("its name is not that of its model")
     return record

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
 
-from eval.common.errors import UserError
+from eval.common.errors import BadInput, Refused
 from eval.queue import request
 from eval.queue.candidate import Candidate, clean
 from eval.queue.request import STATES, LeaseLost, State, Submission, Ticket
@@ -48,7 +48,7 @@ def decide_add(board: Board, candidate: Candidate, user: str, per_day: int) -> D
     """A new request, a failed one once more, or the ticket there is."""
     user = clean(user, 100)
     if not user:
-        raise UserError("nobody is named as the one who asks; log in first")
+        raise BadInput("nobody is named as the one who asks; log in first")
     name = request_id(candidate.spec)
     for state in ("running", "pending", "done"):
         if found := board.records[state].get(name):
@@ -57,7 +57,7 @@ def decide_add(board: Board, candidate: Candidate, user: str, per_day: int) -> D
     times = [a.asked for r in everything for a in (r, *r.earlier) if _same(a.user, user)]
     check_rate(user, times, per_day)
     if len(board.records["pending"]) >= request.MOST_PENDING:
-        raise UserError(
+        raise Refused(
             f"{len(board.records['pending'])} requests are waiting, as many as the queue takes; "
             "come back when some are done"
         )
@@ -90,7 +90,7 @@ def check_rate(user: str, asked: Iterable[datetime], per_day: int) -> None:
     recent = sorted(min(when, at) for when in asked if at - when < request.DAY)
     if len(recent) >= per_day:
         free = recent[len(recent) - per_day] + request.DAY
-        raise UserError(
+        raise BadInput(
             f"{user!r} has asked for {len(recent)} models in 24 hours and may for {per_day}; "
             f"come back after {free:%Y-%m-%d %H:%M:%S} UTC"
         )
@@ -161,7 +161,7 @@ def decide_tickets(board: Board) -> Decision[list[Ticket]]:
     out = list(found.values())
     for (state, name), (why, when) in board.broken.items():
         shown, since = clean(name.removesuffix(".json"), 150), when.isoformat()
-        note = f"the file {state}/{clean(name, 150)} is no request: {why}"
+        note = f"the file {state}/{clean(name, 150)} is not a request: {why}"
         out.append(Ticket(Submission(shown, "", "", since, "", None), "failed", note, since))
     return [], sorted(out, key=lambda t: (t.ask.asked, t.ask.id))
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from eval.analysis.finding import Finding, read_findings
 from eval.analysis.finding import portable as portable_finding
-from eval.common.errors import UserError
+from eval.common.errors import BadInput
 from eval.models.objectives import STUDY
 from eval.results.leaderboard import model_label, setting_label
 from eval.results.names import portable
@@ -53,7 +53,7 @@ def gather(places: Sequence[str], say: Say) -> Gathered:
         ]
     if not results and not findings:
         named = ", ".join(map(repr, places))
-        raise UserError(
+        raise BadInput(
             f"there are no results and no findings in {named}; make some with `transfer-eval run` "
             "or `transfer-eval analyze`"
         )

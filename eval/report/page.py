@@ -11,7 +11,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from eval.common.errors import UserError
+from eval.common.errors import BadInput, UserError
 from eval.common.extras import require
 from eval.common.files import atomic_file
 from eval.report import boards, findings, forest, prose, receipts
@@ -45,9 +45,9 @@ def report(places: Sequence[str], out: Path, say: Say, *, title: str = TITLE) ->
     Raises UserError for places without results and findings, or a file that cannot be written.
     """
     if out.suffix not in (".html", ".htm"):
-        raise UserError(f"--out {str(out)!r} must end in .html")
+        raise BadInput(f"--out {str(out)!r} must end in .html")
     if out.is_dir():
-        raise UserError(f"--out {str(out)!r} is a directory; name a file")
+        raise BadInput(f"--out {str(out)!r} is a directory; name a file")
     require("plots", "a report")
     made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     page = render(gather(places, say), say, made=made, title=title).encode("utf-8", "replace")

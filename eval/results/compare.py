@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from eval.common.errors import UserError, did_you_mean
+from eval.common.errors import BadInput, NotFound, did_you_mean
 from eval.common.text import text_table
 from eval.metrics.paired import Paired, holm, paired, paired_resamples
 from eval.results.leaderboard import main_scores, model_label, setting_label
@@ -96,7 +96,7 @@ def find_model(text: str, results: Sequence[Result]) -> list[Result]:
     ]
     if not named:
         known = sorted({r.model.id for r in results} | {model_label(r) for r in results})
-        raise UserError(
+        raise NotFound(
             f"no result of model {text!r} here" + did_you_mean(text, known, ", ".join(known))
         )
     exact = [r for r in named if model_label(r) == text] or named
@@ -116,7 +116,7 @@ def compare(a: str, b: str, results: Sequence[Result]) -> list[Comparison]:
         label_a += f"@{rows_a[0].model.revision[:7]}"
         label_b += f"@{rows_b[0].model.revision[:7]}"
         if label_a == label_b:
-            raise UserError(f"{a!r} and {b!r} name the same model, {label_a}")
+            raise BadInput(f"{a!r} and {b!r} name the same model, {label_a}")
     theirs = {_question(r): r for r in rows_b}
     groups: dict[tuple[str, str, str], list[tuple[Result, Result]]] = {}
     for mine in rows_a:
@@ -128,7 +128,7 @@ def compare(a: str, b: str, results: Sequence[Result]) -> list[Comparison]:
                 key = (mine.protocol.name, setting_label(mine), score.name)
                 groups.setdefault(key, []).append((mine, other))
     if not groups:
-        raise UserError(
+        raise BadInput(
             f"{label_a} and {label_b} share no task with the same images, protocol, settings and "
             "seed; run both with the same arguments"
         )

@@ -15,7 +15,7 @@ from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import parse_qsl
 
-from eval.common.errors import UserError
+from eval.common.errors import BadInput, UserError
 from eval.common.files import write_json
 from eval.metrics.scores import Score
 from eval.models.names import ZOO_ORG
@@ -36,7 +36,7 @@ _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "transferzoo.every_eval_ever")
 def to_every_eval_ever(result: Result) -> dict[str, Any]:
     """The result as one document of the schema; the same result gives the same document.
 
-    No path of this machine is in it. Raises UserError when ``created`` is no ISO time.
+    No path of this machine is in it. Raises UserError when ``created`` is not an ISO time.
     """
     developer, model = _model_name(result.model)
     seconds = str(_created(result).timestamp())
@@ -206,9 +206,9 @@ def _created(result: Result) -> datetime:
     try:
         created = datetime.fromisoformat(result.created)
     except ValueError:
-        raise UserError(
+        raise BadInput(
             f"result of {result.model.id} on {result.task.name}: "
-            f"created {result.created!r} is no ISO time"
+            f"created {result.created!r} is not an ISO time"
         ) from None
     # A time without zone must not mean another moment on another machine.
     return created if created.tzinfo else created.replace(tzinfo=UTC)

@@ -102,7 +102,7 @@ class Result(_Part):
     def confidences(self) -> NDArray[np.float64] | None:
         """[N_test] largest probability of each image; None where the protocol has none.
 
-        Raises ValueError for a text that is no base64 of whole uint16, which no result has.
+        Raises ValueError for a text that is not base64 of whole uint16, which no result has.
         """
         if self.confidence is None:
             return None

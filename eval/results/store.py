@@ -16,13 +16,13 @@ from pydantic import (
     ValidationError,
 )
 
-from eval.common.errors import UserError
+from eval.common.errors import BadInput, NotFound, UserError
 from eval.common.files import dump_json, write_json
 from eval.results.schema import ANALYSES, SCHEMA_VERSION, Result
 
 
 class NotAResult(ValueError):
-    """The file is no result of this schema; the text says why."""
+    """The file is not a result of this schema; the text says why."""
 
 
 def read_result(path: Path) -> Result:
@@ -70,9 +70,9 @@ def read_shelf(directory: Path) -> Shelf:
     """Read every JSON file below ``directory``. Raises UserError when it is missing, a file,
     or holds JSON but no result at all."""
     if not directory.exists():
-        raise UserError(f"results directory {str(directory)!r} does not exist")
+        raise NotFound(f"results directory {str(directory)!r} does not exist")
     if not directory.is_dir():
-        raise UserError(f"results directory {str(directory)!r} is a file")
+        raise BadInput(f"results directory {str(directory)!r} is a file")
     results, foreign = [], []
     for path in result_files(directory):
         try:
@@ -80,7 +80,7 @@ def read_shelf(directory: Path) -> Shelf:
         except NotAResult as why:
             foreign.append((path, str(why)))
     if foreign and not results:
-        raise UserError(
+        raise BadInput(
             f"results directory {str(directory)!r} holds {len(foreign)} JSON files and none is a "
             f"result (the first, {foreign[0][0].relative_to(directory)}: {foreign[0][1]})"
         )
@@ -100,12 +100,12 @@ def result_files(directory: Path) -> Iterator[Path]:
 def check_writable(directory: Path) -> None:
     """Raises UserError when results could not be written under ``directory``; writes nothing."""
     if directory.exists() and not directory.is_dir():
-        raise UserError(f"results directory {str(directory)!r} is a file; name a directory")
+        raise BadInput(f"results directory {str(directory)!r} is a file; name a directory")
     place = directory
     while not place.exists():
         place = place.parent
     if not place.is_dir():
-        raise UserError(f"results directory {str(directory)!r} lies under the file {str(place)!r}")
+        raise BadInput(f"results directory {str(directory)!r} lies under the file {str(place)!r}")
     if not os.access(place, os.W_OK | os.X_OK):
         raise UserError(
             f"results directory {str(directory)!r} cannot be written; choose another with --results"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.common.errors import UserError
+from eval.common.errors import BadInput
 from eval.data.load import load_task
 from eval.data.locations import Data
 from eval.data.task_data import TaskData
@@ -90,7 +90,7 @@ def _check_kind(request: Request, task: TaskData) -> None:
     able = [n for n, p in PROTOCOLS.items() if p.kind == task.kind]
     if not set(able) & set(request.protocols):
         what = "boxes" if task.kind == "detection" else "one label an image"
-        raise UserError(
+        raise BadInput(
             f"task {task.name!r} has {what}; protocol {', '.join(request.protocols)} cannot score "
             f"it, {', '.join(able)} can"
         )
@@ -135,6 +135,6 @@ def _held(path: Path) -> Result | None:
     try:
         return read_result(path)
     except NotAResult as why:
-        raise UserError(
-            f"{path} is no result file ({why}); move it away or choose another --results"
+        raise BadInput(
+            f"{path} is not a result file ({why}); move it away or choose another --results"
         ) from None

@@ -6,7 +6,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from eval.common.errors import UserError
+from eval.common.errors import BadInput, UserError
 from eval.data.load import load_task
 from eval.data.locations import Data, HubData
 from eval.models.backbone import load
@@ -38,25 +38,25 @@ class Verdict:
 def verify(path: Path, cache: Path, data: Data | None = None) -> Verdict:
     """Encode and score again, in the recorded precision, without using any cached features.
 
-    Raises UserError when the file is no result, or its model or data cannot be found again.
+    Raises UserError when the file is not a result, or its model or data cannot be found again.
     """
     try:
         old = read_result(path)
     except NotAResult as why:
-        raise UserError(f"{path} is no result file: {why}") from None
+        raise BadInput(f"{path} is not a result file: {why}") from None
     protocol = protocol_named(old.protocol.name)
     config = {k: tuple(v) if isinstance(v, list) else v for k, v in old.protocol.config.items()}
     try:
         settings = protocol.settings(**config)
     except TypeError:
-        raise UserError(
+        raise BadInput(
             f"{path} has settings this version of {protocol.name} does not know"
         ) from None
     model = resolve(old.model.spec, cache, old.model.img_size)
     name = old.task.name
     if old.task.source.startswith("local:") and (name not in TASKS or data is None):
         cure = "say where they lie with --data DIR" if name in TASKS else "verify it there"
-        raise UserError(f"{path} was measured on data of another machine; {cure}")
+        raise BadInput(f"{path} was measured on data of another machine; {cure}")
     if name in TASKS:
         split = f"@{old.task.split}" if old.task.split not in ("", SUBSET) else ""
         task = load_task(name + split, cache, data or _recorded(old), old.limit, old.seed)

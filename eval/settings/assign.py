@@ -11,7 +11,7 @@ import typing
 from collections.abc import Sequence
 from typing import Any
 
-from eval.common.errors import UserError, did_you_mean
+from eval.common.errors import BadInput, NotFound, UserError, did_you_mean
 from eval.settings.bounds import Between, Check, MayBeEmpty, OneOf
 
 
@@ -20,7 +20,7 @@ def with_assignments(settings: Any, overrides: Sequence[str]) -> Any:
     for text in overrides:
         name, equals, value = text.partition("=")
         if not equals:
-            raise UserError(f"--set {text!r} is no setting; write --set name=value")
+            raise BadInput(f"--set {text!r} is not a setting; write --set name=value")
         settings = with_setting(settings, name.strip(), _value(value), f"--set {text!r}")
     return settings
 
@@ -37,7 +37,7 @@ def with_setting(settings: Any, name: str, value: Any, what: str) -> Any:
     type or a value that its field (`eval.settings.bounds`) does not take."""
     hints = typing.get_type_hints(type(settings), include_extras=True)
     if name not in hints:
-        raise UserError(f"{what}: no setting {name!r}" + did_you_mean(
+        raise NotFound(f"{what}: no setting {name!r}" + did_you_mean(
             name, hints, "settings are " + ", ".join(hints)))  # fmt: skip
     kind, rules = _kind_and_rules(hints[name])
     many = typing.get_origin(kind) is tuple
@@ -45,7 +45,7 @@ def with_setting(settings: Any, name: str, value: Any, what: str) -> Any:
     of = typing.get_args(kind)[0] if many else kind
     values = tuple(_checked(name, one, of, rules, what) for one in given)
     if not values and not any(isinstance(rule, MayBeEmpty) for rule in rules):
-        raise UserError(f"{what}: {name} needs at least one value")
+        raise BadInput(f"{what}: {name} needs at least one value")
     found = values if many else values[0]
     for rule in rules:
         if isinstance(rule, Check):
@@ -69,13 +69,13 @@ def _checked(name: str, value: Any, of: type[Any], rules: tuple[Any, ...], what:
     if of is float and type(value) is int:
         value = float(value)
     if type(value) is not of:
-        raise UserError(f"{what}: {name} takes {of.__name__} values, not {value!r}")
+        raise BadInput(f"{what}: {name} takes {of.__name__} values, not {value!r}")
     for rule in rules:
         if isinstance(rule, OneOf) and value not in rule.words:
             words = ", ".join(rule.words)
-            raise UserError(f"{what}: {name} must be one of {words}, not {value!r}")
+            raise BadInput(f"{what}: {name} must be one of {words}, not {value!r}")
         if isinstance(rule, Between) and (fault := rule.fault(value)):
             flag = what.startswith("--") and " " not in what
             subject = rule.flag or (what if flag else f"{what}: {name}")
-            raise UserError(f"{subject} must {fault}, got {value:g}")
+            raise BadInput(f"{subject} must {fault}, got {value:g}")
     return value

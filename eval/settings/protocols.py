@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from eval.common.errors import UserError
+from eval.common.errors import BadInput
 from eval.settings.bounds import Between, Check, MayBeEmpty, OneOf
 from eval.settings.schedules import schedule_named
 
@@ -21,7 +21,7 @@ EACH = Between(1, float("inf"), flag="--train-per-class")
 
 def _smaller_first(scale: tuple[float, ...]) -> None:
     if len(scale) != 2 or scale[0] > scale[1]:
-        raise UserError("scale takes two values, the smaller first")
+        raise BadInput("scale takes two values, the smaller first")
 
 
 @dataclass(frozen=True)

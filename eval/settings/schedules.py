@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from eval.common.errors import UserError
+from eval.common.errors import NotFound
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def schedule_named(name: str) -> Schedule:
             name, n, 4, 0.02, drops, min(100, n // 4), _SHORT_SIDES, 240, 400,
             channels=64, head=256, rois=64,
         )  # fmt: skip
-    raise UserError(f"unknown schedule {name!r}; schedules are {FORMS}")
+    raise NotFound(f"unknown schedule {name!r}; schedules are {FORMS}")
 
 
 _OF_TASK = {"voc0712": "voc-24k", "coco2017": "coco-1x"}

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from eval.common.errors import UserError
+from eval.common.errors import BadInput, Conflict
 from eval.common.files import dump_json
 from eval.results.names import changes, shelf_path
 from eval.results.schema import SAME_CONFIDENCE, Result, confidence_gap
 
-Held = Mapping[str, Result | str]  # path -> what is published there, or why it is no result
+Held = Mapping[str, Result | str]  # path -> what is published there, or why it is not a result
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def changes_to_publish(
         if path in mine:
             first, other = mine[path]
             if what := _unlike(result, other):
-                raise UserError(f"{first} and {file} are both {path}, but {what}; keep one of them")
+                raise BadInput(f"{first} and {file} are both {path}, but {what}; keep one of them")
             continue
         mine[path] = file, result
         if offer := _offer(path, file, result, held.get(path), repo, replace):
@@ -74,7 +74,7 @@ def _offer(
         else difference(there, result)
     )
     if what and not replace:
-        raise UserError(
+        raise Conflict(
             f"{path} is in {repo!r} already and {what}; check yours with "
             f"`transfer-eval verify {file}`, or replace the one there with --replace"
         )
@@ -98,7 +98,7 @@ def _unlike(one: Result, other: Result) -> str:
 def difference(there: Result, here: Result) -> str:
     """Where two results of one path contradict each other, else an empty text.
 
-    When, where and how fast each was computed is no contradiction.
+    When, where and how fast each was computed is not a contradiction.
     """
     facts = {
         "model.id": (there.model.id, here.model.id),

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.common.errors import UserError
+from eval.common.errors import BadInput, Conflict, Unreachable, UserError
 from eval.hub.client import with_retries
 from eval.hub.commits import (
     Moved,
@@ -109,7 +109,7 @@ def push(
     else:
         check_rights(who, f"{who.name}/any")  # a token that only reads opens no pull request
     if remote is not None and private and not is_private(api, repo, "dataset"):
-        raise UserError(f"{WHAT} {repo!r} is public already; leave --private out")
+        raise Conflict(f"{WHAT} {repo!r} is public already; leave --private out")
     if remote is None and not dry_run:
         create(api, repo, "dataset", private=private)
     if remote is None and dry_run:
@@ -131,7 +131,7 @@ def _local(
     skipped = [*shelf.foreign, *((path, why) for path, why in flaws.items() if why)]
     if not fit:
         why = f" ({skipped[0][0]}: {skipped[0][1]})" if skipped else ""
-        raise UserError(
+        raise BadInput(
             f"no results to push in {str(directory)!r}{why}; make some with `transfer-eval run`"
         )
     return fit, tuple(skipped)
@@ -157,7 +157,7 @@ def _propose(
     # An open one is known by its title alone: it may have got other files since.
     there = look(api, repo, "dataset", landed.sha)
     if there is None or changed(files, there.digests):
-        raise UserError(
+        raise BadInput(
             f"{landed.pull_request} has the title of this push but other files; close it on its "
             "page, then push again"
         )
@@ -204,7 +204,7 @@ def _land(
             continue
         held_count = max(len(local) - len(added), 0)
         return Pushed(_url(api, repo), landed.sha, "", added, held_count, TABLE in todo)
-    raise UserError(f"{WHAT} {repo!r} changes all the time; try again later")
+    raise Unreachable(f"{WHAT} {repo!r} changes all the time; try again later")
 
 
 def _restore(api: HfApi, repo: str, before: Remote, lost: Sequence[str]) -> None:
@@ -217,7 +217,7 @@ def _restore(api: HfApi, repo: str, before: Remote, lost: Sequence[str]) -> None
             return
         with contextlib.suppress(Moved):
             commit(api, repo, "dataset", missing, (), now.sha, "Put back what a merge deleted")
-    raise UserError(f"{', '.join(lost)} is missing and main changes all the time")
+    raise BadInput(f"{', '.join(lost)} is missing and main changes all the time")
 
 
 def _nothing(api: HfApi, repo: str, sha: str, count: int, found: Sequence[Change]) -> Pushed:
@@ -233,7 +233,7 @@ def _files(found: Sequence[Change]) -> dict[str, bytes]:
     own = (get_token() or "").encode()
     for path, data in files.items():
         if (own and own in data) or _TOKEN.search(data):
-            raise UserError(f"the result {path} holds a Hub token; take it out, then push again")
+            raise BadInput(f"the result {path} holds a Hub token; take it out, then push again")
     return files
 
 
@@ -270,9 +270,9 @@ def merge(repo: str, number: int) -> Pushed:
         done = _land(api, repo)
         if done.table:
             return dataclasses.replace(done, pull_request=talk.url)
-        raise UserError(f"{name} is merged already")
+        raise Conflict(f"{name} is merged already")
     if talk.status != "open":
-        raise UserError(f"{name} is {talk.status}; only an open one can be merged")
+        raise BadInput(f"{name} is {talk.status}; only an open one can be merged")
 
     before, theirs = at(api, repo), at(api, repo, f"refs/pr/{number}")
     added = check_pull_request(api, repo, talk, before, theirs, name)
@@ -285,11 +285,11 @@ def merge(repo: str, number: int) -> Pushed:
             _restore(api, repo, before, lost)
         done = _land(api, repo)
     except UserError as error:
-        raise UserError(
+        raise BadInput(
             f"{name} is merged, but the table is not rebuilt ({error}); merge it again for that"
         ) from None
     if lost or at(api, repo, f"refs/pr/{number}").sha != theirs.sha:
-        raise UserError(
+        raise BadInput(
             f"{name} changed while it was merged: look at its last commit on {talk.url}"
             + (f"; {', '.join(lost)} had been deleted and is back" if lost else "")
         )

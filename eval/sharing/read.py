@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.common.errors import UserError
+from eval.common.errors import BadInput, NotFound, UserError
 from eval.hub.client import gated, pin, with_retries
 from eval.hub.commits import Remote, check_repo_id, look, refusal
 from eval.results.parquet_table import flaw
@@ -30,7 +30,7 @@ def fetch(text: str) -> Path:
     """
     match = re.fullmatch(r"hub:([^@\s]+)(?:@([\w.][\w./-]*))?", text)
     if match is None or ".." in (match[2] or ""):
-        raise UserError(f"results {text!r} are no hub:ORG/NAME or hub:ORG/NAME@REVISION")
+        raise BadInput(f"results {text!r} are no hub:ORG/NAME or hub:ORG/NAME@REVISION")
     repo, revision = check_repo_id(match[1], "results repository"), match[2]
     what = f"results {text!r}"
     found = pin(repo, revision, "dataset", what)
@@ -39,7 +39,7 @@ def fetch(text: str) -> Path:
     files = found.files if found.files is not None else _listed(repo, found.sha, what)
     check_paths(repo, files)
     if not any(path.endswith(".json") for path in files):
-        raise UserError(f"{what}: {repo!r} holds no results at {found.sha[:7]}")
+        raise NotFound(f"{what}: {repo!r} holds no results at {found.sha[:7]}")
     return _download(repo, found.sha, ["*.json"], what)
 
 
@@ -83,7 +83,7 @@ def check_paths(repo: str, paths: Iterable[str]) -> None:
             or re.search(r"[\\\x00-\x1f]", path)
             or re.match(r"[A-Za-z]:", path)
         ):
-            raise UserError(f"{WHAT} {repo!r} holds the path {path!r}, which leads out of it")
+            raise BadInput(f"{WHAT} {repo!r} holds the path {path!r}, which leads out of it")
 
 
 def _download(repo: str, sha: str, patterns: list[str], what: str) -> Path:
@@ -121,7 +121,7 @@ def at(api: HfApi, repo: str, revision: str | None = None) -> Remote:
     """The repository at a revision. Raises UserError where there is none."""
     remote = look(api, repo, "dataset", revision)
     if remote is None:
-        raise UserError(f"the Hub has no {WHAT} {repo!r}, or it is private to others")
+        raise NotFound(f"the Hub has no {WHAT} {repo!r}, or it is private to others")
     check_paths(repo, remote.digests)
     return remote
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from eval.common.errors import UserError
+from eval.common.errors import BadInput, UserError
 from eval.hub.client import with_retries
 from eval.hub.commits import Remote, refusal
 from eval.results.schema import Result
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 def pull_request(api: HfApi, repo: str, number: int, name: str) -> DiscussionWithDetails:
     """What the Hub says of a pull request for main. Raises UserError where it is none."""
     if number < 1:
-        raise UserError(f"{name}: pull requests are numbered from 1")
+        raise BadInput(f"{name}: pull requests are numbered from 1")
     try:
         talk = with_retries(lambda: api.get_discussion_details(repo, number, repo_type="dataset"))
     except Exception as error:
         response = getattr(error, "response", None)
         code = response.headers.get("X-Error-Code") if response is not None else None
         if response is not None and response.status_code == 404 and not code:
-            raise UserError(f"{repo!r} has no pull request {number}") from None
+            raise BadInput(f"{repo!r} has no pull request {number}") from None
         raise refusal(error, WHAT, repo) from None
     if not talk.is_pull_request:
-        raise UserError(f"number {number} of {repo!r} is a discussion, no pull request")
+        raise BadInput(f"number {number} of {repo!r} is a discussion, no pull request")
     if (talk.target_branch or "main").removeprefix("refs/heads/") != "main":
-        raise UserError(f"{name} is for {talk.target_branch!r}, not for main")
+        raise BadInput(f"{name} is for {talk.target_branch!r}, not for main")
     return talk
 
 
@@ -41,17 +41,17 @@ def check_pull_request(
     start = at(api, repo, _base(api, repo, f"refs/pr/{talk.num}", name))
     gone = sorted(start.digests.keys() - theirs.digests.keys())
     if gone:
-        raise UserError(f"{name} deletes {gone[0]}; results are only ever added")
+        raise BadInput(f"{name} deletes {gone[0]}; results are only ever added")
     touched = sorted(p for p, d in theirs.digests.items() if start.digests.get(p) != d)
     for path in touched:
         if not RESULT.fullmatch(path):
-            raise UserError(
+            raise BadInput(
                 f"{name} changes {path!r}; only results (MODEL/REVISION/NAME.json) may be added"
             )
     if talk.conflicting_files:
         named = talk.conflicting_files
         which = ", ".join(named) if isinstance(named, list) else "files that it does not name"
-        raise UserError(
+        raise BadInput(
             f"{name} conflicts with main in {which}; its author must push again and close it"
         )
     new, old = held_at(repo, theirs, touched), held_at(repo, main, main.digests.keys() & touched)
@@ -64,7 +64,7 @@ def check_pull_request(
 def _objection(path: str, new: Result | str, old: Result | str | None) -> str:
     """Why a file may not come to main; empty where it may."""
     if isinstance(new, str):
-        return f"is no result ({new})"
+        return f"is not a result ({new})"
     if path not in candidate_paths(new):
         return f"is not where its content belongs ({candidate_paths(new)[0]})"
     if not isinstance(old, Result):
@@ -80,7 +80,7 @@ def _base(api: HfApi, repo: str, ref: str, name: str) -> str:
     on_main = set(_history(api, repo, "main"))
     base = next((sha for sha in _history(api, repo, ref) if sha in on_main), None)
     if base is None:
-        raise UserError(f"{name} shares no commit with main")
+        raise BadInput(f"{name} shares no commit with main")
     return base
 
 

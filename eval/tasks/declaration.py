@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from eval.common.errors import UserError
+from eval.common.errors import NotFound
 from eval.settings.protocols import Kind
 
 Rule = Literal["official", "per-class", "groups"]
@@ -81,7 +81,7 @@ class Task:
     names: tuple[str, ...] = ()  # of the classes, where they are few; else class_names reads them
     metric: str = "top1"
     home: str = ""
-    on_hub: str = ""  # a repository of the Hub about the set, which is no usable copy
+    on_hub: str = ""  # a repository of the Hub about the set, which is not a usable copy
     download: str = ""  # which official files, from where
     preparable: bool = False  # `transfer-eval prepare` knows the layout of the official files
     share: Literal["yes", "private", "no"] = "private"  # may a copy be published?
@@ -116,7 +116,7 @@ class Task:
             if name in ("", split.name):
                 return split
         known = [s.name for s in self.splits]
-        raise UserError(
+        raise NotFound(
             f"task '{self.name}@{name}' names an unknown split; "
             + (f"its splits are {', '.join(known)}" if known else "it has one split alone")
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import parse_qsl
 
-from eval.common.errors import UserError, did_you_mean
+from eval.common.errors import BadInput, NotFound, did_you_mean
 from eval.tasks.registry import SUITES, TASKS
 
 
@@ -49,7 +49,7 @@ def parse_task(text: str) -> TaskName:
     if not colon:
         return _parse_declared(text)
     if prefix not in _PREFIXES:
-        raise UserError(
+        raise NotFound(
             f"task {text!r} has an unknown prefix {prefix!r}"
             + did_you_mean(
                 prefix,
@@ -59,20 +59,20 @@ def parse_task(text: str) -> TaskName:
             )
         )
     if not rest:
-        raise UserError(f"task {text!r} has nothing behind the prefix")
+        raise BadInput(f"task {text!r} has nothing behind the prefix")
     if prefix == "imagefolder":
         return TaskName("imagefolder", rest)
     value, query = split_query(rest)
     if not value:
-        raise UserError(f"task {text!r} has nothing between the prefix and '?'")
+        raise BadInput(f"task {text!r} has nothing between the prefix and '?'")
     options = dict(parse_qsl(query, keep_blank_values=True))
     known = _KEYS[prefix]
     for key, given in options.items():
         if key not in known:
-            raise UserError(f"task {text!r} has an unknown option {key!r}" + did_you_mean(
+            raise NotFound(f"task {text!r} has an unknown option {key!r}" + did_you_mean(
                 key, known, "known: " + (", ".join(known) or "none")))  # fmt: skip
         if not given:
-            raise UserError(f"task {text!r}: option {key!r} is empty")
+            raise BadInput(f"task {text!r}: option {key!r} is empty")
     if prefix == "parquet":
         return TaskName("parquet", value, **options)
     if prefix == "csv":
@@ -86,11 +86,11 @@ def parse_task(text: str) -> TaskName:
         return TaskName("yolo", value, **boxes)
     value, at, revision = value.partition("@")
     if at and not revision:
-        raise UserError(f"task {text!r} has '@' without a revision")
+        raise BadInput(f"task {text!r} has '@' without a revision")
     if at:
         options.setdefault("revision", revision)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", value):
-        raise UserError(f"task {text!r} names no Hub data set; use hub:org/name?image=..&label=..")
+        raise BadInput(f"task {text!r} names no Hub data set; use hub:org/name?image=..&label=..")
     return TaskName("hub", value, **options)
 
 
@@ -106,12 +106,12 @@ def _parse_declared(text: str) -> TaskName:
     name, at, split = text.partition("@")
     if name in TASKS:
         if at and not split:
-            raise UserError(f"task {text!r} has '@' without a split")
+            raise BadInput(f"task {text!r} has '@' without a split")
         return TaskName("declared", name, split=TASKS[name].split_named(split).name if at else "")
     hint = (
         "see `transfer-eval list tasks`, or give your own data as imagefolder:DIR, parquet:DIR, "
         "csv:FILE or a task file (FILE.toml); with boxes as coco:DIR, voc:DIR or yolo:DIR"
     )
     if text in SUITES:
-        raise UserError(f"unknown task {text!r}; {text!r} is a suite: use --suite {text}")
-    raise UserError(f"unknown task {text!r}" + did_you_mean(name, TASKS, hint))
+        raise NotFound(f"unknown task {text!r}; {text!r} is a suite: use --suite {text}")
+    raise NotFound(f"unknown task {text!r}" + did_you_mean(name, TASKS, hint))

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from eval.common.errors import UserError, did_you_mean
+from eval.common.errors import NotFound, did_you_mean
 from eval.mini.factors import FACTOR_TASKS
 from eval.tasks.declaration import CATALOG, SplitRule, Task, read_declaration
 
@@ -97,6 +97,6 @@ SUITE_NOTES = {
 def suite_tasks(name: str) -> tuple[str, ...]:
     """The task names of a suite. Raises UserError for an unknown one."""
     if name not in SUITES:
-        raise UserError(f"unknown suite {name!r}" + did_you_mean(
+        raise NotFound(f"unknown suite {name!r}" + did_you_mean(
             name, SUITES, "suites are " + ", ".join(SUITES)))  # fmt: skip
     return SUITES[name]

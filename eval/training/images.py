@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eval.common.errors import UserError
+from eval.common.errors import BadInput
 from eval.data.task_data import TaskData
 from eval.features.encode import default_batch_size, pixels_of
 from eval.training.augment import Augmentation, Crops, cut, draw_crops
@@ -59,7 +59,7 @@ class TrainImages:
         config = setup.backbone.input_config
         _, height, width = config["input_size"]
         if height != width:
-            raise UserError(
+            raise BadInput(
                 f"{setup.backbone.resolved.id} takes images of {width} x {height}; augmented views "
                 "are square: use the protocols knn or linear, or a square --img-size"
             )

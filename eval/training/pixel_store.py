@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from eval.common.errors import UserError, one_line
+from eval.common.errors import BadInput, UserError, one_line
 from eval.common.images import decode
 from eval.data.sources import HASH_BYTES, Source, image_hash
 
@@ -56,7 +56,7 @@ def open_pixels(
     try:
         facts = source.fingerprint()
     except OSError as error:  # a dangling link, a file taken away meanwhile
-        raise UserError(f"an image file cannot be read: {one_line(error)}") from None
+        raise BadInput(f"an image file cannot be read: {one_line(error)}") from None
     taken = hashlib.sha256(rows.astype("<i8").tobytes()).hexdigest()
     key = json.dumps([VERSION, HASH_BYTES, px, facts, taken], default=str)
     digest = hashlib.sha256(key.encode()).hexdigest()[:32]
@@ -73,7 +73,7 @@ def open_pixels(
             _build(source, name, rows, px, folder, cache, progress)
         built = _open(folder, shape)
     if built is None:
-        raise UserError(f"pixel store {folder} cannot be read; remove it and run again")
+        raise BadInput(f"pixel store {folder} cannot be read; remove it and run again")
     return built
 
 
@@ -108,7 +108,7 @@ def _build(
     needed = len(rows) * (px * px * 3 + HASH_BYTES + 4) + 4096
     free = shutil.disk_usage(folder.parent).free
     if needed > free:
-        raise UserError(
+        raise BadInput(
             f"{needed:,} bytes are needed for the decoded pixels of {len(rows):,} images but only "
             f"{free:,} are free in {cache}; set TRANSFERZOO_CACHE to a folder with more space"
         )
@@ -153,7 +153,7 @@ def cache_errors(cache: Path, what: str) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             free = shutil.disk_usage(cache).free if cache.is_dir() else 0
-            raise UserError(
+            raise BadInput(
                 f"no space is left for {what} in {cache} ({free:,} bytes are free); set "
                 "TRANSFERZOO_CACHE to a folder with more space"
             ) from None
@@ -186,7 +186,7 @@ def _chunks(source: Source, rows: NDArray[np.int64]) -> Iterator[list[tuple[int,
         try:
             item = next(stream)
         except OSError as error:
-            raise UserError(f"{source.describe(row)} cannot be read: {one_line(error)}") from None
+            raise BadInput(f"{source.describe(row)} cannot be read: {one_line(error)}") from None
         chunk.append(item)
         size += len(item[1])
         if len(chunk) == CHUNK_IMAGES or size >= CHUNK_BYTES:
@@ -208,7 +208,7 @@ def _decode_chunk(source: Source, chunk: list[tuple[int, bytes]], px: int) -> Pi
                 image = image.resize((px, px), Image.Resampling.BICUBIC)
             pixels[i] = np.asarray(image)
         except Exception as error:  # decoders raise whatever a broken file makes them raise
-            raise UserError(
+            raise BadInput(
                 f"{source.describe(row)} cannot be read as an image: {one_line(error, 120)}"
             ) from None
         hashes[i] = np.frombuffer(image_hash(data), np.uint8)

@@ -31,7 +31,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eval.common.errors import UserError
+from eval.common.errors import BadInput, UserError
 from eval.features.bank import FeatureKey, bank_path, open_bank, write_bank
 from eval.features.encode import default_batch_size
 from eval.features.precision import forward, prepared
@@ -58,7 +58,7 @@ class Views:
     """Views of a task's train images through one backbone. Made and asked on every process.
 
     ``encoded`` counts the views computed so far, by all processes, and ``seconds`` what that took.
-    Raises UserError for images that cannot be read and a model whose input is no square.
+    Raises UserError for images that cannot be read and a model whose input is not a square.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Views:
         config = setup.backbone.input_config
         _, height, width = config["input_size"]
         if height != width:
-            raise UserError(
+            raise BadInput(
                 f"{setup.backbone.resolved.id} takes images of {width} x {height}; augmented views "
                 "are square: use the protocols knn or linear, or a square --img-size"
             )
@@ -152,7 +152,7 @@ class Views:
                 done[at : at + len(rows)] = forward(net, view, setup.precision)
                 at += len(rows)
         if not done.isfinite().all():  # once an epoch: it waits for the device
-            raise UserError(
+            raise BadInput(
                 f"{setup.backbone.resolved.id} gives features that are not finite for augmented "
                 f"images of task {setup.task.name!r} in {setup.precision}; try --precision fp32"
             )

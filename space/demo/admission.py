@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from eval.common.errors import UserError, did_you_mean
+from eval.common.errors import BadInput, NotFound, UserError, did_you_mean
 from eval.models.names import ModelName, parse_model, zoo_names
 
 MAX_CONFIG_BYTES = 10**6
@@ -24,17 +24,17 @@ _FORMS = "zoo:NAME, hf-hub:org/name[@revision] or a timm name"
 def checked_name(text: str) -> ModelName:
     """The parsed string. Raises UserError for what a visitor may not name."""
     if len(text) > 200:
-        raise UserError(f"a model name of {len(text)} characters is too long; use {_FORMS}")
+        raise BadInput(f"a model name of {len(text)} characters is too long; use {_FORMS}")
     if ":" not in text and "/" in text:
-        raise UserError(f"model {text!r} has no prefix; use 'hf-hub:{text}' for the Hub")
+        raise BadInput(f"model {text!r} has no prefix; use 'hf-hub:{text}' for the Hub")
     name = parse_model(text)
     if name.kind not in ("zoo", "hub", "timm"):
-        raise UserError(f"model {text!r} cannot be used on this page; use {_FORMS}")
+        raise BadInput(f"model {text!r} cannot be used on this page; use {_FORMS}")
     if ".." in name.name or not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", name.revision or "main"):
-        raise UserError(f"model {text!r} is no name of a model; use {_FORMS}")
+        raise BadInput(f"model {text!r} is not the name of a model; use {_FORMS}")
     if name.kind == "zoo" and (name.revision or name.name not in zoo_names()):
         names = zoo_names()
-        raise UserError(
+        raise NotFound(
             f"no model {name.name + ('@' + name.revision if name.revision else '')!r} ships here"
             + did_you_mean(name.name, names, "there are " + ", ".join(names))
         )
@@ -52,12 +52,12 @@ def check_config(folder: Path, text: str, max_bytes: int) -> None:
     config = json.loads((folder / "config.json").read_bytes())
     cfg, args = config.get("pretrained_cfg") or {}, config.get("model_args") or {}
     if not isinstance(cfg, dict) or not isinstance(args, dict):
-        raise UserError(f"config.json of model {text!r} is not timm's")
+        raise BadInput(f"config.json of model {text!r} is not timm's")
     sizes = [cfg.get("input_size"), cfg.get("test_input_size"), args.get("img_size")]
     if any(n > MAX_INPUT for size in sizes for n in _numbers(size)):
-        raise UserError(f"model {text!r} wants pictures of more than {MAX_INPUT} pixels a side")
+        raise BadInput(f"model {text!r} wants pictures of more than {MAX_INPUT} pixels a side")
     if any(abs(n) > MAX_WIDTH for n in _numbers(args)):
-        raise UserError(f"model {text!r} has model_args beyond anything that fits here")
+        raise BadInput(f"model {text!r} has model_args beyond anything that fits here")
     try:
         with torch.device("meta"):
             # Not create_model: its own arguments (checkpoint_path) are not for a stranger to set.
@@ -65,7 +65,7 @@ def check_config(folder: Path, text: str, max_bytes: int) -> None:
     except Exception:
         return  # some networks compute while they are built; load() says what is wrong
     if weight_bytes(net) > max_bytes:
-        raise UserError(f"model {text!r} is a network of more than {max_bytes / 1e9:.2g} GB")
+        raise BadInput(f"model {text!r} is a network of more than {max_bytes / 1e9:.2g} GB")
 
 
 def _numbers(value: Any) -> Iterator[float]:
@@ -99,4 +99,4 @@ def in_public_words(cache: Path, text: str) -> Iterator[None]:
             said = re.sub(re.escape(root) + r"[^\s'\",;)]*", "[folder]", said)
         raise UserError(said) from None
     except Exception as error:  # what a hostile configuration makes a library raise
-        raise UserError(f"model {text!r} cannot be loaded ({type(error).__name__})") from error
+        raise BadInput(f"model {text!r} cannot be loaded ({type(error).__name__})") from error

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from eval.common.errors import UserError
+from eval.common.errors import BadInput, Unreachable
 from eval.common.files import default_cache
 from eval.features.encode import default_batch_size, normalised
 from eval.features.precision import Precision, forward, prepared
@@ -194,7 +194,7 @@ class Shelf:
 
     def _check_size(self, size: int, text: str) -> None:
         if size > self.max_bytes:
-            raise UserError(
+            raise BadInput(
                 f"model {text!r} has {size / 1e9:.2g} GB of weights; this page takes at most "
                 f"{self.max_bytes / 1e9:.2g} GB"
             )
@@ -219,10 +219,10 @@ class Shelf:
             sizes = {s.rfilename: s.size for s in info.siblings or []}
         weights, config = (sizes.get(file) for file in reversed(_FILES))
         if sure and (weights is None or config is None):
-            raise UserError(f"the Hub does not tell the size of model {text!r}; try again later")
+            raise Unreachable(f"the Hub does not tell the size of model {text!r}; try again later")
         self._check_size(weights or 0, text)
         if (config or 0) > MAX_CONFIG_BYTES:
-            raise UserError(f"model {text!r} has a config.json that is too large to be one")
+            raise BadInput(f"model {text!r} has a config.json that is too large to be one")
 
 
 class _Features:
@@ -269,7 +269,7 @@ def _forward(backbone: Backbone, pixels: np.ndarray[Any, Any]) -> Tensor:
         out = forward(backbone.net, normalised(pixels, backbone), _precision(backbone.net))
     out = out.clone()  # an ordinary tensor again
     if not torch.isfinite(out).all():
-        raise UserError(
+        raise BadInput(
             f"{backbone.resolved.id} gives features that are not finite (NaN or infinite)"
         )
     return out

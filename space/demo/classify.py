@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from eval.common.errors import UserError
+from eval.common.errors import BadInput
 from eval.models.backbone import Backbone
 from space.demo.backbones import Shelf
 from space.demo.classifier import Head, fit_head, nearest, predict
@@ -96,7 +96,7 @@ def _checked(
     """The clean class names. Raises UserError."""
     _within(len(models), MODELS, "model", "are chosen")
     if len(set(models)) < len(models):
-        raise UserError("a model is chosen twice; choose different ones")
+        raise BadInput("a model is chosen twice; choose different ones")
     _within(len(supports), WAYS, "class", "have pictures")
     classes = clean_classes([name for name, _ in supports])
     for name, (_, pictures) in zip(classes, supports, strict=True):
@@ -112,7 +112,7 @@ def _within(number: int, bounds: tuple[int, int], what: str, are: str) -> None:
         have = f"{number or 'no'} {what if number == 1 else plural}"
         if number == 1:
             are = are.replace("are ", "is ", 1).replace("have ", "has ", 1)
-        raise UserError(f"{have} {are}; {low} to {high} are needed")
+        raise BadInput(f"{have} {are}; {low} to {high} are needed")
 
 
 def _ask(

@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save
 
-from eval.common.errors import UserError
+from eval.common.errors import BadInput
 from eval.common.files import atomic_file, write_json
 from eval.models.backbone import Backbone
 from space.demo.backbones import Shelf
@@ -53,7 +53,7 @@ def clean_classes(names: Sequence[str]) -> tuple[str, ...]:
     )
     for i, name in enumerate(clean):
         if name in clean[:i]:
-            raise UserError(f"two classes are called {name!r}; give each its own name")
+            raise BadInput(f"two classes are called {name!r}; give each its own name")
     return clean
 
 
@@ -136,7 +136,7 @@ def load_head(folder: Path) -> tuple[Head, dict[str, Any]]:
         what = f"no {error}" if isinstance(error, KeyError) else type(error).__name__
         if isinstance(error, ValueError) and not isinstance(error, UnicodeError):
             what = " ".join(str(error).split())[:200]
-        raise UserError(f"folder {folder.name!r} holds no usable head: {what}") from None
+        raise BadInput(f"folder {folder.name!r} holds no usable head: {what}") from None
     return head, facts
 
 
@@ -158,7 +158,7 @@ class Classifier:
         self.spec = str(self.facts["model"]["spec"])
         found = self.shelf.get(self.spec).weights_sha256
         if found != self.facts["model"].get("weights_sha256"):
-            raise UserError(
+            raise BadInput(
                 f"the head was fitted on other weights of {self.spec} than are here "
                 f"({found[:12]}); install the version of transferzoo named in head.json"
             )

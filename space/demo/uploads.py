@@ -22,7 +22,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from eval.common.errors import UserError
+from eval.common.errors import BadInput, UserError
 from eval.common.images import to_rgb
 
 MAX_BYTES = 10 * 10**6  # of one file
@@ -84,7 +84,7 @@ def read_pictures(
     missing, elsewhere, too large in bytes or pixels, of another format, or damaged.
     """
     if len(paths) > most:
-        raise UserError(f"{what}: {len(paths)} pictures were given, at most {most} are taken")
+        raise BadInput(f"{what}: {len(paths)} pictures were given, at most {most} are taken")
     return [_read(path, allowed_root) for path in paths]
 
 
@@ -96,13 +96,13 @@ def _read(path: str | Path, allowed_root: Path | None) -> Picture:
     except UserError:
         raise
     except UnidentifiedImageError:
-        raise UserError(
-            f"{name!r} is no picture that can be read; use JPEG, PNG, WebP, BMP, GIF or TIFF"
+        raise BadInput(
+            f"{name!r} is not a picture that can be read; use JPEG, PNG, WebP, BMP, GIF or TIFF"
         ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise UserError(_too_many_pixels(name)) from None
+        raise BadInput(_too_many_pixels(name)) from None
     except Exception:  # decoders raise whatever a broken file makes them raise
-        raise UserError(f"{name!r} is damaged or cut off and cannot be decoded") from None
+        raise BadInput(f"{name!r} is damaged or cut off and cannot be decoded") from None
 
 
 def _bytes_of(path: str | Path, name: str, allowed_root: Path | None) -> bytes:
@@ -110,19 +110,19 @@ def _bytes_of(path: str | Path, name: str, allowed_root: Path | None) -> bytes:
     try:
         real = Path(path).resolve(strict=True)
         if allowed_root is not None and not real.is_relative_to(allowed_root.resolve()):
-            raise UserError(f"{name!r} is not among the uploaded files")
+            raise BadInput(f"{name!r} is not among the uploaded files")
         # Not to follow a link put there since, and not to wait at a pipe.
         flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
         with os.fdopen(os.open(real, flags), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise UserError(f"{name!r} is a folder or a device, not a file")
+                raise BadInput(f"{name!r} is a folder or a device, not a file")
             data = file.read(MAX_BYTES + 1)
     except (OSError, ValueError, RuntimeError) as error:  # ValueError: a null byte in the path
         if isinstance(error, IsADirectoryError):
-            raise UserError(f"{name!r} is a folder, not a file") from None
-        raise UserError(f"{name!r} cannot be opened; upload it again") from None
+            raise BadInput(f"{name!r} is a folder, not a file") from None
+        raise BadInput(f"{name!r} cannot be opened; upload it again") from None
     if len(data) > MAX_BYTES:
-        raise UserError(f"{name!r} is larger than {MAX_BYTES / 1e6:g} MB; use a smaller file")
+        raise BadInput(f"{name!r} is larger than {MAX_BYTES / 1e6:g} MB; use a smaller file")
     return data
 
 
@@ -132,7 +132,7 @@ def _decoded(data: bytes, name: str) -> Image.Image:
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         tile = [getattr(image, "tag_v2", {}).get(tag, 0) for tag in _TILE_TAGS]
         if max(image.width * image.height, int(tile[0]) * int(tile[1])) > MAX_PIXELS:
-            raise UserError(_too_many_pixels(name))
+            raise BadInput(_too_many_pixels(name))
         with _turn(image.width * image.height):
             return _small(image)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import yaml
 
-from eval.common.errors import UserError
+from eval.common.errors import BadInput, NotFound
 from eval.common.files import dump_json
 from eval.hub import commits
 from eval.hub.mirror import Mirrored, Say, Terms, begin, mirror, size_of
@@ -63,7 +63,7 @@ def push(
     _check_results(results)
     check_checkout()
     if not zoo_names():
-        raise UserError(f"{ZOO_FOLDER} holds no checkpoints, so the Space would have none")
+        raise NotFound(f"{ZOO_FOLDER} holds no checkpoints, so the Space would have none")
     api = HfApi()
     remote = begin(api, repo, "space", private=private, dry_run=dry_run, replace=replace)
     hidden = private or (remote is not None and commits.is_private(api, repo, "space"))
@@ -109,7 +109,7 @@ def stage(repo: str, endpoint: str, *, results: str, private: bool, build: Path)
         files[SETTINGS] = dump_json({"results": results})
     files |= _zoo()
     if (size := sum(map(size_of, files.values()))) > LIMIT:
-        raise UserError(
+        raise BadInput(
             f"the Space would hold {size / 1e9:.2f} GB, the Hub takes {LIMIT / 1e9:.0f} GB; leave "
             f"checkpoints out of {ZOO_FOLDER}"
         )
@@ -121,7 +121,7 @@ def _check_results(results: str) -> None:
         return
     match = re.fullmatch(r"hub:([^@\s]+)(?:@[\w.][\w./-]*)?", results)
     if match is None:
-        raise UserError(
+        raise BadInput(
             f"a Space cannot read results {results!r}; use hub:ORG/NAME, or leave it out for those "
             "that ship"
         )

@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from eval.common.errors import UserError, without_token
+from eval.common.errors import BadInput, without_token
 
 ROOT = Path(__file__).resolve().parents[2]
 _PACKAGES = ("eval", "zoo", "space")
@@ -58,7 +58,7 @@ def build_wheel(build: Path) -> tuple[str, bytes]:
         said = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
         errors = [line for line in said if "error" in line.lower()]
         why = without_token(" ".join((errors or said or ["no wheel"])[-1].split())[:200])
-        raise UserError(f"the project's wheel could not be built ({why})")
+        raise BadInput(f"the project's wheel could not be built ({why})")
     return wheels[0].name, _still(wheels[0])
 
 
@@ -94,7 +94,7 @@ def project() -> dict[str, Any]:
 def check_checkout() -> None:
     needed = [*_PROJECT, *(f"{package}/__init__.py" for package in _PACKAGES)]
     if missing := [name for name in needed if not (ROOT / name).is_file()]:
-        raise UserError(
+        raise BadInput(
             f"a Space is made from a checkout of TransferZoo, and {ROOT} is none (it has no "
             f"{missing[0]}); run `pip install -e .` in one and push again"
         )

@@ -18,7 +18,7 @@ from eval.analysis import ANALYSES
 from eval.analysis.finding import Finding
 from eval.analysis.predictors import TITLES
 from eval.analysis.profile import by_level
-from eval.common.errors import UserError
+from eval.common.errors import BadInput
 from eval.results.names import task_label
 from space.figures.style import LINE, Look, bare_figure, by_model, short_names, text, told
 from space.tables.scores import facts
@@ -66,11 +66,11 @@ def views(finding: Finding) -> dict[str, Callable[[], go.Figure]]:
     """What can be shown of a finding, by the name of each view. Raises UserError for a finding
     whose form is not that of its analysis."""
     if finding.analysis not in ANALYSES:
-        raise UserError(f"no analysis {finding.analysis[:60]!r} is known here")
+        raise BadInput(f"no analysis {finding.analysis[:60]!r} is known here")
     try:
         return {name: _guarded(draw) for name, draw in _VIEWS[finding.analysis](finding).items()}
     except ODD:
-        raise UserError(f"this finding is no {finding.analysis} of this version") from None
+        raise BadInput(f"this finding is no {finding.analysis} of this version") from None
 
 
 def _guarded(draw: Callable[[], go.Figure]) -> Callable[[], go.Figure]:
@@ -78,7 +78,7 @@ def _guarded(draw: Callable[[], go.Figure]) -> Callable[[], go.Figure]:
         try:
             return draw()
         except ODD:
-            raise UserError("this finding is not of this version's form") from None
+            raise BadInput("this finding is not of this version's form") from None
 
     return work
 

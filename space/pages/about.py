@@ -22,7 +22,7 @@ nothing of another training of the same model.
 
 **Tie groups**: the first model of a group is its leader; the others cannot be told from it by a paired
 test of the mean over the data sets in view, on the same episodes or images, Holm-corrected at 5 %.
-AP of detection is no mean over images: there the test is over its values in the same resamples of the
+AP of detection is not a mean over images: there the test is over its values in the same resamples of the
 test images. Two intervals that overlap are no tie, and two that do not are not needed for a difference.
 
 **Means** are over the data sets in view, for models that have them all; data sets that the zoo was

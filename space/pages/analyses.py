@@ -11,7 +11,7 @@ from eval.analysis import ANALYSES, LayerCka, analysis_named
 from eval.analysis.finding import Finding, read_findings
 from eval.analysis.module import module_of
 from eval.analysis.recommend import SHIPPED, shipped
-from eval.common.errors import UserError
+from eval.common.errors import BadInput, UserError
 from eval.common.text import escaped
 from eval.data.locations import missing
 from eval.models.names import zoo_names
@@ -114,7 +114,7 @@ class Analyses:
         hidden = gr.update(visible=False)
         try:
             if task not in self._tasks():
-                raise UserError("choose a data set from the list")
+                raise BadInput("choose a data set from the list")
             for model in (a, b):
                 self.shelf.get(model or "")  # refuses what may not be named, or is too large
             data = load_task(task, self.desk.cache, self.desk.data, MOST_IMAGES)
@@ -151,6 +151,6 @@ def _table(finding: Finding) -> dict[str, Any]:
     try:
         header, lines = module_of(analysis_named(finding.analysis)).table(finding)
     except ODD:
-        raise UserError("this finding is not of this version's form") from None
+        raise BadInput("this finding is not of this version's form") from None
     called = model_names(finding)
     return {"headers": header, "data": [[called.get(c, c) for c in line] for line in lines[:400]]}

@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from eval.common.errors import UserError
+from eval.common.errors import BadInput, UserError
 from eval.common.text import escaped
 from eval.protocols import PROTOCOLS
 from eval.tasks.registry import TASKS
@@ -89,7 +89,7 @@ class Compare:
         keys = {m.key.text: m for m in found.matches}
         match = keys.get(board) or keys.get("fewshot/top1_5shot") or found.matches[0]
         boards = [(m.key.title, m.key.text) for m in found.matches]
-        # what the zoo was pretrained on is no transfer, and large: last
+        # what the zoo was pretrained on is not a transfer, and large: last
         tasks = sorted(match.frame["task"], key=lambda t: t in TASKS and TASKS[t].pretrains)
         short = _short(found.a, found.b)
         figure = plots.forest(
@@ -109,7 +109,7 @@ class Compare:
                 raise UserError(_BOXES)
             known = set(models(self.desk.snapshot.scores)["name"])
             if a not in known or b not in known or not task:
-                raise UserError("choose two models and a data set first")
+                raise BadInput("choose two models and a data set first")
             cases = disagreements(
                 a, b, task, self.desk.data, self.desk.cache,
                 protocol="knn" if protocol == "knn" else "linear",

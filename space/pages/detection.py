@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 import pandas as pd
 
-from eval.common.errors import UserError
+from eval.common.errors import BadInput, UserError
 from eval.common.text import escaped
 from eval.results.leaderboard import score_title
 from eval.results.schema import Result
@@ -127,7 +127,7 @@ class Detection:
         try:
             here = self._place(place)
             if here is None:
-                raise UserError("choose a data set and two models first")
+                raise BadInput("choose a data set and two models first")
             names, results = self._two(here, a, b)
             bound = min(max(float(least or 0), 0.0), 1.0)
             shown = self.album.pictures(results, bound)
@@ -152,7 +152,7 @@ class Detection:
         keys, names = _keys(table), short_names(table)
         chosen = list(dict.fromkeys(keys.index(key) for key in (a, b) if key in keys))
         if not chosen:
-            raise UserError("choose a data set and two models first")
+            raise BadInput("choose a data set and two models first")
         root = self.desk.source.root()
         return [names[i] for i in chosen], [read(root, str(table["path"].iloc[i])) for i in chosen]
 

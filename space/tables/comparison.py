@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from eval.common.errors import UserError, did_you_mean
+from eval.common.errors import BadInput, NotFound, did_you_mean
 from space.tables.matrix import Key, grid, keys
 from space.tables.objectives import differences, summary
 
@@ -80,7 +80,7 @@ def find(scores: pd.DataFrame, name: str) -> tuple[str, str]:
         if len(mine):
             return str(mine["model"].iloc[0]), str(mine["revision"].iloc[0])
     known = list(models(scores)["name"])
-    raise UserError(
+    raise NotFound(
         f"no result of model {name!r} here" + did_you_mean(name, known, "choose one from the list")
     )
 
@@ -92,7 +92,7 @@ def compare(scores: pd.DataFrame, a: str, b: str) -> Comparison:
     """
     first, second = find(scores, a), find(scores, b)
     if first == second:
-        raise UserError(f"{a!r} and {b!r} are the same model; choose two")
+        raise BadInput(f"{a!r} and {b!r} are the same model; choose two")
     label_a, label_b = first[0], second[0]
     if label_a == label_b:
         label_a, label_b = (f"{label}@{revision[:7]}" for label, revision in (first, second))
@@ -110,7 +110,7 @@ def compare(scores: pd.DataFrame, a: str, b: str) -> Comparison:
             text = f"{key.title}: {summary(frame, label_a, label_b, trainings=0)}"
             matches.append(Match(key, frame, text))
     if not matches:
-        raise UserError(
+        raise BadInput(
             f"{label_a} and {label_b} share no data set with the same images, protocol, settings "
             "and seed; score both with the same command"
         )

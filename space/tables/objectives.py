@@ -87,7 +87,8 @@ def _tested(a: bytes, b: bytes, of: int, unit: str) -> tuple[Paired, float, floa
 
 @lru_cache(maxsize=2048)
 def _resampled(a: bytes, b: bytes, difference: float) -> tuple[Paired, float]:
-    """(the paired test of a score that is no mean over units, the difference's standard error: its
+    """(the paired test of a score that is not a mean over units, the difference's standard error:
+    its
     spread over the resamples); nan where no resample has both."""
     x, y = (resampled(text) for text in (a, b))
     delta = (x - y)[np.isfinite(x - y)]
@@ -117,7 +118,7 @@ def mean_difference(frame: pd.DataFrame) -> tuple[float, float, float]:
 def summary(frame: pd.DataFrame, a: str, b: str, *, trainings: int = 1) -> str:
     """The outcome of ``differences`` in plain words; the names in it are not escaped.
 
-    ``trainings`` are how many of each side stand behind the numbers, 0 where that is no matter
+    ``trainings`` are how many of each side stand behind the numbers, 0 where that does not matter
     because two models are compared and not two ways to train.
     """
     if not len(frame):

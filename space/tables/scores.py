@@ -128,7 +128,7 @@ def oddity(row: dict[str, Any]) -> str:
             try:
                 value.encode()
             except UnicodeEncodeError:
-                return f"{name} is no text"
+                return f"{name} is not text"
     return ""
 
 

@@ -2,9 +2,10 @@
 
 For models i and j and data sets t with n_t shared units (episodes or test images), D_ij is the mean
 over t of the mean difference, and its variance is sum_t var_t(i - j) / n_t / T^2, data sets being
-independent. A score that is no mean over units (AP) comes with its values in resamples of the test
-images: their covariance is that of the score itself, and is not divided again. All variances of
-differences come from one covariance matrix a data set, so every pair costs one look-up afterwards.
+independent. A score that is not a mean over units (AP) comes with its values in resamples of the
+test images: their covariance is that of the score itself, and is not divided again. All variances
+of differences come from one covariance matrix a data set, so every pair costs one look-up
+afterwards.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class Resampled:
 
 def paired(samples: Sequence[NDArray[np.uint8] | Resampled], scale: Sequence[int]) -> Paired:
     """``samples[t]`` [M, n_t] right answers of each model a unit, of ``scale[t]`` asked; of a score
-    that is no mean over units, its resamples."""
+    that is not a mean over units, its resamples."""
     first = samples[0]
     models = len(first.values if isinstance(first, Resampled) else first)
     total, mean, units = np.zeros((models, models)), np.zeros(models), 0

@@ -109,7 +109,7 @@ def test_command(scored: tuple[Path, Path, list[str]], capsys: pytest.CaptureFix
     assert said["order"][0] == best
     assert said["same_models"]
     assert f"Try {best} first" in out
-    # a task is no evidence for itself: the other one alone is too little, so the zoo's stands in
+    # a task is not evidence for itself: the other one alone is too little, so the zoo's stands in
     assert main(["recommend", *MODELS, "--task", tasks[0], *where, "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert not said["same_models"]

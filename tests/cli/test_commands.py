@@ -817,19 +817,19 @@ BAD: dict[str, tuple[Callable[[Place], Arguments], tuple[str, ...]]] = {
     ),
     "results: JSON in the place": (
         lambda p: p.result('{"a": 1}'),
-        ("is no result file", "no schema_version", "move it away"),
+        ("is not a result file", "no schema_version", "move it away"),
     ),
     "results: half a file in the place": (
         lambda p: p.result('{"schema_version": 1, "mod'),
-        ("is no result file", "no readable JSON"),
+        ("is not a result file", "no readable JSON"),
     ),
     "results: incomplete in the place": (
         lambda p: p.result('{"schema_version": 1}'),
-        ("is no result file", "model"),
+        ("is not a result file", "model"),
     ),
     "results: a later version in the place": (
         lambda p: p.result('{"schema_version": 2}'),
-        ("is no result file", "schema_version is 2"),
+        ("is not a result file", "schema_version is 2"),
     ),
 }
 
@@ -912,7 +912,7 @@ def test_foreign_json_where_the_second_result_would_go(place: Place, cache: Path
     done = cli(*line)
     assert done.code == 2
     assert len(done.err.splitlines()) == 1
-    assert "is no result file" in done.err
+    assert "is not a result file" in done.err
     assert path.read_text() == '{"a": 1}'
 
 
@@ -930,7 +930,7 @@ def test_foreign_json_where_the_second_result_would_go(place: Place, cache: Path
         (["compare", "a"], ("MODEL_B",)),
         (["compare", "a", "b"], ("'results' does not exist",)),
         (["verify"], ("RESULT.json",)),
-        (["verify", "absent.json"], ("absent.json is no result file",)),
+        (["verify", "absent.json"], ("absent.json is not a result file",)),
         (["cache"], ("ls|rm",)),
         (["cache", "rm"], ("--all",)),
     ],

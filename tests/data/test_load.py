@@ -269,8 +269,8 @@ def test_names_and_numbers_on_the_two_sides_mean_the_same(
 
 
 NOT_LABELS = [
-    ([None, *LABELS[1:]], "label None in row 0 of train is no class of train"),
-    ([*["a"] * 4, None, *["None"] * 3], "label None in row 4 of train is no class of train"),
+    ([None, *LABELS[1:]], "label None in row 0 of train is not a class of train"),
+    ([*["a"] * 4, None, *["None"] * 3], "label None in row 4 of train is not a class of train"),
     ([-1, *LABELS[1:]], "label -1 in row 0 of train is outside 0..1"),
     ([0] * 8, "all 8 images of train have label 0; at least two classes are needed"),
     (["x"] * 8, "all 8 images of train have label 0; at least two classes are needed"),
@@ -305,7 +305,7 @@ def test_a_string_that_train_has_not(cache: Path, tmp_path: Path) -> None:
     write_column(tmp_path / "x", ["a", "b"] * 4, part="train")
     write_column(tmp_path / "x", ["a", "c"] * 4, part="test")
     message = refusal(lambda: load_task(f"parquet:{tmp_path / 'x'}", cache))
-    assert "label 'c' in row 1 of test is no class of train" in message
+    assert "label 'c' in row 1 of test is not a class of train" in message
 
 
 def test_names_that_differ_between_the_splits_or_between_shards(
@@ -421,8 +421,8 @@ def named_otherwise(folder: Path) -> Path:
 
 
 REFUSED: dict[str, tuple[Callable[[Path], Any], str, str]] = {
-    "no folder": (lambda f: f, "", "/x' does not exist or is no directory"),
-    "a file": (lambda f: f.write_text("x"), "", "/x' does not exist or is no directory"),
+    "no folder": (lambda f: f, "", "/x' does not exist or is not a directory"),
+    "a file": (lambda f: f.write_text("x"), "", "/x' does not exist or is not a directory"),
     "no Parquet": (lambda f: f.mkdir(), "", "no train-*.parquet; it holds no Parquet file at all"),
     "other names": (named_otherwise, "", "it holds my_test-0.parquet, my_train-0.parquet"),
     "no test": (
@@ -553,9 +553,9 @@ def test_data_that_are_no_longer_what_was_frozen(cache: Path, tmp_path: Path) ->
         (lambda m: m.replace('"partial": true', '"partial": false'), "has the classes kind 0"),
         (
             lambda m: m.replace('"default"', '"defalt"'),
-            "is no manifest of a prepared data set",
+            "is not a manifest of a prepared data set",
         ),
-        (lambda m: m[:50], "is no manifest of a prepared data set (Unterminated string"),
+        (lambda m: m[:50], "is not a manifest of a prepared data set (Unterminated string"),
         (lambda m: m.replace('"clean"', '"study"', 1), "freezes no split 'study', only clean"),
     ):
         (folder / MANIFEST).write_text(change(frozen))
@@ -676,7 +676,7 @@ def new_class_in_test(root: Path) -> None:
 
 
 FOLDERS_REFUSED: list[tuple[Callable[[Path], Any], str]] = [
-    (lambda r: None, "does not exist or is no directory"),
+    (lambda r: None, "does not exist or is not a directory"),
     (lambda r: r.mkdir(), "has no class folders; expected"),
     (lambda r: (r / "a").mkdir(parents=True), "holds no image files (.bmp, .gif,"),
     (lambda r: to_folders(r, ["a"]), "have label 0; at least two classes are needed"),
@@ -977,7 +977,7 @@ def test_a_hub_data_set_with_other_columns_and_splits(
     [
         (LABELS, [*IMAGES[:5], None, *IMAGES[6:]], INT, "row 5 of split 'train' of {} holds no im"),
         ([*LABELS[:7], -1], IMAGES, INT, "label -1 in row 7 of train is outside 0..1"),
-        ([*LABELS[:7], None], IMAGES, INT, "label None in row 7 of train is no class"),
+        ([*LABELS[:7], None], IMAGES, INT, "label None in row 7 of train is not a class"),
         (
             [[c] for c in LABELS],
             IMAGES,

@@ -112,8 +112,8 @@ def test_two_keys_are_enough(tmp_path: Path) -> None:
         (MINIMAL + "train = true\n", "train = True: input should be a valid integer"),
         (MINIMAL + 'test = "9"\n', "test = '9': input should be a valid integer"),
         (MINIMAL + "test = 9.0\n", "test = 9.0: input should be a valid integer"),
-        ("name = mine\n", "is no TOML: Invalid value (at line 1"),
-        (MINIMAL + 'name = "again"\n', "is no TOML: Cannot overwrite a value"),
+        ("name = mine\n", "is not valid TOML: Invalid value (at line 1"),
+        (MINIMAL + 'name = "again"\n', "is not valid TOML: Cannot overwrite a value"),
     ],
 )
 def test_refuses_a_wrong_key_or_value(tmp_path: Path, text: str, said: str) -> None:
@@ -140,7 +140,7 @@ def test_refuses_the_name_of_a_declared_task_or_suite(tmp_path: Path, name: str)
 def test_refuses_a_source_that_is_no_data(tmp_path: Path, source: str) -> None:
     path = write(tmp_path / "t.toml", MINIMAL.replace("parquet:photos", source))
     said = refusal(read_task_file, path)
-    assert f"source = {source!r} is no data of your own" in said
+    assert f"source = {source!r} is not data of your own" in said
     assert "csv:FILE" in said
 
 
@@ -163,7 +163,7 @@ def test_refuses_what_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "folder.toml").mkdir()
     assert "cannot be read: Is a directory" in refusal(read_task_file, tmp_path / "folder.toml")
     (tmp_path / "latin.toml").write_bytes(MINIMAL.encode() + b'title = "caf\xe9"\n')
-    assert "is no TOML: 'utf-8' codec" in refusal(read_task_file, tmp_path / "latin.toml")
+    assert "is not valid TOML: 'utf-8' codec" in refusal(read_task_file, tmp_path / "latin.toml")
 
 
 text_keys = st.sampled_from([k for k in TaskFile.model_fields if k not in ("name", "source")])
@@ -454,7 +454,7 @@ def test_refuses_columns_that_are_not_there(
         (b"image,label\n0-0.png,dog\n0-1.png,\n", "line 3 of"),
         (b"image,label\n0-0.png\n", "has no label"),
         (b"image,label\n,dog\n", "has no image"),
-        (b"image,label\n0-0.png,caf\xe9\n", "is no CSV in UTF-8"),
+        (b"image,label\n0-0.png,caf\xe9\n", "is not valid CSV in UTF-8"),
         (b"image;label\n0-0.png;dog\n", "has no image column 'image'; its columns are image;label"),
         (b"image,label\n0-0.png,dog\n0-1.png,dog\n", "at least two classes"),
     ],

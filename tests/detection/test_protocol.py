@@ -289,7 +289,7 @@ def test_protocols_that_cannot_score_the_task(
         "run", MODEL, "--task", f"parquet:{photos}", "--protocol", "knn", "--schedule", "short:4",
         *base,
     )  # fmt: skip
-    fails(ran, "--schedule is of no use to protocol knn")
+    fails(ran, "--schedule has no effect with protocol knn")
     fails(cli(*run("--schedule", "voc")), "unknown schedule 'voc'")
     fails(cli(*run("--protocol", "detection", "--set", "detection.neck=foo")), "fpn, c4")
     assert not list((tmp_path / "r").rglob("*.json"))
@@ -312,6 +312,6 @@ def test_each_kind_of_task_has_its_defaults(like: Path, cli: Cli, tmp_path: Path
 def test_a_training_that_diverges_is_one_failed_cell(run: Run, cli: Cli, tmp_path: Path) -> None:
     ran = cli(*run("--set", "detection.lr=1e6"))
     assert ran.code == 2
-    assert "is no finite number any more" in ran.err
+    assert "is not a finite number any more" in ran.err
     assert "Traceback" not in ran.err
     assert not list((tmp_path / "r").rglob("*.json"))

@@ -206,7 +206,7 @@ class HubServer(ThreadingHTTPServer):
             return None
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hung up is no news."""
+        """A client that hung up is not a news."""
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -424,8 +424,8 @@ NOT_TIMMS = [
     (only_pickles, "only pickled weights (last.ckpt, pytorch_model.bin)"),
     (lambda f: (f / "model.safetensors").unlink(), "has no model.safetensors"),
     (lambda f: (f / "config.json").unlink(), "has no config.json"),
-    (lambda f: (f / "config.json").write_text("{'architecture'"), "is no JSON"),
-    (lambda f: (f / "config.json").write_bytes(b"\xff\xfe\x00"), "is no JSON"),
+    (lambda f: (f / "config.json").write_text("{'architecture'"), "is not valid JSON"),
+    (lambda f: (f / "config.json").write_bytes(b"\xff\xfe\x00"), "is not valid JSON"),
     (lambda f: (f / "config.json").write_text("[1]"), "has no 'architecture' name"),
     (
         lambda f: (f / "config.json").write_text(
@@ -434,8 +434,8 @@ NOT_TIMMS = [
         "is not timm's (it is of model_type 'vit')",
     ),
     (lambda f: change_config(f, architecture=None), "has no 'architecture' name"),
-    (lambda f: change_config(f, pretrained_cfg=None), "'pretrained_cfg' is no object"),
-    (shutil.rmtree, "does not exist or is no directory"),
+    (lambda f: change_config(f, pretrained_cfg=None), "'pretrained_cfg' is not an object"),
+    (shutil.rmtree, "does not exist or is not a directory"),
 ]
 
 
@@ -452,7 +452,7 @@ def test_folders_refused_before_any_weights_are_read(
 
 def test_a_file_is_no_folder(cache: Path, tmp_path: Path) -> None:
     (tmp_path / "m").write_text("x")
-    assert "is no directory" in refusal(lambda: resolve(f"local-dir:{tmp_path / 'm'}", cache))
+    assert "is not a directory" in refusal(lambda: resolve(f"local-dir:{tmp_path / 'm'}", cache))
 
 
 @pytest.mark.parametrize(

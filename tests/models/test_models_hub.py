@@ -219,7 +219,7 @@ def test_pickles_only(hub: LoopbackHub, repo: str, files: Files, cache: Path) ->
     [
         ({"model.safetensors": None}, "has no model.safetensors"),
         ({"config.json": None}, "has no config.json"),
-        ({"config.json": "{"}, "is no JSON"),
+        ({"config.json": "{"}, "is not valid JSON"),
         ({"config.json": '{"model_type": "vit"}'}, "not timm's (it is of model_type 'vit')"),
     ],
 )

@@ -193,7 +193,7 @@ def test_a_term_cannot_be_named_twice() -> None:
 )
 def test_a_weight_that_is_no_positive_number_is_quoted(weight: str) -> None:
     assert refused(f"ce+{weight}*selfsupcon") == (
-        f"objective 'ce+{weight}*selfsupcon': weight {weight!r} is no positive number; "
+        f"objective 'ce+{weight}*selfsupcon': weight {weight!r} is not a positive number; "
         "write ce+0.5*selfsupcon"
     )
 

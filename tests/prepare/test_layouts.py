@@ -459,7 +459,7 @@ def test_deepweeds_wherever_the_images_lie(inner: str, tmp_path: Path) -> None:
         (",8,Negative", ",-1,Negative", "Label is '-1'"),
         (",8,Negative", ",8.0,Negative", "Label is '8.0'"),
         (",8,Negative", f",{'9' * 5000},Negative", "Label is '9999"),
-        ("20170126-095108-0.jpg", "/etc/passwd", "'/etc/passwd', which is no file name"),
+        ("20170126-095108-0.jpg", "/etc/passwd", "'/etc/passwd', which is not a file name"),
         (",8,Negative", ",8,Lantana", "label 8 is 'Lantana'; of deepweeds it is 'Negative'"),
         ("Label", "Class", "no column 'Label'"),
     ],

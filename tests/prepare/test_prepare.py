@@ -369,4 +369,4 @@ def test_a_suite_of_which_nothing_is_here(cli: Cli, tmp_path: Path) -> None:
     assert "none of the tasks of suite transfer12 is here" in ran.err
     ran = cli("run", "random:test_resnet", "--suite", "transfer12", "--data", tmp_path / "none")
     assert ran.code == 2
-    assert "none' does not exist or is no directory" in ran.err
+    assert "none' does not exist or is not a directory" in ran.err

@@ -241,12 +241,12 @@ def test_a_manifest_names_files_of_the_folder_alone(
     )
     files = {**manifest.files, "../../secret": facts}
     write_manifest(folder, manifest.model_copy(update={"files": files}))
-    assert "names '../../secret', which is no file of ours" in refused(lab, folder, repo)
+    assert "names '../../secret', which is not a file of ours" in refused(lab, folder, repo)
 
 
 def test_a_manifest_of_no_known_task(lab: LoopbackHub, repo: str, folder: Path) -> None:
     write_manifest(folder, manifest_of(folder).model_copy(update={"task": "moles"}))
-    assert "is about 'moles', which is no known task" in refused(lab, folder, repo)
+    assert "is about 'moles', which is not a known task" in refused(lab, folder, repo)
 
 
 def test_images_that_are_not_to_be_published(
@@ -330,7 +330,7 @@ def test_a_token_that_may_only_read(
     assert "the token of 'eve' may only read" in refused(lab, folder, repo)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     assert "is not open to 'ada'" in refused(lab, folder, "stranger/isic2018")
-    assert "is no Hub repository" in refused(lab, folder, "isic2018")
+    assert "is not a Hub repository" in refused(lab, folder, "isic2018")
 
 
 # --------------------------------------------------------------------------- a faulty Hub
@@ -417,7 +417,7 @@ def test_the_card_has_the_manifests_numbers(folder: Path) -> None:
     assert "| clean (these files)" in text
     assert "so every lesion is kept on one side" in text
     assert "`--task isic2018@study` makes it of the same images" in text
-    assert "ISIC2018&#95;" not in text  # an underscore within a word is no mark
+    assert "ISIC2018&#95;" not in text  # an underscore within a word is not a mark
     for name, size in manifest.source.items():
         assert f"| {name} | {size:,} |" in text
     assert 'load_dataset("ada/isic2018", revision="main")' in text

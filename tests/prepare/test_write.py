@@ -193,7 +193,7 @@ def test_what_is_no_array(tmp_path: Path) -> None:
     savemat(tmp_path / "a.mat", {"X": np.zeros((3, 3))})
     (tmp_path / "b.mat").write_bytes(b"junk" * 99)
     download = Download.open(tmp_path)
-    for name, text in (("a", "X is float64 of shape"), ("b", "b.mat is no MATLAB file")):
+    for name, text in (("a", "X is float64 of shape"), ("b", "b.mat is not a MATLAB file")):
         entry = download.one(rf"{name}\.mat", name)
         with pytest.raises(UserError, match=text):
             write_shards(

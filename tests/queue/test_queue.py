@@ -169,7 +169,7 @@ def test_models_that_may_not_be_queued(
     pickled = {"config.json": files["config.json"], "pytorch_model.bin": weights}
     assert "only pickled weights (pytorch_model.bin)" in said("pickle", pickled)
     assert "no config.json" in said("bare", {"model.safetensors": weights})
-    assert "is no JSON" in said("torn", files | {"config.json": b"{"})
+    assert "is not valid JSON" in said("torn", files | {"config.json": b"{"})
     assert "larger than 1,000,000" in said("long", files | {"config.json": b" " * 1_000_001})
     bert = files | {"config.json": json.dumps({"model_type": "bert\x1b[2J\u202e" + "x" * 5000})}
     assert "is not timm's" in said("bert", bert)
@@ -389,7 +389,9 @@ def test_hostile_files(tmp_path: Path, clock: Clock) -> None:
         raw = value if isinstance(value, bytes) else json.dumps(value).encode()
         (pending / f"{name}.json").write_bytes(raw)
         by_state = {t.state: t for t in queue.tickets()}
-        assert by_state["failed"].note.startswith(f"the file pending/{name}.json is no request: ")
+        assert by_state["failed"].note.startswith(
+            f"the file pending/{name}.json is not a request: "
+        )
         assert by_state["failed"].note.isprintable()
         assert by_state["pending"] == good
     (pending / f"{name}.json").unlink()
@@ -461,7 +463,7 @@ def test_places_that_cannot_be_a_queue(
     (tmp_path / "file").write_text("")
     assert "cannot be used: " in refusal(open_queue, str(tmp_path / "file"))
     assert "has no name" in refusal(open_queue, " ")
-    assert "is no Hub repository" in refusal(open_queue, "hub:x")
+    assert "is not a Hub repository" in refusal(open_queue, "hub:x")
     assert "at least 1 request" in refusal(lambda: open_queue(str(tmp_path / "q"), per_day=0))
     assert "no data set repository" in refusal(open_queue("hub:nobody/none").tickets)
     queue: Any = open_queue(str(tmp_path / "queue"))
@@ -757,7 +759,7 @@ def test_hostile_files_on_the_hub(people: LoopbackHub, shared: str) -> None:
     read = [path.rpartition("/")[2] for _, path in people.requests if "/resolve/" in path]
     # of all those files, what is named as a request
     assert set(read) == {name, f"{request_id(model(1).spec)}.json"}
-    assert len([t for t in found if t.state == "failed" and "is no request" in t.note]) == 4
+    assert len([t for t in found if t.state == "failed" and "is not a request" in t.note]) == 4
     people.add_dataset(repo, {"README.md": "# main moves"})
     people.requests.clear()
     assert len(queue.tickets()) == len(found)

@@ -330,7 +330,7 @@ def test_time_comes_from_the_result() -> None:
         for text in ("2026-01-01T00:00:00", "2026-01-01T00:00:00Z", "2026-01-01T09:00:00+09:00")
     ]
     assert times == ["1767225600.0"] * 3
-    assert "'yesterday' is no ISO time" in refusal(
+    assert "'yesterday' is not an ISO time" in refusal(
         to_every_eval_ever, make_result(created="yesterday")
     )
 

@@ -262,8 +262,8 @@ def test_a_collection(
     [
         (["--author", "nobody-at-all"], "fits no model that timm can load"),
         (["--filter", "no-such-tag-anywhere"], "fits no model that timm can load"),
-        (["--collection", "x"], "is no collection; give its address or ORG/TITLE-ID"),
-        (["--collection", "../../etc/passwd"], "is no collection"),
+        (["--collection", "x"], "is not a collection; give its address or ORG/TITLE-ID"),
+        (["--collection", "../../etc/passwd"], "is not a collection"),
         (["--collection", "org/none-0123456789abcdef01234567"], "the Hub has no collection"),
         (["--collection", "org/x", "--author", "org"], "leave --author and --filter out"),
         ([], "no MODEL given"),

@@ -49,8 +49,8 @@ def test_overrides_keep_their_types() -> None:
         ("finetune.per_class=0", "--train-per-class must be at least 1, got 0"),
         ("linear.validation=0.5", "protocol 'linear' is not among finetune"),
         ("finetuen.epochs=1", "unknown protocol 'finetuen'; did you mean 'finetune'"),
-        ("epochs=10", "is no setting; write --set finetune.epochs=10"),
-        ("finetune.epochs", "is no setting; write --set finetune.epochs=10"),
+        ("epochs=10", "is not a setting; write --set finetune.epochs=10"),
+        ("finetune.epochs", "is not a setting; write --set finetune.epochs=10"),
     ],
 )
 def test_bad_overrides(override: str, why: str) -> None:
@@ -97,8 +97,8 @@ def test_protocols_and_flags(cli: Cli) -> None:
     assert {"setting": "linear.validation", "default": "0.2"} in rows
     assert Linear().validation == 0.2
     for flags, why in (
-        (["--protocol", "knn", "--views", "2"], "--views is of no use to protocol knn"),
-        (["--protocol", "knn", "--grid", "small"], "--grid small is of no use to protocol knn"),
+        (["--protocol", "knn", "--views", "2"], "--views has no effect with protocol knn"),
+        (["--protocol", "knn", "--grid", "small"], "--grid small has no effect with protocol knn"),
         (["--protocol", "knn", "--train-fraction", "0.5"], "--train-fraction is of no use"),
         (["--protocol", "linear", "--train-fraction", "2"], "must lie above 0 and up to 1, got 2"),
         (["--set", "finetune.epochs=3"], "protocol 'finetune' is not among fewshot, knn, linear"),

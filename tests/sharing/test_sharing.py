@@ -458,8 +458,8 @@ OTHER_MODEL = make_result(model="random:resnet50", task="good")
 @pytest.mark.parametrize(
     ("files", "why"),
     [
-        ({shelf_path(GOOD): "{"}, "is no result (no readable JSON"),
-        ({shelf_path(GOOD): json.dumps(RAW | {"seed": "x"})}, "is no result (seed: "),
+        ({shelf_path(GOOD): "{"}, "is not a result (no readable JSON"),
+        ({shelf_path(GOOD): json.dumps(RAW | {"seed": "x"})}, "is not a result (seed: "),
         ({shelf_path(GOOD): json.dumps(RAW | {"schema_version": 2})}, "schema_version is 2"),
         ({shelf_path(GOOD): json.dumps(RAW | {"scores": []})}, "it has no scores"),
         ({shelf_path(GOOD): json.dumps(RAW | {"seed": 10**30})}, "out of range"),
@@ -671,7 +671,7 @@ def test_names_that_no_repository_can_have(name: str, hub: LoopbackHub, tmp_path
     folder = shelf(tmp_path / "r", make_result())
     calls = (lambda: push(folder, name), lambda: merge(name, 1), lambda: fetch(f"hub:{name}"))
     for call in calls:
-        assert "is no Hub repository" in refused(call)
+        assert "is not a Hub repository" in refused(call)
     assert hub.requests == []
 
 

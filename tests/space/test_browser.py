@@ -525,7 +525,7 @@ def test_a_text_that_calls_itself_a_picture(app: App, visit: Any) -> None:
     page.locator("#classify").click()
     page.locator("#said strong").first.wait_for()
     said = page.inner_text("#said").strip()
-    assert "is no picture that can be read; use JPEG, PNG" in said
+    assert "is not a picture that can be read; use JPEG, PNG" in said
     assert "root:" not in said
     assert "/" not in said
     assert "\n" not in said

@@ -89,9 +89,9 @@ def test_weights_of_unknown_origin_are_refused(trained: Path) -> None:
 
 
 def test_no_folder(tmp_path: Path) -> None:
-    assert "is no folder" in refusal(read_checkpoint, tmp_path / "nowhere")
+    assert "is not a folder" in refusal(read_checkpoint, tmp_path / "nowhere")
     (tmp_path / "file").write_text("x")
-    assert "is no folder" in refusal(read_checkpoint, tmp_path / "file")
+    assert "is not a folder" in refusal(read_checkpoint, tmp_path / "file")
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ HEADERS = {
 def test_broken_weights_are_refused(tmp_path: Path, name: str) -> None:
     folder = make_trained(tmp_path / "x")
     (folder / "model.safetensors").write_bytes(HEADERS[name])
-    assert "is no safetensors file" in refusal(read_checkpoint, folder)
+    assert "is not a safetensors file" in refusal(read_checkpoint, folder)
 
 
 @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ def test_a_source_that_is_none_is_refused(tmp_path: Path, content: bytes) -> Non
 def test_a_log_that_is_none_is_refused(tmp_path: Path, content: str) -> None:
     folder = make_trained(tmp_path / "x")
     (folder / "log.jsonl").write_text(content)
-    assert "log.jsonl is no log" in refusal(lambda: read_checkpoint(folder).knn)
+    assert "log.jsonl is not a log" in refusal(lambda: read_checkpoint(folder).knn)
 
 
 @pytest.mark.parametrize("said", [KNN + 0.1, None])
@@ -274,7 +274,7 @@ def test_a_receipt_whose_log_is_missing_is_refused(tmp_path: Path) -> None:
 def test_results_that_are_none_are_refused(trained: Path, content: str) -> None:
     (trained / "results/odd.json").write_text(content)
     said = refusal(read_checkpoint, trained)
-    assert "odd.json is no result file" in said
+    assert "odd.json is not a result file" in said
 
 
 def test_results_of_other_weights_are_refused(trained: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from eval.common.errors import UserError, one_line
+from eval.common.errors import BadInput, UserError, one_line
 from eval.common.files import atomic_file
 from eval.hub.commits import check_repo_id
 from eval.models.names import ZOO_ORG
@@ -97,7 +97,7 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig") if path.is_file() else ""
     except UnicodeDecodeError:
-        raise UserError(f"{path} is no UTF-8 text") from None
+        raise UserError(f"{path} is not UTF-8 text") from None
 
 
 def repo_named(readme: str) -> str | None:
@@ -116,10 +116,10 @@ def _readme(checkpoint: Checkpoint, family: Sequence[Checkpoint], repo: str, old
     try:
         held = yaml.safe_load(head[1]) or {} if head else {}
         if not isinstance(held, dict):
-            raise ValueError("it is no mapping")
+            raise ValueError("it is not a mapping")
     except (yaml.YAMLError, ValueError) as error:
-        raise UserError(
-            f"the metadata of {checkpoint.folder}/README.md are no YAML: {one_line(error)}"
+        raise BadInput(
+            f"the metadata of {checkpoint.folder}/README.md are not YAML: {one_line(error)}"
         ) from None
     before, _, after = _generated(old[head.end() :] if head else old)
     head_matter = _merged(metadata(checkpoint, repo), held)
@@ -133,7 +133,7 @@ def _generated(text: str) -> tuple[str, str, str]:
     if begins == ends == 0:
         return "", "", text
     if begins != 1 or ends != 1 or text.index(BEGIN) > text.index(END):
-        raise UserError(
+        raise BadInput(
             f"README.md has {begins} begin and {ends} end markers of the generated part; keep one "
             f"{BEGIN!r} before one {END!r}, or remove both"
         )
@@ -172,9 +172,7 @@ def _foreign_results(index: Any) -> tuple[str, list[dict[str, Any]]]:
         foreign = [r for r in results if (r.get("source") or {}).get("name") != SOURCE]
         return (str(index[0]["name"]) if index else "", foreign)
     except (TypeError, KeyError, AttributeError):
-        raise UserError(
-            "README.md has a 'model-index' of another form; mend or remove it"
-        ) from None
+        raise BadInput("README.md has a 'model-index' of another form; mend or remove it") from None
 
 
 def _yaml(value: Any) -> str:

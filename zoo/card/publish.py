@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.common.errors import UserError, one_line
+from eval.common.errors import BadInput, NotFound, UserError, one_line
 from eval.hub import commits
 from eval.hub.client import with_retries
 from eval.hub.mirror import Mirrored, Say, Terms, begin, mirror, size_of
@@ -102,7 +102,7 @@ def stage(folder: Path, repo: str) -> dict[str, bytes | Path]:
     """
     checkpoint = read_checkpoint(folder)
     if wrong := card.out_of_step(folder):
-        raise UserError(
+        raise NotFound(
             f"the card of {folder} is not in step with its files ({', '.join(wrong[:3])}); run "
             f"`transfer-zoo card {folder}`"
         )
@@ -112,7 +112,7 @@ def stage(folder: Path, repo: str) -> dict[str, bytes | Path]:
     for name, content in files.items():
         limit = _LFS_LIMIT if name.endswith((".safetensors", ".png")) else _REGULAR_LIMIT
         if size_of(content) > limit:
-            raise UserError(
+            raise BadInput(
                 f"{folder / name} has {size_of(content) / 1e6:.3f} MB, the Hub takes "
                 f"{limit / 1e6:.0f} MB of such a file"
             )
@@ -138,9 +138,9 @@ def outputs(name: str, px: int, cache: Path | None = None) -> Tensor:
             maps = net.forward_features(noise)  # type: ignore[operator]
             out = [net.forward_head(maps, pre_logits=pre) for pre in (True, False)]  # type: ignore[operator]
     except Exception as error:
-        raise UserError(f"timm cannot load {name!r}: {one_line(error)}") from None
+        raise BadInput(f"timm cannot load {name!r}: {one_line(error)}") from None
     if not all(part.isfinite().all() for part in out):
-        raise UserError(f"{name!r} gives features that are not finite; its weights are broken")
+        raise BadInput(f"{name!r} gives features that are not finite; its weights are broken")
     return torch.cat([part.flatten() for part in out])
 
 
@@ -152,12 +152,12 @@ def _prove(before: Tensor, repo: str, sha: str, folder: Path, px: int) -> None:
         try:
             after = outputs(f"hf-hub:{repo}@{sha}", px, Path(empty))
         except UserError as why:
-            raise UserError(
+            raise BadInput(
                 f"{repo!r} is published at {sha}, but loading it back failed ({why}); publish "
                 "again to repeat the proof"
             ) from None
     if not torch.equal(before, after):
-        raise UserError(
+        raise BadInput(
             f"{repo!r} was published at {sha} but gives other features than {folder} "
             f"(up to {float((before - after).abs().max()):.2g} apart); do not use it"
         )

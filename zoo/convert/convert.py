@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from eval.common.errors import UserError, did_you_mean, one_line
+from eval.common.errors import BadInput, NotFound, UserError, did_you_mean, one_line
 from eval.common.files import atomic_file, sha256_file, write_json
 from eval.common.text import text_table
 from eval.models.objectives import parse_objective
@@ -69,16 +69,16 @@ def convert(
     cannot be told or contradicts the file, and an ``out`` that holds something.
     """
     if source not in SOURCES:
-        raise UserError(
+        raise NotFound(
             f"unknown source {source!r}"
             + did_you_mean(source, SOURCES, f"sources are {', '.join(SOURCES)}")
         )
     if px is not None and px < 8:
-        raise UserError(f"an input of {px} px is too small; use 8 px or more, 224 for most")
+        raise BadInput(f"an input of {px} px is too small; use 8 px or more, 224 for most")
     if objective is not None:
         objective = parse_objective(objective).name
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise UserError(f"{out} exists and is not an empty folder; name another")
+        raise BadInput(f"{out} exists and is not an empty folder; name another")
     plan = READERS[source](load(file), file, architecture)
     if px is not None:
         plan.images = replace(plan.images, px=px)
@@ -133,7 +133,7 @@ def _objective(plan: Plan, given: str | None, file: Path) -> str | None:
     allowed = " or ".join(map(repr, plan.objectives))
     if given is not None:
         if plan.evidence and given not in plan.objectives:
-            raise UserError(
+            raise BadInput(
                 f"objective {given!r} contradicts {file}, which is of {allowed} by its "
                 f"{plan.evidence}; leave --objective out or name that"
             )
@@ -141,7 +141,7 @@ def _objective(plan: Plan, given: str | None, file: Path) -> str | None:
     if not plan.objectives:
         return None
     if not plan.sure:
-        raise UserError(
+        raise BadInput(
             f"{file} may be of {allowed}, and its {plan.evidence} cannot tell; give --objective"
         )
     return plan.objectives[0]
@@ -172,23 +172,23 @@ def _check_split(plan: Plan, file: Path) -> None:
     """Raises UserError for a key without a rule, a name taken twice, weights that are NaN."""
     lost = [key for key in plan.state if key not in plan.uses and key not in plan.drops]
     if lost:
-        raise UserError(
+        raise BadInput(
             f"{file}: unexpected key {lost[0]!r}{more(len(lost))}; it is neither of the backbone "
             "nor known to be of the training alone, so another --source may fit"
         )
     if not plan.uses:
-        raise UserError(
+        raise BadInput(
             f"{file} holds no backbone: its first key is {next(iter(plan.state))!r}; "
             "another --source may fit"
         )
     seen: dict[str, str] = {}
     for key, to in plan.uses.items():
         if to in seen:
-            raise UserError(f"{file}: {seen[to]!r} and {key!r} are both {to!r}; remove one")
+            raise BadInput(f"{file}: {seen[to]!r} and {key!r} are both {to!r}; remove one")
         seen[to] = key
         tensor = plan.state[key]
         if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise UserError(f"{file}: {key!r} holds NaN or infinity, so its features are void")
+            raise BadInput(f"{file}: {key!r} holds NaN or infinity, so its features are void")
 
 
 def _skeleton(architecture: str, classes: int, plan: Plan) -> nn.Module:
@@ -206,7 +206,7 @@ def _skeleton(architecture: str, classes: int, plan: Plan) -> nn.Module:
         with torch.device("meta"):
             return timm.create_model(architecture, num_classes=classes, **args)
     except Exception as error:  # whatever an architecture raises for arguments it does not take
-        raise UserError(
+        raise BadInput(
             f"{architecture} cannot be built with {args or 'no arguments'}: {one_line(error)}"
         ) from None
 
@@ -238,7 +238,7 @@ def _architecture(plan: Plan, weights: Mapping[str, Tensor], given: str | None, 
     """The timm name whose keys and shapes are those of the weights. Raises UserError for none."""
     stem = weights.get("conv1.weight")
     if plan.architecture is None and stem is not None and stem.shape[2:] == (3, 3):
-        raise UserError(
+        raise BadInput(
             f"{file}: conv1 is {_shape(tuple(stem.shape))}, the 3x3 stem of CIFAR ResNets, which "
             "no timm ResNet has, so no config.json can name it; convert takes the 7x7 stem"
         )
@@ -261,7 +261,7 @@ def _architecture(plan: Plan, weights: Mapping[str, Tensor], given: str | None, 
         name = min(fits, key=lambda candidate: len(fits[candidate]))
         nearest = fits[name]
         if len(nearest) > len(weights) / 4:
-            raise UserError(
+            raise BadInput(
                 f"{file}: its {len(weights)} weights are of none of {', '.join(_RESNETS)}; "
                 "give --arch, the timm name"
             )
@@ -324,7 +324,7 @@ def _write(
             try:
                 out.rmdir()
             except OSError:
-                raise UserError(f"{out} was filled meanwhile; name another folder") from None
+                raise BadInput(f"{out} was filled meanwhile; name another folder") from None
         folder.rename(out)
     finally:
         shutil.rmtree(temp, ignore_errors=True)
@@ -356,7 +356,7 @@ def _check_reloads(folder: Path, tensors: Mapping[str, Tensor], file: Path) -> N
         with torch.random.fork_rng(devices=[]):  # the weights are drawn, then overwritten
             net = timm.create_model(f"local-dir:{folder}", pretrained=True)
     except Exception as error:
-        raise UserError(
+        raise BadInput(
             f"{file}: timm does not load what was converted: {one_line(error)}"
         ) from None
     loaded = net.state_dict()
@@ -368,4 +368,4 @@ def _check_reloads(folder: Path, tensors: Mapping[str, Tensor], file: Path) -> N
         or not torch.equal(loaded[name], tensors[name].to(loaded[name].dtype))
     ]
     if changed:
-        raise UserError(f"{file}: timm loads {min(changed)!r}{more(len(changed))} otherwise")
+        raise BadInput(f"{file}: timm loads {min(changed)!r}{more(len(changed))} otherwise")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eval.common.errors import UserError, did_you_mean
+from eval.common.errors import BadInput, NotFound, did_you_mean
 from zoo.convert.safe_reader import state_dict, values_of
 
 if TYPE_CHECKING:
@@ -139,9 +139,9 @@ def _check_twins(plan: Plan, prefixes: tuple[str, ...], file: Path) -> None:
         prefix = next(p for p in prefixes if key.startswith(p))
         first = "feature." + key.removeprefix(prefix)
         if first not in plan.state:
-            raise UserError(f"{file}: {key!r} has no {first!r} beside it, which it should equal")
+            raise BadInput(f"{file}: {key!r} has no {first!r} beside it, which it should equal")
         if not torch.equal(plan.state[key], plan.state[first]):
-            raise UserError(
+            raise BadInput(
                 f"{file}: {key!r} differs from {first!r}, though one module was saved under both "
                 "names; the file was altered, and which of the two was trained cannot be told"
             )
@@ -164,13 +164,13 @@ def _islam_objectives(
     if not isinstance(system, str):
         return fits, sure, "keys"
     if system not in _SYSTEMS:
-        raise UserError(
+        raise BadInput(
             f"{file}: its hyper_parameters say system {system!r}, which trains no backbone; "
             f"convert a file of {', '.join(_SYSTEMS)}"
         )
     told = tuple(name for name in _SYSTEMS[system] if name in fits)
     if not told:
-        raise UserError(
+        raise BadInput(
             f"{file}: its hyper_parameters say system {system!r}, its keys are those of "
             f"{' or '.join(fits)}; the file was altered, and what was trained cannot be told"
         )
@@ -184,12 +184,12 @@ def _moco(top: Mapping[Any, Any], file: Path, architecture: str | None) -> Plan:
     plan = Plan(state, objectives=("selfsupcon",), sure=True, evidence="layout", facts=_epoch(top))
     encoders = [re.sub(r"^module\.", "", key).partition(".")[0] for key in state]
     if not {"encoder_q", "base_encoder"} & set(encoders):
-        raise UserError(
+        raise BadInput(
             f"{file} has no encoder_q.* keys, so it is not what MoCo saves: its first key is "
             f"{next(iter(state))!r}; use --source torchvision for a plain ResNet"
         )
     if any(key.endswith("base_encoder.cls_token") for key in state):
-        raise UserError(
+        raise BadInput(
             f"{file} is a vision transformer of MoCo v3 (it has 'cls_token'), whose fixed position "
             "embedding and stem are not converted; of v3, ResNets are"
         )
@@ -248,7 +248,7 @@ def _timm(top: Mapping[Any, Any], file: Path, architecture: str | None) -> Plan:
                 plan.drops[f"{name}.{key}"] = f"raw weights; the averaged {averaged} are used"
     named = architecture or top.get("arch")
     if not isinstance(named, str):
-        raise UserError(f"{file} does not say its architecture; give --arch, a timm name")
+        raise BadInput(f"{file} does not say its architecture; give --arch, a timm name")
     check_known(named)
     plan.architecture = named.partition(".")[0]
     settings = {k: v for k, v in values_of(top.get("args")).items() if isinstance(k, str)}
@@ -282,7 +282,7 @@ def check_known(name: str) -> None:
     import timm
 
     if not timm.is_model(name.partition(".")[0]):
-        raise UserError(
+        raise NotFound(
             f"timm has no architecture {name!r}"
             + did_you_mean(name.partition(".")[0], timm.list_models(), "see timm.list_models()")
         )

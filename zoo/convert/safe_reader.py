@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eval.common.errors import UserError, one_line
+from eval.common.errors import BadInput, NotFound, one_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,16 +66,16 @@ _HARMLESS: dict[str, type] = {
 def load(file: Path) -> Mapping[Any, Any]:
     """The file's top level. Tensors and plain values only: nothing a pickle names is run."""
     if file.is_dir():
-        raise UserError(f"{file} is a folder; name the checkpoint file in it")
+        raise BadInput(f"{file} is a folder; name the checkpoint file in it")
     if not file.is_file():
-        raise UserError(f"there is no file {file}")
+        raise NotFound(f"there is no file {file}")
     if file.suffix == ".safetensors":
         from safetensors.torch import load_file
 
         try:
             return load_file(file)
         except Exception as error:
-            raise UserError(f"{file} is no whole safetensors file: {one_line(error)}") from None
+            raise BadInput(f"{file} is not a whole safetensors file: {one_line(error)}") from None
 
     import pickle
 
@@ -91,13 +91,13 @@ def load(file: Path) -> Mapping[Any, Any]:
     except Exception as error:  # whatever damaged bytes make of a pickle
         code = _refused_global(file, str(error)) if isinstance(error, pickle.PickleError) else None
         if code is not None:
-            raise UserError(
+            raise BadInput(
                 f"{file} holds {code!r}, which is code and not a tensor, and nothing of it was "
                 "run; save the weights alone, with torch.save(model.state_dict(), FILE)"
             ) from None
-        raise UserError(f"{file} is no whole torch checkpoint: {_reason(error)}") from None
+        raise BadInput(f"{file} is not a whole torch checkpoint: {_reason(error)}") from None
     if not isinstance(top, Mapping):
-        raise UserError(f"{file} holds a {type(top).__name__}, where a dict of weights is needed")
+        raise BadInput(f"{file} holds a {type(top).__name__}, where a dict of weights is needed")
     return top
 
 
@@ -161,19 +161,19 @@ def state_dict(top: Mapping[Any, Any], file: Path, *names: str) -> dict[str, Ten
     name = next((n for n in names if isinstance(top.get(n), Mapping)), None)
     state = top if name is None else top[name]
     if name is None and not any(isinstance(value, torch.Tensor) for value in top.values()):
-        raise UserError(
+        raise BadInput(
             f"{file} holds no weights under {' or '.join(map(repr, names))}: its keys are "
             f"{', '.join(map(repr, list(top)[:6])) or 'none'}; another --source may fit"
         )
     for key, value in state.items():
         if not isinstance(key, str):
-            raise UserError(f"{file}: {key!r} is no name of a weight")
+            raise BadInput(f"{file}: {key!r} is not a name of a weight")
         if not isinstance(value, torch.Tensor):
-            raise UserError(f"{file}: {key!r} is of type {type(value).__name__}, not a tensor")
+            raise BadInput(f"{file}: {key!r} is of type {type(value).__name__}, not a tensor")
         if value.layout != torch.strided or value.is_quantized:
-            raise UserError(f"{file}: {key!r} is a sparse or quantized tensor; save it dense")
+            raise BadInput(f"{file}: {key!r} is a sparse or quantized tensor; save it dense")
         if value.is_meta:
-            raise UserError(f"{file}: {key!r} is a tensor without values, saved from 'meta'")
+            raise BadInput(f"{file}: {key!r} is a tensor without values, saved from 'meta'")
     if not state:
-        raise UserError(f"{file} holds no weights: {name!r} is empty")
+        raise BadInput(f"{file} holds no weights: {name!r} is empty")
     return dict(state)

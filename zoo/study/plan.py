@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from eval.common.errors import UserError, did_you_mean, one_line
+from eval.common.errors import BadInput, NotFound, UserError, did_you_mean, one_line
 from eval.models.objectives import ObjectiveName, parse_objective
 from zoo.train.recipe import Recipe, load_recipe
 
@@ -156,18 +156,18 @@ def load_plan(text: str) -> Plan:
     """A shipped plan by name or any TOML file by path. Raises UserError with the first mistake."""
     path = PLANS / f"{text}.toml" if text in plan_names() else Path(text)
     if not path.is_file():
-        raise UserError(
+        raise NotFound(
             f"plan {text!r} is neither shipped nor a file"
             + did_you_mean(text, plan_names(), f"shipped are {', '.join(plan_names())}")
         )
     try:
         tree = tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"plan {path} is not valid TOML: {one_line(error)}") from None
+        raise BadInput(f"plan {path} is not valid TOML: {one_line(error)}") from None
     try:
         return Plan.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         reason = first["msg"].removeprefix("Value error, ")
-        raise UserError(f"plan {path}: {f'{place}: ' if place else ''}{reason}") from None
+        raise BadInput(f"plan {path}: {f'{place}: ' if place else ''}{reason}") from None

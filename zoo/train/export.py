@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from eval.common.errors import UserError
+from eval.common.errors import BadInput
 from eval.common.files import atomic_file, write_json
 from zoo.timm_config import timm_config
 from zoo.train.learner import create_backbone
@@ -41,7 +41,7 @@ def assemble(recipe: Recipe, backbone: nn.Module, classifier: nn.Linear | None) 
     if classifier is not None:
         head = net.get_classifier()  # type: ignore[operator]
         if not isinstance(head, nn.Linear) or head.in_features != classifier.in_features:
-            raise UserError(
+            raise BadInput(
                 f"{recipe.backbone.architecture} ends in {type(head).__name__}, not in a linear "
                 "classifier of its pooled features, so a cross-entropy model cannot be exported"
             )
@@ -85,7 +85,7 @@ def export(
     }
     lost = [k for k, v in weights.items() if v.is_floating_point() and not v.isfinite().all()]
     if lost:
-        raise UserError(
+        raise BadInput(
             f"weights {lost[0]!r} are not finite as {recipe.save.dtype}; set save.dtype=float32"
         )
     with atomic_file(folder / "model.safetensors") as file:

@@ -6,7 +6,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from eval.common.errors import UserError, did_you_mean, one_line
+from eval.common.errors import BadInput, NotFound, did_you_mean, one_line
 from eval.models.objectives import ObjectiveName
 from zoo.train.momentum import MomentumCopy, encode_shuffled
 from zoo.train.objectives import ContrastiveOptions, Objective, ProjectorOptions, build
@@ -66,7 +66,7 @@ def build_learner(recipe: Recipe, objective: ObjectiveName, classes: int) -> Lea
 def create_backbone(recipe: BackboneRecipe, classes: int = 0) -> nn.Module:
     """The untrained timm model, with a classifier of that many classes. Raises UserError."""
     if not timm.is_model(recipe.architecture):
-        raise UserError(
+        raise NotFound(
             f"backbone.architecture: timm has no model {recipe.architecture!r}"
             + did_you_mean(recipe.architecture, timm.list_models(), "see timm.list_models()")
         )
@@ -75,7 +75,7 @@ def create_backbone(recipe: BackboneRecipe, classes: int = 0) -> nn.Module:
             recipe.architecture, pretrained=False, num_classes=classes, **recipe.model_args
         )
     except Exception as error:  # whatever an architecture raises for arguments it does not take
-        raise UserError(
+        raise BadInput(
             f"backbone {recipe.architecture!r} cannot be built with {recipe.model_args}: "
             f"{one_line(error)}"
         ) from None
@@ -88,9 +88,9 @@ def feature_dim(backbone: nn.Module, px: int) -> int:
     try:
         out = backbone.eval()(torch.zeros(1, 3, px, px))
     except Exception as error:
-        raise UserError(f"the backbone does not run at {px} px: {one_line(error)}") from None
+        raise BadInput(f"the backbone does not run at {px} px: {one_line(error)}") from None
     finally:
         backbone.train(was_training)
     if out.ndim != 2:
-        raise UserError(f"the backbone gives features of shape {[*out.shape]}, not [N, D]")
+        raise BadInput(f"the backbone gives features of shape {[*out.shape]}, not [N, D]")
     return out.shape[1]

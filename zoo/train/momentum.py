@@ -37,7 +37,7 @@ class MomentumCopy(nn.Module):
 
 
 class Queue(nn.Module):
-    """A ring of the last ``length`` unit keys [K, d] with their labels [K]; -1 is no label.
+    """A ring of the last ``length`` unit keys [K, d] with their labels [K]; -1 is not a label.
 
     It starts with random unit vectors under label -1, which count as negatives until they are
     replaced. The length need not be a multiple of the batch: a batch may wrap around the end.

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.common.errors import UserError
+from eval.common.errors import BadInput
 from eval.data.sources import as_keys, remembered_scan
 from eval.data.task_data import stratified_part
 from eval.training.pixel_store import cache_errors, open_pixels
@@ -67,14 +67,14 @@ def open_data(
     unlabelled ones); validation stays whole. ``progress`` shows a bar on a terminal.
     """
     if store_px < 1:
-        raise UserError(f"images need a size of at least 1 pixel, got {store_px}")
+        raise BadInput(f"images need a size of at least 1 pixel, got {store_px}")
     if limit is not None and limit < 1:
-        raise UserError(f"the limit of images must be at least 1, got {limit}")
+        raise BadInput(f"the limit of images must be at least 1, got {limit}")
     found = find(text, image, label, need_labels)
     train, validation = found.train, found.validation
     for part in (train, validation):
         if part is not None and part.count == 0:
-            raise UserError(f"{text!r} has an empty {part.name} split; it needs at least one image")
+            raise BadInput(f"{text!r} has an empty {part.name} split; it needs at least one image")
     classes = class_names(train, validation, text)
     labels = numbers(train, classes, text)
     other = None if validation is None or labels is None else numbers(validation, classes, text)

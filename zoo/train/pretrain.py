@@ -30,7 +30,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from eval.common.distributed import check_device, launched, stays_on_cpu, together
-from eval.common.errors import UserError
+from eval.common.errors import BadInput, Conflict, UserError
 from eval.common.files import atomic_file
 from eval.models.objectives import ObjectiveName
 from eval.training.augment import Augmentation, strong, weak
@@ -55,7 +55,7 @@ class Interrupted(Exception):
 
 
 class Diverged(UserError):
-    """The loss is no number any more."""
+    """The loss is not a number any more."""
 
 
 @dataclass(frozen=True)
@@ -127,17 +127,17 @@ def check(recipe: Recipe, objective: ObjectiveName, train: PixelStore, count: in
     """Raise UserError for a recipe that cannot train on these images with ``count`` processes."""
     batch, parts = recipe.train.batch_size, count * recipe.train.accumulate
     if batch > len(train):
-        raise UserError(
+        raise BadInput(
             f"train.batch_size = {batch} is larger than the data, {len(train)} images; "
             f"use --set train.batch_size={max(2, len(train) // 2)} or less"
         )
     if batch % parts or batch // parts < 2:
-        raise UserError(
+        raise BadInput(
             f"train.batch_size = {batch} does not split into {count} processes x "
             f"{recipe.train.accumulate} accumulated steps of at least 2 images each"
         )
     if objective.contrastive and recipe.contrastive.queue < batch // recipe.train.accumulate:
-        raise UserError(
+        raise BadInput(
             f"contrastive.queue = {recipe.contrastive.queue} is shorter than the "
             f"{batch // recipe.train.accumulate} keys of one step"
         )
@@ -203,7 +203,7 @@ class Trainer:
         if changed := differences(
             {**saved.asked, "recipe": completed(saved.asked["recipe"])}, self.asked
         ):
-            raise UserError(
+            raise Conflict(
                 f"{self.out} holds a run of another recipe: {'; '.join(changed[:6])}"
                 + (f" and {len(changed) - 6} more" if len(changed) > 6 else "")
                 + "; resume with the same values or choose another --out"
@@ -379,7 +379,7 @@ class Trainer:
         if not self.all_agree(all(math.isfinite(v) for v in line.values())):
             kept = states(self.states)
             raise Diverged(
-                f"the loss is no number at step {self.step} (learning rate {self.peak:g}); "
+                f"the loss is not a number at step {self.step} (learning rate {self.peak:g}); "
                 + (f"the last good state is {kept[-1]}; " if kept else "nothing was saved yet; ")
                 + "try a lower rate, --set rate."
                 + self.objective.family
@@ -481,10 +481,10 @@ def pretrain(
 
     ``until``: stop once that branch of the recipe is exported; --resume goes on from there.
     Raises UserError for what cannot work (`check`), for a folder that holds another run, and when
-    the loss is no number; Interrupted after Ctrl-C, the state saved.
+    the loss is not a number; Interrupted after Ctrl-C, the state saved.
     """
     if not resume and (states(out / "state") or (out / "model.safetensors").is_file()):
-        raise UserError(
+        raise Conflict(
             f"{out} already holds a run; add --resume to go on with it or choose another --out"
         )
     out.mkdir(parents=True, exist_ok=True)

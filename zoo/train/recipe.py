@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from eval.common.errors import UserError, did_you_mean, one_line
+from eval.common.errors import BadInput, NotFound, UserError, did_you_mean, one_line
 from eval.models.objectives import TERMS, ObjectiveName, parse_objective
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -197,14 +197,14 @@ def load_recipe(text: str, overrides: Sequence[str] = ()) -> Recipe:
     """
     path = RECIPES / f"{text}.toml" if text in recipe_names() else Path(text)
     if not path.is_file():
-        raise UserError(
+        raise NotFound(
             f"recipe {text!r} is neither shipped nor a file"
             + did_you_mean(text, recipe_names(), f"shipped are {', '.join(recipe_names())}")
         )
     try:
         tree = tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"recipe {path} is no TOML: {one_line(error)}") from None
+        raise UserError(f"recipe {path} is not valid TOML: {one_line(error)}") from None
     tree.pop("run", None)  # of a finished checkpoint's recipe.toml: what happened, not what to do
     for override in overrides:
         _override(tree, override)
@@ -216,18 +216,18 @@ def validate(tree: dict[str, Any], what: str) -> Recipe:
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
-        raise UserError(_sentence(error, what)) from None
+        raise BadInput(_sentence(error, what)) from None
 
 
 def _override(tree: dict[str, Any], text: str) -> None:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise UserError(f"--set {text!r} is no setting; write --set train.epochs=10")
+        raise BadInput(f"--set {text!r} is not a setting; write --set train.epochs=10")
     *sections, last = key.strip().split(".")
     for section in sections:
         tree = tree.setdefault(section, {})
         if not isinstance(tree, dict):
-            raise UserError(f"--set {text!r}: {section!r} is no section of the recipe")
+            raise BadInput(f"--set {text!r}: {section!r} is not a section of the recipe")
     try:
         tree[last] = tomllib.loads(f"x = {value}")["x"]
     except tomllib.TOMLDecodeError:

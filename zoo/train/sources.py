@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.common.errors import UserError, did_you_mean, one_line
+from eval.common.errors import BadInput, NotFound, did_you_mean, one_line
 from eval.data.sources import (
     IMAGE_SUFFIXES,
     FolderSource,
@@ -58,8 +58,8 @@ def find(text: str, image: str, label: str, need_labels: bool) -> ImageFolder:
         return _find_hub(text, image, label, need_labels)
     root = Path(text).expanduser()
     if not root.is_dir():
-        raise UserError(
-            f"{text!r} does not exist or is no folder; give a folder of images or of Parquet "
+        raise NotFound(
+            f"{text!r} does not exist or is not a folder; give a folder of images or of Parquet "
             "files, or hub:org/name"
         )
     root = root.resolve()
@@ -69,7 +69,7 @@ def find(text: str, image: str, label: str, need_labels: bool) -> ImageFolder:
         else:
             train, validation = _find_folders(root, need_labels)
     except OSError as error:
-        raise UserError(f"{text!r} cannot be read: {one_line(error)}") from None
+        raise BadInput(f"{text!r} cannot be read: {one_line(error)}") from None
     return ImageFolder(train, validation, root.name)
 
 
@@ -82,7 +82,7 @@ def _find_parquet(
 
     if (train := of("train")) is None:
         have = ", ".join(sorted(p.name for p in root.glob("*.parquet"))[:5])
-        raise UserError(f"{root} has no train-*.parquet or train.parquet; it holds {have}")
+        raise BadInput(f"{root} has no train-*.parquet or train.parquet; it holds {have}")
     return train, next((p for name in VALIDATION_NAMES if (p := of(name))), None)
 
 
@@ -104,7 +104,7 @@ def _parquet_part(
     for file, table in zip(files, tables, strict=True):
         declared = declared_names(table.schema_arrow.metadata, label)
         if names and declared and declared != names:
-            raise UserError(f"{file} declares other class names than the files before it")
+            raise BadInput(f"{file} declares other class names than the files before it")
         names = names or declared
         for batch in parquet_batches(table, file, columns=[label]):
             labels += batch.column(0).to_pylist()
@@ -116,13 +116,13 @@ def _check_columns(
 ) -> None:
     known = "its columns are " + ", ".join(columns)
     if image not in columns:
-        raise UserError(
+        raise NotFound(
             f"{what} has no image column {image!r}" + did_you_mean(image, columns, known)
         )
     if need_labels and label not in columns:
         if near := did_you_mean(label, columns):
-            raise UserError(f"{what} has no label column {label!r}{near}")
-        raise UserError(_no_labels(f"{what} has no label column {label!r} ({known})"))
+            raise NotFound(f"{what} has no label column {label!r}{near}")
+        raise NotFound(_no_labels(f"{what} has no label column {label!r} ({known})"))
 
 
 def _no_labels(what: str) -> str:
@@ -150,7 +150,7 @@ def _folder_part(name: str, root: Path, need_labels: bool) -> Part:
         p.name for p in entries if p.suffix.lower() in IMAGE_SUFFIXES and not p.is_dir()
     )
     if images and folders:
-        raise UserError(
+        raise BadInput(
             f"{root} holds both images ({images[0]}) and folders; put every image into a class "
             "folder, or give a folder of images alone"
         )
@@ -160,19 +160,19 @@ def _folder_part(name: str, root: Path, need_labels: bool) -> Part:
         labels = [index[file.partition(os.sep)[0]] for file in source.files]
         return Part(name, source, len(labels), labels, source.names)
     if not images:
-        raise UserError(
+        raise NotFound(
             f"{root} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}), no class folders and "
             "no Parquet files"
         )
     if need_labels:
-        raise UserError(_no_labels(f"{root} holds images without class folders"))
+        raise BadInput(_no_labels(f"{root} holds images without class folders"))
     return Part(name, FolderSource(root, tuple(images), ()), len(images), None, None)
 
 
 def _find_hub(text: str, image: str, label: str, need_labels: bool) -> ImageFolder:
     parsed = parse_task(text)
     if parsed.test != "test":
-        raise UserError(f"{text!r}: option 'test' is of no use here, nothing is tested")
+        raise BadInput(f"{text!r}: option 'test' has no effect here, nothing is tested")
     image = parsed.image if parsed.image != "image" else image
     label = parsed.label if parsed.label != "label" else label
     repo = parsed.value
@@ -195,7 +195,7 @@ def _find_hub(text: str, image: str, label: str, need_labels: bool) -> ImageFold
 
     if (train := of(parsed.train)) is None:
         have = ", ".join(map(str, tables))
-        raise UserError(f"data set {repo!r} has no split {parsed.train!r}; it has {have}")
+        raise BadInput(f"data set {repo!r} has no split {parsed.train!r}; it has {have}")
     validation = next((p for n in VALIDATION_NAMES if (p := of(n)) is not None), None)
     options = {"image": image} if image != "image" else {}
     options |= {"label": label} if label != "label" else {}
@@ -215,7 +215,7 @@ def class_names(train: Part, validation: Part | None, text: str) -> tuple[str, .
     other = validation.names if validation is not None else None
     if train.names is not None:
         if unknown := sorted(set(other or ()) - set(train.names)):
-            raise UserError(f"{text!r}: validation has classes that train has not: {unknown[:5]}")
+            raise NotFound(f"{text!r}: validation has classes that train has not: {unknown[:5]}")
         return train.names
     if other is not None:
         return other
@@ -238,7 +238,7 @@ def numbers(part: Part, classes: tuple[str, ...], text: str) -> NDArray[np.int64
         if value is None or value == -1:
             continue
         if isinstance(value, int) and value < -1:
-            raise UserError(
+            raise BadInput(
                 f"{text!r}: label {value} of {part.source.describe(row)} is negative; classes "
                 "count from 0, and -1 means no label"
             )
@@ -247,7 +247,7 @@ def numbers(part: Part, classes: tuple[str, ...], text: str) -> NDArray[np.int64
         elif isinstance(value, int) and value < len(places):
             out[row] = places[value]
         else:
-            raise UserError(
+            raise BadInput(
                 f"{text!r}: label {repr(value)[:80]} of {part.source.describe(row)} is none of "
                 f"the {len(classes)} classes of train"
             )
@@ -258,7 +258,7 @@ def check_classes(labels: NDArray[np.int64], text: str) -> None:
     have = np.unique(labels[labels >= 0])
     if len(have) < 2:
         few = f"only the class {have[0]}" if len(have) else "no label"
-        raise UserError(
+        raise BadInput(
             f"{text!r} has {few} among its {len(labels)} training images; at least two classes "
             "are needed, or the objective selfsupcon, which trains without labels"
         )

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from eval.common.errors import UserError, one_line
+from eval.common.errors import BadInput, UserError, one_line
 from eval.common.files import atomic_file
 from zoo.train.learner import Learner
 
@@ -81,7 +81,7 @@ def last_state(folder: Path) -> Saved | None:
         except (SafetensorError, OSError, KeyError, ValueError):
             continue
     if found:
-        raise UserError(f"no state in {folder} can be read; remove it to train from the start")
+        raise BadInput(f"no state in {folder} can be read; remove it to train from the start")
     return None
 
 
@@ -100,6 +100,6 @@ def load_state(saved: Saved, learner: Learner, optimiser: torch.optim.Optimizer)
     try:
         learner.load_state_dict(weights)
     except RuntimeError as error:
-        raise UserError(f"{saved.path} does not fit this run: {one_line(error)}") from None
+        raise BadInput(f"{saved.path} does not fit this run: {one_line(error)}") from None
     whole = optimiser.state_dict()
     optimiser.load_state_dict({**whole, "state": slots})

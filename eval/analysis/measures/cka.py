@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eval.common.errors import TooFew, UserError, did_you_mean
+from eval.common.errors import BadInput, NotFound, TooFew, did_you_mean
 
 Kernel = Literal["linear", "rbf"]
 Floats = NDArray[np.float64]
@@ -99,11 +99,11 @@ class CkaSums:
         if kernel not in get_args(Kernel):
             known = get_args(Kernel)
             hint = did_you_mean(str(kernel), known, f"known: {', '.join(known)}")
-            raise UserError(f"unknown kernel {kernel!r}{hint}")
+            raise NotFound(f"unknown kernel {kernel!r}{hint}")
         if min(layers_a, layers_b) < 1:
             raise ValueError(f"need layers on both sides, got {layers_a} and {layers_b}")
         if not sigma > 0:
-            raise UserError(f"sigma must be above 0, got {sigma}")
+            raise BadInput(f"sigma must be above 0, got {sigma}")
         self._layers = (layers_a, layers_b)
         self._kernel = kernel
         self._sigma = sigma
@@ -150,7 +150,7 @@ class CkaSums:
             layer = int(np.flatnonzero(~np.isfinite(own))[0])
             side = "ab"[layer >= len(a)]
             at = layer % len(a) if side == "a" else layer - len(a)
-            raise UserError(f"layer {at} of model {side} holds NaN or infinite features")
+            raise BadInput(f"layer {at} of model {side} holds NaN or infinite features")
         self._lengths = lengths
         self._images += n
         self._cross.append(n * hsic[: len(a), -len(b) :])

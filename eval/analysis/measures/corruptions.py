@@ -52,7 +52,7 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter, map_coordinates, zoom
 from scipy.signal import fftconvolve
 
-from eval.common.errors import UserError, did_you_mean
+from eval.common.errors import BadInput, NotFound, did_you_mean
 
 Pixels = NDArray[np.uint8]  # [H, W, 3]
 Values = NDArray[np.float32]  # [H, W, 3] or [H, W], in 0..1
@@ -80,7 +80,7 @@ def corrupt(pixels: Pixels, name: str, severity: int, seed: int) -> Pixels:
         raise ValueError(f"pixels must be uint8 [H, W, 3], got {pixels.dtype} {pixels.shape}")
     height, width, _ = pixels.shape
     if min(height, width) < MIN_SIDE:
-        raise UserError(
+        raise BadInput(
             f"an image of {width} x {height} pixels is too small to corrupt; each side needs at "
             f"least {MIN_SIDE}"
         )
@@ -97,9 +97,9 @@ def strength_of(name: str, severity: int, side: int) -> Strength:
     meanings are at the table below. Raises UserError."""
     if name not in CORRUPTIONS:
         known = "choose from " + ", ".join(CORRUPTIONS)
-        raise UserError(f"there is no corruption {name!r}{did_you_mean(name, CORRUPTIONS, known)}")
+        raise NotFound(f"there is no corruption {name!r}{did_you_mean(name, CORRUPTIONS, known)}")
     if severity not in SEVERITIES:
-        raise UserError(f"severity must be a whole number from 1 to 5, got {severity!r}")
+        raise BadInput(f"severity must be a whole number from 1 to 5, got {severity!r}")
     column = 0 if side < 48 else 1 if side < 160 else 2
     return _STRENGTHS[name][column][SEVERITIES.index(severity)]
 

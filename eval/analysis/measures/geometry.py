@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from eval.common.errors import TooFew, UserError
+from eval.common.errors import BadInput, TooFew
 
 _BLOCK = 4096  # images in float64 at a time
 _PAIRS = 1 << 24  # similarities at a time: 64 MiB in float32
@@ -182,7 +182,7 @@ def _check(features: Tensor) -> None:
     if features.ndim != 2 or not features.numel():
         raise ValueError(f"need features [N, D], got {[*features.shape]}")
     if not bool(features.isfinite().all()):
-        raise UserError("the features hold NaN or infinite values")
+        raise BadInput("the features hold NaN or infinite values")
 
 
 def _classes(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -192,7 +192,7 @@ def _classes(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError(f"need labels [{len(features)}], got {[*labels.shape]}")
     _, index, counts = labels.to(features.device).unique(return_inverse=True, return_counts=True)
     if len(counts) < 2:
-        raise UserError("all images are of one class; compare at least 2 classes")
+        raise BadInput("all images are of one class; compare at least 2 classes")
     return index, counts
 
 

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eval.common.errors import UserError
+from eval.common.errors import BadInput
 
 Floats = NDArray[np.float64]
 
@@ -133,7 +133,7 @@ def centroid_separation(features: ArrayLike, labels: ArrayLike) -> float:
     x, index = _checked(features, labels)
     counts = np.bincount(index)
     if counts.max() == 1:
-        raise UserError("the centroid separation needs a class with two or more images.")
+        raise BadInput("the centroid separation needs a class with two or more images.")
     sums = np.zeros((len(counts), x.shape[1]))  # [C, D]
     for rows, unit in _unit_blocks(x):
         sums += _members(index[rows], len(counts)) @ unit
@@ -198,7 +198,7 @@ def _spectrum(x: NDArray[Any], index: NDArray[np.intp], centred: bool) -> _Spect
 def _evidence(s: _Spectrum) -> Floats:
     """The maximised log evidence per image [C]; all classes step together, done ones drop out."""
     n = s.shape[0]
-    # |y|^2 = n_c: what lies outside the features' span is no fit's to explain.
+    # |y|^2 = n_c: what lies outside the features' span is not a fit's to explain.
     outside = np.maximum(s.counts - s.along.sum(1), 0.0)  # [C]
     found = np.empty(len(s.counts))
     active = np.arange(len(s.counts))
@@ -266,7 +266,7 @@ def _unit_blocks(x: NDArray[Any]) -> Iterator[tuple[slice, Floats]]:
 
 
 def _ratio(a: Floats, b: Floats) -> Floats:
-    """a / b, and 0 where b is no length but rounding (a mean whose images cancel out)."""
+    """a / b, and 0 where b is not a length but rounding (a mean whose images cancel out)."""
     real = b > 1e-12
     return np.where(real, a / np.where(real, b, 1.0), 0.0)
 
@@ -294,8 +294,8 @@ def _checked(features: ArrayLike, labels: ArrayLike) -> tuple[NDArray[Any], NDAr
         raise ValueError("need at least one feature, got [N, 0]")
     classes, index = np.unique(y, return_inverse=True)
     if len(classes) < 2:
-        raise UserError(f"a predictor needs images of 2 or more classes, found {len(classes)}.")
+        raise BadInput(f"a predictor needs images of 2 or more classes, found {len(classes)}.")
     bad = int((~np.isfinite(x)).any(1).sum())
     if bad:
-        raise UserError(f"{bad} of {len(x)} images have features that are NaN or infinite.")
+        raise BadInput(f"{bad} of {len(x)} images have features that are NaN or infinite.")
     return x, index

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eval.common.errors import UserError
+from eval.common.errors import BadInput
 from eval.metrics.intervals import DRAWS, bootstrap
 
 Floats = NDArray[np.float64]
@@ -84,7 +84,7 @@ def _both(predicted: Floats, measured: Floats, where: str = "") -> tuple[Floats,
         raise ValueError(f"need two arrays [M], got {[*predicted.shape]} and {[*measured.shape]}")
     known = np.isfinite(predicted) & np.isfinite(measured)
     if known.sum() < MODELS:
-        raise UserError(
+        raise BadInput(
             f"ranking needs {MODELS} or more models with both a predicted and a measured score, "
             f"found {known.sum()}{where}."
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.common.errors import UserError
+from eval.common.errors import BadInput
 from eval.data.boxes.box_check import REASONS, Checked, check
 from eval.data.boxes.box_data import BoxSplit
 from eval.data.boxes.files import FileBoxes
@@ -64,7 +64,7 @@ def assemble_boxes(images: BoxParts, cache: Path, what: str) -> BoxSplits:
 def _classes(scans: list[BoxScan], names: tuple[str, ...], what: str) -> tuple[str, ...]:
     declared = [scan.names for scan in scans if scan.names]
     if len(set(declared)) > 1:
-        raise UserError(f"{what}: train and test declare different class names")
+        raise BadInput(f"{what}: train and test declare different class names")
     if declared or names:
         return declared[0] if declared else names
     highest = max((int(scan.stored.labels.max(initial=-1)) for scan in scans), default=-1)
@@ -77,11 +77,11 @@ def _split(
     """(the part in canonical order, a note about boxes that were left out)."""
     stored = scan.stored
     if len(stored) == 0:
-        raise UserError(f"{what}: the {part} split is empty")
+        raise BadInput(f"{what}: the {part} split is empty")
     wrong = np.flatnonzero((stored.labels < 0) | (stored.labels >= classes))
     if len(wrong):
         row = int(stored.image_of[wrong[0]])
-        raise UserError(
+        raise BadInput(
             f"{what}: category {stored.labels[wrong[0]]} in {source.describe(row)} ({part}) is "
             f"outside 0..{classes - 1}"
         )
@@ -97,7 +97,7 @@ def _split(
     counting = checked.kept & ~stored.crowd & ~(stored.difficult if part == "test" else False)
     if not counting.any():
         why = f"; {dropped.note}" if dropped.note else ""
-        raise UserError(f"{what}: no image of {part} has a box that counts{why}")
+        raise BadInput(f"{what}: no image of {part} has a box that counts{why}")
     return split, dropped.note
 
 

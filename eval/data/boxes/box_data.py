@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.common.errors import UserError
+from eval.common.errors import BadInput
 from eval.data.boxes.objects import Objects
 from eval.data.task_data import Split, TaskData
 from eval.settings.protocols import Kind
@@ -57,11 +57,9 @@ def limited(task: DetectionData, limit: int) -> DetectionData:
 
     train, test = cut(task.train), cut(task.test)
     if not any((~found.crowd).any() for found in train.objects):
-        raise UserError(
-            f"{task.name} with --limit {limit}: no image of train has a box to train on"
-        )
+        raise BadInput(f"{task.name} with --limit {limit}: no image of train has a box to train on")
     if not any((~found.ignore).any() for found in test.objects):
-        raise UserError(f"{task.name} with --limit {limit}: no image of test has a box that counts")
+        raise BadInput(f"{task.name} with --limit {limit}: no image of test has a box that counts")
     if len(train) == len(task.train) and len(test) == len(task.test):
         return task
     note = f"limited to {limit} images a split"

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from eval.common.errors import UserError, one_line
+from eval.common.errors import BadInput, NotFound, one_line
 from eval.data.boxes.files import FileBoxes, read_text, refuse_missing, safe_name
 from eval.data.boxes.notation import without_outline
 from eval.data.boxes.stored import Row, stack
@@ -29,7 +29,7 @@ def read_coco(
     ours, theirs = (part.categories for part in parts)
     if ours != theirs:
         unlike = sorted({str(c) for c in set(ours.items()) ^ set(theirs.items())})
-        raise UserError(
+        raise BadInput(
             f"{what}: {files[0].name} and {files[1].name} in {files[1].parent} have different "
             f"categories, such as {unlike[0]}; both need the same ids and names"
         )
@@ -41,7 +41,7 @@ def _files(root: Path, train: str, test: str, what: str) -> tuple[Path, Path]:
     """The two JSON files."""
     if train or test:
         if not (train and test):
-            raise UserError(
+            raise BadInput(
                 f"{what}: ?train= and ?test= go together, but only "
                 f"?{'train' if train else 'test'}= is given"
             )
@@ -55,7 +55,7 @@ def _files(root: Path, train: str, test: str, what: str) -> tuple[Path, Path]:
         for name in names:
             several = sorted((root / "annotations").glob(f"instances_{name}*.json"))
             if len(several) > 1:
-                raise UserError(
+                raise BadInput(
                     f"{what}: {root / 'annotations'} has {several[0].name} and {several[1].name}; "
                     "say which with ?train=FILE&test=FILE"
                 )
@@ -63,7 +63,7 @@ def _files(root: Path, train: str, test: str, what: str) -> tuple[Path, Path]:
                 chosen += several
                 break
     if len(chosen) < 2:
-        raise UserError(
+        raise BadInput(
             f"{what}: {root} has neither annotations/instances_train*.json and instances_val*.json "
             "nor train/_annotations.coco.json and valid/_annotations.coco.json; name them with "
             "?train=FILE&test=FILE&images=DIR"
@@ -93,20 +93,20 @@ class _Part:
         try:
             tree = json.loads(read_text(file, what), object_hook=without_outline)
         except (ValueError, RecursionError) as error:
-            raise UserError(f"{where} is no JSON: {one_line(error, 120)}") from None
+            raise BadInput(f"{where} is not valid JSON: {one_line(error, 120)}") from None
         _check_lists(tree, where)
         images, sizes = {}, []
         for place, image in enumerate(tree["images"]):
             number = _field(image, "id", f"{where}: image {place}")
             name = _field(image, "file_name", f"{where}: image {place}")
             if number in images:
-                raise UserError(f"{where} lists image id {number!r} twice")
+                raise BadInput(f"{where} lists image id {number!r} twice")
             images[number] = safe_name(name, where)
             sizes.append((_size(image, "height"), _size(image, "width")))
         if not images:
-            raise UserError(f"{where} lists no images")
+            raise BadInput(f"{where} lists no images")
         if not tree["annotations"]:
-            raise UserError(f"{where} has no annotations (an empty list)")
+            raise BadInput(f"{where} has no annotations (an empty list)")
         categories = _categories(tree["categories"], where)
         return cls(file, images, sizes, tree["annotations"], categories)
 
@@ -115,7 +115,7 @@ class _Part:
         rows: dict[Any, list[Row]] = {number: [] for number in self.images}
         bare = [note for note in self.annotations if not _has_box(note)]
         if bare:
-            raise UserError(
+            raise BadInput(
                 f"{what}: {len(bare):,} of {len(self.annotations):,} annotations in {self.file} "
                 f"have no bbox, the first is {_named(bare[0])}; boxes are needed, outlines alone "
                 "(segmentation) are not enough"
@@ -125,7 +125,7 @@ class _Part:
             image, category = (_field(note, key, where) for key in ("image_id", "category_id"))
             for kind, number, known in (("image", image, rows), ("category", category, label)):
                 if number not in known:
-                    raise UserError(f"{where} is of {kind} id {number!r}, which is not listed")
+                    raise BadInput(f"{where} is of {kind} id {number!r}, which is not listed")
             rows[image].append(_row(note, label[category], where))
         paths, gone = [], []
         for name in self.images.values():
@@ -146,7 +146,7 @@ def _check_lists(tree: Any, where: str) -> None:
     missing = [key for key in LISTS if not (key in have and isinstance(tree[key], list))]
     if missing:
         said = f"its keys are {', '.join(map(str, have[:8]))}" if have else "it has no keys"
-        raise UserError(
+        raise NotFound(
             f"{where} is not COCO's JSON: it lacks the list{'s' * (len(missing) > 1)} "
             f"{', '.join(missing)}; {said}"
         )
@@ -158,12 +158,12 @@ def _categories(listed: list[Any], where: str) -> dict[int, str]:
         number = _field(category, "id", f"{where}: category {place}")
         name = _field(category, "name", f"{where}: category {place}")
         if not isinstance(number, int) or not isinstance(name, str):
-            raise UserError(f"{where}: category {place} has id {number!r} and name {name!r}")
+            raise BadInput(f"{where}: category {place} has id {number!r} and name {name!r}")
         if number in found or name in found.values():
-            raise UserError(f"{where} lists category {number} ({name!r}) twice")
+            raise BadInput(f"{where} lists category {number} ({name!r}) twice")
         found[number] = name
     if not found:
-        raise UserError(f"{where} lists no categories")
+        raise BadInput(f"{where} lists no categories")
     return dict(sorted(found.items()))
 
 
@@ -171,7 +171,7 @@ def _field(value: Any, key: str, where: str) -> Any:
     """A field that is a number or a text. Raises UserError where it is not there."""
     if not isinstance(value, dict) or not isinstance(value.get(key), (int, str)):
         have = ", ".join(map(str, value)) if isinstance(value, dict) else repr(value)[:80]
-        raise UserError(f"{where} has no {key}; it has {have}")
+        raise BadInput(f"{where} has no {key}; it has {have}")
     return value[key]
 
 
@@ -195,7 +195,7 @@ def _row(note: dict[str, Any], label: int, where: str) -> Row:
         size = None if area is None else float(area)
     except (TypeError, ValueError, OverflowError):
         bbox, area = note["bbox"], note.get("area")
-        raise UserError(
+        raise BadInput(
             f"{where} has bbox {str(bbox)[:80]} and area {str(area)[:40]}, not x, y, width, height "
             "and a number"
         ) from None

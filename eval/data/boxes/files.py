@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.common.errors import UserError, one_line
+from eval.common.errors import BadInput, NotFound, Refused, one_line
 from eval.data.boxes.stored import BoxScan, Stored, look
 from eval.data.sources import Scan
 
@@ -40,7 +40,7 @@ class FileBoxes:
                 yield row, self.files[row].read_bytes()
             except OSError as error:
                 why = one_line(error)
-                raise UserError(f"{self.describe(row)} cannot be read: {why}") from None
+                raise BadInput(f"{self.describe(row)} cannot be read: {why}") from None
 
     def scan(self) -> Scan:
         return self.box_scan().plain()
@@ -68,16 +68,16 @@ def in_pixels(stored: Stored, sizes: NDArray[np.int64]) -> Stored:
 
 def safe_name(name: Any, where: str) -> str:
     """A path that stays in its folder, with '/'. Raises UserError for an absolute one, for '..'
-    and for what is no file name."""
+    and for what is not a file name."""
     if not isinstance(name, str) or not name.strip("/\\. ") or not name.isprintable():
-        raise UserError(f"{where} names an image {str(name)[:80]!r}, which is no file name")
+        raise BadInput(f"{where} names an image {str(name)[:80]!r}, which is not a file name")
     plain = name.replace("\\", "/")
     if (
         PurePosixPath(plain).is_absolute()
         or PureWindowsPath(name).drive
         or ".." in PurePosixPath(plain).parts
     ):
-        raise UserError(
+        raise Refused(
             f"{where} names an image {name[:80]!r}, which leaves its folder; use a path below it"
         )
     return plain
@@ -86,7 +86,7 @@ def safe_name(name: Any, where: str) -> str:
 def refuse_missing(gone: Sequence[Path | str], total: int, what: str) -> None:
     """Raise UserError where image files are missing."""
     if gone:
-        raise UserError(
+        raise NotFound(
             f"{what}: {len(gone):,} of {total:,} images are missing, the first is "
             f"{str(gone[0])[:300]!r}"
         )
@@ -97,9 +97,9 @@ def read_text(path: Path, what: str) -> str:
     try:
         content = path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise UserError(f"{what}: {str(path)!r} cannot be read: {error.strerror}") from None
+        raise BadInput(f"{what}: {str(path)!r} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{what}: {str(path)!r} is not UTF-8 text: {one_line(error)}") from None
+        raise BadInput(f"{what}: {str(path)!r} is not UTF-8 text: {one_line(error)}") from None
     if "\0" in content:  # UTF-16; the XML parser would take it for that
-        raise UserError(f"{what}: {str(path)!r} is not UTF-8 text: it holds a NUL")
+        raise BadInput(f"{what}: {str(path)!r} is not UTF-8 text: it holds a NUL")
     return content

@@ -7,17 +7,17 @@ import math
 import xml.etree.ElementTree as ET
 from typing import Any
 
-from eval.common.errors import UserError, one_line
+from eval.common.errors import BadInput, Refused, one_line
 
 
 def xml_root(content: str, where: str) -> ET.Element:
     """The file's outermost element. Entities are refused before the parser may expand them."""
     if "<!DOCTYPE" in content or "<!ENTITY" in content:
-        raise UserError(f"{where} declares XML entities; no official annotation does")
+        raise Refused(f"{where} declares XML entities; no official annotation does")
     try:
         return ET.fromstring(content)
     except (ET.ParseError, ValueError) as error:
-        raise UserError(f"{where} is no XML: {one_line(error, 120)}") from None
+        raise BadInput(f"{where} is not valid XML: {one_line(error, 120)}") from None
 
 
 def voc_place(node: ET.Element, where: str) -> tuple[float, float, float, float]:
@@ -31,10 +31,10 @@ def voc_place(node: ET.Element, where: str) -> tuple[float, float, float, float]
             float(node.findtext(f"bndbox/{end}") or "") for end in ("xmin", "ymin", "xmax", "ymax")
         )
     except ValueError:
-        raise UserError(f"{where} has no bndbox of four numbers") from None
+        raise BadInput(f"{where} has no bndbox of four numbers") from None
     width, height = x2 - x1 + 1, y2 - y1 + 1  # floats occur in the 2012 files
     if not all(map(math.isfinite, (x1, y1, width, height))):
-        raise UserError(f"{where} has no bndbox of four numbers")
+        raise BadInput(f"{where} has no bndbox of four numbers")
     return x1 - 1, y1 - 1, width, height
 
 

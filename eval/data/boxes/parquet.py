@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.common.errors import UserError
+from eval.common.errors import BadInput, NotFound, UserError
 from eval.data.boxes.stored import BoxScan, Row, Stored, look, stack
 from eval.data.sources import ParquetSource, Scan, open_parquet, parquet_batches
 
@@ -41,7 +41,7 @@ class ParquetBoxes:
         for file in self.pixels.files:
             declared = nested_names(open_parquet(file).schema_arrow.metadata, self.column)
             if found and declared and declared != found:
-                raise UserError(f"{file} declares other class names than the files before it")
+                raise BadInput(f"{file} declares other class names than the files before it")
             found = found or declared
         return found
 
@@ -51,7 +51,7 @@ class ParquetBoxes:
         for file in self.pixels.files:
             parquet = open_parquet(file)
             if self.column not in parquet.schema_arrow.names:
-                raise UserError(
+                raise NotFound(
                     f"{file} has no objects column {self.column!r}; its columns are "
                     f"{', '.join(parquet.schema_arrow.names)}"
                 )
@@ -69,7 +69,7 @@ class ParquetBoxes:
         for file in self.pixels.files:
             columns = open_parquet(file).schema_arrow.names
             if self.pixels.image not in columns:
-                raise UserError(
+                raise NotFound(
                     f"{file} has no image column {self.pixels.image!r}; its columns are "
                     f"{', '.join(columns)}"
                 )
@@ -91,17 +91,17 @@ def _lists(cell: Any, where: str) -> dict[str, list[Any]]:
         return {}
     if isinstance(cell, list):  # of structs
         if not all(isinstance(one, dict) for one in cell):
-            raise UserError(f"{where}: its objects are no structs with bbox and category")
+            raise BadInput(f"{where}: its objects are not structs with bbox and category")
         cell = {name: [one[name] for one in cell] for name in (cell[0] if cell else ())}
         if not cell:
             return {}
     if not isinstance(cell, dict) or not {"bbox", "category"} <= cell.keys():
         have = ", ".join(cell) if isinstance(cell, dict) else type(cell).__name__
-        raise UserError(f"{where}: its objects have {have}, not bbox and category")
+        raise BadInput(f"{where}: its objects have {have}, not bbox and category")
     lists = {name: cell[name] or [] for name in _FIELDS if name in cell}
     if len({len(values) for values in lists.values()}) > 1:
         counts = ", ".join(f"{len(values)} {name}" for name, values in lists.items())
-        raise UserError(f"{where}: its objects do not fit together: {counts}")
+        raise BadInput(f"{where}: its objects do not fit together: {counts}")
     return lists
 
 
@@ -111,9 +111,9 @@ def _rows(lists: dict[str, list[Any]], where: str) -> list[Row]:
         zip(lists.get("bbox", ()), lists.get("category", ()), strict=True)
     ):
         if bbox is None or len(bbox) != 4 or None in bbox:
-            raise UserError(f"{where}: box {place} is {bbox}, not x, y, width, height")
+            raise BadInput(f"{where}: box {place} is {bbox}, not x, y, width, height")
         if not isinstance(category, int):
-            raise UserError(f"{where}: category {category!r} of box {place} is no class number")
+            raise BadInput(f"{where}: category {category!r} of box {place} is not a class number")
         area, difficult, crowd = (
             lists[name][place] if name in lists else None
             for name in ("area", "difficult", "iscrowd")

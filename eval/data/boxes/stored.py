@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from eval.common.errors import UserError, one_line
+from eval.common.errors import BadInput, one_line
 from eval.common.files import atomic_file
 from eval.data.boxes.objects import answer_hash
 from eval.data.sources import HASH_BYTES, Scan, Source, image_hash
@@ -78,7 +78,7 @@ class Row:
 
 
 def stack(images: Iterable[Sequence[Row]], flagged: bool = False) -> Stored:
-    """The objects of each image as arrays. Raises ValueError for what is no number."""
+    """The objects of each image as arrays. Raises ValueError for what is not a number."""
     start = [0]
     rows: list[Row] = []
     for image in images:
@@ -150,7 +150,7 @@ def look(data: bytes, where: str) -> tuple[bytes, tuple[int, int]]:
             if turned and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8):
                 width, height = height, width
     except Exception as error:  # a parser fed with arbitrary bytes raises anything
-        raise UserError(f"{where} cannot be read as an image: {one_line(error)}") from None
+        raise BadInput(f"{where} cannot be read as an image: {one_line(error)}") from None
     return image_hash(data), (height, width)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.common.errors import UserError, did_you_mean
+from eval.common.errors import BadInput, NotFound, did_you_mean
 from eval.data.boxes.files import FileBoxes, read_text, refuse_missing, safe_name
 from eval.data.boxes.notation import voc_difficult, voc_place, xml_root
 from eval.data.boxes.stored import Row, stack
@@ -26,7 +26,7 @@ def read_voc(
     images = _by_stem(base / "JPEGImages")
     listed = [_ids(path, what) for path in (ours, theirs)]
     if both := sorted(set(listed[0]) & set(listed[1])):
-        raise UserError(
+        raise BadInput(
             f"{what}: {len(both):,} images are on both {ours.name} and {theirs.name}, such as "
             f"{both[0]!r}; name other lists with ?train=LIST&test=LIST"
         )
@@ -38,9 +38,9 @@ def read_voc(
     seen = sorted({name for part in found for one in part for name, *_ in one.objects})
     names = tuple(name.strip() for name in classes.split(",")) if classes else tuple(seen)
     if "" in names or len(set(names)) < len(names):
-        raise UserError(f"{what}: ?classes={classes} has an empty name, or one twice")
+        raise BadInput(f"{what}: ?classes={classes} has an empty name, or one twice")
     if other := [name for name in seen if name not in names]:
-        raise UserError(
+        raise NotFound(
             f"{what}: objects are of {other[0]!r}, none of the {len(names)} given classes"
             + did_you_mean(other[0], names, f"known: {', '.join(names[:20])}")
         )
@@ -74,11 +74,11 @@ def _base(root: Path, what: str) -> Path:
     below = [p for top in (root, root / "VOCdevkit") if top.is_dir() for p in sorted(top.iterdir())]
     found = [folder for folder in below if has_all(folder)]
     if len(found) > 1:
-        raise UserError(
+        raise BadInput(
             f"{what}: {root} has {found[0].name} and {found[1].name}; name one, as voc:{found[0]}"
         )
     if not found:
-        raise UserError(
+        raise BadInput(
             f"{what}: {root} has no folders JPEGImages and Annotations, nor has a folder such as "
             "VOC2007 or VOCdevkit/VOC2007 below it"
         )
@@ -99,7 +99,7 @@ def _lists(base: Path, train: str, test: str, what: str) -> tuple[Path, Path]:
     for path in chosen:
         if not path.is_file():
             have = ", ".join(sorted(p.name for p in folder.glob("*.txt"))[:8])
-            raise UserError(
+            raise BadInput(
                 f"{what}: {folder} has no {path.name}; it holds {have or 'no lists'}; needed are "
                 "train.txt or trainval.txt, and test.txt or (beside train.txt) val.txt"
             )
@@ -114,10 +114,10 @@ def _ids(path: Path, what: str) -> list[str]:
         suffix = Path(name).suffix
         found.append(name.removesuffix(suffix) if suffix.lower() in IMAGE_SUFFIXES else name)
     if not found:
-        raise UserError(f"{what}: {path} lists no images")
+        raise BadInput(f"{what}: {path} lists no images")
     if len(set(found)) < len(found):
         twice = next(name for name in found if found.count(name) > 1)
-        raise UserError(f"{what}: {path} lists {twice!r} twice")
+        raise BadInput(f"{what}: {path} lists {twice!r} twice")
     return found
 
 
@@ -141,7 +141,7 @@ def _annotation(base: Path, number: str, what: str) -> _Annotation:
     path = base / "Annotations" / f"{number}.xml"
     where = f"{what}: {path}"
     if not path.is_file():
-        raise UserError(
+        raise BadInput(
             f"{what}: image {number!r} has no annotation {path}; one without objects needs a file "
             "that says so"
         )
@@ -150,7 +150,7 @@ def _annotation(base: Path, number: str, what: str) -> _Annotation:
     for place, node in enumerate(root.findall("object"), 1):
         name = (node.findtext("name") or "").strip()
         if not name:
-            raise UserError(f"{where}: object {place} has no name")
+            raise BadInput(f"{where}: object {place} has no name")
         spot = voc_place(node, f"{where}: object {place} ({name})")
         found.append((name, spot, voc_difficult(node)))
     height, width = (root.findtext(f"size/{side}") or "" for side in ("height", "width"))

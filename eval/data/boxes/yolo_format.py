@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.common.errors import UserError, one_line
+from eval.common.errors import BadInput, NotFound, one_line
 from eval.data.boxes.files import FileBoxes, read_text, refuse_missing
 from eval.data.boxes.stored import Row, stack
 from eval.data.sources import IMAGE_SUFFIXES, is_shown
@@ -25,14 +25,14 @@ def read_yolo(place: Path, what: str) -> tuple[FileBoxes, FileBoxes]:
     for part, keys in (("train", ("train",)), ("test", TEST_NAMES)):
         files = _listed(facts, keys, root, what) or _laid_out(root, keys)
         if not files:
-            raise UserError(
+            raise BadInput(
                 f"{what}: {root} has no images of {part}: neither images/{keys[0]} nor "
                 f"{keys[0]}/images, nor does data.yaml name them"
                 + (" (val or valid would do)" if part == "test" else "")
             )
         parts[part] = files
     if both := sorted(set(parts["train"]) & set(parts["test"])):
-        raise UserError(
+        raise BadInput(
             f"{what}: {len(both):,} images are in both train and test, such as {both[0]}"
         )
     found = [_part(files, names, what) for files in parts.values()]
@@ -55,9 +55,9 @@ def _yaml(path: Path | None, what: str) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(read_text(path, what))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"{what}: {path} is no YAML: {one_line(error, 120)}") from None
+        raise BadInput(f"{what}: {path} is not valid YAML: {one_line(error, 120)}") from None
     if not isinstance(tree, dict):
-        raise UserError(f"{what}: {path} is no YAML with names, train and val")
+        raise BadInput(f"{what}: {path} is not YAML with names, train and val")
     return tree
 
 
@@ -66,7 +66,7 @@ def _names(facts: dict[str, Any], root: Path, what: str) -> tuple[str, ...]:
     given = facts.get("names")
     if isinstance(given, dict):
         if sorted(map(str, given)) != sorted(map(str, range(len(given)))):
-            raise UserError(f"{what}: names in data.yaml are not numbered from 0 without gaps")
+            raise BadInput(f"{what}: names in data.yaml are not numbered from 0 without gaps")
         given = [value for _, value in sorted((int(k), v) for k, v in given.items())]
     if given is None:
         file = next(
@@ -74,15 +74,15 @@ def _names(facts: dict[str, Any], root: Path, what: str) -> tuple[str, ...]:
             None,
         )
         if file is None:
-            raise UserError(
+            raise BadInput(
                 f"{what}: {root} names no classes: neither data.yaml with names nor classes.txt"
             )
         given = [line.strip() for line in read_text(file, what).splitlines() if line.strip()]
     if not isinstance(given, list) or not given:
-        raise UserError(f"{what}: names in data.yaml are {str(given)[:80]}, not a list of names")
+        raise BadInput(f"{what}: names in data.yaml are {str(given)[:80]}, not a list of names")
     names = tuple(str(name) for name in given)
     if len(set(names)) < len(names):
-        raise UserError(f"{what}: the class names hold one twice: {', '.join(names)[:200]}")
+        raise BadInput(f"{what}: the class names hold one twice: {', '.join(names)[:200]}")
     return names
 
 
@@ -102,7 +102,7 @@ def _listed(facts: dict[str, Any], keys: Sequence[str], root: Path, what: str) -
         tried = [top / n for n in dict.fromkeys((str(name), bare)) for top in (*tops, root)]
         place = next((p for p in tried if p.exists()), None)
         if place is None:
-            raise UserError(
+            raise NotFound(
                 f"{what}: data.yaml names {str(name)!r}, which is not there (looked for {tried[0]})"
             )
         found += _below(place) if place.is_dir() else _in_list(place, (*tops, root), what)
@@ -150,7 +150,7 @@ def _label_file(image: Path) -> Path:
 def _part(files: Sequence[Path], names: tuple[str, ...], what: str) -> FileBoxes:
     labels = [_label_file(image) for image in files]
     if not any(path.is_file() for path in labels):
-        raise UserError(
+        raise BadInput(
             f"{what}: none of {len(files):,} images has a label file, such as {labels[0]}"
         )
     rows = [list(_rows(path, len(names), what)) if path.is_file() else [] for path in labels]
@@ -164,7 +164,7 @@ def _rows(path: Path, classes: int, what: str) -> Iterator[Row]:
             continue
         where = f"{what}: line {number} of {path}"
         if len(fields) > 5:
-            raise UserError(
+            raise BadInput(
                 f"{where} has {len(fields)} numbers: it is a polygon, not a box (class, centre x, "
                 "centre y, width, height)"
             )
@@ -173,13 +173,13 @@ def _rows(path: Path, classes: int, what: str) -> Iterator[Row]:
         except ValueError:
             label, box = math.nan, []
         if len(box) != 4 or label != label // 1:
-            raise UserError(
+            raise BadInput(
                 f"{where} is {line.strip()[:80]!r}, not class, centre x, centre y, width, height"
             )
         if not 0 <= label < classes:
-            raise UserError(f"{where} is of class {label:g}; there are {classes} names, from 0")
+            raise BadInput(f"{where} is of class {label:g}; there are {classes} names, from 0")
         if max(map(abs, box)) > MOST:
-            raise UserError(
+            raise BadInput(
                 f"{where} has {max(box, key=abs):g} where shares of the image's size are expected "
                 "(0 to 1)"
             )

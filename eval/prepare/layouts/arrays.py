@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.common.errors import UserError, one_line
+from eval.common.errors import BadInput, one_line
 from eval.prepare.layouts.lists import enough_classes, sole
 from eval.prepare.layouts.marks import nothing_found
 from eval.prepare.layouts.pictures import Pictures, every, last
@@ -28,15 +28,15 @@ def _whole_numbers(
     try:
         values = loadmat(io.BytesIO(data), variable_names=[key]).get(key)
     except Exception as error:  # scipy raises of all kinds for a file that is not what it says
-        raise UserError(f"{where} is no MATLAB 5 file: {one_line(error, 120)}") from None
+        raise BadInput(f"{where} is not a MATLAB 5 file: {one_line(error, 120)}") from None
     if values is None:
-        raise UserError(f"{where} has no variable {key!r}; take the official file")
+        raise BadInput(f"{where} has no variable {key!r}; take the official file")
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "iuf" or not values.size:
-        raise UserError(f"{key!r} of {where} holds no numbers; take the official file")
+        raise BadInput(f"{key!r} of {where} holds no numbers; take the official file")
     numbers = values.ravel().astype(np.float64)
     wrong = numbers[(numbers != np.rint(numbers)) | (numbers < lowest) | (numbers > highest)]
     if wrong.size:
-        raise UserError(f"{key!r} of {where} holds {wrong[0]:g}, not one of {lowest} to {highest}")
+        raise BadInput(f"{key!r} of {where} holds {wrong[0]:g}, not one of {lowest} to {highest}")
     return numbers.astype(np.int64)
 
 
@@ -47,7 +47,7 @@ def _pictures_in(data: bytes, where: str) -> int:
     shapes = {name: shape for name, shape, _ in whosmat(io.BytesIO(data))}
     shape = shapes.get("X", ())
     if len(shape) != 4 or shape[:3] != (32, 32, 3):
-        raise UserError(f"'X' of {where} has the shape {shape}, not (32, 32, 3, N)")
+        raise BadInput(f"'X' of {where} has the shape {shape}, not (32, 32, 3, N)")
     return int(shape[3])
 
 
@@ -67,7 +67,7 @@ def svhn(download: Download, classes: Sequence[str]) -> Listing:
         labels = _whole_numbers(data, where, "y", 1, 10) % 10
         pictures = _pictures_in(data, where)
         if len(labels) != pictures:
-            raise UserError(f"{where} has {pictures:,} pictures and {len(labels):,} labels")
+            raise BadInput(f"{where} has {pictures:,} pictures and {len(labels):,} labels")
         items += [
             Item(f"{part}/{row + 1:06d}.png", int(label), part, entry, row=row)
             for row, label in enumerate(labels)
@@ -95,11 +95,11 @@ def flowers102(download: Download, classes: Sequence[str]) -> Listing:
     for key, name in (("trnid", "train"), ("valid", "train"), ("tstid", "test")):
         for number in _whole_numbers(data, where, key, 1, len(labels)):
             if part[number - 1]:
-                raise UserError(f"{where} has image {number} twice; take the official file")
+                raise BadInput(f"{where} has image {number} twice; take the official file")
             part[number - 1] = name
     without = np.flatnonzero(part == "")
     if without.size:
-        raise UserError(
+        raise BadInput(
             f"{where} gives no part to {without.size:,} of {len(labels):,} images, such as "
             f"number {without[0] + 1}; take the official setid.mat and imagelabels.mat"
         )

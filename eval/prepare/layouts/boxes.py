@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from eval.common.errors import UserError, one_line
+from eval.common.errors import BadInput, one_line
 from eval.data.boxes.notation import voc_difficult, voc_place, without_outline, xml_root
 from eval.prepare.layouts.lists import lines, once, positions, sole, texts, unknown_class
 from eval.prepare.layouts.marks import nothing_found
@@ -90,7 +90,7 @@ def voc0712(download: Download, classes: Sequence[str]) -> Listing:
         for number in lines(download, entry):
             annotation = annotations.get(f"{year}/{number}.xml")
             if annotation is None:
-                raise UserError(
+                raise BadInput(
                     f"{what} lists {number[:80]!r}, which has no annotation {year}/Annotations/"
                     f"{number[:80]}.xml in {download.source}"
                 )
@@ -119,10 +119,10 @@ def _json(download: Download, entry: Entry) -> dict[str, Any]:
     try:
         facts = json.loads(download.read(entry), object_hook=without_outline)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{where} is no JSON: {one_line(error, 120)}") from None
+        raise BadInput(f"{where} is not valid JSON: {one_line(error, 120)}") from None
     keys = ("images", "annotations", "categories")
     if not isinstance(facts, dict) or not all(isinstance(facts.get(key), list) for key in keys):
-        raise UserError(f"{where} has no lists of images, annotations and categories")
+        raise BadInput(f"{where} has no lists of images, annotations and categories")
     return facts
 
 
@@ -132,19 +132,19 @@ def _coco_boxes(
     """Image id -> boxes in the file's order, and how many boxes have no area."""
     boxes: dict[int, list[Box]] = {image["id"]: [] for image in facts["images"]}
     if len(boxes) != len(facts["images"]):
-        raise UserError(f"{where} lists an image id twice; take the official file")
+        raise BadInput(f"{where} lists an image id twice; take the official file")
     empty = 0
     for note in facts["annotations"]:
         x, y, width, height = (float(value) for value in note["bbox"])
         if note["image_id"] not in boxes or note["category_id"] not in label:
-            raise UserError(
+            raise BadInput(
                 f"{where}: annotation {note['id']} is of image {note['image_id']!r} and category "
                 f"{note['category_id']!r}, of which one is not listed"
             )
         area = float(note["area"])
         if not all(map(math.isfinite, (x, y, width, height, area))):
-            raise UserError(
-                f"{where}: annotation {note['id']} has a bbox or area that is no number"
+            raise BadInput(
+                f"{where}: annotation {note['id']} has a bbox or area that is not a number"
             )
         if width <= 0 or height <= 0:
             empty += 1
@@ -174,7 +174,7 @@ def coco2017(download: Download, classes: Sequence[str]) -> Listing:
         try:
             names = [category["name"] for category in facts["categories"]]
             if names != list(classes):
-                raise UserError(
+                raise BadInput(
                     f"{where} has {len(names)} categories ({', '.join(map(str, names[:3]))}, ...), "
                     f"not the {len(classes)} of coco2017 in their order"
                 )
@@ -182,7 +182,7 @@ def coco2017(download: Download, classes: Sequence[str]) -> Listing:
             boxes, without = _coco_boxes(facts, where, label)
             named = sorted((image["id"], str(image["file_name"])) for image in facts["images"])
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise UserError(
+            raise BadInput(
                 f"{where} is not laid out as COCO's: {type(error).__name__} {one_line(error, 80)}"
             ) from None
         empty += without

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from eval.common.errors import UserError
+from eval.common.errors import BadInput
 from eval.prepare.layouts.lists import positions, unknown_class
 from eval.prepare.layouts.marks import nothing_found
 from eval.prepare.layouts.pictures import FILE, SUFFIX, Pictures, every, last
@@ -59,7 +59,7 @@ def _no_other_folders(
 def _all_classes(task: str, where: str, present: set[str], classes: Sequence[str]) -> None:
     absent = [name for name in classes if name not in present]
     if absent:
-        raise UserError(
+        raise BadInput(
             f"{where} has no images of {absent[0]!r}"
             + (f" and {len(absent) - 1} other classes" if len(absent) > 1 else "")
             + f"; {task} has {len(classes)} classes"
@@ -81,7 +81,7 @@ def cropdisease(download: Download, classes: Sequence[str]) -> Listing:
             named.setdefault((match["part"], match["cls"]), {})[match["file"]] = entry
     if not inside:
         if download.find(rf"color/[^/]+/{FILE}"):
-            raise UserError(
+            raise BadInput(
                 "the download is the PlantVillage repository (raw/color/<Class>), which has no "
                 "train and test parts; cropdisease is the CD-FSL benchmark's CropDiseases.zip "
                 "with train/<Class> and test/<Class>"
@@ -134,7 +134,7 @@ def _numbered(
     """<Class>/<Class>_<n>.jpg with n from 1 to the class's expected number."""
     label = positions(classes)
     if set(expected) != set(classes):
-        raise UserError(
+        raise BadInput(
             f"the declared classes of {task} are not the official ones: they differ in "
             + ", ".join(repr(name) for name in sorted(set(expected) ^ set(classes))[:5])
         )
@@ -184,7 +184,7 @@ def omniglot(download: Download, classes: Sequence[str], drawings: int = OMNIGLO
     """images_evaluation/<Alphabet>/characterNN/<IIII>_<DD>.png; a class is 'Alphabet/characterNN'.
 
     The study takes the evaluation alphabets alone (torchvision's ``background=False``). It lists
-    folders in the file system's order, which is no order; here they are sorted by path.
+    folders in the file system's order, which is not an order; here they are sorted by path.
     """
     label = positions(classes)
     numbers: dict[str, set[str]] = {}
@@ -201,7 +201,7 @@ def omniglot(download: Download, classes: Sequence[str], drawings: int = OMNIGLO
     background = {entry for _, entry in download.find(rf"images_background/.*/{FILE}")}
     if not named:
         if background:
-            raise UserError(
+            raise BadInput(
                 "the download has Omniglot's images_background alone; omniglot is the evaluation "
                 "part: add images_evaluation.zip"
             )
@@ -215,7 +215,7 @@ def omniglot(download: Download, classes: Sequence[str], drawings: int = OMNIGLO
     items = []
     for cls in sorted(classes, key=lambda name: name.split("/")):
         if len(numbers[cls]) > 1:
-            raise UserError(
+            raise BadInput(
                 f"{cls} has drawings of {len(numbers[cls])} numbers "
                 f"({', '.join(sorted(numbers[cls])[:3])}); a character has one"
             )

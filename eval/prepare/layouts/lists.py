@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from eval.common.errors import UserError, did_you_mean
+from eval.common.errors import BadInput, UserError, did_you_mean
 from eval.prepare.listing import Entry
 
 if TYPE_CHECKING:
@@ -31,13 +31,13 @@ def texts(
     wanted, limit = list(entries), limit or LIMIT
     for entry in wanted:
         if entry.size > limit:
-            raise UserError(
+            raise BadInput(
                 f"{download.where(entry)!r} has {entry.size:,} bytes; a list of this set has less "
                 f"than {limit:,}"
             )
     for entry, data in download.stream(wanted):
         if not isinstance(data, bytes):
-            raise UserError(f"{download.where(entry)!r} cannot be read: {data.why}")
+            raise BadInput(f"{download.where(entry)!r} cannot be read: {data.why}")
         # A NUL is UTF-8, but means UTF-16: the XML parser would take it for that, and declarations
         # looked for in the text would be hidden from us.
         wrong = data.find(0)
@@ -46,7 +46,7 @@ def texts(
         except UnicodeDecodeError as error:
             wrong = error.start
         if wrong >= 0:
-            raise UserError(
+            raise BadInput(
                 f"{download.where(entry)!r} is not UTF-8 text (byte {wrong:,}); take the official "
                 "file"
             )
@@ -81,7 +81,7 @@ def rows(download: Download, entry: Entry) -> Iterator[tuple[int, list[str]]]:
         except StopIteration:
             return
         except csv.Error as error:
-            raise UserError(
+            raise BadInput(
                 f"{download.where(entry)!r}, line {reader.line_num}: not a csv row ({error})"
             ) from None
         if any(field.strip() for field in fields):
@@ -101,7 +101,7 @@ def table(
     for column in columns:
         known = [name for name in column.split("|") if name in header]
         if not known:
-            raise UserError(
+            raise BadInput(
                 f"{where} has no column {column.replace('|', ' or ')!r}: its header is "
                 f"{','.join(header)[:200]!r}"
             )
@@ -109,7 +109,7 @@ def table(
     found_rows = []
     for number, fields in every:
         if len(fields) != len(header):
-            raise UserError(
+            raise BadInput(
                 f"{where}, line {number}: {len(fields)} fields, the header has {len(header)}"
             )
         found_rows.append((number, tuple(fields[place] for place in places)))
@@ -122,9 +122,9 @@ def once(names: Iterable[str], where: str) -> None:
     for name in names:
         parts = name.split("/")
         if "" in parts or ".." in parts or "\\" in name or not name.isprintable():
-            raise UserError(f"{where} lists {name[:80]!r}, which is no file name")
+            raise BadInput(f"{where} lists {name[:80]!r}, which is not a file name")
         if name in seen:
-            raise UserError(f"{where} lists {name!r} twice; take the official file")
+            raise BadInput(f"{where} lists {name!r} twice; take the official file")
         seen.add(name)
 
 
@@ -144,10 +144,10 @@ def whole(value: str, highest: int, where: str, what: str) -> int:
     """A number of 0..highest, written plainly."""
     if value.isascii() and value.isdigit() and len(value) < 10 and int(value) <= highest:
         return int(value)
-    raise UserError(f"{where}: {what} is {value[:40]!r}, not one of 0 to {highest}")
+    raise BadInput(f"{where}: {what} is {value[:40]!r}, not one of 0 to {highest}")
 
 
 def enough_classes(task: str, classes: Sequence[str], number: int) -> None:
     """Refuse class names that cannot be those of labels 0..number-1."""
     if len(classes) != number:
-        raise UserError(f"{task} has {number} classes; {len(classes)} names are declared")
+        raise BadInput(f"{task} has {number} classes; {len(classes)} names are declared")

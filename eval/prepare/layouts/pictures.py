@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from eval.common.errors import UserError
+from eval.common.errors import BadInput
 from eval.prepare.listing import Entry
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Pictures:
         copies = [e for e in copies if self._prefer in f"/{e.name}"] or copies
         if len({entry.size for entry in copies}) > 1:
             one, other = sorted(copies, key=lambda entry: entry.size)[:: len(copies) - 1]
-            raise UserError(
+            raise BadInput(
                 f"the download has {name!r} more than once and not alike: "
                 f"{self._where(one)!r} of {one.size:,} bytes and {self._where(other)!r} of "
                 f"{other.size:,}; leave one of them there"

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from eval.common.errors import UserError
+from eval.common.errors import BadInput
 from eval.prepare.layouts.lists import (
     enough_classes,
     lines,
@@ -58,7 +58,7 @@ def deepweeds(download: Download, classes: Sequence[str]) -> Listing:
         where = f"{download.where(entry)!r}, line {line}"
         label = whole(value, len(classes) - 1, where, "Label")
         if species.casefold() != classes[label].casefold():
-            raise UserError(
+            raise BadInput(
                 f"{where}: label {label} is {species!r}; of deepweeds it is {classes[label]!r}"
             )
         items.append(Item(name, label, "", files.get(name)))
@@ -76,7 +76,7 @@ def _chestx_rows(
     where, every_row = repr(download.where(entry)), rows(download, entry)
     _, header = next(every_row, (0, []))
     if header[:4] != ["Image Index", "Finding Labels", "Follow-up #", "Patient ID"]:
-        raise UserError(
+        raise BadInput(
             f"{where} does not begin with the columns Image Index, Finding Labels, Follow-up #, "
             f"Patient ID: its header is {','.join(header)[:200]!r}"
         )
@@ -84,13 +84,13 @@ def _chestx_rows(
     listed = []
     for line, fields in every_row:
         if len(fields) < 4:
-            raise UserError(f"{where}, line {line}: {len(fields)} fields, at least 4 needed")
+            raise BadInput(f"{where}, line {line}: {len(fields)} fields, at least 4 needed")
         name, findings, patient = fields[0], fields[1].split("|"), fields[3]
         for finding in findings:
             if finding not in known:
                 raise unknown_class(finding, f"{where}, line {line}", "ChestX-ray14", known)
         if not patient:
-            raise UserError(f"{where}, line {line}: no patient, which the split needs")
+            raise BadInput(f"{where}, line {line}: no patient, which the split needs")
         listed.append((name, findings, patient))
     once((name for name, _, _ in listed), where)
     return listed
@@ -112,7 +112,7 @@ def chestx(download: Download, classes: Sequence[str]) -> Listing:
     items = []
     dropped: Counter[str] = Counter()
     for name, findings, patient in _chestx_rows(download, entry, classes):
-        picture = files.get(name)  # asked for in any case: what is dropped is no stranger
+        picture = files.get(name)  # asked for in any case: what is dropped is not a stranger
         if len(findings) > 1:
             dropped["several findings"] += 1
         elif findings[0] not in label:
@@ -138,7 +138,7 @@ def _lesions(download: Download) -> tuple[str, dict[str, str]]:
             listed = table(download, entry, ("image|image_id", "lesion_id"))
             once((image for _, (image, _) in listed), repr(download.where(entry)))
             return download.where(entry), {image: lesion for _, (image, lesion) in listed}
-    raise UserError(
+    raise BadInput(
         "the download says of no image which lesion it shows, which the default split needs: add "
         "ISIC2018_Task3_Training_LesionGroupings.csv or HAM10000_metadata"
     )
@@ -162,12 +162,12 @@ def isic2018(download: Download, classes: Sequence[str]) -> Listing:
         except ValueError:
             hot = []
         if sorted(hot) != [0.0] * (len(classes) - 1) + [1.0]:
-            raise UserError(
+            raise BadInput(
                 f"{where}: {image!r} is {','.join(values)[:80]!r}, not one 1.0 and else 0.0"
             )
         lesion = lesions.get(image, "")
         if not lesion:
-            raise UserError(f"{source!r} does not say which lesion {image!r} shows")
+            raise BadInput(f"{source!r} does not say which lesion {image!r} shows")
         name = f"{image}.jpg"
         items.append(Item(name, hot.index(1.0), "", files.get(name), group=lesion))
     return Listing(tuple(items), files.strangers(every(download)))
@@ -220,8 +220,8 @@ def kaokore(
     listed = table(download, entry, ("image", "gender", "status", "set"))
     if expected is not None and len(listed) != expected:
         version = KAOKORE_VERSIONS.get(len(listed))
-        told = f"that is v{version}" if version else "that is no version known"
-        raise UserError(
+        told = f"that is v{version}" if version else "that is not a known version"
+        raise BadInput(
             f"{download.where(entry)!r} lists {len(listed):,} images: {told}; kaokore is v1.1 with "
             f"{expected:,}, in the folder dataset_v1.1 of the authors' repository"
         )
@@ -231,7 +231,7 @@ def kaokore(
     for line, (name, gender, status, part) in listed:
         where = f"{download.where(entry)!r}, line {line}"
         if part not in KAOKORE_PARTS:
-            raise UserError(f"{where}: set is {part[:40]!r}, not train, dev or test")
+            raise BadInput(f"{where}: set is {part[:40]!r}, not train, dev or test")
         label = 4 * whole(gender, 1, where, "gender") + whole(status, 3, where, "status")
         items.append(Item(name, label, KAOKORE_PARTS[part], files.get(name)))
     return Listing(tuple(items), files.strangers(every(download)))

@@ -244,7 +244,7 @@ ONE = {"bbox": [[1.0, 1.0, 5.0, 5.0]], "category": [0]}
         ([None], "no image of train has a box that counts"),
         ([ONE | {"category": [3]}], "category 3 in row 0 of p/train-0.parquet (train) is outside"),
         ([ONE | {"category": [-1]}], "category -1 in row 0 of p/train-0.parquet (train) is out"),
-        ([ONE | {"category": [None]}], "category None of box 0 is no class number"),
+        ([ONE | {"category": [None]}], "category None of box 0 is not a class number"),
         ([ONE | {"category": [0, 1]}], "do not fit together: 1 bbox, 2 category"),
         ([{"bbox": [[1.0, 2.0, 3.0]], "category": [0]}], "not x, y, width, height"),
         ([{"category": [0]}], "its objects have category, not bbox and category"),

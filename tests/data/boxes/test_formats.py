@@ -208,8 +208,8 @@ COCO_WRONG: list[tuple[Callable[[Any], object], str]] = [
     (first("images", file_name="/etc/passwd"), "'/etc/passwd', which leaves its folder"),
     (first("images", file_name="a\\..\\..\\d.png"), "which leaves its folder"),
     (first("images", file_name="C:\\d.png"), "which leaves its folder"),
-    (first("images", file_name="."), "which is no file name"),
-    (first("images", file_name="a\0.png"), "which is no file name"),
+    (first("images", file_name="."), "which is not a file name"),
+    (first("images", file_name="a\0.png"), "which is not a file name"),
     (first("categories", name="dog"), "have different categories, such as"),
     (first("categories", id=8), "have different categories, such as"),
     (first("categories", name="bee"), "lists category 4 ('bee') twice"),
@@ -237,7 +237,7 @@ def test_coco_files_refused(tmp_path: Path, cache: Path) -> None:
     assert "has instances_train2014.json and instances_train2017.json; say which" in text
     (folder / "instances_train2014.json").unlink()
     path.write_text("{")
-    assert "is no JSON" in refusal(load_task, f"coco:{root}", cache)
+    assert "is not valid JSON" in refusal(load_task, f"coco:{root}", cache)
     path.write_bytes(b"\xff\xfe")
     assert "is not UTF-8 text" in refusal(load_task, f"coco:{root}", cache)
     path.unlink()
@@ -288,7 +288,7 @@ def test_voc_difficult_and_classes(tmp_path: Path, cache: Path) -> None:
 VOC_WRONG: list[tuple[Callable[[Path], object], str]] = [
     (lambda r: (r / "JPEGImages/a.png").unlink(), "1 of 3 images are missing, the first is"),
     (lambda r: (r / "Annotations/a.xml").unlink(), "image 'a' has no annotation"),
-    (lambda r: (r / "Annotations/a.xml").write_text("<a"), "is no XML"),
+    (lambda r: (r / "Annotations/a.xml").write_text("<a"), "is not valid XML"),
     (lambda r: (r / "Annotations/a.xml").write_text("<!DOCTYPE a><a/>"), "declares XML entities"),
     (lambda r: (r / "Annotations/a.xml").write_text("<a><object/></a>"), "object 1 has no name"),
     (lambda r: (r / "Annotations/a.xml").write_text("<a><object><name>ant</name></object></a>"),
@@ -386,8 +386,8 @@ YOLO_WRONG: list[tuple[Callable[[Path], object], str]] = [
     (config("names: [a, a, b]"), "hold one twice: a, a, b"),
     (config("names: 3"), "are 3, not a list of names"),
     (config("names: [a, b, c]\ntrain: images/train\nval: images/train"), "3 images are in both"),
-    (config("[1, 2"), "is no YAML"),
-    (config("text"), "is no YAML with names, train and val"),
+    (config("[1, 2"), "is not valid YAML"),
+    (config("text"), "is not YAML with names, train and val"),
 ]  # fmt: skip
 
 

@@ -226,7 +226,7 @@ def test_what_is_no_picture(tmp_path: Path) -> None:
     Image.new("RGB", (16, 16)).save(ico, "ICO")
     for name in ("zip", "text", "empty", "drawing", "page", "icon"):
         assert refused(tmp_path / f"{name}.png").startswith(
-            f"'{name}.png' is no picture that can be read"
+            f"'{name}.png' is not a picture that can be read"
         )
 
 

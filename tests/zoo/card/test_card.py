@@ -1100,7 +1100,7 @@ def test_command_refuses_a_repository_that_is_none(
     code, out, err = run(capsys, single, f"--repo={repo}")
     assert (code, out) == (2, "")
     assert err.count("\n") == 1
-    assert "is no Hub repository" in err
+    assert "is not a Hub repository" in err
     assert card_of(single) == card
 
 
@@ -1114,7 +1114,7 @@ def refused_folders(tmp_path: Path) -> dict[str, Path]:
     empty = tmp_path / "empty"
     empty.mkdir()
     return {
-        "is no folder": tmp_path / "nowhere", "has no config.json": empty,
+        "is not a folder": tmp_path / "nowhere", "has no config.json": empty,
         "run code": pickled, "other weights": foreign, "markers": edited,
     }  # fmt: skip
 

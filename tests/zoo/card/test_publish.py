@@ -802,7 +802,7 @@ def test_a_file_that_is_too_large(
 
 
 def test_no_such_folder(lab: LoopbackHub, repo: str, tmp_path: Path) -> None:
-    assert "is no folder" in refusal(publish, tmp_path / "nothing", repo)
+    assert "is not a folder" in refusal(publish, tmp_path / "nothing", repo)
 
 
 # --------------------------------------------------------------------------- the proof

@@ -698,7 +698,7 @@ def test_files_that_are_no_checkpoints(work: Path) -> None:
     }.items():
         (work / name).write_bytes(content)
         text = refusal(convert, work / name, "timm", out)
-        assert f"{name} is no whole" in text
+        assert f"{name} is not a whole" in text
         assert "weights_only" not in text
     tensors = {"a": torch.randn(64, 64), "b": torch.randn(64)}
     for legacy in (False, True):
@@ -708,7 +708,7 @@ def test_files_that_are_no_checkpoints(work: Path) -> None:
             cut = work / "cut.pth"
             cut.write_bytes(whole.read_bytes()[:length])
             text = refusal(convert, cut, "timm", out)
-            assert "cut.pth is no whole" in text
+            assert "cut.pth is not a whole" in text
             assert "weights_only" not in text
     assert not out.exists()
 

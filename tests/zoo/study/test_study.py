@@ -239,7 +239,7 @@ def test_a_rate_that_diverges_is_noted_and_not_chosen(tmp_path: Path) -> None:
     ran = started(plan, pictures(tmp_path / "data"), tmp_path / "out")
     _, said = ran.communicate(timeout=300)
     assert ran.returncode == 0, said
-    assert "a, tuning at rate 1e+30: failed: the loss is no number" in said
+    assert "a, tuning at rate 1e+30: failed: the loss is not a number" in said
     loaded = load_plan(str(plan))
     assert [row["state"] for row in status(loaded, tmp_path / "out")] == ["done", "failed", "done"]
     assert chosen_rate(loaded, tmp_path / "out", loaded.arms[0]) == 0.1

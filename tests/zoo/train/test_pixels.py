@@ -532,7 +532,7 @@ def test_columns_images_and_places_refused(tmp_path: Path, cache: Path) -> None:
     message = refused(make_unlabelled_parquet(tmp_path / "y").root, cache)
     assert "(its columns are image), but this objective needs labels; the objective self" in message
     message = refused(tmp_path / "absent", cache)
-    assert "absent' does not exist or is no folder; give a folder of images" in message
+    assert "absent' does not exist or is not a folder; give a folder of images" in message
     assert "at least 1 pixel" in refusal(
         lambda: open_data(str(made.root), 0, cache, need_labels=True)
     )

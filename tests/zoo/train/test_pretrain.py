@@ -194,7 +194,7 @@ def test_nan_stops_with_the_last_good_state_kept(
 
     monkeypatch.setattr(Trainer, "take_step", spoilt)
     text = refusal(train, tmp_path / "run")
-    assert "the loss is no number" in text
+    assert "the loss is not a number" in text
     assert "rate.classification=0.3" in text
     assert "step-00000004.safetensors" in text
     saved = last_state(tmp_path / "run" / "state")
@@ -205,7 +205,7 @@ def test_nan_stops_with_the_last_good_state_kept(
 
 def test_a_rate_that_blows_up_is_refused_not_exported(tmp_path: Path) -> None:
     text = refusal(train, tmp_path / "run", "ce", "rate.classification=1e20")
-    assert "the loss is no number" in text
+    assert "the loss is not a number" in text
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
 

@@ -177,13 +177,13 @@ def test_a_folder_is_no_recipe(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["name = ", "= 3", "[train\nepochs = 1", "a = 1\na = 2"])
 def test_bad_toml_is_named_with_its_file(tmp_path: Path, text: str) -> None:
     path = written(tmp_path, text)
-    assert refusal(load_recipe, str(path)).startswith(f"recipe {path} is no TOML: ")
+    assert refusal(load_recipe, str(path)).startswith(f"recipe {path} is not valid TOML: ")
 
 
 def test_bytes_that_are_no_text_are_no_toml(tmp_path: Path) -> None:
     path = tmp_path / "my.toml"
     path.write_bytes(b'name = "\xff\xfe"')
-    assert refusal(load_recipe, str(path)).startswith(f"recipe {path} is no TOML: ")
+    assert refusal(load_recipe, str(path)).startswith(f"recipe {path} is not valid TOML: ")
 
 
 @pytest.mark.parametrize("section", ["backbone", "image", "train", "rate"])
@@ -374,12 +374,12 @@ def test_a_value_may_hold_an_equals_sign() -> None:
 
 @pytest.mark.parametrize("text", ["epochs", "", "=3", "  =3"])
 def test_an_override_without_key_or_value_is_shown_how(text: str) -> None:
-    assert refused(text) == f"--set {text!r} is no setting; write --set train.epochs=10"
+    assert refused(text) == f"--set {text!r} is not a setting; write --set train.epochs=10"
 
 
 def test_a_value_is_no_section() -> None:
     assert refused("train.epochs.x=3") == (
-        "--set 'train.epochs.x=3': 'epochs' is no section of the recipe"
+        "--set 'train.epochs.x=3': 'epochs' is not a section of the recipe"
     )
 
 
