@@ -61,7 +61,8 @@ def check_repo_id(text: str, what: str) -> str:
     if not good:
         raise BadInput(
             f"{what} {text!r} is not a Hub repository; use ORG/NAME of letters, digits, '-', '_' "
-            "and '.', at most 96 characters, without '--' or '..', not starting or ending in '-' or '.'"
+            "and '.', at most 96 characters, without '--' or '..', not starting or ending in '-' "
+            "or '.'"
         )
     return text
 
