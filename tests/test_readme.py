@@ -158,6 +158,8 @@ def test_every_command_parses(page: Path) -> None:
         if (mine := ours(command)) is not None:
             package, argv = mine
             check_names(package, PARSERS[package]().parse_args(argv))
+        elif command[0].startswith("tests/"):  # a script of ours
+            assert (ROOT / command[0]).is_file(), command
         elif command[0] in ("python", "python3"):
             assert command[1] == "-m", command
             assert importlib.util.find_spec(command[2]) is not None, command

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-
 import pytest
 
-from tests.device.fake_cuda import FakeCuda, fake_cuda
-
-Cuda = Callable[[], AbstractContextManager[FakeCuda]]
+from tests.device.fake_cuda import Cuda, fake_cuda
 
 
 @pytest.fixture

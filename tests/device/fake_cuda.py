@@ -192,6 +192,9 @@ def _deepcopy(self: Tensor, memo: dict[int, Tensor]) -> Tensor:
     return memo[id(self)]
 
 
+Cuda = Callable[[], contextlib.AbstractContextManager[FakeCuda]]  # the fixture of conftest.py
+
+
 @contextlib.contextmanager
 def fake_cuda(monkeypatch: Any) -> Iterator[FakeCuda]:
     """Code in here finds a CUDA device: what it asks torch besides tensors is answered too."""

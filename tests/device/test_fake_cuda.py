@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorDeviceMismatchError
 
-from tests.device.conftest import Cuda
-from tests.device.fake_cuda import CUDA, assert_on_cuda, value_of
+from tests.device.fake_cuda import CUDA, Cuda, assert_on_cuda, value_of
 
 
 def test_devices_do_not_mix(cuda: Cuda) -> None:

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from eval.training.augment import Augmentation, cut, draw_crops, evaluation, strong, weak
-from tests.device.conftest import Cuda
-from tests.device.fake_cuda import CUDA, assert_on_cuda
+from tests.device.fake_cuda import CUDA, Cuda, assert_on_cuda
 
 SETTINGS = Augmentation(px=16, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
 IMAGES = torch.randint(

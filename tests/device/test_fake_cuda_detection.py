@@ -15,8 +15,7 @@ from eval.detection.pixels import batch_of, found_in, target_of
 from eval.detection.pooling import PyramidPool, roi_align
 from eval.models.backbone import load
 from eval.models.resolve import resolve
-from tests.device.conftest import Cuda
-from tests.device.fake_cuda import CUDA, assert_on_cuda, value_of
+from tests.device.fake_cuda import CUDA, Cuda, assert_on_cuda, value_of
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
 

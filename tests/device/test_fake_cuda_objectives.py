@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from eval.models.objectives import OBJECTIVES
-from tests.device.conftest import Cuda
-from tests.device.fake_cuda import CUDA, assert_on_cuda
+from tests.device.fake_cuda import CUDA, Cuda, assert_on_cuda
 from zoo.train.momentum import MomentumCopy, Queue, encode_shuffled
 from zoo.train.objectives import ContrastiveOptions, ProjectorOptions, build
 

@@ -10,8 +10,7 @@ from eval.solvers.episodes import episode_predictions, fit_logreg
 from eval.solvers.heads import Heads, initial
 from eval.solvers.knn import nearest, predict, vote
 from eval.solvers.logistic import fit, search_c, standardise
-from tests.device.conftest import Cuda
-from tests.device.fake_cuda import assert_on_cuda
+from tests.device.fake_cuda import Cuda, assert_on_cuda
 
 N, D, C = 48, 10, 4
 

@@ -26,8 +26,7 @@ from eval.training.images import EvalImages, TrainImages, batches_of
 from eval.training.setup import Point
 from eval.training.step import agree
 from eval.training.views import Views
-from tests.device.conftest import Cuda
-from tests.device.fake_cuda import CUDA, assert_on_cuda, cuda_workers, value_of
+from tests.device.fake_cuda import CUDA, Cuda, assert_on_cuda, cuda_workers, value_of
 from tests.factories import make_task
 
 

@@ -27,10 +27,8 @@ class Model:
     """What progress asks of a model."""
 
     id: str
-
-    @property
-    def slug(self) -> str:
-        return self.id.replace(":", "--")
+    revision: str = "r"
+    img_size: int | None = None
 
 
 def cell(model: str, task: str, protocol: str, images: int = 1000) -> Cell:

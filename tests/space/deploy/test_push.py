@@ -227,11 +227,15 @@ def test_the_real_zoo_ships_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(module, "build_wheel", lambda build: ("x.whl", b"x"))
     files = stage("lab/x", "https://huggingface.co", results="", private=False, build=tmp_path)
     zoo = CHECKOUT / "model_cards"
-    shipped = {f"model_cards/{p.relative_to(zoo)}" for p in zoo.rglob("*") if p.is_file()}
+    folders = [p.parent for p in zoo.glob("*/config.json")]
+    assert len(folders) >= 6
+    shipped = {
+        f"model_cards/{p.relative_to(zoo)}" for f in folders for p in f.rglob("*") if p.is_file()
+    }
     assert {name for name in files if name.startswith("model_cards/")} == shipped
     head = card(files["README.md"])  # type: ignore[arg-type]
     assert head["models"] == card((CHECKOUT / "space" / "README.md").read_bytes())["models"]
-    assert sorted(head["models"]) == sorted(f"transferzoo/{p.name}" for p in zoo.iterdir())
+    assert sorted(head["models"]) == sorted(f"transferzoo/{f.name}" for f in folders)
 
 
 def test_a_second_push_makes_no_commit(lab: LoopbackHub, repo: str) -> None:

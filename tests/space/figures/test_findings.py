@@ -10,6 +10,7 @@ import pytest
 
 from eval.analysis import ANALYSES, analysis_named
 from eval.analysis.finding import Finding, write_finding
+from eval.analysis.module import module_of
 from eval.analysis.plots import saved
 from space.figures.findings import cka_map, pictures, title, views
 from space.pages.analyses import Analyses
@@ -46,7 +47,7 @@ def test_strangers_names_are_only_names(finding: Finding, tmp_path: Path) -> Non
         text = draw().to_json()
         for evil in ("<img", "<script", "<b on", "$d$"):
             assert evil not in text
-    module = analysis_named(finding.analysis).load()
+    module = module_of(analysis_named(finding.analysis))
     drawn = saved(partial(module.figure, finding), tmp_path / "x.svg").read_text()
     assert "<script>window" not in drawn
     assert "<img" not in drawn
