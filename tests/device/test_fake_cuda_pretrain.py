@@ -10,7 +10,7 @@ from torch import Tensor
 
 from eval.models.objectives import parse_objective
 from tests.device.fake_cuda import CUDA, Cuda, assert_on_cuda
-from tests.zoo.train.test_pretrain import data_of, recipe_of
+from tests.zoo.train.runs import data_of, recipe_of
 from zoo.train.feed import Batch, read
 from zoo.train.pretrain import Trainer
 

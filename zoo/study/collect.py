@@ -7,6 +7,7 @@ Weights stay where they are: what ships is chosen later.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,8 +101,7 @@ def _log(plan: Plan, out: Path) -> Iterator[dict[str, Any]]:
             seen.add(folder)
             lines = _lines(folder / "log.jsonl")
             if kind == "budget":  # a branch's log begins with that of its trunk
-                trunk = set(_lines(folder.parent / "log.jsonl"))
-                lines = [line for line in lines if line not in trunk]
+                lines = _after(lines, _lines(folder.parent / "log.jsonl"))
             if (failed := folder / FAILED).is_file():
                 lines.append(json.dumps(json.loads(failed.read_text())))
             for line in lines:
@@ -130,6 +130,12 @@ def _epochs(plan: Plan, cell: Cell, kind: str) -> int:
     if isinstance(cell, Trial):
         return plan.tuning.epochs
     return cell.epochs if kind == "budget" else plan.budgets_of(cell.seed)[-1]
+
+
+def _after(branch: list[str], trunk: list[str]) -> list[str]:
+    """The branch's own lines: those behind what both logs begin with."""
+    shared = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(branch, trunk, strict=False))
+    return branch[len(list(shared)) :]
 
 
 def _lines(path: Path) -> list[str]:
