@@ -287,7 +287,7 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", metavar="S", help="study or clean (default: a task's first)")
     parser.add_argument(
         "--protocol", nargs="+", action="extend", metavar="P",
-        help="fewshot, knn, linear (the default), linear-sgd, finetune; detection for boxes",
+        help="fewshot, knn, linear (default: these three), linear-sgd, finetune; boxes: detection",
     )  # fmt: skip
     parser.add_argument(
         "--set", nargs="+", action="extend", metavar="P.NAME=V",

@@ -57,7 +57,7 @@ def known_subset(task: Task, split: str, folder: Path, found: TaskData) -> None:
 
 
 def _make_one(task: Task) -> str:
-    if task.kind == "detection" and not task.preparable:
+    if not task.preparable:
         return ""
     return f"make one with `transfer-eval prepare {task.name}`, or "
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from eval.common.errors import NotFound
+from eval.common.errors import BadInput, NotFound, one_line
 from eval.settings.protocols import Kind
 
 Rule = Literal["official", "per-class", "groups"]
@@ -123,7 +123,7 @@ class Task:
 
 
 def read_declaration(name: str, value: Mapping[str, Any]) -> Task:
-    """A task from the content of its TOML file."""
+    """A task from the content of its TOML file. Raises UserError for a key too few or too many."""
     facts = dict(value)
     classes = facts.pop("classes")
     names = tuple(classes) if isinstance(classes, list) else ()
@@ -138,8 +138,13 @@ def read_declaration(name: str, value: Mapping[str, Any]) -> Task:
         parts = copy.pop("parts", ())
         given = parts if isinstance(parts, dict) else {"parts": parts}
         hub = HubCopy(**{k: _tuple(v) for k, v in (copy | given).items()})
-    subset = Subset(**facts.pop("subset")) if "subset" in facts else None
-    return Task(name, classes=count, names=names, splits=splits, hub=hub, subset=subset, **facts)
+    try:
+        subset = Subset(**facts.pop("subset")) if "subset" in facts else None
+        return Task(
+            name, classes=count, names=names, splits=splits, hub=hub, subset=subset, **facts
+        )
+    except TypeError as error:  # a key that is missing or unknown
+        raise BadInput(f"declaration of task {name!r}: {one_line(error)}") from None
 
 
 def _each(key: str, value: Any, classes: int) -> Any:

@@ -681,7 +681,10 @@ BAD: dict[str, tuple[Callable[[Place], Arguments], tuple[str, ...]]] = {
         ("has no model.safetensors",),
     ),
     "folder: no config": (lambda p: {"model": p.model({"config.json": None})}, ("config.json",)),
-    "folder: config no JSON": (lambda p: {"model": p.model({"config.json": b"{"})}, ("no JSON",)),
+    "folder: config no JSON": (
+        lambda p: {"model": p.model({"config.json": b"{"})},
+        ("not valid JSON",),
+    ),
     "folder: foreign config": (
         lambda p: {"model": p.model({"config.json": b'{"model_type": "vit"}'})},
         ("not timm's", "'vit'"),

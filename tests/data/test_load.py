@@ -511,7 +511,7 @@ def test_other_images_under_a_declared_name_are_refused(cache: Path, tmp_path: P
     folder = make_task(tmp_path / "eurosat", classes=10, train=2, test=2)
     (folder / MANIFEST).unlink()
     message = refusal(lambda: load_task("eurosat", cache, tmp_path))
-    assert "no copy of 'eurosat' that is known: it has 10 classes, 20 train and 20" in message
+    assert "not a copy of 'eurosat' that is known: it has 10 classes, 20 train and 20" in message
     assert "where the known copy has 10 classes, 2,500 and 800, and no manifest.json" in message
     assert f"score it under a name of its own as parquet:{folder}" in message
     assert load_task(f"parquet:{folder}", cache).name.startswith("parquet-eurosat-")

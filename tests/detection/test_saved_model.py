@@ -251,7 +251,7 @@ def test_folders_that_hold_no_detector(damaged, tmp_path):
             load_detector(damaged)
     for data in (b"{", b"\xff\xfe\x00", b"[" * 100_000):
         config.write_bytes(data)
-        with pytest.raises(UserError, match="no JSON"):
+        with pytest.raises(UserError, match="not valid JSON"):
             load_detector(damaged)
 
 

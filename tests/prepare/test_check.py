@@ -91,9 +91,10 @@ def test_a_pixel_bomb(decode: bool) -> None:
 def test_what_is_no_image() -> None:
     assert flaw(b"", decode=False) == "the file is empty"
     assert "web page" in flaw(b"<html>429</html>", decode=False)
-    assert "no image of a known format" in flaw(b"name,label\n", decode=False)
+    assert "not an image of a known format" in flaw(b"name,label\n", decode=False)
     postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n"
-    assert "no image of a known format" in flaw(postscript, decode=True)  # it would run a program
+    # it would run a program
+    assert "not an image of a known format" in flaw(postscript, decode=True)
 
 
 SEEDS = [encoded(kind, (9, 7)) for kind in FORMATS]

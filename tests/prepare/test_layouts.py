@@ -707,7 +707,7 @@ def test_svhn_matlab_7_3(tmp_path: Path) -> None:
     made = official.make_svhn(tmp_path)
     head = b"MATLAB 7.3 MAT-file".ljust(116) + b"\0" * 8 + b"\x00\x02IM"
     (tmp_path / "train_32x32.mat").write_bytes(head + b"\x89HDF\r\n\x1a\n" + b"\0" * 500)
-    assert "no MATLAB 5 file" in refused("svhn", made)
+    assert "not a MATLAB 5 file" in refused("svhn", made)
 
 
 def test_flowers102_parts(tmp_path: Path) -> None:
@@ -811,8 +811,8 @@ BOMB = (
         (BOMB, "declares XML entities"),
         (BOMB.decode().encode("utf-16"), "not UTF-8"),
         (BOMB.decode().encode("utf-16-le"), "not UTF-8"),
-        (b"<annotation>", "no XML"),
-        (b"", "no XML"),
+        (b"<annotation>", "not valid XML"),
+        (b"", "not valid XML"),
         (b"<html>404</html>" + b" " * (1 << 20), "has less than"),
         ([voc_object("unicorn", (1, 1, 2, 2))], "object 1 of"),
         ([voc_object("cats", (1, 1, 2, 2))], "did you mean 'cat'?"),
@@ -901,13 +901,13 @@ def test_coco2017_boxes_without_area(coco: Made) -> None:
         (lambda f: f["annotations"][0].pop("bbox"), "KeyError 'bbox'"),
         (lambda f: f["annotations"][0].update(bbox=[1, 2, 3]), "not laid out as COCO's"),
         (lambda f: f["annotations"][0].update(bbox=[1, 2, 3, "x"]), "not laid out as COCO's"),
-        (lambda f: f["annotations"][0].update(bbox=[1, 2, 3, float("nan")]), "no number"),
-        (lambda f: f["annotations"][0].update(area=float("inf")), "no number"),
+        (lambda f: f["annotations"][0].update(bbox=[1, 2, 3, float("nan")]), "not a number"),
+        (lambda f: f["annotations"][0].update(area=float("inf")), "not a number"),
         (lambda f: f["images"].append(f["images"][0]), "an image id twice"),
         (lambda f: f["images"][0].update(id={}), "not laid out as COCO's"),
         (lambda f: f["images"][2].update(id="9"), "not laid out as COCO's"),
         (lambda f: f["images"][0].update(file_name=f["images"][1]["file_name"]), "twice"),
-        (lambda f: f["images"][0].update(file_name="../../x.jpg"), "no file name"),
+        (lambda f: f["images"][0].update(file_name="../../x.jpg"), "not a file name"),
         (lambda f: f["images"].append(7), "not laid out as COCO's"),
     ],
 )

@@ -340,4 +340,4 @@ def test_the_worker_scores_what_is_asked_for(
     assert result.model.revision == sha  # the commit that was asked for
     wrong = cli("worker", "--queue", "hub:x", "--once")
     assert wrong.code == 2
-    assert "no Hub repository" in wrong.err
+    assert "not a Hub repository" in wrong.err

@@ -14,9 +14,10 @@ from eval.data.load import load_task
 from eval.data.split_rules import members, per_class
 from eval.mini.factors import FACTOR_TASKS
 from eval.protocols.episodes import Pool
-from eval.tasks.declaration import CATALOG, SUBSET, Task
+from eval.tasks.declaration import CATALOG, SUBSET, Task, read_declaration
 from eval.tasks.names import TaskName, parse_task
 from eval.tasks.registry import SUITE_NOTES, SUITES, TASKS, suite_tasks
+from tests.factories import refusal
 from tests.tasks.facts import check_facts
 
 PARSED = [
@@ -264,3 +265,19 @@ def test_a_real_set_is_the_known_subset(name: str, real_data: Path, cache: Path)
     assert task.duplicates == sum(h.tobytes() in train for h in task.test.hashes)
     assert task.duplicates == DUPLICATES.get(name, 0)
     assert Pool.of(task).ambiguous == AMBIGUOUS.get(name, 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [({"subset": {"split_hash": "0" * 64}}, "'classes'"), ({"odd": 1}, "'odd'")],
+)
+def test_a_declaration_with_a_wrong_key_is_one_sentence(
+    changes: dict[str, object], named: str
+) -> None:
+    whole = {
+        "title": "Leaves", "domain": "plants", "classes": ["a", "b"], "images": 4,
+        "licence": "MIT", "citation": "me", **changes,
+    }  # fmt: skip
+    sentence = refusal(read_declaration, "leaves", whole)
+    assert "declaration of task 'leaves'" in sentence
+    assert named in sentence

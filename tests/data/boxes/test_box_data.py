@@ -384,7 +384,7 @@ def test_other_copies_are_refused(tmp_path: Path, cache: Path) -> None:
         table = pq.read_table(path).replace_schema_metadata(None)  # names are the declaration's
         pq.write_table(table, path)
     text = refusal(load_task, "bccd", cache, tmp_path)
-    assert "no copy of 'bccd' that is known" in text
+    assert "not a copy of 'bccd' that is known" in text
     assert "3 train and 2 test images where the known copy has 3 classes, 280 and 84" in text
     assert f"as parquet:{tmp_path / 'bccd'}" in text
     assert "prepare bccd" not in text  # it has no official layout
