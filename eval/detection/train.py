@@ -235,8 +235,8 @@ class Training:
             else "no state was saved yet"
         )  # fmt: skip
         return (
-            f"task {self.setup.task.name!r}: the loss of {self.setup.backbone.resolved.id} is no "
-            f"finite number any more at iteration {self.where.iteration} (lr "
+            f"task {self.setup.task.name!r}: the loss of {self.setup.backbone.resolved.id} is not "
+            f"a finite number any more at iteration {self.where.iteration} (lr "
             f"{self.schedule.lr:g}; {kept}); give a smaller rate with --set detection.lr="
             f"{self.schedule.lr / 4:g}"
         )

@@ -304,7 +304,7 @@ def test_stages_that_are_not_there(setup: Context, tmp_path: Path) -> None:
     fit(setup, dataclasses.replace(SHORT, last=2), everything(setup))
     cast(Any, setup.backbone.net.net).feature_info = [{"module": n} for n in ("layer4", "layer1")]
     text = refusal(fit, setup, dataclasses.replace(SHORT, last=1), everything(setup))
-    assert "no modules that follow one another" in text
+    assert "not modules that follow one another" in text
     del cast(Any, setup.backbone.net.net).feature_info
     text = refusal(fit, setup, dataclasses.replace(SHORT, last=1), everything(setup))
     assert "no feature_info" in text

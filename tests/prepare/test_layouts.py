@@ -607,7 +607,7 @@ def test_kaokore_labels(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("rows", "said"),
-    [(5298, "that is v1.0"), (8446, "v1.2"), (9257, "v1.3"), (7000, "no version known")],
+    [(5298, "that is v1.0"), (8446, "v1.2"), (9257, "v1.3"), (7000, "not a known version")],
 )
 def test_kaokore_of_another_version(rows: int, said: str, tmp_path: Path) -> None:
     made = Made(tmp_path, official.PEOPLE)

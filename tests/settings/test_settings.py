@@ -99,7 +99,7 @@ def test_protocols_and_flags(cli: Cli) -> None:
     for flags, why in (
         (["--protocol", "knn", "--views", "2"], "--views has no effect with protocol knn"),
         (["--protocol", "knn", "--grid", "small"], "--grid small has no effect with protocol knn"),
-        (["--protocol", "knn", "--train-fraction", "0.5"], "--train-fraction is of no use"),
+        (["--protocol", "knn", "--train-fraction", "0.5"], "--train-fraction has no effect"),
         (["--protocol", "linear", "--train-fraction", "2"], "must lie above 0 and up to 1, got 2"),
         (["--set", "finetune.epochs=3"], "protocol 'finetune' is not among fewshot, knn, linear"),
     ):

@@ -765,13 +765,13 @@ def test_broken_metadata_is_refused(single: Path, head: str) -> None:
     (single / "README.md").write_text(text)
     said = refusal(write, single)
     assert "README.md" in said
-    assert "no YAML" in said
+    assert "not YAML" in said
     assert card_of(single) == text
 
 
 def test_a_card_that_is_no_utf8_is_refused(single: Path) -> None:
     (single / "README.md").write_bytes(b"---\nx: \xff\n---\n")
-    assert "no UTF-8" in refusal(write, single)
+    assert "not UTF-8" in refusal(write, single)
 
 
 def test_line_ends_of_windows(single: Path) -> None:

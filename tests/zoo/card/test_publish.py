@@ -709,12 +709,12 @@ def damage_incomplete(folder: Path) -> str:
     config = json.loads((folder / "config.json").read_text())
     del config["pretrained_cfg"]["mean"]
     (folder / "config.json").write_text(json.dumps(config))
-    return "no complete config"
+    return "not a complete config"
 
 
 def damage_broken(folder: Path) -> str:
     (folder / "model.safetensors").write_bytes(b"no weights")
-    return "no safetensors"
+    return "not a safetensors"
 
 
 def damage_cut(folder: Path) -> str:

@@ -263,7 +263,7 @@ def test_a_hub_data_set_with_other_columns(hub: LoopbackHub, repo: str, cache: P
     assert "has no image column 'image'; did you mean 'img'?" in refused(f"hub:{repo}", cache)
     assert "objective needs labels" in refused(f"hub:{repo}?image=img", cache)
     assert "has no split 'all'; it has train" in refused(f"{text}&train=all", cache)
-    assert "'test' is of no use" in refused(f"{text}&test=train", cache)
+    assert "option 'test' has no effect" in refused(f"{text}&test=train", cache)
     assert "unknown option 'img'" in refused(f"hub:{repo}?img=x", cache)
 
 
