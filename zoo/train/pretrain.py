@@ -483,6 +483,11 @@ def pretrain(
     Raises UserError for what cannot work (`check`), for a folder that holds another run, and when
     the loss is not a number; Interrupted after Ctrl-C, the state saved.
     """
+    if until is not None and until not in recipe.train.branches:
+        raise BadInput(
+            f"until = {until} is not a branch of the recipe; its branches are "
+            f"{[*recipe.train.branches]}"
+        )
     if not resume and (states(out / "state") or (out / "model.safetensors").is_file()):
         raise Conflict(
             f"{out} already holds a run; add --resume to go on with it or choose another --out"

@@ -537,6 +537,7 @@ def test_a_run_can_end_at_a_branch_and_go_on(tmp_path: Path) -> None:
             resume=True, device="cpu", until=epochs,
         )  # fmt: skip
 
+    assert "until = 5 is not a branch of the recipe" in refusal(until, 5)
     assert until(2).exported.folder == tmp_path / "run" / "epochs-2"
     assert not (tmp_path / "run" / "epochs-3").exists()
     first = (tmp_path / "run" / "epochs-2" / "model.safetensors").stat().st_mtime_ns
