@@ -23,7 +23,7 @@ from eval.protocols import PROTOCOLS, protocol_named
 from eval.results.leaderboard import Table, tables
 from eval.results.store import read_result, read_shelf
 from eval.run.execute import Failure, execute
-from eval.run.plan import Request, plan
+from eval.run.plan import Request, check_number, plan
 from eval.settings.assign import with_setting
 from eval.settings.protocols import Fewshot, Settings
 
@@ -35,9 +35,6 @@ if TYPE_CHECKING:
 Place = str | Path
 # Names; or each with its settings, whole or only those that are not the defaults.
 Protocols = str | Sequence[str] | Mapping[str, Settings | Mapping[str, Any]]
-
-_LEAST = {"limit": 1, "img_size": 8, "batch_size": 1, "seed": 0}
-_MOST_SEED = 2**32 - 1
 
 
 class CellsFailed(RuntimeError):
@@ -81,7 +78,7 @@ def evaluate(
     for name, value in (
         ("limit", limit), ("img_size", img_size), ("batch_size", batch_size), ("seed", seed),
     ):  # fmt: skip
-        _check_number(name, value)
+        check_number(name, value)
     request = Request(
         models=[name for text in _several("models", models) for name in expand(text)],
         tasks=_several("tasks", tasks),
@@ -122,8 +119,8 @@ def load_task(
     ``data`` is where declared tasks are looked for: a folder, or ``hub:OWNER``. ``limit`` keeps at
     most that many images of each split. Raises UserError for anything wrong with the data.
     """
-    _check_number("limit", limit)
-    _check_number("seed", seed)
+    check_number("limit", limit)
+    check_number("seed", seed)
     return _load_task(task, _cache(cache), _data(data), limit, seed)
 
 
@@ -136,7 +133,7 @@ def load_model(model: str, *, img_size: int | None = None, cache: Place | None =
     """
     from eval.models.backbone import load
 
-    _check_number("img_size", img_size)
+    check_number("img_size", img_size)
     if (named := expand(model)) != [model]:
         raise BadInput(f"{model!r} names {len(named)} models; load one, such as {named[0]!r}")
     return load(resolve(model, _cache(cache), img_size))
@@ -205,13 +202,6 @@ def _settings_of(name: str, given: Settings | Mapping[str, Any]) -> Settings:
     if isinstance(settings, Fewshot):  # the order and repeats of shots make no other result
         settings = dataclasses.replace(settings, shots=tuple(sorted(set(settings.shots))))
     return settings
-
-
-def _check_number(name: str, value: int | None) -> None:
-    if value is not None and value < _LEAST[name]:
-        raise BadInput(f"{name} must be at least {_LEAST[name]}, got {value}")
-    if name == "seed" and value is not None and value > _MOST_SEED:
-        raise BadInput(f"seed must be below 2**32, got {value}")
 
 
 def _cache(place: Place | None) -> Path:

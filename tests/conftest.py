@@ -17,6 +17,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import json
 import logging
 import shutil
+import signal
 import tempfile
 import time
 import warnings
@@ -80,6 +81,8 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a background job of a shell
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # else its children ignore it too
     if config.option.markexpr == DEFAULT and _only_files(config):
         config.option.markexpr = ""  # who names a file wants all of it
     _HUB.__enter__()

@@ -33,6 +33,7 @@ import zoo.__main__
 import zoo.train.objectives
 from eval.analysis import ANALYSES
 from eval.common.text import percent
+from eval.data.load import load_task
 from eval.data.task_file import TaskFile
 from eval.models import objectives
 from eval.models.backbone import load
@@ -43,7 +44,7 @@ from eval.settings.assign import with_assignments
 from eval.tasks.declaration import read_declaration
 from eval.tasks.names import parse_task
 from eval.tasks.registry import SUITES, TASKS
-from tests.factories import Cli, make_task
+from tests.factories import Cli, blobs, make_task
 from tests.models.checkpoints import checkpoint
 from tests.tasks.facts import check_facts
 from zoo.train.recipe import recipe_names
@@ -354,13 +355,29 @@ def eval_in(text: str, module: ModuleType) -> Any:
 def test_a_task_is_added_as_contributing_says(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (declaration,) = section("A task")
-    task = read_declaration("leaves", tomllib.loads(declaration))
+    declaration, packing = section("A task")
+    facts = tomllib.loads(declaration)
+    monkeypatch.chdir(tmp_path)
+    for part, count, seed in (("train", 12, 0), ("test", 8, 1)):
+        for label, name in enumerate(facts["classes"]):
+            folder = tmp_path / "leaves" / part / name
+            folder.mkdir(parents=True)
+            for i, image in enumerate(blobs(label, count, seed)):
+                (folder / f"{i}.png").write_bytes(image)
+    exec(packing, {})
+    found = load_task("parquet:DATA/leaves", tmp_path / "cache")
+    facts["subset"] = {
+        "classes": 3,
+        "train": 36,
+        "test": 24,
+        "split_hash": found.split_hash,
+    }  # as check-task prints them
+    task = read_declaration("leaves", facts)
     check_facts(task)
     monkeypatch.setitem(TASKS, "leaves", task)
-    make_task(tmp_path / "data" / "leaves", classes=3, train=12, test=8)
+    assert load_task("leaves", tmp_path / "cache", Path("DATA")).classes == tuple(facts["classes"])
     ran = cli(
-        "run", "random:test_resnet", "--task", "leaves", "--data", tmp_path / "data",
+        "run", "random:test_resnet", "--task", "leaves", "--data", "DATA",
         "--protocol", "knn", "--results", tmp_path / "results", "--cache", tmp_path / "cache",
         "--device", "cpu", "--json",
     )  # fmt: skip

@@ -14,7 +14,8 @@ from eval.cli.screen import screen_width
 from eval.common.errors import BadInput, NotFound
 from eval.common.files import default_cache
 from eval.common.fitted_table import wrapped
-from eval.protocols import chosen
+from eval.common.text import duration
+from eval.protocols.requested import SMALL_GRID, requested
 
 if TYPE_CHECKING:
     from eval.data.locations import Data
@@ -32,18 +33,13 @@ def _request(args: argparse.Namespace) -> Any:
 
 def _request_for(args: argparse.Namespace, models: list[str]) -> Any:
     from eval.data.locations import data_from
-    from eval.run.plan import Request
+    from eval.run.plan import NUMBERS, Request, check_number
 
     data = data_from(args.data)
     tasks = _tasks(args, data)
     protocols = _protocols(args)
-    for flag, least in (("limit", 1), ("img_size", 8), ("batch_size", 1), ("seed", 0)):
-        value = getattr(args, flag)
-        if value is not None and value < least:
-            name = flag.replace("_", "-")
-            raise BadInput(f"--{name} must be at least {least}, got {value}")
-    if args.seed > 2**32 - 1:
-        raise BadInput(f"--seed must be below 2**32, got {args.seed}")
+    for name in NUMBERS:
+        check_number(name, getattr(args, name), "--" + name.replace("_", "-"))
     return Request(
         models=models,
         tasks=tasks,
@@ -68,7 +64,7 @@ def _protocols(args: argparse.Namespace) -> dict[str, Settings]:
 
     names = [protocol_named(n).name for n in args.protocol or ()]
     names = list(dict.fromkeys(names or [n for n, p in PROTOCOLS.items() if p.default]))
-    found = chosen.chosen(names, args.set or ())
+    found = requested(names, args.set or ())
     flags: dict[str, Any] = {
         "--shots": ("shots", sorted(set(args.shots)) if args.shots else None),
         "--n-way": ("n_way", args.n_way),
@@ -87,11 +83,11 @@ def _protocols(args: argparse.Namespace) -> dict[str, Settings]:
         for protocol in knowing if value is not None else ():
             found[protocol] = assign.with_setting(found[protocol], name, value, flag)
     if args.grid == "small":
-        trained = [n for n, s in found.items() if all(hasattr(s, k) for k in chosen.SMALL_GRID)]
+        trained = [n for n, s in found.items() if all(hasattr(s, k) for k in SMALL_GRID)]
         if not trained:
             raise BadInput(f"--grid small has no effect with protocol {', '.join(found)}")
         for protocol in trained:
-            for name, value in chosen.SMALL_GRID.items():
+            for name, value in SMALL_GRID.items():
                 found[protocol] = assign.with_setting(found[protocol], name, value, "--grid")
     return found
 
@@ -156,12 +152,12 @@ def run_command(args: argparse.Namespace) -> int:
             print(wrapped(note, width, "  ") if width else note)
     for failure in report.failures:
         print(f"failed: {failure.title}: {failure.error}", file=sys.stderr)
-    print(
+    closing = (
         f"{report.scored} scored, {report.reused} already there, {len(report.failures)} failed; "
-        f"{report.images:,} images encoded in {report.seconds:.0f} s. "
-        f"Results: {request.results.resolve()}",
-        file=sys.stderr if args.json else sys.stdout,
+        f"{report.images:,} images encoded; {duration(report.seconds)} in all."
     )
+    for line in (closing, f"Results: {request.results.resolve()}"):
+        print(wrapped(line, width) if width else line, file=sys.stderr if args.json else sys.stdout)
     return report.exit_code
 
 

@@ -102,7 +102,7 @@ Pair = tuple[ParquetSource, ParquetSource]
 
 def _images(task: Task, pair: Pair, folder: Path) -> tuple[Parts | BoxParts, tuple[Check, ...]]:
     if task.kind != "detection":
-        return Parts(*pair), ()
+        return Parts(*pair, task.class_names), ()
     train, test = map(ParquetBoxes, pair)
     boxes = BoxParts(train, test, task.class_names, voc=task.name in VOC_RULES)
     return boxes, (partial(expected.declared_classes, task, folder),)
@@ -133,8 +133,8 @@ def _incomplete(manifest: Manifest) -> str:
 
 def _mirror(task: Task, split: str, data: HubData) -> Located:
     """A repository that ``prepare --push-to`` made: its files are read as those of a folder."""
-    repo, what = f"{data.owner}/{task.name}", f"task {task.name!r}"
-    pin = client.pin(repo, data.revision or None, "dataset", what, (MANIFEST,))
-    folder = client.snapshot(pin.repo, pin.sha, ("*.parquet", MANIFEST), what)
+    repo, subject = f"{data.owner}/{task.name}", f"task {task.name!r}"
+    pin = client.pin(repo, data.revision or None, "dataset", subject, (MANIFEST,))
+    folder = client.snapshot(pin.repo, pin.sha, ("*.parquet", MANIFEST), subject)
     client.remember(repo, data.revision or None, pin.sha, "dataset")
     return _prepared(task, split, folder, f"hub:{pin.repo}", pin.sha)

@@ -20,7 +20,7 @@ ROW_ORDER = "split in the row order of this copy, so not the study's very split"
 def locate(task: Task, split: str, revision: str) -> Located:
     """Somebody else's copy: pooled and split by the rule, or in the authors' parts. Raises
     UserError where none is known, it has moved, or it cannot give the split."""
-    copy, what = task.hub, f"task {task.name!r}"
+    copy, subject = task.hub, f"task {task.name!r}"
     if copy is None:
         raise BadInput("no copy on the Hub is known")
     rule = task.split_named(split)
@@ -42,7 +42,8 @@ def locate(task: Task, split: str, revision: str) -> Located:
         images = Whole(source, order, tuple(f"class {i}" for i in range(task.classes)))
         notes = () if copy.name else (ROW_ORDER,)
     return Located(
-        task.name, f"hub:{copy.repo}", sha, what, images, classes=task.class_names, declared=task,
+        task.name, f"hub:{copy.repo}", sha, subject, images, classes=task.class_names,
+        declared=task,
         checks=(partial(_check_copy, task, rule, copy),), split=rule.name, notes=notes,
     )  # fmt: skip
 

@@ -60,7 +60,7 @@ def load(found: Located, cache: Path) -> TaskData:
         if other is None:
             if not found.cure:
                 raise
-            raise BadInput(f"{found.what} is not at hand: {error}; {found.cure}") from None
+            raise BadInput(f"{found.subject} is not at hand: {error}; {found.cure}") from None
     return load(other, cache)
 
 
@@ -69,7 +69,7 @@ def _load(found: Located, cache: Path) -> TaskData:
     for check in found.checks:
         check(task)
     if found.resplit is not None:
-        task = _again(task, found.resplit, found.what)
+        task = _again(task, found.resplit, found.subject)
     if found.classes:
         task = dataclasses.replace(task, classes=found.classes)
     if found.describe is not None:
@@ -82,51 +82,51 @@ def _load(found: Located, cache: Path) -> TaskData:
 
 def _as_it_lies(found: Located, cache: Path) -> TaskData:
     if isinstance(found.images, BoxParts):
-        boxes = assemble_boxes(found.images, cache, found.what)
+        boxes = assemble_boxes(found.images, cache, found.subject)
         return DetectionData(
             found.name, found.where, found.revision, boxes.classes, boxes.train, boxes.test,
             declared=found.declared, notes=(*boxes.notes, *found.notes), split=found.split,
             partial=found.partial, voc=boxes.voc,
         )  # fmt: skip
     if isinstance(found.images, Whole):
-        classes, train, test = _from_whole(found.images, cache, found.what)
+        classes, train, test = _from_whole(found.images, cache, found.subject)
     else:
-        classes, train, test = _from_parts(found.images, cache, found.what)
+        classes, train, test = _from_parts(found.images, cache, found.subject)
     return TaskData(
         found.name, found.where, found.revision, classes, train, test, declared=found.declared,
         notes=found.notes, split=found.split, partial=found.partial,
     )  # fmt: skip
 
 
-def _from_parts(images: Parts, cache: Path, what: str) -> Divided:
-    train, train_order = remembered_scan(images.train, cache, what)
-    test, test_order = remembered_scan(images.test, cache, what)
-    names, by_number = class_names(train, [test], what)
+def _from_parts(images: Parts, cache: Path, subject: str) -> Divided:
+    train, train_order = remembered_scan(images.train, cache, subject)
+    test, test_order = remembered_scan(images.test, cache, subject)
+    names, by_number = class_names(train, [test], subject, images.names)
     splits = []
     for part, source, scan, order in (
         ("train", images.train, train, train_order),
         ("test", images.test, test, test_order),
     ):
-        scan = numbered(scan, names, by_number, part, what)
-        splits.append(canonical(part, source, scan, order, what))
-        check_split(splits[-1], what)
+        scan = numbered(scan, names, by_number, part, subject)
+        splits.append(canonical(part, source, scan, order, subject))
+        check_split(splits[-1], subject)
     return names, splits[0], splits[1]
 
 
-def _from_whole(images: Whole, cache: Path, what: str) -> Divided:
-    scan, order = remembered_scan(images.source, cache, what)
+def _from_whole(images: Whole, cache: Path, subject: str) -> Divided:
+    scan, order = remembered_scan(images.source, cache, subject)
     if images.names and not scan.names:
         scan = Scan(scan.labels, scan.hashes, images.names)
-    names, by_number = class_names(scan, [], what)
-    scan = numbered(scan, names, by_number, "all", what)
-    whole = canonical("all", images.source, scan, order, what)
-    return names, *halves(whole, images.rule.in_train(whole), what)
+    names, by_number = class_names(scan, [], subject)
+    scan = numbered(scan, names, by_number, "all", subject)
+    whole = canonical("all", images.source, scan, order, subject)
+    return names, *halves(whole, images.rule.in_train(whole), subject)
 
 
-def _again(task: TaskData, how: Resplit, what: str) -> TaskData:
+def _again(task: TaskData, how: Resplit, subject: str) -> TaskData:
     """The same images in other parts; they were read for the first ones."""
     whole = joined(task.train, task.test, how.source)
-    train, test = halves(whole, how.rule.in_train(whole), what)
+    train, test = halves(whole, how.rule.in_train(whole), subject)
     task = dataclasses.replace(task, train=train, test=test)
     for check in how.checks:
         check(task)

@@ -34,6 +34,7 @@ class Parts:
 
     train: Source
     test: Source
+    names: tuple[str, ...] = ()  # of numbered classes, where the sources name none
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Located:
     name: str
     where: str
     revision: str
-    what: str  # the task as error messages call it
+    subject: str  # the task as error messages call it
     images: Parts | Whole | BoxParts
     checks: tuple[Check, ...] = ()  # in this order, of the images as they lie
     resplit: Resplit | None = None  # after the checks

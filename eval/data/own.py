@@ -68,10 +68,10 @@ def _has_boxes_alone(source: ParquetSource) -> bool:
     return OBJECTS in columns and source.label not in columns
 
 
-def _existing_folder(path: str, what: str) -> Path:
+def _existing_folder(path: str, subject: str) -> Path:
     folder = Path(path).expanduser()
     if not folder.is_dir():
-        raise NotFound(f"task {what!r}: {path!r} does not exist or is not a directory")
+        raise NotFound(f"task {subject!r}: {path!r} does not exist or is not a directory")
     return folder
 
 

@@ -18,22 +18,22 @@ from eval.tasks.names import TaskName
 
 def locate(parsed: TaskName, text: str) -> Located:
     """The data of coco:DIR, voc:DIR or yolo:DIR. Raises UserError for what is wrong."""
-    what = f"task {text!r}"
-    place = _place(parsed, what)
+    subject = f"task {text!r}"
+    place = _place(parsed, subject)
     options = {k: v for k in ("train", "test", "images", "classes") if (v := getattr(parsed, k))}
     try:
         if parsed.kind == "coco":
-            train, test = read_coco(place, parsed.train, parsed.test, parsed.images, what)
+            train, test = read_coco(place, parsed.train, parsed.test, parsed.images, subject)
         elif parsed.kind == "voc":
-            train, test = read_voc(place, parsed.train, parsed.test, parsed.classes, what)
+            train, test = read_voc(place, parsed.train, parsed.test, parsed.classes, subject)
         else:
-            train, test = read_yolo(place, what)
+            train, test = read_yolo(place, subject)
     except OSError as error:  # a folder that may not be looked into
-        raise BadInput(f"{what}: {error.filename!r} cannot be read: {error.strerror}") from None
+        raise BadInput(f"{subject}: {error.filename!r} cannot be read: {error.strerror}") from None
     where = f"{parsed.kind}:{place}" + (f"?{urlencode(options)}" if options else "")
     name = place.parent.name if place.is_file() else place.name
     images = BoxParts(train, test, voc=parsed.kind == "voc")
-    return Located(name, where, "", what, images, kind=parsed.kind)
+    return Located(name, where, "", subject, images, kind=parsed.kind)
 
 
 def locate_parquet(
@@ -42,11 +42,11 @@ def locate_parquet(
     """Parquet files with a column of objects; none is opened."""
     where = f"parquet:{folder.resolve()}?{urlencode({'image': train.image, 'objects': column})}"
     images = BoxParts(ParquetBoxes(train, column), ParquetBoxes(test, column))
-    name, what = folder.resolve().name, f"task {text!r}"
-    return Located(name, where, "", what, images, kind="parquet")
+    name, subject = folder.resolve().name, f"task {text!r}"
+    return Located(name, where, "", subject, images, kind="parquet")
 
 
-def _place(parsed: TaskName, what: str) -> Path:
+def _place(parsed: TaskName, subject: str) -> Path:
     """The folder (of YOLO also a data.yaml), absolute."""
     try:
         place = Path(parsed.value).expanduser()
@@ -54,5 +54,5 @@ def _place(parsed: TaskName, what: str) -> Path:
         if file or place.is_dir():
             return place.resolve()
     except (OSError, RuntimeError, ValueError) as error:  # ~nobody, a NUL
-        raise UserError(f"{what}: {error}") from None
-    raise NotFound(f"{what}: {parsed.value!r} does not exist or is not a directory")
+        raise UserError(f"{subject}: {error}") from None
+    raise NotFound(f"{subject}: {parsed.value!r} does not exist or is not a directory")

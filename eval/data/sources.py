@@ -242,7 +242,7 @@ class ListedSource:
             yield row, self._path(self.files[row]).read_bytes()
 
 
-def read_table(file: Path, columns: dict[str, str], what: str) -> dict[str, list[str]]:
+def read_table(file: Path, columns: dict[str, str], subject: str) -> dict[str, list[str]]:
     """The named columns of a CSV file. Raises UserError for a file, a column or a row that is not
     as promised; images that are missing are named."""
     try:
@@ -251,28 +251,28 @@ def read_table(file: Path, columns: dict[str, str], what: str) -> dict[str, list
             rows = [(reader.line_num, row) for row in reader]
             header = list(reader.fieldnames or ())
     except OSError as error:
-        raise BadInput(f"{what}: {str(file)!r} cannot be read: {error.strerror}") from None
+        raise BadInput(f"{subject}: {str(file)!r} cannot be read: {error.strerror}") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise BadInput(
-            f"{what}: {str(file)!r} is not valid CSV in UTF-8: {one_line(error)}"
+            f"{subject}: {str(file)!r} is not valid CSV in UTF-8: {one_line(error)}"
         ) from None
     if not rows:
-        raise BadInput(f"{what}: {str(file)!r} has no rows")
+        raise BadInput(f"{subject}: {str(file)!r} has no rows")
     for role, column in columns.items():
         if column not in header:
             raise NotFound(
-                f"{what}: {str(file)!r} has no {role} column {column!r}; its columns are "
+                f"{subject}: {str(file)!r} has no {role} column {column!r}; its columns are "
                 f"{', '.join(header)}"
             )
     table = {role: [row[column] or "" for _, row in rows] for role, column in columns.items()}
     for role, values in table.items():
         if "" in values:
             line = rows[values.index("")][0]
-            raise BadInput(f"{what}: line {line} of {str(file)!r} has no {role}")
+            raise BadInput(f"{subject}: line {line} of {str(file)!r} has no {role}")
     gone = [name for name in table["image"] if not _is_file(file.parent / name)]
     if gone:
         raise NotFound(
-            f"{what}: {len(gone):,} of {len(rows):,} images are missing, the first is "
+            f"{subject}: {len(gone):,} of {len(rows):,} images are missing, the first is "
             f"{str(file.parent / gone[0])[:300]!r}"
         )
     return table
@@ -414,18 +414,18 @@ def is_shown(name: str) -> bool:
     return not name.startswith(".")
 
 
-def check_labels(labels: Sequence[Any], source: Source, what: str) -> None:
+def check_labels(labels: Sequence[Any], source: Source, subject: str) -> None:
     """Raise UserError for a label that is neither missing, a class number nor a string."""
     for row, label in enumerate(labels):
         number = isinstance(label, int) and label <= MOST_CLASSES
         if not (number or label is None or isinstance(label, str)):
             raise BadInput(
-                f"{what}: label {repr(label)[:80]} of {source.describe(row)} is neither a class "
+                f"{subject}: label {repr(label)[:80]} of {source.describe(row)} is neither a class "
                 f"number (0 to {MOST_CLASSES}) nor a string"
             )
 
 
-def remembered_scan(source: Source, cache: Path, what: str) -> tuple[Scan, NDArray[np.int64]]:
+def remembered_scan(source: Source, cache: Path, subject: str) -> tuple[Scan, NDArray[np.int64]]:
     """(scan, source rows sorted by image hash), remembered in the cache."""
     facts = json.dumps([1, HASH_BYTES, source.fingerprint()], default=str)
     memo = cache / "splits" / f"{hashlib.sha256(facts.encode()).hexdigest()[:32]}.npz"
@@ -439,7 +439,7 @@ def remembered_scan(source: Source, cache: Path, what: str) -> tuple[Scan, NDArr
         except (OSError, ValueError, KeyError, EOFError, BadZipFile):
             memo.unlink(missing_ok=True)  # a damaged memo is made again
     scan = source.scan()
-    check_labels(scan.labels, source, what)
+    check_labels(scan.labels, source, subject)
     order = np.argsort(as_keys(scan.hashes), kind="stable").astype(np.int64)
     if scan.labels and all(type(v) is int for v in scan.labels):
         array, listed = np.asarray(scan.labels, np.int64), None

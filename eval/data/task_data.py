@@ -109,12 +109,12 @@ def canonical_order(labels: NDArray[np.int64], hashes: NDArray[np.uint8]) -> NDA
     return np.lexsort((labels, ranks))
 
 
-def check_split(split: Split, what: str) -> None:
+def check_split(split: Split, subject: str) -> None:
     if len(split) == 0:
-        raise BadInput(f"{what}: the {split.name} split is empty")
+        raise BadInput(f"{subject}: the {split.name} split is empty")
     if len(np.unique(split.labels)) < 2:
         raise BadInput(
-            f"{what}: all {len(split)} images of {split.name} have label {split.labels[0]}; "
+            f"{subject}: all {len(split)} images of {split.name} have label {split.labels[0]}; "
             "at least two classes are needed"
         )
 

@@ -125,18 +125,20 @@ def _absolute(source: str, file: Path) -> str:
     return f"{prefix}:{place}" + (f"?{options}" if options else "")
 
 
-def _as_promised(facts: TaskFile, what: str, found: TaskData) -> None:
+def _as_promised(facts: TaskFile, subject: str, found: TaskData) -> None:
     """The data have the classes and the counts that the file names."""
     if facts.classes is not None and set(facts.classes) != set(found.classes):
         unlike = sorted(set(facts.classes) ^ set(found.classes))
         raise BadInput(
-            f"{what}: classes differ from those of the data in {', '.join(map(repr, unlike[:5]))}"
+            f"{subject}: classes differ from those of the data in "
+            f"{', '.join(map(repr, unlike[:5]))}"
         )
     for part in (found.train, found.test):
         promised = getattr(facts, part.name)
         if promised is not None and promised != len(part):
             raise BadInput(
-                f"{what}: {part.name} = {promised:,}, but the data have {len(part):,} images there"
+                f"{subject}: {part.name} = {promised:,}, but the data have {len(part):,} images "
+                "there"
             )
 
 

@@ -71,7 +71,7 @@ def pin(
     repo: str,
     revision: str | None,
     kind: Literal["model", "dataset"],
-    what: str,
+    subject: str,
     needed: tuple[str, ...] = (),
 ) -> Pin:
     """Resolve a revision (default main) to a commit sha.
@@ -97,22 +97,22 @@ def pin(
         now = info.id if re.fullmatch(r"[\w.-]+/[\w.-]+", info.id) else repo
         return Pin(now, info.sha, frozenset(s.rfilename for s in info.siblings or []))
     except hub_errors.GatedRepoError:
-        raise Refused(gated(repo, what)) from None
+        raise Refused(gated(repo, subject)) from None
     except hub_errors.RepositoryNotFoundError:
         raise NotFound(
-            f"{what}: the Hub has no {kind} {repo!r}, or it is private; check the name, "
+            f"{subject}: the Hub has no {kind} {repo!r}, or it is private; check the name, "
             "or log in with `hf auth login`"
         ) from None
     except hub_errors.RevisionNotFoundError:
-        raise NotFound(f"{what}: {repo!r} has no revision {revision!r}") from None
+        raise NotFound(f"{subject}: {repo!r} has no revision {revision!r}") from None
     except hub_errors.HFValidationError as error:
-        raise UserError(f"{what}: {one_line(error)}") from None
+        raise UserError(f"{subject}: {one_line(error)}") from None
     except Exception as error:  # no network, a proxy's page, a 5xx: all mean "cannot ask now"
         ref = _ref_file(repo, revision, kind)
         if ref.is_file() and _cached(repo, sha := ref.read_text().strip(), kind, needed):
             return Pin(repo, sha, None)
         raise Unreachable(
-            f"{what}: the Hub cannot be reached and {repo!r} is not in the local cache "
+            f"{subject}: the Hub cannot be reached and {repo!r} is not in the local cache "
             f"({one_line(error, 160)})"
         ) from None
 
@@ -137,10 +137,10 @@ def _ref_file(repo: str, revision: str | None, kind: str) -> Path:
     return folder / "refs" / (revision or "main")
 
 
-def gated(repo: str, what: str) -> str:
+def gated(repo: str, subject: str) -> str:
     """The sentence for a repository whose terms the user has not accepted."""
     return (
-        f"{what}: {repo!r} is gated; accept its terms on its Hub page and log in "
+        f"{subject}: {repo!r} is gated; accept its terms on its Hub page and log in "
         "with `hf auth login`"
     )
 
@@ -154,7 +154,7 @@ def _cached(repo: str, sha: str, kind: str, needed: tuple[str, ...]) -> bool:
     )
 
 
-def fetch(repo: str, sha: str, names: tuple[str, ...], what: str) -> Path:
+def fetch(repo: str, sha: str, names: tuple[str, ...], subject: str) -> Path:
     """The local folder holding ``names`` of a model at a pinned commit."""
     from huggingface_hub import errors as hub_errors
     from huggingface_hub import hf_hub_download
@@ -164,12 +164,12 @@ def fetch(repo: str, sha: str, names: tuple[str, ...], what: str) -> Path:
     except Exception as error:
         causes = (error, error.__cause__)
         if any(isinstance(c, hub_errors.GatedRepoError) for c in causes):
-            raise Refused(gated(repo, what)) from None
-        raise Unreachable(f"{what}: download of {repo!r} failed: {one_line(error)}") from None
+            raise Refused(gated(repo, subject)) from None
+        raise Unreachable(f"{subject}: download of {repo!r} failed: {one_line(error)}") from None
     return Path(files[0]).parent
 
 
-def snapshot(repo: str, sha: str, patterns: tuple[str, ...], what: str) -> Path:
+def snapshot(repo: str, sha: str, patterns: tuple[str, ...], subject: str) -> Path:
     """The local folder holding a data set repository's files of these patterns at a commit.
 
     What is in the cache is not asked for again, so a second run needs no network.
@@ -185,5 +185,5 @@ def snapshot(repo: str, sha: str, patterns: tuple[str, ...], what: str) -> Path:
     except Exception as error:
         causes = (error, error.__cause__)
         if any(isinstance(c, hub_errors.GatedRepoError) for c in causes):
-            raise Refused(gated(repo, what)) from None
-        raise Unreachable(f"{what}: download of {repo!r} failed: {one_line(error)}") from None
+            raise Refused(gated(repo, subject)) from None
+        raise Unreachable(f"{subject}: download of {repo!r} failed: {one_line(error)}") from None

@@ -47,7 +47,7 @@ class Remote:
     digests: Mapping[str, str]
 
 
-def check_repo_id(text: str, what: str) -> str:
+def check_repo_id(text: str, subject: str) -> str:
     """``org/name`` as the Hub takes it. Raises UserError with the rule."""
     parts = text.split("/")
     good = (
@@ -60,7 +60,8 @@ def check_repo_id(text: str, what: str) -> str:
     )
     if not good:
         raise BadInput(
-            f"{what} {text!r} is not a Hub repository; use ORG/NAME of letters, digits, '-', '_' "
+            f"{subject} {text!r} is not a Hub repository; use ORG/NAME of letters, digits, '-', "
+            "'_' "
             "and '.', at most 96 characters, without '--' or '..', not starting or ending in '-' "
             "or '.'"
         )
@@ -262,11 +263,11 @@ def find_pull_request(api: HfApi, repo: str, kind: Kind, title: str) -> Landed |
     return None
 
 
-def refusal(error: BaseException, what: str, repo: str) -> UserError:
+def refusal(error: BaseException, subject: str, repo: str) -> UserError:
     """What the Hub answered, as a sentence a user can act on; tokens are blotted out."""
     from huggingface_hub import errors as hub_errors
 
-    where = f"{what} {repo!r}" if repo else what
+    where = f"{subject} {repo!r}" if repo else subject
     response = getattr(error, "response", None)
     status = response.status_code if response is not None else None
     said = one_line(Exception(getattr(error, "server_message", None) or str(error)), 160)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from eval.metrics.intervals import Interval
 
@@ -43,7 +43,8 @@ class Samples(_Part):
     unit: Literal["episode", "image", "resample"]
     n: int
     of: int  # answers a unit: queries of an episode, 1 for an image; images of a resample
-    correct: list[int] | str  # counts; base64 of bits for images, of little-endian float32
+    # counts; base64 of bits for images, of little-endian float32
+    correct: list[int] | str = Field(repr=False)
 
     @classmethod
     def of_episodes(cls, hits: NDArray[np.integer[Any]], queries: int) -> Samples:

@@ -133,15 +133,15 @@ def _check_model_files(files: Set[str], where: str, config_path: Callable[[], Pa
 
 
 def _resolve_repo(
-    repo: str, revision: str | None, what: str, img_size: int | None
+    repo: str, revision: str | None, subject: str, img_size: int | None
 ) -> ResolvedModel:
     """Pin a Hub repository to a commit and check that timm can load it safely."""
-    pinned = client.pin(repo, revision, "model", what, _MODEL_FILES)
+    pinned = client.pin(repo, revision, "model", subject, _MODEL_FILES)
     now = pinned.repo
     _check_model_files(
         frozenset(_MODEL_FILES) if pinned.files is None else pinned.files,
         f"Hub repository {now!r}",
-        lambda: client.fetch(now, pinned.sha, ("config.json",), what) / "config.json",
+        lambda: client.fetch(now, pinned.sha, ("config.json",), subject) / "config.json",
     )
     client.remember(now, revision, pinned.sha)
     return ResolvedModel(

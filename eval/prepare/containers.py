@@ -164,10 +164,10 @@ def check_totals(where: Path, count: int, total: int) -> None:
         raise Refused(f"{where} unpacks to more than {MOST_TOTAL:,} bytes; give the data set alone")
 
 
-def _check_ratio(what: str, size: int, packed: int) -> None:
+def _check_ratio(subject: str, size: int, packed: int) -> None:
     if size > RATIO_FROM and size > MOST_RATIO * packed:
         raise Refused(
-            f"{what} unpacks from {packed:,} to {size:,} bytes or more, over {MOST_RATIO} times "
+            f"{subject} unpacks from {packed:,} to {size:,} bytes or more, over {MOST_RATIO} times "
             f"its size, as no image data do; {_AGAIN} from the official page"
         )
 

@@ -98,29 +98,29 @@ def _parse(text: str) -> tuple[str, str | None]:
 
 
 def _check(repo: str, revision: str | None, cache: Path, max_bytes: int) -> Candidate:
-    what = f"model {repo!r}"
+    subject = f"model {repo!r}"
     # Without the names of files, so that the Hub is asked and not this machine's cache.
-    pinned = client.pin(repo, revision, "model", what)
-    repo, what = pinned.repo, f"model {pinned.repo!r}"
-    info = _ask(repo, pinned.sha, what)
+    pinned = client.pin(repo, revision, "model", subject)
+    repo, subject = pinned.repo, f"model {pinned.repo!r}"
+    info = _ask(repo, pinned.sha, subject)
     # A private model may be open to our token: its results would tell of it.
     if info.private or getattr(info, "disabled", False):
         raise NotFound(
-            f"{what}: the Hub has no such model, or it is private; only public models are scored"
+            f"{subject}: the Hub has no such model, or it is private; only public models are scored"
         )
     sizes = {file.rfilename: file.size for file in info.siblings or ()}
     if (sizes.get("config.json") or 0) > _CONFIG_BYTES:
-        raise BadInput(f"config.json of {what} is larger than {_CONFIG_BYTES:,} bytes")
+        raise BadInput(f"config.json of {subject} is larger than {_CONFIG_BYTES:,} bytes")
     spec = resolve(f"hf-hub:{repo}@{pinned.sha}", cache).spec
     size = sizes.get("model.safetensors")
     if not isinstance(size, int):
-        raise BadInput(f"{what}: the Hub does not say how large model.safetensors is")
+        raise BadInput(f"{subject}: the Hub does not say how large model.safetensors is")
     if size > max_bytes:
         raise BadInput(
-            f"{what} is too large: model.safetensors has {size / 1e9:,.2f} GB, "
+            f"{subject} is too large: model.safetensors has {size / 1e9:,.2f} GB, "
             f"the limit is {max_bytes / 1e9:,.2f} GB"
         )
-    folder = client.fetch(repo, pinned.sha, ("config.json",), what)
+    folder = client.fetch(repo, pinned.sha, ("config.json",), subject)
     config = json.loads((folder / "config.json").read_bytes())
     return Candidate(
         spec=spec,
@@ -130,12 +130,12 @@ def _check(repo: str, revision: str | None, cache: Path, max_bytes: int) -> Cand
         params=_params(info),
         bytes=size,
         licence=_licence(info),
-        px=_build(folder, config, size, what),
+        px=_build(folder, config, size, subject),
         gated=bool(info.gated),
     )
 
 
-def _ask(repo: str, sha: str, what: str) -> ModelInfo:
+def _ask(repo: str, sha: str, subject: str) -> ModelInfo:
     from huggingface_hub import HfApi
 
     try:
@@ -143,7 +143,7 @@ def _ask(repo: str, sha: str, what: str) -> ModelInfo:
             lambda: HfApi().model_info(repo, revision=sha, files_metadata=True, timeout=30)
         )
     except Exception as error:
-        raise refusal(error, what, "") from None
+        raise refusal(error, subject, "") from None
 
 
 def _params(info: ModelInfo) -> int | None:
@@ -161,7 +161,7 @@ def _licence(info: ModelInfo) -> str:
     return clean(found, 80) if isinstance(found, str) else ""
 
 
-def _build(folder: Path, config: dict[str, Any], weights_bytes: int, what: str) -> int:
+def _build(folder: Path, config: dict[str, Any], weights_bytes: int, subject: str) -> int:
     """The side of the input; the architecture was built without memory for its weights."""
     import timm
     import torch
@@ -169,36 +169,40 @@ def _build(folder: Path, config: dict[str, Any], weights_bytes: int, what: str) 
 
     architecture = config["architecture"]
     if not timm.is_model(architecture):
-        raise BadInput(f"{what}: timm {timm.__version__} knows no architecture {architecture!r}")
-    _check_args(config.get("model_args"), what)
+        raise BadInput(f"{subject}: timm {timm.__version__} knows no architecture {architecture!r}")
+    _check_args(config.get("model_args"), subject)
     try:
         with torch.device("meta"):
             net = timm.create_model(f"local-dir:{folder}", pretrained=False)
         size = resolve_data_config({}, model=net)["input_size"]
         channels, *sides = (int(n) for n in size)
     except Exception as error:
-        raise BadInput(f"{what}: timm cannot build {architecture!r} ({one_line(error)})") from None
+        raise BadInput(
+            f"{subject}: timm cannot build {architecture!r} ({one_line(error)})"
+        ) from None
     if not callable(getattr(net, "reset_classifier", None)):
-        raise BadInput(f"{what}: {architecture!r} is not a timm classifier")
+        raise BadInput(f"{subject}: {architecture!r} is not a timm classifier")
     if channels != 3:
-        raise BadInput(f"{what} takes {channels} channels, not RGB")
+        raise BadInput(f"{subject} takes {channels} channels, not RGB")
     if len(sides) != 2 or min(sides) < 1 or max(sides) > _MOST_PX:
         shown = "x".join(map(str, sides))
-        raise BadInput(f"{what} takes images of {shown} px, at most {_MOST_PX} are scored")
+        raise BadInput(f"{subject} takes images of {shown} px, at most {_MOST_PX} are scored")
     # Weights are loaded strictly, and no format has less than a byte a number. The worker draws the
     # network before it reads the file: one of a billion classes must not get as far.
     count = sum(p.numel() for p in net.parameters())
     if count > weights_bytes:
         raise BadInput(
-            f"{what}: config.json describes {count:,} parameters, which model.safetensors with "
+            f"{subject}: config.json describes {count:,} parameters, which model.safetensors with "
             f"its {weights_bytes:,} bytes cannot hold"
         )
     return max(sides)
 
 
-def _check_args(args: object, what: str) -> None:
+def _check_args(args: object, subject: str) -> None:
     """Refuses arguments that no trained network has; building would take for ever."""
-    refused = UserError(f"config.json of {what} asks for a network of no sane size ('model_args')")
+    refused = UserError(
+        f"config.json of {subject} asks for a network of no sane size ('model_args')"
+    )
     for count, (path, value) in enumerate(_leaves(args)):
         if count >= _ARGS or len(path) > 200:
             raise refused

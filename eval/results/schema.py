@@ -82,7 +82,7 @@ class Result(_Part):
     limit: int | None = None  # images of each split, where the user cut the task short
     precision: str | None = None  # where the user chose it; environment.dtype is what was used
     # the largest probability of each test image, in the order of samples["top1"]: pack_confidence
-    confidence: str | None = None
+    confidence: str | None = Field(default=None, repr=False)
 
     @model_validator(mode="after")
     def _one_confidence_an_image(self) -> Result:

@@ -20,6 +20,18 @@ from eval.results.store import NotAResult, check_writable, read_result
 from eval.settings.protocols import Settings
 
 CONFIG = "config.json"  # of a kept model: written last
+# The numbers of a request with the smallest value of each.
+NUMBERS = {"limit": 1, "img_size": 8, "batch_size": 1, "seed": 0}
+_LARGEST_SEED = 2**32 - 1
+
+
+def check_number(name: str, value: int | None, subject: str = "") -> None:
+    """Raises UserError, beginning with ``subject`` or the name, for a number out of bounds."""
+    subject = subject or name
+    if value is not None and value < NUMBERS[name]:
+        raise BadInput(f"{subject} must be at least {NUMBERS[name]}, got {value}")
+    if name == "seed" and value is not None and value > _LARGEST_SEED:
+        raise BadInput(f"{subject} must be below 2**32, got {value}")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """What a run says while it runs, where nobody sees its progress bars: one line a finished cell.
 
-Bars are for terminals. In a log (Slurm, CI, ``| tee``) `LogProgress` writes lines instead, and
-says what it is at when nothing has been finished for a while.
+In a log (Slurm, CI, ``| tee``) `LogProgress` also says what it is at when nothing has been finished
+for a while; at a terminal the bars show that, and `TerminalProgress` writes its lines above them.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from tqdm import tqdm
 
 from eval.common.text import duration
 from eval.protocols import PROTOCOLS
@@ -34,8 +36,8 @@ MOST_SCORES = 3  # in one line
 
 
 def run_progress() -> Progress:
-    """Lines for a log; silence where stderr is a terminal and shows bars."""
-    return Progress() if sys.stderr.isatty() else LogProgress()
+    """Lines on stderr, as fits a terminal or a log."""
+    return TerminalProgress() if sys.stderr.isatty() else LogProgress()
 
 
 class Progress:
@@ -175,9 +177,22 @@ class LogProgress(Progress):
             return
         try:
             done = self._total - len(self._left)
-            print(f"[{done}/{self._total}] {text}", file=sys.stderr, flush=True)
+            self._write(f"[{done}/{self._total}] {text}")
         except OSError:
             self._broken = True
+
+    def _write(self, line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+
+class TerminalProgress(LogProgress):
+    """The same lines above the progress bars, which show what is going on meanwhile."""
+
+    def still(self) -> None:
+        """The bars say it."""
+
+    def _write(self, line: str) -> None:
+        tqdm.write(line, file=sys.stderr)
 
 
 def outlook(left: TimeLeft) -> str:

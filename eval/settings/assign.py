@@ -32,27 +32,27 @@ def _value(text: str) -> Any:
         return text.strip()  # a bare word is a string
 
 
-def with_setting(settings: Any, name: str, value: Any, what: str) -> Any:
-    """A copy with one setting changed. Raises UserError, beginning with ``what``, for a name, a
+def with_setting(settings: Any, name: str, value: Any, subject: str) -> Any:
+    """A copy with one setting changed. Raises UserError, beginning with ``subject``, for a name, a
     type or a value that its field (`eval.settings.bounds`) does not take."""
     hints = typing.get_type_hints(type(settings), include_extras=True)
     if name not in hints:
-        raise NotFound(f"{what}: no setting {name!r}" + did_you_mean(
+        raise NotFound(f"{subject}: no setting {name!r}" + did_you_mean(
             name, hints, "settings are " + ", ".join(hints)))  # fmt: skip
     kind, rules = _kind_and_rules(hints[name])
     many = typing.get_origin(kind) is tuple
     given = (tuple(value) if isinstance(value, list | tuple) else (value,)) if many else (value,)
     of = typing.get_args(kind)[0] if many else kind
-    values = tuple(_checked(name, one, of, rules, what) for one in given)
+    values = tuple(_checked(name, one, of, rules, subject) for one in given)
     if not values and not any(isinstance(rule, MayBeEmpty) for rule in rules):
-        raise BadInput(f"{what}: {name} needs at least one value")
+        raise BadInput(f"{subject}: {name} needs at least one value")
     found = values if many else values[0]
     for rule in rules:
         if isinstance(rule, Check):
             try:
                 rule.rule(found)
             except UserError as why:
-                raise UserError(f"{what}: {why}") from None
+                raise type(why)(f"{subject}: {why}") from None
     return dataclasses.replace(settings, **{name: found})
 
 
@@ -64,18 +64,18 @@ def _kind_and_rules(hint: Any) -> tuple[Any, tuple[Any, ...]]:
     return kind, tuple(rules)
 
 
-def _checked(name: str, value: Any, of: type[Any], rules: tuple[Any, ...], what: str) -> Any:
+def _checked(name: str, value: Any, of: type[Any], rules: tuple[Any, ...], subject: str) -> Any:
     """One value as its type, a whole number as a float where those are asked for."""
     if of is float and type(value) is int:
         value = float(value)
     if type(value) is not of:
-        raise BadInput(f"{what}: {name} takes {of.__name__} values, not {value!r}")
+        raise BadInput(f"{subject}: {name} takes {of.__name__} values, not {value!r}")
     for rule in rules:
         if isinstance(rule, OneOf) and value not in rule.words:
             words = ", ".join(rule.words)
-            raise BadInput(f"{what}: {name} must be one of {words}, not {value!r}")
+            raise BadInput(f"{subject}: {name} must be one of {words}, not {value!r}")
         if isinstance(rule, Between) and (fault := rule.fault(value)):
-            flag = what.startswith("--") and " " not in what
-            subject = rule.flag or (what if flag else f"{what}: {name}")
-            raise BadInput(f"{subject} must {fault}, got {value:g}")
+            flag = subject.startswith("--") and " " not in subject
+            setting = rule.flag or (subject if flag else f"{subject}: {name}")
+            raise BadInput(f"{setting} must {fault}, got {value:g}")
     return value

@@ -32,15 +32,15 @@ def fetch(text: str) -> Path:
     if match is None or ".." in (match[2] or ""):
         raise BadInput(f"results {text!r} are no hub:ORG/NAME or hub:ORG/NAME@REVISION")
     repo, revision = check_repo_id(match[1], "results repository"), match[2]
-    what = f"results {text!r}"
-    found = pin(repo, revision, "dataset", what)
+    subject = f"results {text!r}"
+    found = pin(repo, revision, "dataset", subject)
     if found.files is None and (folder := _cached(repo, found.sha)):
         return folder
-    files = found.files if found.files is not None else _listed(repo, found.sha, what)
+    files = found.files if found.files is not None else _listed(repo, found.sha, subject)
     check_paths(repo, files)
     if not any(path.endswith(".json") for path in files):
-        raise NotFound(f"{what}: {repo!r} holds no results at {found.sha[:7]}")
-    return _download(repo, found.sha, ["*.json"], what)
+        raise NotFound(f"{subject}: {repo!r} holds no results at {found.sha[:7]}")
+    return _download(repo, found.sha, ["*.json"], subject)
 
 
 def _cached(repo: str, sha: str) -> Path | None:
@@ -64,7 +64,7 @@ def _cached(repo: str, sha: str) -> Path | None:
     return Path(folder)
 
 
-def _listed(repo: str, sha: str, what: str) -> Iterable[str]:
+def _listed(repo: str, sha: str, subject: str) -> Iterable[str]:
     from huggingface_hub import HfApi
 
     try:
@@ -72,7 +72,7 @@ def _listed(repo: str, sha: str, what: str) -> Iterable[str]:
             lambda: HfApi().list_repo_files(repo, repo_type="dataset", revision=sha)
         )
     except Exception as error:
-        raise _denial(error, repo, sha, what) from None
+        raise _denial(error, repo, sha, subject) from None
 
 
 def check_paths(repo: str, paths: Iterable[str]) -> None:
@@ -86,7 +86,7 @@ def check_paths(repo: str, paths: Iterable[str]) -> None:
             raise BadInput(f"{WHAT} {repo!r} holds the path {path!r}, which leads out of it")
 
 
-def _download(repo: str, sha: str, patterns: list[str], what: str) -> Path:
+def _download(repo: str, sha: str, patterns: list[str], subject: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
@@ -96,25 +96,25 @@ def _download(repo: str, sha: str, patterns: list[str], what: str) -> Path:
             )
         )
     except Exception as error:
-        raise _denial(error, repo, sha, what) from None
+        raise _denial(error, repo, sha, subject) from None
     return Path(folder)
 
 
-def _denial(error: BaseException, repo: str, sha: str, what: str) -> UserError:
+def _denial(error: BaseException, repo: str, sha: str, subject: str) -> UserError:
     """Why a repository cannot be read at a commit, in the words of `eval.hub.client.pin`."""
     from huggingface_hub import errors as hub_errors
 
     causes = (error, error.__cause__)
     if any(isinstance(c, hub_errors.GatedRepoError) for c in causes):
-        return UserError(gated(repo, what))
+        return UserError(gated(repo, subject))
     if any(isinstance(c, hub_errors.RepositoryNotFoundError) for c in causes):
         return UserError(
-            f"{what}: the Hub has no dataset {repo!r}, or it is private; check the name, "
+            f"{subject}: the Hub has no dataset {repo!r}, or it is private; check the name, "
             "or log in with `hf auth login`"
         )
     if any(isinstance(c, hub_errors.RevisionNotFoundError) for c in causes):
-        return UserError(f"{what}: {repo!r} has no revision {sha!r}")
-    return refusal(error, what, "")
+        return UserError(f"{subject}: {repo!r} has no revision {sha!r}")
+    return refusal(error, subject, "")
 
 
 def at(api: HfApi, repo: str, revision: str | None = None) -> Remote:

@@ -146,7 +146,7 @@ def _build(
 
 
 @contextmanager
-def cache_errors(cache: Path, what: str) -> Iterator[None]:
+def cache_errors(cache: Path, subject: str) -> Iterator[None]:
     """Any trouble of writing the cache as one sentence."""
     try:
         yield
@@ -154,11 +154,11 @@ def cache_errors(cache: Path, what: str) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             free = shutil.disk_usage(cache).free if cache.is_dir() else 0
             raise BadInput(
-                f"no space is left for {what} in {cache} ({free:,} bytes are free); set "
+                f"no space is left for {subject} in {cache} ({free:,} bytes are free); set "
                 "TRANSFERZOO_CACHE to a folder with more space"
             ) from None
         raise UserError(
-            f"{what} cannot be kept in {cache} (TRANSFERZOO_CACHE): {one_line(error)}"
+            f"{subject} cannot be kept in {cache} (TRANSFERZOO_CACHE): {one_line(error)}"
         ) from None
 
 

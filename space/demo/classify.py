@@ -105,11 +105,11 @@ def _checked(
     return classes
 
 
-def _within(number: int, bounds: tuple[int, int], what: str, are: str) -> None:
+def _within(number: int, bounds: tuple[int, int], subject: str, are: str) -> None:
     low, high = bounds
     if not low <= number <= high:
-        plural = what + ("es" if what.endswith("s") else "s")
-        have = f"{number or 'no'} {what if number == 1 else plural}"
+        plural = subject + ("es" if subject.endswith("s") else "s")
+        have = f"{number or 'no'} {subject if number == 1 else plural}"
         if number == 1:
             are = are.replace("are ", "is ", 1).replace("have ", "has ", 1)
         raise BadInput(f"{have} {are}; {low} to {high} are needed")

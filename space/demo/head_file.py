@@ -166,7 +166,7 @@ class Classifier:
     def __call__(self, paths: Sequence[str | Path]) -> list[dict[str, float]]:
         """A {class: probability} for each picture, most probable first. Raises UserError for a
         picture that cannot be read."""
-        pictures = read_pictures(paths, what="pictures", most=_PICTURES)
+        pictures = read_pictures(paths, subject="pictures", most=_PICTURES)
         features = self.shelf.encode(self.spec, [p.image for p in pictures])
         rows = predict(self.head, features).tolist()
         return [

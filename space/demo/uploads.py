@@ -72,9 +72,9 @@ def shown_name(path: str | Path) -> str:
 
 
 def read_pictures(
-    paths: Sequence[str | Path], *, what: str, most: int, allowed_root: Path | None = None
+    paths: Sequence[str | Path], *, subject: str, most: int, allowed_root: Path | None = None
 ) -> list[Picture]:
-    """Decode the files, in order; ``what`` names the group in the sentence about their number.
+    """Decode the files, in order; ``subject`` names the group in the sentence about their number.
 
     Each must be a regular file, and lie inside ``allowed_root`` (if given) once all links are
     followed. Of several frames the first is taken; EXIF orientation is applied; a picture of at
@@ -84,7 +84,7 @@ def read_pictures(
     missing, elsewhere, too large in bytes or pixels, of another format, or damaged.
     """
     if len(paths) > most:
-        raise BadInput(f"{what}: {len(paths)} pictures were given, at most {most} are taken")
+        raise BadInput(f"{subject}: {len(paths)} pictures were given, at most {most} are taken")
     return [_read(path, allowed_root) for path in paths]
 
 

@@ -195,11 +195,14 @@ def _gallery(label: str, **options: Any) -> gr.Gallery:
     )  # fmt: skip
 
 
-def _read(gallery: Any, what: str, most: int) -> list[Picture]:
+def _read(gallery: Any, subject: str, most: int) -> list[Picture]:
     """The gallery's files; captions, where there are any, are better names than the server's."""
     items = [item if isinstance(item, tuple | list) else (item, None) for item in gallery or ()]
     found = read_pictures(
-        [path for path, _ in items], what=what, most=most, allowed_root=Path(get_upload_folder())
+        [path for path, _ in items],
+        subject=subject,
+        most=most,
+        allowed_root=Path(get_upload_folder()),
     )
     captions = [clean_text(str(caption or ""), MAX_NAME) for _, caption in items]
     return [replace(p, name=name or p.name) for p, name in zip(found, captions, strict=True)]

@@ -55,7 +55,7 @@ class Visitors:
         """From files to the answer, as the page does it."""
 
         def read(paths: list[Path]) -> list[Picture]:
-            return read_pictures(paths, what="pictures", most=20, allowed_root=self.folder)
+            return read_pictures(paths, subject="pictures", most=20, allowed_root=self.folder)
 
         named = [(f"class {i}", read(paths)) for i, paths in enumerate(supports)]
         return classify(self.shelf, models, named, read(queries))

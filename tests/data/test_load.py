@@ -22,7 +22,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.data.load import load_task
+from eval.data.load import load, load_task
+from eval.data.located import Located, Parts
 from eval.data.manifest import MANIFEST
 from eval.data.sources import HASH_BYTES, FolderSource, ParquetSource
 from eval.data.task_data import Split, TaskData, stratified_part
@@ -216,6 +217,17 @@ def test_declared_names_and_raw_numbers(task_dir: Path, cache: Path, tmp_path: P
     assert Counter(bare.train.labels.tolist()) == {0: 4, 1: 4}
     assert declared.notes == bare.notes == ()
     assert not declared.subset
+
+
+def test_a_declaration_names_numbered_classes(cache: Path, tmp_path: Path) -> None:
+    folder = write_column(tmp_path / "bare", LABELS)
+    train, test = (ParquetSource((folder / f"{part}-0.parquet",)) for part in ("train", "test"))
+    for names, found in (
+        (("ash", "beech"), ("ash", "beech")),
+        (("ash", "beech", "birch"), ("class 0", "class 1")),  # others, it seems
+    ):
+        located = Located("trees", "here", "", "task 'trees'", Parts(train, test, names))
+        assert load(located, cache).classes == found
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ DRY = Size("random:test_resnet", 24, 60, 1, 1, 200, 8, "random:test_resnet", 64)
 class Row:
     """A line of the table. ``bound`` is what the two may differ by; None for a speed."""
 
-    what: str
+    subject: str
     here: float  # on the CPU; NaN where only the device is timed
     there: float
     bound: float | None = None
@@ -96,11 +96,10 @@ class Row:
 
     def line(self) -> str:
         if self.bound is None:
-            return f"| {self.what} | | {self.there:,.0f} images/s | |"
+            return f"| {self.subject} | | {self.there:,.0f} images/s | |"
         verdict = "yes" if self.fine else "NO"
-        return (
-            f"| {self.what} | {self.here:.5g} | {self.there:.5g} | {verdict} ({self.bound:.2g}) |"
-        )
+        numbers = f"{self.here:.5g} | {self.there:.5g}"
+        return f"| {self.subject} | {numbers} | {verdict} ({self.bound:.2g}) |"
 
 
 def seconds_of(job: Callable[[], object], device: torch.device, rounds: int) -> float:

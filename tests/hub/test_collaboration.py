@@ -380,4 +380,7 @@ def test_by_hand(tmp_path: Path) -> None:
             assert api.whoami()["name"] == "tester"
         finally:
             process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=10) == 0
+            try:
+                assert process.wait(timeout=60) == 0
+            finally:
+                process.kill()

@@ -58,10 +58,10 @@ def states(queue: Queue) -> list[tuple[str, str]]:
     return [(t.state, t.note) for t in queue.tickets()]
 
 
-def until(true: Callable[[], object], what: str = "") -> None:
+def until(true: Callable[[], object], subject: str = "") -> None:
     end = time.monotonic() + PATIENCE
     while not true():
-        assert time.monotonic() < end, what
+        assert time.monotonic() < end, subject
         time.sleep(0.02)
 
 

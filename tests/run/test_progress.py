@@ -15,7 +15,7 @@ import pytest
 from eval.common.text import duration
 from eval.run.eta import TimeLeft
 from eval.run.plan import Cell
-from eval.run.progress import LogProgress, Progress, outlook, run_progress
+from eval.run.progress import LogProgress, TerminalProgress, outlook, run_progress
 from eval.settings.protocols import Detection, Finetune, Linear
 from tests.factories import make_result
 
@@ -192,8 +192,24 @@ def test_the_watch_ends_with_the_run() -> None:
     assert "progress" not in {t.name for t in threading.enumerate()}
 
 
+def test_a_terminal_gets_the_lines_but_no_news_of_waiting(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (only,) = cells = [cell("zoo:a", "dtd", "linear")]
+    progress = TerminalProgress(clock)
+    with progress.over(cells):
+        progress.loading(only.model)
+        progress.encoding(only)
+        clock.now += 1000
+        progress.still()
+        progress.scoring(only)
+        clock.now += 0.25
+        progress.scored(only, make_result(top1=0.5))
+    assert capsys.readouterr().err == "[1/1] zoo:a on dtd, linear: top-1 50.0 ±10.0, 0.2 s\n"
+
+
 def test_bars_are_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
-    for terminal, kind in ((True, Progress), (False, LogProgress)):
+    for terminal, kind in ((True, TerminalProgress), (False, LogProgress)):
         monkeypatch.setattr(sys, "stderr", SimpleNamespace(isatty=lambda t=terminal: t))
         assert type(run_progress()) is kind
 

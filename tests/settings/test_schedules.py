@@ -10,7 +10,7 @@ import torch
 from torch.optim.lr_scheduler import ChainedScheduler, LinearLR, MultiStepLR
 
 from eval.detection.stream import Pick, batches
-from eval.protocols.chosen import chosen
+from eval.protocols.requested import requested
 from eval.protocols.task_schedule import resolved
 from eval.settings.protocols import Detection
 from eval.settings.schedules import NAMED, Schedule, default_schedule, schedule_named
@@ -145,7 +145,7 @@ def test_the_schedule_of_a_task() -> None:
     ],
 )
 def test_settings_that_are_refused(override: str, words: str) -> None:
-    text = refusal(chosen, ["detection"], [f"detection.{override}"])
+    text = refusal(requested, ["detection"], [f"detection.{override}"])
     assert f"--set 'detection.{override}'" in text
     assert words in text
 
@@ -154,11 +154,11 @@ def test_settings_that_are_taken() -> None:
     overrides = [
         "schedule=short:12", "neck=c4", "norm=frozen", "sides=[48, 64]", "lr=1", "precise_bn=0",
     ]  # fmt: skip
-    found = chosen(["detection"], [f"detection.{o}" for o in overrides])["detection"]
+    found = requested(["detection"], [f"detection.{o}" for o in overrides])["detection"]
     assert found == Detection(
         schedule="short:12", neck="c4", norm="frozen", sides=(48, 64), lr=1.0, precise_bn=0
     )
-    assert chosen(["detection"], ["detection.sides=64"])["detection"] == Detection(sides=(64,))
+    assert requested(["detection"], ["detection.sides=64"])["detection"] == Detection(sides=(64,))
 
 
 # ---- the stream of batches

@@ -11,7 +11,7 @@ import pytest
 
 from eval.analysis import ANALYSES
 from eval.protocols import PROTOCOLS
-from eval.protocols.chosen import SMALL_GRID, chosen
+from eval.protocols.requested import SMALL_GRID, requested
 from eval.results.leaderboard import score_size, score_title, split_views
 from eval.results.names import shown
 from eval.settings.assign import with_setting
@@ -21,7 +21,7 @@ from tests.factories import Cli, refusal
 
 
 def test_overrides_keep_their_types() -> None:
-    found = chosen(
+    found = requested(
         ["finetune", "linear-sgd", "knn"],
         ["finetune.epochs=10", "finetune.lrs=[1, 0.5]", "finetune.halving=true",
          "linear-sgd.momentum=0", "linear-sgd.batch_sizes=64", "knn.ks=[1,5]"],
@@ -54,7 +54,7 @@ def test_overrides_keep_their_types() -> None:
     ],
 )
 def test_bad_overrides(override: str, why: str) -> None:
-    assert why in refusal(lambda: chosen(["finetune"], [override]))
+    assert why in refusal(lambda: requested(["finetune"], [override]))
 
 
 def test_a_flag_is_named_as_it_was_written() -> None:

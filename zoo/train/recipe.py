@@ -211,12 +211,12 @@ def load_recipe(text: str, overrides: Sequence[str] = ()) -> Recipe:
     return validate(tree, f"recipe {text!r}")
 
 
-def validate(tree: dict[str, Any], what: str) -> Recipe:
+def validate(tree: dict[str, Any], subject: str) -> Recipe:
     """A tree of plain values as a Recipe. Raises UserError with the first thing wrong."""
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
-        raise BadInput(_sentence(error, what)) from None
+        raise BadInput(_sentence(error, subject)) from None
 
 
 def _override(tree: dict[str, Any], text: str) -> None:
@@ -234,20 +234,20 @@ def _override(tree: dict[str, Any], text: str) -> None:
         tree[last] = value.strip()  # a bare word is a string
 
 
-def _sentence(error: ValidationError, what: str) -> str:
+def _sentence(error: ValidationError, subject: str) -> str:
     first = error.errors()[0]
     place = [str(part) for part in first["loc"]]
     key = ".".join(place)
     if first["type"] == "extra_forbidden":
         known = list(_fields_at(place[:-1]))
-        return f"{what} has an unknown key {key!r}" + did_you_mean(
+        return f"{subject} has an unknown key {key!r}" + did_you_mean(
             place[-1], known, f"known here are {', '.join(known)}"
         )
     if first["type"] == "missing":
-        return f"{what} lacks {key!r}"
+        return f"{subject} lacks {key!r}"
     reason = first["msg"].removeprefix("Value error, ")
     reason = reason[0].lower() + reason[1:]
-    return f"{what}: {key} = {first['input']!r}: {reason}" if key else f"{what}: {reason}"
+    return f"{subject}: {key} = {first['input']!r}: {reason}" if key else f"{subject}: {reason}"
 
 
 def _fields_at(place: Sequence[str]) -> dict[str, Any]:

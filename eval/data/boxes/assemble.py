@@ -41,7 +41,7 @@ class BoxSplits:
     voc: bool
 
 
-def assemble_boxes(images: BoxParts, cache: Path, what: str) -> BoxSplits:
+def assemble_boxes(images: BoxParts, cache: Path, subject: str) -> BoxSplits:
     """Scan, order and check both parts.
 
     Raises UserError for class names that differ, a label outside of them, and a part without an
@@ -49,10 +49,10 @@ def assemble_boxes(images: BoxParts, cache: Path, what: str) -> BoxSplits:
     """
     sources = images.train, images.test
     scans = [remembered_boxes(source, cache) for source in sources]
-    classes = _classes(scans, images.names, what)
+    classes = _classes(scans, images.names, subject)
     splits, notes = [], []
     for part, source, scan in zip(("train", "test"), sources, scans, strict=True):
-        split, note = _split(part, source, scan, len(classes), what)
+        split, note = _split(part, source, scan, len(classes), subject)
         splits.append(split)
         notes += [f"{part}: {note}"] if note else []
     notes += _unseen(splits[0], splits[1], classes)
@@ -61,10 +61,10 @@ def assemble_boxes(images: BoxParts, cache: Path, what: str) -> BoxSplits:
     return BoxSplits(classes, splits[0], splits[1], tuple(notes), voc)
 
 
-def _classes(scans: list[BoxScan], names: tuple[str, ...], what: str) -> tuple[str, ...]:
+def _classes(scans: list[BoxScan], names: tuple[str, ...], subject: str) -> tuple[str, ...]:
     declared = [scan.names for scan in scans if scan.names]
     if len(set(declared)) > 1:
-        raise BadInput(f"{what}: train and test declare different class names")
+        raise BadInput(f"{subject}: train and test declare different class names")
     if declared or names:
         return declared[0] if declared else names
     highest = max((int(scan.stored.labels.max(initial=-1)) for scan in scans), default=-1)
@@ -72,17 +72,17 @@ def _classes(scans: list[BoxScan], names: tuple[str, ...], what: str) -> tuple[s
 
 
 def _split(
-    part: str, source: BoxSource, scan: BoxScan, classes: int, what: str
+    part: str, source: BoxSource, scan: BoxScan, classes: int, subject: str
 ) -> tuple[BoxSplit, str]:
     """(the part in canonical order, a note about boxes that were left out)."""
     stored = scan.stored
     if len(stored) == 0:
-        raise BadInput(f"{what}: the {part} split is empty")
+        raise BadInput(f"{subject}: the {part} split is empty")
     wrong = np.flatnonzero((stored.labels < 0) | (stored.labels >= classes))
     if len(wrong):
         row = int(stored.image_of[wrong[0]])
         raise BadInput(
-            f"{what}: category {stored.labels[wrong[0]]} in {source.describe(row)} ({part}) is "
+            f"{subject}: category {stored.labels[wrong[0]]} in {source.describe(row)} ({part}) is "
             f"outside 0..{classes - 1}"
         )
     least = 1.0 if part == "train" else 0.0
@@ -97,7 +97,7 @@ def _split(
     counting = checked.kept & ~stored.crowd & ~(stored.difficult if part == "test" else False)
     if not counting.any():
         why = f"; {dropped.note}" if dropped.note else ""
-        raise BadInput(f"{what}: no image of {part} has a box that counts{why}")
+        raise BadInput(f"{subject}: no image of {part} has a box that counts{why}")
     return split, dropped.note
 
 

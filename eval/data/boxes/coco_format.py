@@ -20,29 +20,29 @@ TEST_NAMES = ("test", "val", "valid")  # the first that is there is scored
 
 
 def read_coco(
-    root: Path, train: str, test: str, images: str, what: str
+    root: Path, train: str, test: str, images: str, subject: str
 ) -> tuple[FileBoxes, FileBoxes]:
     """(train, test). ``train`` and ``test`` are JSON files and ``images`` a folder, all
     relative to ``root``; '' to find them. Raises UserError for what is wrong."""
-    files = _files(root, train, test, what)
-    parts = [_Part.read(file, what) for file in files]
+    files = _files(root, train, test, subject)
+    parts = [_Part.read(file, subject) for file in files]
     ours, theirs = (part.categories for part in parts)
     if ours != theirs:
         unlike = sorted({str(c) for c in set(ours.items()) ^ set(theirs.items())})
         raise BadInput(
-            f"{what}: {files[0].name} and {files[1].name} in {files[1].parent} have different "
+            f"{subject}: {files[0].name} and {files[1].name} in {files[1].parent} have different "
             f"categories, such as {unlike[0]}; both need the same ids and names"
         )
-    found = [part.boxes(_folders(root, part.file, images), what) for part in parts]
+    found = [part.boxes(_folders(root, part.file, images), subject) for part in parts]
     return found[0], found[1]
 
 
-def _files(root: Path, train: str, test: str, what: str) -> tuple[Path, Path]:
+def _files(root: Path, train: str, test: str, subject: str) -> tuple[Path, Path]:
     """The two JSON files."""
     if train or test:
         if not (train and test):
             raise BadInput(
-                f"{what}: ?train= and ?test= go together, but only "
+                f"{subject}: ?train= and ?test= go together, but only "
                 f"?{'train' if train else 'test'}= is given"
             )
         return root / train, root / test
@@ -56,15 +56,16 @@ def _files(root: Path, train: str, test: str, what: str) -> tuple[Path, Path]:
             several = sorted((root / "annotations").glob(f"instances_{name}*.json"))
             if len(several) > 1:
                 raise BadInput(
-                    f"{what}: {root / 'annotations'} has {several[0].name} and {several[1].name}; "
-                    "say which with ?train=FILE&test=FILE"
+                    f"{subject}: {root / 'annotations'} has {several[0].name} and "
+                    f"{several[1].name}; say which with ?train=FILE&test=FILE"
                 )
             if several:
                 chosen += several
                 break
     if len(chosen) < 2:
         raise BadInput(
-            f"{what}: {root} has neither annotations/instances_train*.json and instances_val*.json "
+            f"{subject}: {root} has neither annotations/instances_train*.json and "
+            "instances_val*.json "
             "nor train/_annotations.coco.json and valid/_annotations.coco.json; name them with "
             "?train=FILE&test=FILE&images=DIR"
         )
@@ -88,10 +89,10 @@ class _Part:
     categories: dict[int, str]  # in id order
 
     @classmethod
-    def read(cls, file: Path, what: str) -> _Part:
-        where = f"{what}: {file}"
+    def read(cls, file: Path, subject: str) -> _Part:
+        where = f"{subject}: {file}"
         try:
-            tree = json.loads(read_text(file, what), object_hook=without_outline)
+            tree = json.loads(read_text(file, subject), object_hook=without_outline)
         except (ValueError, RecursionError) as error:
             raise BadInput(f"{where} is not valid JSON: {one_line(error, 120)}") from None
         _check_lists(tree, where)
@@ -110,18 +111,18 @@ class _Part:
         categories = _categories(tree["categories"], where)
         return cls(file, images, sizes, tree["annotations"], categories)
 
-    def boxes(self, folders: Sequence[Path], what: str) -> FileBoxes:
+    def boxes(self, folders: Sequence[Path], subject: str) -> FileBoxes:
         label = {number: place for place, number in enumerate(self.categories)}
         rows: dict[Any, list[Row]] = {number: [] for number in self.images}
         bare = [note for note in self.annotations if not _has_box(note)]
         if bare:
             raise BadInput(
-                f"{what}: {len(bare):,} of {len(self.annotations):,} annotations in {self.file} "
+                f"{subject}: {len(bare):,} of {len(self.annotations):,} annotations in {self.file} "
                 f"have no bbox, the first is {_named(bare[0])}; boxes are needed, outlines alone "
                 "(segmentation) are not enough"
             )
         for note in self.annotations:
-            where = f"{what}: {self.file}: {_named(note)}"
+            where = f"{subject}: {self.file}: {_named(note)}"
             image, category = (_field(note, key, where) for key in ("image_id", "category_id"))
             for kind, number, known in (("image", image, rows), ("category", category, label)):
                 if number not in known:
@@ -132,7 +133,7 @@ class _Part:
             path = next((p for f in folders if (p := f / name).is_file()), None)
             paths.append(path or folders[0] / name)
             gone += [paths[-1]] if path is None else []
-        refuse_missing(gone, len(paths), f"{what}: {self.file}")
+        refuse_missing(gone, len(paths), f"{subject}: {self.file}")
         return FileBoxes(
             tuple(paths),
             stack(rows.values()),

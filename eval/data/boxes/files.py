@@ -83,23 +83,23 @@ def safe_name(name: Any, where: str) -> str:
     return plain
 
 
-def refuse_missing(gone: Sequence[Path | str], total: int, what: str) -> None:
+def refuse_missing(gone: Sequence[Path | str], total: int, subject: str) -> None:
     """Raise UserError where image files are missing."""
     if gone:
         raise NotFound(
-            f"{what}: {len(gone):,} of {total:,} images are missing, the first is "
+            f"{subject}: {len(gone):,} of {total:,} images are missing, the first is "
             f"{str(gone[0])[:300]!r}"
         )
 
 
-def read_text(path: Path, what: str) -> str:
+def read_text(path: Path, subject: str) -> str:
     """A text file's content. Raises UserError."""
     try:
         content = path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise BadInput(f"{what}: {str(path)!r} cannot be read: {error.strerror}") from None
+        raise BadInput(f"{subject}: {str(path)!r} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise BadInput(f"{what}: {str(path)!r} is not UTF-8 text: {one_line(error)}") from None
+        raise BadInput(f"{subject}: {str(path)!r} is not UTF-8 text: {one_line(error)}") from None
     if "\0" in content:  # UTF-16; the XML parser would take it for that
-        raise BadInput(f"{what}: {str(path)!r} is not UTF-8 text: it holds a NUL")
+        raise BadInput(f"{subject}: {str(path)!r} is not UTF-8 text: it holds a NUL")
     return content

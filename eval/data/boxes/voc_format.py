@@ -17,31 +17,31 @@ _FOLDERS = ("JPEGImages", "Annotations")
 
 
 def read_voc(
-    root: Path, train: str, test: str, classes: str, what: str
+    root: Path, train: str, test: str, classes: str, subject: str
 ) -> tuple[FileBoxes, FileBoxes]:
     """(train, test). ``train`` and ``test`` name lists of ImageSets/Main, ``classes`` are
     names with commas between; '' to find them. Raises UserError for what is wrong."""
-    base = _base(root, what)
-    ours, theirs = _lists(base, train, test, what)
+    base = _base(root, subject)
+    ours, theirs = _lists(base, train, test, subject)
     images = _by_stem(base / "JPEGImages")
-    listed = [_ids(path, what) for path in (ours, theirs)]
+    listed = [_ids(path, subject) for path in (ours, theirs)]
     if both := sorted(set(listed[0]) & set(listed[1])):
         raise BadInput(
-            f"{what}: {len(both):,} images are on both {ours.name} and {theirs.name}, such as "
+            f"{subject}: {len(both):,} images are on both {ours.name} and {theirs.name}, such as "
             f"{both[0]!r}; name other lists with ?train=LIST&test=LIST"
         )
     found = []
     for ids in listed:
         gone = [base / "JPEGImages" / f"{number}.jpg" for number in ids if number not in images]
-        refuse_missing(gone, len(ids), what)
-        found.append([_annotation(base, number, what) for number in ids])
+        refuse_missing(gone, len(ids), subject)
+        found.append([_annotation(base, number, subject) for number in ids])
     seen = sorted({name for part in found for one in part for name, *_ in one.objects})
     names = tuple(name.strip() for name in classes.split(",")) if classes else tuple(seen)
     if "" in names or len(set(names)) < len(names):
-        raise BadInput(f"{what}: ?classes={classes} has an empty name, or one twice")
+        raise BadInput(f"{subject}: ?classes={classes} has an empty name, or one twice")
     if other := [name for name in seen if name not in names]:
         raise NotFound(
-            f"{what}: objects are of {other[0]!r}, none of the {len(names)} given classes"
+            f"{subject}: objects are of {other[0]!r}, none of the {len(names)} given classes"
             + did_you_mean(other[0], names, f"known: {', '.join(names[:20])}")
         )
     label = {name: place for place, name in enumerate(names)}
@@ -63,7 +63,7 @@ def read_voc(
     return parts[0], parts[1]
 
 
-def _base(root: Path, what: str) -> Path:
+def _base(root: Path, subject: str) -> Path:
     """The folder that has JPEGImages: ``root``, or one of a year below it."""
 
     def has_all(folder: Path) -> bool:
@@ -75,17 +75,18 @@ def _base(root: Path, what: str) -> Path:
     found = [folder for folder in below if has_all(folder)]
     if len(found) > 1:
         raise BadInput(
-            f"{what}: {root} has {found[0].name} and {found[1].name}; name one, as voc:{found[0]}"
+            f"{subject}: {root} has {found[0].name} and {found[1].name}; name one, as "
+            f"voc:{found[0]}"
         )
     if not found:
         raise BadInput(
-            f"{what}: {root} has no folders JPEGImages and Annotations, nor has a folder such as "
-            "VOC2007 or VOCdevkit/VOC2007 below it"
+            f"{subject}: {root} has no folders JPEGImages and Annotations, nor has a folder "
+            "such as VOC2007 or VOCdevkit/VOC2007 below it"
         )
     return found[0]
 
 
-def _lists(base: Path, train: str, test: str, what: str) -> tuple[Path, Path]:
+def _lists(base: Path, train: str, test: str, subject: str) -> tuple[Path, Path]:
     """The lists of train and test; a list that holds the other's images is not taken."""
     folder = base / "ImageSets" / "Main"
     if train or test:
@@ -100,24 +101,24 @@ def _lists(base: Path, train: str, test: str, what: str) -> tuple[Path, Path]:
         if not path.is_file():
             have = ", ".join(sorted(p.name for p in folder.glob("*.txt"))[:8])
             raise BadInput(
-                f"{what}: {folder} has no {path.name}; it holds {have or 'no lists'}; needed are "
-                "train.txt or trainval.txt, and test.txt or (beside train.txt) val.txt"
+                f"{subject}: {folder} has no {path.name}; it holds {have or 'no lists'}; needed "
+                "are train.txt or trainval.txt, and test.txt or (beside train.txt) val.txt"
             )
     return chosen[0], chosen[1]
 
 
-def _ids(path: Path, what: str) -> list[str]:
-    lines = [line.strip() for line in read_text(path, what).splitlines() if line.strip()]
+def _ids(path: Path, subject: str) -> list[str]:
+    lines = [line.strip() for line in read_text(path, subject).splitlines() if line.strip()]
     found = []
     for line in lines:
-        name = safe_name(line, f"{what}: {path}")
+        name = safe_name(line, f"{subject}: {path}")
         suffix = Path(name).suffix
         found.append(name.removesuffix(suffix) if suffix.lower() in IMAGE_SUFFIXES else name)
     if not found:
-        raise BadInput(f"{what}: {path} lists no images")
+        raise BadInput(f"{subject}: {path} lists no images")
     if len(set(found)) < len(found):
         twice = next(name for name in found if found.count(name) > 1)
-        raise BadInput(f"{what}: {path} lists {twice!r} twice")
+        raise BadInput(f"{subject}: {path} lists {twice!r} twice")
     return found
 
 
@@ -136,16 +137,16 @@ class _Annotation:
     size: tuple[int, int]  # height, width; 0 where it is not said
 
 
-def _annotation(base: Path, number: str, what: str) -> _Annotation:
+def _annotation(base: Path, number: str, subject: str) -> _Annotation:
     """An image's objects: class name, (x, y, width, height), difficult."""
     path = base / "Annotations" / f"{number}.xml"
-    where = f"{what}: {path}"
+    where = f"{subject}: {path}"
     if not path.is_file():
         raise BadInput(
-            f"{what}: image {number!r} has no annotation {path}; one without objects needs a file "
-            "that says so"
+            f"{subject}: image {number!r} has no annotation {path}; one without objects needs a "
+            "file that says so"
         )
-    root = xml_root(read_text(path, what), where)
+    root = xml_root(read_text(path, subject), where)
     found = []
     for place, node in enumerate(root.findall("object"), 1):
         name = (node.findtext("name") or "").strip()

@@ -47,7 +47,7 @@ def answered(shelf: Shelf, tmp_path: Path) -> ModelAnswer:
     random = np.random.RandomState(3)
     noise = random.randint(0, 256, (700, 900, 3)).astype(np.uint8)
     Image.fromarray(noise).save(folder / "picture.png")
-    queries = read_pictures([folder / "picture.png"], what="queries", most=1)
+    queries = read_pictures([folder / "picture.png"], subject="queries", most=1)
     texture = example_sets()["texture"].supports
     supports = [(HOSTILE[i], list(texture[i][1])) for i in range(4)]
     return classify(shelf, [f"zoo:{NAME}"], supports, queries).models[0]

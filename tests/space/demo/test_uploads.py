@@ -27,7 +27,7 @@ RANDOM = np.random.RandomState(0)
 
 
 def read_one(path: Path, root: Path | None = None) -> uploads.Picture:
-    (picture,) = read_pictures([path], what="queries", most=1, allowed_root=root)
+    (picture,) = read_pictures([path], subject="queries", most=1, allowed_root=root)
     return picture
 
 
@@ -45,7 +45,7 @@ def refused(path: Path | str, root: Path | None = None) -> str:
     tracemalloc.start()
     start = time.perf_counter()
     try:
-        text = refusal(lambda: read_pictures([path], what="queries", most=1, allowed_root=root))
+        text = refusal(lambda: read_pictures([path], subject="queries", most=1, allowed_root=root))
         assert tracemalloc.get_traced_memory()[1] < 40e6
     finally:
         tracemalloc.stop()
@@ -294,9 +294,9 @@ def test_what_cannot_be_opened(tmp_path: Path) -> None:
 def test_how_many(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(png(np.zeros((5, 5), np.uint8)))
-    assert read_pictures([], what="class 'cat'", most=2) == []
-    assert len(read_pictures([path] * 2, what="class 'cat'", most=2)) == 2
-    text = refusal(lambda: read_pictures([path] * 3, what="class 'cat'", most=2))
+    assert read_pictures([], subject="class 'cat'", most=2) == []
+    assert len(read_pictures([path] * 2, subject="class 'cat'", most=2)) == 2
+    text = refusal(lambda: read_pictures([path] * 3, subject="class 'cat'", most=2))
     assert text == "class 'cat': 3 pictures were given, at most 2 are taken"
 
 

@@ -13,7 +13,7 @@ from eval.settings.protocols import Settings
 SMALL_GRID = {"lrs": (0.01, 0.001), "batch_sizes": (32,), "weight_decays": (1e-4,)}
 
 
-def chosen(names: Sequence[str], overrides: Sequence[str]) -> dict[str, Settings]:
+def requested(names: Sequence[str], overrides: Sequence[str]) -> dict[str, Settings]:
     """Each protocol's settings. An override is ``protocol.name=value``, the value as in TOML.
 
     Raises UserError for an unknown protocol or name, a value of another type or out of bounds, and
