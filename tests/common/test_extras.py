@@ -96,6 +96,7 @@ def test_a_command_without_its_extra_says_what_to_install(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_curves_without_matplotlib(tmp_path: Path) -> None:
     """The picture is the last step there: results are read first."""
     ran = command(
@@ -111,6 +112,7 @@ def test_curves_without_matplotlib(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_scoring_and_analysing_need_no_extra(tmp_path: Path) -> None:
     ran = command(ABSENT, tmp_path, "eval", "run", *MODELS, *SMALL, "--protocol", "linear", "knn")
     assert ran.code == 0, ran.err

@@ -537,6 +537,7 @@ for folder in sys.argv[2:]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
     """300 images, then 3,000 in the same process, 64 kB each: 173 MB more to read.
 

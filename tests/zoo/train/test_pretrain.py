@@ -373,6 +373,7 @@ def pretrain_args(real_data: Path, out: Path, cache: Path, objective: str = "ce"
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_and_resume_ends_in_the_same_weights(
     real_data: Path, tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
