@@ -71,8 +71,9 @@ def remove(
     for entry in chosen:
         entry.path.unlink(missing_ok=True)
     if everything:
-        # with temporary files, banks that do not read, and what the protocols that train keep
-        for name in ("banks", "partial", "pixels", "finetune", "detection"):
+        # with temporary files, banks that do not read, what the protocols that train keep, and the
+        # speeds ("probes") by which earlier versions chose a precision
+        for name in ("banks", "partial", "pixels", "finetune", "detection", "probes"):
             shutil.rmtree(folder / name, ignore_errors=True)
     return chosen
 

@@ -9,6 +9,7 @@ the rows in canonical order into one bank.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -33,12 +34,19 @@ from eval.common.errors import BadInput, UserError, one_line
 from eval.common.files import atomic_file
 from eval.common.images import decode
 from eval.data.task_data import Split, TaskData
-from eval.features.bank import FeatureBank, FeatureKey, bank_path, open_bank, write_bank
-from eval.features.precision import Precision, agrees, choose, forward, prepared
+from eval.features.bank import (
+    FeatureBank,
+    FeatureKey,
+    bank_path,
+    open_bank,
+    read_header,
+    write_bank,
+)
+from eval.features.precision import Precision, agrees, forward, preferred, prepared
 from eval.models.backbone import Backbone
 
 SHARD = 512  # rows a shard: a few seconds of work lost at most, few files
-PROBE_IMAGES = 16
+CHECKED_IMAGES = 16  # whose bf16 features are held against fp32
 
 
 @dataclass(frozen=True)
@@ -60,20 +68,16 @@ def encode(
 ) -> Encoded:
     """The task's feature bank, from the cache or computed now by all processes together.
 
-    ``precision`` None chooses the fastest that agrees with fp32 on this task's images. Raises
-    UserError naming the row of an image that cannot be read, or when features are not finite
-    or all alike.
+    ``precision`` None is ``auto_precision``. A bank that lies in the cache in the other memory
+    layout is the same up to rounding, and is used. Raises UserError naming the row of an image that
+    cannot be read, or when features are not finite or all alike.
     """
     start = time.perf_counter()
     if precision is None:
-        precision = auto_precision(backbone, task, cache, workers)
-    key = FeatureKey(
-        backbone.weights_sha256,
-        json.dumps(backbone.input_config, sort_keys=True),
-        task.split_hash,
-        str(precision),
-        backbone.layer,
-    )
+        precision = auto_precision(backbone, task, workers)
+    if workers.broadcast(workers.main and _in_other_layout(backbone, task, cache, precision)):
+        precision = precision.other_layout
+    key = bank_key(backbone, task, precision)
     path = bank_path(cache, key)
     with _locked(cache / "locks" / f"{key.digest}.lock", workers):
         have = workers.broadcast(open_bank(path, key) is not None if workers.main else False)
@@ -102,25 +106,53 @@ def _locked(path: Path, workers: Workers) -> Iterator[None]:
         yield
 
 
-def auto_precision(backbone: Backbone, task: TaskData, cache: Path, workers: Workers) -> Precision:
-    """The main process's choice on this task's images, the same on every process."""
-    chosen = workers.together(
-        lambda: _probe(backbone, task, cache, workers) if workers.main else None
+def bank_key(backbone: Backbone, task: TaskData, precision: Precision) -> FeatureKey:
+    """What the task's features of that network in that precision are called."""
+    return FeatureKey(
+        backbone.weights_sha256,
+        json.dumps(backbone.input_config, sort_keys=True),
+        task.split_hash,
+        str(precision),
+        backbone.layer,
     )
+
+
+def is_cached(backbone: Backbone, task: TaskData, cache: Path, precision: Precision) -> bool:
+    """Whether `encode` would find a bank, in either memory layout. Reads headers alone."""
+    return any(
+        read_header(bank_path(cache, bank_key(backbone, task, p))) is not None
+        for p in (precision, precision.other_layout)
+    )
+
+
+def _in_other_layout(backbone: Backbone, task: TaskData, cache: Path, precision: Precision) -> bool:
+    """Earlier versions chose the layout by time, so the bank may lie there in the other one."""
+    if bank_path(cache, bank_key(backbone, task, precision)).exists():
+        return False
+    other = bank_path(cache, bank_key(backbone, task, precision.other_layout))
+    return read_header(other) is not None
+
+
+def auto_precision(backbone: Backbone, task: TaskData, workers: Workers) -> Precision:
+    """What the device and the architecture call for; fp32 where bf16 does not agree with it on the
+    task's first images. The main process finds out, and all processes use it."""
+    chosen = workers.together(lambda: _chosen(backbone, task, workers) if workers.main else None)
     precision = workers.broadcast(chosen)
     assert precision is not None
     return precision
 
 
-def _probe(backbone: Backbone, task: TaskData, cache: Path, workers: Workers) -> Precision:
+def _chosen(backbone: Backbone, task: TaskData, workers: Workers) -> Precision:
+    wanted = preferred(backbone.net, workers.device)
+    if wanted.dtype == "fp32":
+        return wanted
     split = task.train
-    rows = np.sort(split.rows)[:PROBE_IMAGES]
+    rows = np.sort(split.rows)[:CHECKED_IMAGES]
     read = [(split, row, data) for row, data in split.source.images(rows)]
     images = normalised(np.stack([pixels_of(backbone, task, *r) for r in read]), backbone)
-    chosen = choose(backbone.net, images[:8], workers.device, backbone.weights_sha256, cache)
-    if agrees(backbone.net, images, workers.device, chosen):
-        return chosen
-    return Precision("fp32", chosen.channels_last)
+    if agrees(backbone.net, images, workers.device, wanted):
+        return wanted
+    return dataclasses.replace(wanted, dtype="fp32")
 
 
 def pixels_of(

@@ -25,7 +25,7 @@ from eval.results.schema import (
     pack_confidence,
 )
 from eval.results.store import write_result
-from eval.run.plan import Cell, Request
+from eval.run.plan import Cell, Request, in_precision
 from eval.run.progress import Progress
 from eval.training.context import Context
 
@@ -55,6 +55,11 @@ class Report:
     images: int = 0
     seconds: float = 0.0
 
+    def place(self, cell: Cell, placed: Cell) -> None:
+        """The cell's result lies where ``placed`` says: only now is its precision known."""
+        at = next(i for i, c in enumerate(self.cells) if c.path == cell.path)
+        self.cells[at] = placed
+
     @property
     def reused(self) -> int:
         return sum(c.done for c in self.cells)
@@ -75,7 +80,8 @@ def execute(
     debug: bool = False,
     progress: Progress | None = None,
 ) -> Report:
-    """Score the cells that are not done, and tell ``progress`` of each.
+    """Score the cells that are not done, and tell ``progress`` of each. A cell's path in ``cells``
+    is afterwards that of its result, where the precision that was chosen stands in the name.
 
     Under torchrun every process calls this, and the main process's cells count: two processes
     that looked at the results at different moments would wait for each other for ever.
@@ -140,7 +146,7 @@ def _score_model(
                 chosen = Precision.parse(encoded.bank.precision)
             else:
                 encoded = None
-                chosen = precision or auto_precision(backbone, task, request.cache, workers)
+                chosen = precision or auto_precision(backbone, task, workers)
         except Exception as error:
             failed(group, error)
             continue
@@ -150,11 +156,13 @@ def _score_model(
             if not (workers.main or together):
                 continue
             progress.scoring(cell)
-            score = partial(score_cell, cell, backbone, encoded, chosen, workers, request, loaded)
+            placed = in_precision(request, cell, str(chosen))
+            score = partial(score_cell, placed, backbone, encoded, chosen, workers, request, loaded)
             try:
                 result = workers.together(score) if together else score()
                 if workers.main:
-                    write_result(cell.path, result)
+                    write_result(placed.path, result)
+                    report.place(cell, placed)
                     report.scored += 1
                     progress.scored(cell, result)
             except Exception as error:
@@ -215,6 +223,6 @@ def score_cell(
         details=outcome.details,
         notes=notes,
         limit=task.limit,
-        precision=request.precision,
+        precision=cell.precision,
         confidence=(None if outcome.confidence is None else pack_confidence(outcome.confidence)),
     )

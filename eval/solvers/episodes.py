@@ -39,6 +39,8 @@ _MEMORY = 6
 _MAX_BACKTRACKS = 20
 # A solve chunk's support Gram, its inverse and the optimiser's state stay below this.
 _SOLVE_BYTES = 256 * 2**20
+# Norms of rows whose squares and products float32 holds with all their digits.
+_SAFE = (2.0**-30, 2.0**30)
 # Gathered rows of one sub-chunk: small enough to be still in the last-level cache when multiplied.
 _GATHER_BYTES = 12 * 2**20
 
@@ -58,7 +60,7 @@ def episode_predictions(
 ) -> dict[tuple[int, Classifier], Tensor]:
     """Predicted way of every query of every episode, per (shots, classifier).
 
-    features: [N, D] any float dtype, raw: rows are scaled to x / (||x|| + 1e-6) here.
+    features: [N, D] any float dtype, raw: rows are scaled to x / ||x|| here, rows of zeros stay.
     support:  [E, W, K] int64 rows of features; k shots use support[:, :, :k], so draws are nested.
     query:    [E, W, Q] int64 rows of features; query w * Q + j truly belongs to way w.
     c:        scikit-learn's C of "logreg".
@@ -228,9 +230,10 @@ class _Rows:
         self.buffer = torch.empty(0, features.shape[1], dtype=dtype, device=features.device)
 
     def __call__(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """[e, n, D] valid until the next call, and 1 / (norm + 1e-6) [e, n].
+        """[e, n, D] valid until the next call, and 1 / norm [e, n], 0 for a row of zeros.
 
-        The norms scale the products later: cheaper than scaling the rows here.
+        The norms scale the products later: cheaper than scaling the rows here. Rows whose products
+        would leave the range of the dtype are brought into it by a power of two, which is exact.
         """
         flat = rows.reshape(-1)
         if len(self.buffer) < len(flat):
@@ -241,12 +244,24 @@ class _Rows:
         else:
             x.copy_(self.features.index_select(0, flat))
         norm = torch.linalg.vector_norm(x, dim=-1)
+        if not bool(((norm > _SAFE[0]) & (norm < _SAFE[1])).all()):
+            _rescale(x)
+            norm = torch.linalg.vector_norm(x, dim=-1)
         if not torch.isfinite(norm).all():
             bad = flat[~torch.isfinite(norm)][0].item()
-            raise ValueError(
-                f"features row {bad} holds NaN or infinity (or overflows when squared)"
-            )
-        return x.view(*rows.shape, -1), (1 / (norm + 1e-6)).view(rows.shape)
+            raise ValueError(f"features row {bad} holds NaN or infinity")
+        inverse = torch.where(norm > 0, 1 / norm, 0.0)
+        return x.view(*rows.shape, -1), inverse.view(rows.shape)
+
+
+def _rescale(x: Tensor) -> None:
+    """Bring the largest value of each row of x [n, D] to 0.5..1, in place and without rounding.
+
+    In two steps: the power itself may be outside of the dtype's range."""
+    exponent = -torch.frexp(x.abs().amax(1, keepdim=True)).exponent
+    half = exponent // 2
+    for power in (half, exponent - half):
+        x.mul_(torch.ldexp(x.new_ones(power.shape), power))
 
 
 def _support_base(gather: _Rows, rows: Tensor, gather_bytes: int) -> Tensor:

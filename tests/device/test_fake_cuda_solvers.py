@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from eval.solvers.c_path import search_c
 from eval.solvers.episodes import episode_predictions, fit_logreg
 from eval.solvers.heads import Heads, initial
 from eval.solvers.knn import nearest, predict, vote
-from eval.solvers.logistic import fit, search_c, standardise
+from eval.solvers.logistic import fit, standardise
 from tests.device.fake_cuda import Cuda, assert_on_cuda
 
 N, D, C = 48, 10, 4

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -15,7 +14,7 @@ from eval.data.load import load_task
 from eval.data.validation import held_out
 from eval.features.bank import FeatureBank
 from eval.features.encode import default_batch_size, normalised, pixels_of
-from eval.features.precision import Precision, agrees, choose, forward, prepared
+from eval.features.precision import Precision, agrees, forward, preferred, prepared
 from eval.finetune.train import Training
 from eval.models.backbone import load
 from eval.models.resolve import resolve
@@ -68,7 +67,7 @@ def pixels(setup: Context) -> np.ndarray:
 # `encode` itself writes shards by the address of their bytes, which a fake has not. These are its
 # parts that see a device; what comes after `.cpu()` is tested in tests/features.
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_encode(channels_last: bool, setup: Context, cuda: Cuda, tmp_path: Path) -> None:
+def test_encode(channels_last: bool, setup: Context, cuda: Cuda) -> None:
     precision = Precision("fp32", channels_last)
     read = pixels(setup)
     batch = normalised(read, setup.backbone)
@@ -79,7 +78,7 @@ def test_encode(channels_last: bool, setup: Context, cuda: Cuda, tmp_path: Path)
         images = normalised(read, there, str(CUDA))
         with prepared(there.net, CUDA, precision) as net:
             found = forward(net, images, precision)
-        chosen = choose(there.net, normalised(read, there), CUDA, "0" * 64, tmp_path)
+        chosen = preferred(there.net, CUDA)
         assert agrees(there.net, normalised(read, there), CUDA, Precision("bf16", channels_last))
     assert_on_cuda(images, batch)
     assert_on_cuda(found, expected)
@@ -127,7 +126,7 @@ def test_finetune(last: int, setup: Context, cuda: Cuda) -> None:
         training = Training(setup, images, Point(0.05, 12, 1e-3), rows, 1, 0.9, 6, last)
         (whole, *_) = batches_of(len(rows), 12)
         order = images.order(rows, 0)[whole]
-        training.step(order, images.read(order), images.crops(0), 12)
+        training.step(order, images.read(order, images.crops(0)), 12)
         training._read_losses()
         answers = training.logits(EvalImages(setup, "test", np.arange(len(setup.task.test))))
         return list(training.net.parameters()), answers, training.where.loss

@@ -113,7 +113,10 @@ def test_nothing_named_removes_nothing(cache: Path, three: list[Path]) -> None:
 
 
 def test_remove_everything_takes_what_broken_runs_left(cache: Path, three: list[Path]) -> None:
-    """Shards and temporary files of killed runs, and a bank whose header cannot be read."""
+    """Shards and temporary files of killed runs, a bank whose header cannot be read, and the speeds
+    that earlier versions measured."""
+    (cache / "probes").mkdir()
+    (cache / "probes" / "0123.json").write_text('{"choice": "bf16"}')
     (cache / "partial" / "abc").mkdir(parents=True)
     (cache / "partial" / "abc" / "shard-00000.safetensors").write_bytes(bytes(100))
     (cache / "banks" / f".{three[0].name}.x1.tmp").write_bytes(bytes(100))

@@ -64,7 +64,7 @@ def draw(
 def unit(x: Tensor) -> np.ndarray:
     """The product's normalisation, in float64."""
     x = x.double()
-    return (x / (x.norm(dim=-1, keepdim=True) + 1e-6)).numpy()
+    return (x / x.norm(dim=-1, keepdim=True)).nan_to_num(0).numpy()
 
 
 def objective(x: np.ndarray, y: np.ndarray, w: np.ndarray, b: np.ndarray, c: float) -> float:

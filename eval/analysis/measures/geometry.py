@@ -50,7 +50,7 @@ def separation(features: Tensor, labels: Tensor) -> Separation:
     sums = features.new_zeros(classes, features.shape[1], dtype=torch.float64)  # [C, D]
     squares = features.new_zeros(classes, dtype=torch.float64)  # [C] sums of ||u||^2
     for block, rows in _blocks(features):
-        unit = F.normalize(block, dim=1, eps=torch.finfo(torch.float64).tiny)
+        unit = _unit(block)
         sums.index_add_(0, index[rows], unit)
         squares.index_add_(0, index[rows], unit.square().sum(1))
     paired = counts > 1
@@ -96,7 +96,7 @@ def alignment(a: Tensor, b: Tensor, alpha: float = 2) -> float:
         raise ValueError(f"need pairs of one shape, got {[*a.shape]} and {[*b.shape]}")
     total = 0.0
     for block, rows in _blocks(a):
-        distance = F.normalize(block, dim=1) - F.normalize(b[rows].double(), dim=1)
+        distance = _unit(block) - _unit(b[rows].double())
         total += float(distance.norm(dim=1).pow(alpha).sum())
     return total / len(a)
 
@@ -110,7 +110,7 @@ def uniformity(features: Tensor, t: float = 2) -> float:
     n = len(features)
     if n < 2:
         raise TooFew(f"uniformity needs at least 2 images, got {n}")
-    unit = F.normalize(_floats(features), dim=1)
+    unit = _unit(_floats(features))
     total = torch.tensor(-math.inf, dtype=torch.float64, device=unit.device)
     rows = max(1, _PAIRS // n)
     for start in range(0, n - 1, rows):
@@ -206,6 +206,12 @@ def _blocks(features: Tensor, origin: Tensor | float = 0.0) -> Iterator[tuple[Te
     for start in range(0, len(features), _BLOCK):
         rows = slice(start, start + _BLOCK)
         yield features[rows].double() - origin, rows
+
+
+def _unit(x: Tensor) -> Tensor:
+    """Rows [B, D] at unit length, however short or long; rows of zeros stay."""
+    peak = x.abs().amax(1, keepdim=True)
+    return F.normalize(x / torch.where(peak > 0, peak, 1.0), dim=1)  # first: squares stay in range
 
 
 def _class_means(features: Tensor, index: Tensor, counts: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eval.common.errors import BadInput
-from eval.metrics.intervals import DRAWS, bootstrap
+from eval.metrics.intervals import DRAWS, runs_interval
 
 Floats = NDArray[np.float64]
 
@@ -26,7 +26,7 @@ class Agreement:
     """How well predicted scores rank measured ones, mean over tasks."""
 
     tau: float  # weighted Kendall's tau
-    low: float | None  # 95 % interval of tau, bootstrap over tasks; None for one task
+    low: float | None  # 95 % interval of tau over tasks, by Student's t; None for one task
     high: float | None
     p_value: float | None  # one task only: chance that a random order of models does as well
     hit1: float  # share of tasks whose measured best model is the predicted best
@@ -48,7 +48,7 @@ def weighted_tau(predicted: ArrayLike, measured: ArrayLike) -> float:
 def agreement(predicted: ArrayLike, measured: ArrayLike, seed: int = 0) -> Agreement:
     """Judge [M, T] predicted against [M, T] measured scores ([M] for one task).
 
-    With several tasks tau carries a 95 % percentile bootstrap over them; a single task has no
+    With several tasks tau carries a 95 % interval over them (Student's t); a single task has no
     spread to draw from, so there a one-sided permutation test of the models takes its place: exact
     up to 6 models, else ``DRAWS`` random orders. Where the predictor ties, hits and regret are
     those expected of a choice at random among the tied.
@@ -62,7 +62,7 @@ def agreement(predicted: ArrayLike, measured: ArrayLike, seed: int = 0) -> Agree
     taus = np.array([_tau(*task) for task in tasks])
     low = high = p_value = None
     if len(tasks) > 1:
-        interval = bootstrap(lambda w: w @ taus / w.sum(1), len(taus), seed)
+        interval = runs_interval(taus)
         low, high = interval.low, interval.high
     else:
         p_value = _permutation_p(*tasks[0], seed)
