@@ -95,7 +95,7 @@ class _Fit:
         known = workers.main and self.keeper is None
         logits = workers.broadcast(self.state.answer() if known else None)
         if logits is None:
-            self.images = TrainImages(self.setup, self.settings.scale)
+            self.images = TrainImages(self.setup, self.settings.scale, self.settings.crops_from)
             self.bar = tqdm(
                 total=self._images_to_see(),
                 unit="img",

@@ -29,12 +29,12 @@ from eval.data.task_data import TaskData
 from eval.features.encode import normalised
 from eval.finetune.stages import frozen
 from eval.models.backbone import Backbone
-from eval.training.augment import Crops
 from eval.training.checkpoint import Progress, State
 from eval.training.context import Context
 from eval.training.images import EvalImages, TrainImages, batches_of, draw_seed, share_of
 from eval.training.setup import Point, rate
 from eval.training.step import add_up_gradients, agree, average_statistics
+from eval.training.windows import Windows
 
 SAVE_SECONDS = 20.0  # of training between two states on disk
 SAVE_SHARE = 20  # and that many times what a save takes
@@ -144,10 +144,10 @@ class Training:
                 group["lr"] = rate(self.point, where.epoch, self.epochs)
             begin = time.perf_counter()
             order, crops = self.images.order(self.rows, where.epoch), self.images.crops(where.epoch)
-            batches = self.images.batches(order, mine[where.step :])
-            for whole, (rows, pixels) in zip(slices[where.step :], batches, strict=True):
+            batches = self.images.batches(order, mine[where.step :], crops)
+            for whole, (rows, windows) in zip(slices[where.step :], batches, strict=True):
                 size = whole.stop - whole.start
-                due = self.step(rows, pixels, crops, size)
+                due = self.step(rows, windows, size)
                 where.step += 1
                 where.images += size
                 now = time.perf_counter()
@@ -161,14 +161,14 @@ class Training:
             where.last, where.loss = where.loss / max(trained, 1), 0.0
             bar.set_postfix_str(f"epoch {where.epoch}/{self.epochs}, loss {where.last:.3f}")
 
-    def step(self, rows: NDArray[np.int64], pixels: Tensor, crops: Crops, size: int) -> bool:
+    def step(self, rows: NDArray[np.int64], windows: Windows, size: int) -> bool:
         """One step of the optimiser on a batch of ``size``, of which this process has ``rows``;
         whether a state should be saved now."""
         due = time.perf_counter() - self._saved >= max(SAVE_SECONDS, SAVE_SHARE * self._saving)
         error: Exception | None = None
         loss = torch.zeros((), device=self.setup.workers.device)
         try:
-            self.gradients(rows, pixels, crops, size, loss)
+            self.gradients(rows, windows, size, loss)
         except Exception as raised:
             error = raised
         due = agree(self.setup.workers, self.optimiser, error, loss, due)
@@ -179,15 +179,13 @@ class Training:
             self._read_losses()
         return due
 
-    def gradients(
-        self, rows: NDArray[np.int64], pixels: Tensor, crops: Crops, size: int, loss: Tensor
-    ) -> None:
+    def gradients(self, rows: NDArray[np.int64], windows: Windows, size: int, loss: Tensor) -> None:
         """Leave this process's part of the batch's mean gradient in the parameters and add its
         part of the summed loss to ``loss``."""
         workers, where = self.setup.workers, self.where
         torch.manual_seed(draw_seed(self.setup.seed, where.epoch, where.step, workers.rank))
         self.optimiser.zero_grad(set_to_none=True)
-        images, labels = self.images.views(rows, pixels, crops)
+        images, labels = self.images.views(rows, windows)
         for x, y in self.micro_batches(images, labels):
             logits = self.net(x.contiguous(memory_format=self._layout), self._half)
             part = F.cross_entropy(logits, y, reduction="sum")

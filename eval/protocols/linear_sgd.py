@@ -44,7 +44,7 @@ _ROWS = 8192  # of features that go to the device at once
 
 def score(context: Context[TaskData], settings: LinearSgd) -> Outcome:
     """Top-1, mean per-class accuracy, ECE and NLL on test. Called on every process."""
-    views = Views(context, settings.scale, settings.views)
+    views = Views(context, settings.scale, settings.views, settings.crops_from)
     return trained.score(context, settings, functools.partial(fit, views=views))
 
 
@@ -84,7 +84,7 @@ def fit(
     if (smallest := min(settings.batch_sizes)) < 2:
         raise BadInput(f"batch_sizes must be at least 2 for BatchNorm, got {smallest}")
     if views is None:
-        views = Views(setup, settings.scale, settings.views)
+        views = Views(setup, settings.scale, settings.views, settings.crops_from)
     encoded, seconds = views.encoded, views.seconds
     grid = _Grid(setup, settings, rows, held)
     # With cached views encoding costs nothing, and training eleven heads in vain would.

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from eval.common.text import text_table
-from eval.data.task_data import TaskData
-from eval.features.bank import FeatureKey, bank_path, read_header
 from eval.models.backbone import load
 from eval.protocols import PROTOCOLS
 from eval.run.plan import Cell, Request
@@ -29,17 +27,19 @@ class Cost:
     megabytes: float  # the feature bank's size
     seconds: float  # of encoding
     training: float = 0.0  # seconds, of the protocols that train
+    decoded: float = 0.0  # megabytes of training images to be kept, but for an earlier row's
 
 
 def estimate(request: Request, cells: Sequence[Cell]) -> list[Cost]:
     """Load each model that has something to do, time it for about a second, and count."""
     from eval.common.distributed import Workers
-    from eval.features.encode import auto_precision
+    from eval.features.encode import auto_precision, is_cached
     from eval.features.precision import Precision
     from eval.training.speed import Speed
 
     workers = Workers(request.device)
     out = []
+    stores: set[Path] = set()  # decoded by a row before
     for model in dict.fromkeys(c.model for c in cells):
         mine = [c for c in cells if c.model == model]
         backbone = load(model) if any(not c.done for c in mine) else None
@@ -54,40 +54,34 @@ def estimate(request: Request, cells: Sequence[Cell]) -> list[Cost]:
             precision = (
                 Precision.parse(request.precision)
                 if request.precision
-                else auto_precision(backbone, task, request.cache, workers)
+                else auto_precision(backbone, task, workers)
             )
             context = Context(backbone, task, None, workers, precision, request.cache, request.seed)
             speed = speeds.setdefault(precision, Speed(context))
             training = sum(PROTOCOLS[c.protocol].seconds(context, c.settings, speed) for c in todo)
+            kept = [PROTOCOLS[c.protocol].to_store(context, c.settings) for c in todo]
+            new = {folder: size for folder, size in filter(None, kept) if folder not in stores}
+            stores |= new.keys()
+            decoded = sum(new.values()) / 1e6
             if not any(PROTOCOLS[c.protocol].features for c in todo):
-                out.append(Cost(*known, 0, True, 0.0, 0.0, training))
+                out.append(Cost(*known, 0, True, 0.0, 0.0, training, decoded))
                 continue
             rows = len(task.train) + len(task.test)
-            cached = _cached(context)
+            cached = is_cached(backbone, task, request.cache, precision)
             seconds = 0.0 if cached else rows / speed.encoding / workers.count
             megabytes = rows * (backbone.dim * 4 + 8) / 1e6
             images = 0 if cached else rows
-            out.append(Cost(*known, images, cached, megabytes, seconds, training))
+            out.append(Cost(*known, images, cached, megabytes, seconds, training, decoded))
     workers.close()
     return out
 
 
-def _cached(context: Context[TaskData]) -> bool:
-    """Whether the features are at hand."""
-    key = FeatureKey(
-        context.backbone.weights_sha256,
-        json.dumps(context.backbone.input_config, sort_keys=True),
-        context.task.split_hash,
-        str(context.precision),
-    )
-    return read_header(bank_path(context.cache, key)) is not None
-
-
 def render(costs: Sequence[Cost], *, markdown: bool = False) -> str:
     """A table and one sentence."""
-    trains = any(c.training for c in costs)
+    trains, decoded = any(c.training for c in costs), sum(c.decoded for c in costs)
     header = ["model", "task", "cells done", "images to encode", "features MB", "minutes"]
     header += ["training minutes"] if trains else []
+    header += ["decoded MB"] if decoded else []
     lines = [
         [
             c.model,
@@ -97,6 +91,7 @@ def render(costs: Sequence[Cost], *, markdown: bool = False) -> str:
             f"{c.megabytes:.1f}",
             f"{c.seconds / 60:.1f}",
             *([f"{c.training / 60:.1f}"] if trains else []),
+            *([f"{c.decoded:.1f}"] if decoded else []),
         ]
         for c in costs
     ]
@@ -110,6 +105,7 @@ def render(costs: Sequence[Cost], *, markdown: bool = False) -> str:
         f"{sum(c.seconds for c in costs) / 60:.1f} minutes of encoding"
         + (f" and {sum(c.training for c in costs) / 60:.1f} of training" if trains else "")
         + " on this machine."
+        + (f" Training keeps about {decoded:.1f} MB of decoded images." if decoded else "")
     )
     return text_table(header, lines, markdown) + "\n" + total
 

@@ -75,6 +75,8 @@ class Trained(Settings):
     validation: Annotated[float, Between(0.01, 0.99)] = 0.3
     # of the area, of a random crop
     scale: Annotated[tuple[float, float], Between(1e-3, 1), Check(_smaller_first)] = (0.2, 1.0)
+    # reduced: crops of squares of 1.15 times the model's side, which take less disk but blur
+    crops_from: Annotated[str, OneOf(("originals", "reduced"))] = "originals"
     fractions: Annotated[tuple[float, ...], SHARES, MayBeEmpty()] = ()
     per_class: Annotated[tuple[int, ...], EACH, MayBeEmpty()] = ()
     subsets: Annotated[int, Between(1, 1000)] = 3

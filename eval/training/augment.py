@@ -13,9 +13,8 @@ torchvision's per-image transforms, with these differences:
 - resizing is antialiased bilinear (as Pillow's);
 - blur is a true Gaussian, cut at 4 of the largest sigma.
 
-Crops are separable weighted sums of whole rows (`embedding_bag`, faster than grid_sample): the
-same code antialiases, mirrors and minds borders. Blurs are products with dense per-sample matrices,
-which at 64 px cost less than a convolution.
+Crops are `eval.training.resize`'s. Blurs are products with dense per-sample matrices, which at 64
+px cost less than a convolution.
 
 Shapes: N images, S stored side, px side of a view.
 """
@@ -26,8 +25,9 @@ import math
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from eval.training.resize import empty, parts, resized, taps
 
 _TRIES = 10  # boxes drawn per image before the central fallback, as in torchvision
 
@@ -94,12 +94,12 @@ def draw_crops(
 @torch.no_grad()
 def cut(images: Tensor, crops: Crops, settings: Augmentation) -> Tensor:
     """The rest of `weak`: crops [N] of images, which lie on the same device."""
-    rows = _taps(crops.top, crops.height, settings.px, images.shape[-1])
-    columns = _taps(crops.left, crops.width, settings.px, images.shape[-1])
-    out = _empty(images, settings.px)
-    for part in _parts(len(images), images.device):
-        x = _resized(images[part], rows, columns, part)
-        _normalise(x, settings, out=out[part])
+    rows = taps(crops.top, crops.height, settings.px, images.shape[-1])
+    columns = taps(crops.left, crops.width, settings.px, images.shape[-1])
+    out = empty(images, settings.px)
+    for part in parts(len(images), images.device):
+        x = resized(images[part], rows, columns, part)
+        normalise(x, settings, out=out[part])
     return out
 
 
@@ -123,12 +123,12 @@ def strong(
     # The one wait for a GPU besides the two selections of rows below.
     sizes = torch.bincount(order, minlength=25).tolist()
 
-    taps_y = _taps(top[rows], height[rows], settings.px, images.shape[-1])
-    taps_x = _taps(left[rows], width[rows], settings.px, images.shape[-1])
+    taps_y = taps(top[rows], height[rows], settings.px, images.shape[-1])
+    taps_x = taps(left[rows], width[rows], settings.px, images.shape[-1])
     stored = images.permute(0, 2, 3, 1)
     x = torch.empty(n, 3, settings.px, settings.px, device=images.device).transpose(2, 3)
-    for part in _parts(n, images.device):
-        x[part] = _resized(
+    for part in parts(n, images.device):
+        x[part] = resized(
             stored.index_select(0, rows[part]).permute(0, 3, 1, 2), taps_y, taps_x, part
         )
 
@@ -145,16 +145,16 @@ def strong(
     sigma = torch.rand(n, device=images.device, generator=generator).mul_(high - low).add_(low)
     blur = _chosen(n, settings.blur_p, images.device, generator).nonzero().squeeze(1)
     planes = x.transpose(2, 3)  # contiguous; the blur does not mind
-    for part in _parts(len(blur), images.device):
+    for part in parts(len(blur), images.device):
         some = blur[part]
         planes.index_copy_(
             0, some, _blurred(planes.index_select(0, some), sigma[some], _radius(high, settings.px))
         )
 
     back = rows.argsort()
-    out = _empty(images, settings.px)
-    for part in _parts(n, images.device):
-        _normalise(planes.index_select(0, back[part]).transpose(2, 3), settings, out=out[part])
+    out = empty(images, settings.px)
+    for part in parts(n, images.device):
+        normalise(planes.index_select(0, back[part]).transpose(2, 3), settings, out=out[part])
     return out
 
 
@@ -167,29 +167,14 @@ def evaluation(images: Tensor, settings: Augmentation) -> Tensor:
     side = math.floor(settings.px / settings.crop_pct)
     edge = round((side - settings.px) / 2)
     zero = torch.zeros(1, device=images.device)
-    index, weights = _taps(zero, zero + 1, side, images.shape[-1])
+    index, weights = taps(zero, zero + 1, side, images.shape[-1])
     index = index[:, edge : edge + settings.px].expand(len(images), -1, -1)
     weights = weights[:, edge : edge + settings.px].expand(len(images), -1, -1)
-    out = _empty(images, settings.px)
-    for part in _parts(len(images), images.device):
-        x = _resized(images[part], (index, weights), (index, weights), part)
-        _normalise(x, settings, out=out[part])
+    out = empty(images, settings.px)
+    for part in parts(len(images), images.device):
+        x = resized(images[part], (index, weights), (index, weights), part)
+        normalise(x, settings, out=out[part])
     return out
-
-
-def _parts(n: int, device: torch.device) -> list[slice]:
-    """Slices that cover n images: all at once on a GPU, few on a CPU.
-
-    Temporaries then fit the cache, and malloc keeps them: returning large ones to the system and
-    faulting in fresh pages took longer than the arithmetic.
-    """
-    step = 32 if device.type == "cpu" else max(n, 1)
-    return [slice(at, at + step) for at in range(0, n, step)]
-
-
-def _empty(images: Tensor, px: int) -> Tensor:
-    """[N, 3, px, px] float32, channels_last, for N images."""
-    return torch.empty(len(images), px, px, 3, device=images.device).permute(0, 3, 1, 2)
 
 
 def _chosen(n: int, p: float, device: torch.device, generator: torch.Generator) -> Tensor:
@@ -235,59 +220,7 @@ def _mirrored(
     return torch.where(flip, left + width, left), torch.where(flip, -width, width)
 
 
-def _resized(
-    images: Tensor,
-    rows: tuple[Tensor, Tensor],
-    columns: tuple[Tensor, Tensor],
-    part: slice = slice(None),
-) -> Tensor:
-    """A part [n, 3, S, S] uint8 of the images, resized by its `_taps` of rows and of columns.
-
-    [n, 3, px, px] float32 in [0, 1]. In memory the planes are transposed, x [n, 3, x, y].
-    """
-    n, _, side, _ = images.shape
-    px = rows[0].shape[1]
-    # NHWC as stored: a row of the first table is a row of an image, of the second a column.
-    x = images.permute(0, 2, 3, 1).float().reshape(n * side, side * 3)
-    x = _bags(x, rows[0][part], rows[1][part]).view(n, px, side, 3)
-    x = x.permute(0, 2, 3, 1).reshape(n * side, 3 * px)
-    x = _bags(x, columns[0][part], columns[1][part]).view(n, px, 3, px)
-    return x.permute(0, 2, 1, 3).contiguous().div_(255).transpose(2, 3)
-
-
-def _bags(table: Tensor, index: Tensor, weights: Tensor) -> Tensor:
-    """Weighted sums [n * px, D] of rows of a table [n * S, D]: index, weights [n, px, taps]."""
-    n, _, taps = index.shape
-    index = index + torch.arange(n, device=index.device)[:, None, None] * (len(table) // n)
-    return F.embedding_bag(
-        index.view(-1, taps), table, mode="sum", per_sample_weights=weights.reshape(-1, taps)
-    )
-
-
-def _taps(start: Tensor, extent: Tensor, out: int, size: int) -> tuple[Tensor, Tensor]:
-    """Index and weight [n, out, taps] to resize a line of `size` pixels, cut to a span, to `out`.
-
-    The span runs from start to start + extent [n], fractions of the line; backwards if extent < 0.
-    Triangle filter as in Pillow and torchvision (antialias=True), which cut first: pixels outside
-    the span count nothing, and one partly inside counts for that part. Weights sum to 1.
-    """
-    steps = (torch.arange(out, device=start.device) + 0.5) / out
-    start, extent = start[:, None] * size, extent[:, None] * size
-    centres = start + extent * steps  # [n, out]
-    reach = (extent.abs() / out).clamp_(min=1)  # an output pixel wider than a pixel averages
-    taps = math.ceil(2 * max(1.0, size / out))  # whole numbers in an open interval 2 reach long
-    first = (centres - reach - 0.5).floor_().add_(1)
-    pixels = first[..., None] + torch.arange(taps, device=start.device)
-    weights = (pixels + 0.5 - centres[..., None]).abs_().div_(reach[..., None])
-    weights.neg_().add_(1).clamp_(min=0)
-    ends = start + extent
-    low, high = torch.minimum(start, ends)[..., None], torch.maximum(start, ends)[..., None]
-    weights *= (torch.minimum(pixels + 1, high) - torch.maximum(pixels, low)).clamp_(0, 1)
-    weights /= weights.sum(2, keepdim=True)
-    return pixels.clamp_(0, size - 1).long(), weights
-
-
-def _normalise(x: Tensor, settings: Augmentation, out: Tensor) -> None:
+def normalise(x: Tensor, settings: Augmentation, out: Tensor) -> None:
     """out = (x - mean) / std for x [N, 3, px, px] in [0, 1], which is overwritten."""
     x.clamp_(0, 1)  # rounding may overshoot by an ulp
     for plane, mean, std in zip(x.unbind(1), settings.mean, settings.std, strict=True):

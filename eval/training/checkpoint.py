@@ -81,6 +81,8 @@ def key(setup: Context[TaskData], settings: Any, rows: NDArray[np.int64]) -> str
         asked.pop(name, None)
     if not asked.get("last"):  # as before there was that setting
         asked.pop("last", None)
+    if asked.get("crops_from") == "reduced":  # the same
+        asked.pop("crops_from")
     model = setup.backbone.resolved
     facts = {
         "version": VERSION,

@@ -19,13 +19,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eval.common.errors import BadInput
 from eval.data.task_data import TaskData
 from eval.features.encode import default_batch_size, pixels_of
-from eval.training.augment import Augmentation, Crops, cut, draw_crops
 from eval.training.context import Context
-from eval.training.pixel_store import Pixels, open_pixels
-from eval.training.views import store_side
+from eval.training.crop_images import TrainCrops
+from eval.training.windows import Drawn, Windows
 
 KEEP_BYTES = 1 << 30  # decoded evaluation images are kept in memory below this
 
@@ -53,68 +51,43 @@ def share_of(whole: slice, rank: int, processes: int) -> slice:
 class TrainImages:
     """All training images of a task as decoded pixels, and augmented views of them."""
 
-    def __init__(self, setup: Context[TaskData], scale: tuple[float, float]) -> None:
+    def __init__(
+        self,
+        setup: Context[TaskData],
+        scale: tuple[float, float],
+        crops_from: str = "originals",
+    ) -> None:
         """Decodes them, or finds them decoded. Raises UserError naming a row that cannot be read,
         and for a model whose input is not square."""
-        config = setup.backbone.input_config
-        _, height, width = config["input_size"]
-        if height != width:
-            raise BadInput(
-                f"{setup.backbone.resolved.id} takes images of {width} x {height}; augmented views "
-                "are square: use the protocols knn or linear, or a square --img-size"
-            )
-        split, workers = setup.task.train, setup.workers
-        ascending = np.argsort(split.rows)
-        self._place = np.empty_like(ascending)  # canonical row -> stored row
-        self._place[ascending] = np.arange(len(ascending))
-
-        def store(progress: bool) -> Pixels:
-            name, px = setup.task.name, store_side(height)
-            rows = split.rows[ascending]
-            return open_pixels(split.source, name, rows, px, setup.cache, progress)
-
-        # One process decodes, with a progress bar; the others find it done.
-        workers.together(lambda: store(True) if workers.main else None)
-        stored = workers.together(lambda: store(False))
-        self._pixels = stored.pixels  # [N, S, S, 3] in the source's order, mapped
-        self._aspect = torch.from_numpy(stored.aspect[self._place])  # canonical
-        self._labels = torch.from_numpy(split.labels)
-        self._device, self._seed = workers.device, setup.seed
-        self.view = Augmentation(
-            px=height, mean=tuple(config["mean"]), std=tuple(config["std"]), scale=scale
-        )
+        self._images = TrainCrops(setup, scale, crops_from)
+        self._labels = torch.from_numpy(setup.task.train.labels)
+        self._device, self._seed = setup.workers.device, setup.seed
 
     def order(self, rows: NDArray[np.int64], epoch: int) -> NDArray[np.int64]:
         """[N] ``rows`` as an epoch takes them."""
         return rows[np.random.default_rng([self._seed, epoch]).permutation(len(rows))]
 
-    def crops(self, epoch: int) -> Crops:
+    def crops(self, epoch: int) -> Drawn:
         """Those of an epoch, of every image of train in canonical order."""
-        generator = torch.Generator().manual_seed(draw_seed(self._seed, epoch))
-        return draw_crops(len(self._aspect), self._aspect, self.view, generator)
+        return self._images.draw(draw_seed(self._seed, epoch))
 
-    def read(self, rows: NDArray[np.int64]) -> Tensor:
-        """[B, 3, S, S] uint8 of canonical rows; a view of an NHWC copy."""
-        pixels = torch.from_numpy(self._pixels[self._place[rows]])
-        if self._device.type == "cuda":
-            pixels = pixels.pin_memory()
-        return pixels.permute(0, 3, 1, 2)
+    def read(self, rows: NDArray[np.int64], crops: Drawn) -> Windows:
+        """The pixels under the crops of canonical rows."""
+        return self._images.read(rows, crops)
 
-    def views(self, rows: NDArray[np.int64], pixels: Tensor, crops: Crops) -> tuple[Tensor, Tensor]:
+    def views(self, rows: NDArray[np.int64], windows: Windows) -> tuple[Tensor, Tensor]:
         """[B, 3, px, px] float32 and labels [B], on the device, of what ``read`` returned."""
-        images = pixels.to(self._device, non_blocking=True)
-        view = cut(images, crops.of(torch.from_numpy(rows), self._device), self.view)
-        return view, self._labels[rows].to(self._device)
+        return self._images.cut(windows), self._labels[rows].to(self._device)
 
     def batches(
-        self, rows: NDArray[np.int64], share: Sequence[slice]
-    ) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
-        """``rows`` and their stored pixels by the slices; a thread reads one batch ahead."""
+        self, rows: NDArray[np.int64], share: Sequence[slice], crops: Drawn
+    ) -> Iterator[tuple[NDArray[np.int64], Windows]]:
+        """``rows`` and what was read of them by the slices; a thread reads one batch ahead."""
         with ThreadPoolExecutor(1) as pool:
-            ahead: deque[Future[Tensor]] = deque()
+            ahead: deque[Future[Windows]] = deque()
             for current, following in itertools.pairwise([None, *share, None]):
                 if following is not None:
-                    ahead.append(pool.submit(self.read, rows[following]))
+                    ahead.append(pool.submit(self.read, rows[following], crops))
                 if current is not None:
                     yield rows[current], ahead.popleft().result()
 

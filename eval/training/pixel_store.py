@@ -19,11 +19,12 @@ import os
 import shutil
 import tempfile
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, NoReturn, TypeVar
 
 import numpy as np
 from filelock import FileLock
@@ -34,6 +35,8 @@ from tqdm import tqdm
 from eval.common.errors import BadInput, UserError, one_line
 from eval.common.images import decode
 from eval.data.sources import HASH_BYTES, Source, image_hash
+
+T = TypeVar("T")
 
 VERSION = 1  # of the stored pixels: raise it when decoding or resizing changes
 CHUNK_IMAGES, CHUNK_BYTES = 32, 4 << 20  # a thread's piece of work; bounds the memory in flight
@@ -53,28 +56,88 @@ def open_pixels(
 ) -> Pixels:
     """The decoded images of ascending ``rows`` at ``px`` pixels; decoded now where they are not in
     the cache. ``name`` is shown on the progress bar. Raises UserError."""
+    shape = (len(rows), px, px, 3)
+
+    def build(temp: Path) -> None:
+        needed = len(rows) * (px * px * 3 + HASH_BYTES + 4) + 4096
+        check_room(needed, len(rows), cache)
+        _build(source, name, rows, px, temp, progress)
+
+    return whole_store(
+        place(source, rows, px, cache), cache,
+        f"{int(np.prod(shape)):,} bytes of decoded pixels",
+        lambda folder: _open(folder, shape), build,
+    )  # fmt: skip
+
+
+def place(source: Source, rows: NDArray[np.int64], px: int, cache: Path) -> Path:
+    """The folder of such a store, whether or not it is there. Raises UserError."""
+    return store_folder(source, rows, [VERSION, HASH_BYTES, px], cache)
+
+
+def store_folder(
+    source: Source, rows: NDArray[np.int64], facts: Sequence[object], cache: Path
+) -> Path:
+    """Where what ``facts`` tell of these images is kept. Raises UserError."""
     try:
-        facts = source.fingerprint()
+        files = source.fingerprint()
     except OSError as error:  # a dangling link, a file taken away meanwhile
         raise BadInput(f"an image file cannot be read: {one_line(error)}") from None
     taken = hashlib.sha256(rows.astype("<i8").tobytes()).hexdigest()
-    key = json.dumps([VERSION, HASH_BYTES, px, facts, taken], default=str)
-    digest = hashlib.sha256(key.encode()).hexdigest()[:32]
-    folder = cache / "pixels" / digest
-    shape = (len(rows), px, px, 3)
-    with cache_errors(cache, f"{int(np.prod(shape)):,} bytes of decoded pixels"):
-        if built := _open(folder, shape):
+    key = json.dumps([*facts, files, taken], default=str)
+    return cache / "pixels" / hashlib.sha256(key.encode()).hexdigest()[:32]
+
+
+def whole_store(
+    folder: Path,
+    cache: Path,
+    subject: str,
+    opened: Callable[[Path], T | None],
+    build: Callable[[Path], None],
+) -> T:
+    """What ``opened`` finds in the folder. Where it finds nothing, ``build`` fills a temporary one
+    that then takes the folder's place, while other processes wait. ``subject`` says in errors what
+    is stored. Raises UserError."""
+    with cache_errors(cache, subject):
+        if (built := opened(folder)) is not None:
             return built
-        lock = cache / "locks" / f"pixels-{digest}.lock"
+        lock = cache / "locks" / f"pixels-{folder.name}.lock"
         lock.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(lock):  # a second process waits here, then finds the store done
-            if built := _open(folder, shape):
+            if (built := opened(folder)) is not None:
                 return built
-            _build(source, name, rows, px, folder, cache, progress)
-        built = _open(folder, shape)
+            _replaced(folder, build)
+        built = opened(folder)
     if built is None:
         raise BadInput(f"pixel store {folder} cannot be read; remove it and run again")
     return built
+
+
+def _replaced(folder: Path, build: Callable[[Path], None]) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for left in folder.parent.glob(f".{folder.name}.*.tmp"):  # of a killed run; the lock is ours
+        shutil.rmtree(left, ignore_errors=True)
+    if folder.exists():
+        shutil.rmtree(folder)  # damaged, or it would have been opened
+    temp = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".tmp"))
+    try:
+        build(temp)
+        temp.chmod(folder.parent.stat().st_mode & 0o777)  # mkdtemp gives 0700
+        temp.rename(folder)
+    except BaseException:
+        shutil.rmtree(temp, ignore_errors=True)
+        raise
+
+
+def check_room(needed: int, images: int, cache: Path) -> None:
+    """Raises UserError where the disk of the cache, whose folder of pixels is there, has fewer
+    bytes than are needed."""
+    free = shutil.disk_usage(cache / "pixels").free
+    if needed > free:
+        raise BadInput(
+            f"{needed:,} bytes are needed for the decoded pixels of {images:,} images but only "
+            f"{free:,} are free in {cache}; set TRANSFERZOO_CACHE to a folder with more space"
+        )
 
 
 def _open(folder: Path, shape: tuple[int, ...]) -> Pixels | None:
@@ -92,57 +155,41 @@ def _open(folder: Path, shape: tuple[int, ...]) -> Pixels | None:
 
 
 def _build(
-    source: Source,
-    name: str,
-    rows: NDArray[np.int64],
-    px: int,
-    folder: Path,
-    cache: Path,
-    progress: bool,
+    source: Source, name: str, rows: NDArray[np.int64], px: int, temp: Path, progress: bool
 ) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    for left in folder.parent.glob(f".{folder.name}.*.tmp"):  # of a killed run; the lock is ours
-        shutil.rmtree(left, ignore_errors=True)
-    if folder.exists():
-        shutil.rmtree(folder)  # damaged, or it would have been opened
-    needed = len(rows) * (px * px * 3 + HASH_BYTES + 4) + 4096
-    free = shutil.disk_usage(folder.parent).free
-    if needed > free:
-        raise BadInput(
-            f"{needed:,} bytes are needed for the decoded pixels of {len(rows):,} images but only "
-            f"{free:,} are free in {cache}; set TRANSFERZOO_CACHE to a folder with more space"
-        )
-    temp = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".tmp"))
-    try:
-        aspect = np.zeros(len(rows), np.float32)
-        hashes = np.zeros((len(rows), HASH_BYTES), np.uint8)
-        bar = tqdm(
-            total=len(rows), desc=f"decode {name}", unit="img", leave=False,
-            disable=None if progress else True,  # None: off when stderr is no terminal
-        )  # fmt: skip
-        # Written, not mapped: a full disk is an error here but a crash (SIGBUS) in a map.
-        with bar, (temp / "pixels.npy").open("wb") as file:
-            shape = (len(rows), px, px, 3)
-            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
-            done = 0
-            for piece in _decoded(source, rows, px):
-                end = done + len(piece.pixels)
-                file.write(piece.pixels.data)
-                aspect[done:end], hashes[done:end] = piece.aspect, piece.hashes
-                bar.update(end - done)
-                done = end
-            file.flush()
-            os.fsync(file.fileno())
-        with (temp / "images.npz").open("wb") as file:
-            np.savez(file, aspect=aspect, hashes=hashes)
-            file.flush()
-            os.fsync(file.fileno())
-        temp.chmod(folder.parent.stat().st_mode & 0o777)  # mkdtemp gives 0700
-        temp.rename(folder)
-    except BaseException:
-        shutil.rmtree(temp, ignore_errors=True)
-        raise
+    aspect = np.zeros(len(rows), np.float32)
+    hashes = np.zeros((len(rows), HASH_BYTES), np.uint8)
+    # Written, not mapped: a full disk is an error here but a crash (SIGBUS) in a map.
+    with decoding(name, len(rows), progress) as bar, synced(temp / "pixels.npy") as file:
+        shape = (len(rows), px, px, 3)
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        done = 0
+        for piece in in_parts(source, rows, lambda chunk: _decode_chunk(source, chunk, px)):
+            end = done + len(piece.pixels)
+            file.write(piece.pixels.data)
+            aspect[done:end], hashes[done:end] = piece.aspect, piece.hashes
+            bar.update(end - done)
+            done = end
+    with synced(temp / "images.npz") as file:
+        np.savez(file, aspect=aspect, hashes=hashes)
+
+
+def decoding(name: str, images: int, progress: bool) -> tqdm[NoReturn]:
+    """The bar of a build."""
+    return tqdm(
+        total=images, desc=f"decode {name}", unit="img", leave=False,
+        disable=None if progress else True,  # None: off when stderr is no terminal
+    )  # fmt: skip
+
+
+@contextmanager
+def synced(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which is on the disk at the end."""
+    with path.open("wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
 
 
 @contextmanager
@@ -162,14 +209,20 @@ def cache_errors(cache: Path, subject: str) -> Iterator[None]:
         ) from None
 
 
-def _decoded(source: Source, rows: NDArray[np.int64], px: int) -> Iterator[Pixels]:
-    """Pieces of the store in order, decoded by threads; Pillow lets go of the GIL."""
+def in_parts(
+    source: Source,
+    rows: NDArray[np.int64],
+    work: Callable[[list[tuple[int, bytes]]], T],
+    most: int | None = None,
+) -> Iterator[T]:
+    """``work`` on a few images (row, bytes) at a time, ``most`` of them, in order; by threads, as
+    Pillow lets go of the GIL."""
     threads = os.cpu_count() or 1
-    waiting: deque[Future[Pixels]] = deque()
+    waiting: deque[Future[T]] = deque()
     pool = ThreadPoolExecutor(threads)
     try:
-        for chunk in _chunks(source, rows):
-            waiting.append(pool.submit(_decode_chunk, source, chunk, px))
+        for chunk in _chunks(source, rows, most or CHUNK_IMAGES):
+            waiting.append(pool.submit(work, chunk))
             if len(waiting) > 2 * threads:
                 yield waiting.popleft().result()
         while waiting:
@@ -178,7 +231,9 @@ def _decoded(source: Source, rows: NDArray[np.int64], px: int) -> Iterator[Pixel
         pool.shutdown(cancel_futures=True)
 
 
-def _chunks(source: Source, rows: NDArray[np.int64]) -> Iterator[list[tuple[int, bytes]]]:
+def _chunks(
+    source: Source, rows: NDArray[np.int64], most: int
+) -> Iterator[list[tuple[int, bytes]]]:
     stream = source.images(rows)
     chunk: list[tuple[int, bytes]] = []
     size = 0
@@ -189,7 +244,7 @@ def _chunks(source: Source, rows: NDArray[np.int64]) -> Iterator[list[tuple[int,
             raise BadInput(f"{source.describe(row)} cannot be read: {one_line(error)}") from None
         chunk.append(item)
         size += len(item[1])
-        if len(chunk) == CHUNK_IMAGES or size >= CHUNK_BYTES:
+        if len(chunk) == most or size >= CHUNK_BYTES:
             yield chunk
             chunk, size = [], 0
     if chunk:
@@ -201,15 +256,22 @@ def _decode_chunk(source: Source, chunk: list[tuple[int, bytes]], px: int) -> Pi
     aspect = np.empty(len(chunk), np.float32)
     hashes = np.empty((len(chunk), HASH_BYTES), np.uint8)
     for i, (row, data) in enumerate(chunk):
-        try:
+        with unreadable(source, row):
             image = decode(data)
             aspect[i] = image.width / image.height
             if image.size != (px, px):
                 image = image.resize((px, px), Image.Resampling.BICUBIC)
             pixels[i] = np.asarray(image)
-        except Exception as error:  # decoders raise whatever a broken file makes them raise
-            raise BadInput(
-                f"{source.describe(row)} cannot be read as an image: {one_line(error, 120)}"
-            ) from None
         hashes[i] = np.frombuffer(image_hash(data), np.uint8)
     return Pixels(pixels, aspect, hashes)
+
+
+@contextmanager
+def unreadable(source: Source, row: int) -> Iterator[None]:
+    """Whatever a decoder raises of a row as one sentence."""
+    try:
+        yield
+    except Exception as error:  # decoders raise whatever a broken file makes them raise
+        raise BadInput(
+            f"{source.describe(row)} cannot be read as an image: {one_line(error, 120)}"
+        ) from None

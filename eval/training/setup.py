@@ -28,6 +28,8 @@ class Answer:
     probability: NDArray[np.float64]
     details: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    # top-1 with one group of the rows left out, for each group, where the protocol finds it
+    without: list[float] | None = None
 
 
 def points(settings: Trained) -> list[Point]:

@@ -7,9 +7,7 @@ A view is a random resized crop, mirrored or not. Its box is drawn for the image
 task's canonical order, by the task's split hash, the seed and the epoch: whatever rows are asked
 for, however many processes share the work, an image has the same view in the same epoch.
 
-Images are decoded once, into squares a little larger than the model's input
-(`eval.training.pixel_store`), and cropped there: less sharp than cropping a large original, and
-many times cheaper.
+Images are decoded once, and crops are cut from what is kept of them (`eval.training.crop_images`).
 
 With a ``count`` of views an image, each is encoded once and kept beside the feature banks; epochs
 take turns with them.
@@ -20,7 +18,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import math
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -35,8 +32,9 @@ from eval.common.errors import BadInput, UserError
 from eval.features.bank import FeatureKey, bank_path, open_bank, write_bank
 from eval.features.encode import default_batch_size
 from eval.features.precision import forward, prepared
-from eval.training.augment import Augmentation, Crops, cut, draw_crops
-from eval.training.pixel_store import Pixels, cache_errors, open_pixels
+from eval.training.crop_images import TrainCrops
+from eval.training.pixel_store import cache_errors
+from eval.training.windows import Drawn
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,14 +42,9 @@ if TYPE_CHECKING:
     from eval.data.task_data import TaskData
     from eval.training.context import Context
 
-VERSION = 1  # of views: raise it when draws, crops or the stored size change
-STORE = 1.15  # side of a stored image by the model's; 256 for 224 is what the study trains from
+# Of views, by what crops are cut from: raise one when its draws, crops or stored images change.
+VERSIONS = {"originals": 2, "reduced": 1}
 _PIECE = 4096  # rows written to a bank at once
-
-
-def store_side(px: int) -> int:
-    """The side images are stored at for a model of px pixels."""
-    return math.ceil(STORE * px)
 
 
 class Views:
@@ -66,36 +59,15 @@ class Views:
         setup: Context[TaskData],
         scale: tuple[float, float],
         count: int = 0,
+        crops_from: str = "originals",
         batch_size: int | None = None,
     ) -> None:
-        config = setup.backbone.input_config
-        _, height, width = config["input_size"]
-        if height != width:
-            raise BadInput(
-                f"{setup.backbone.resolved.id} takes images of {width} x {height}; augmented views "
-                "are square: use the protocols knn or linear, or a square --img-size"
-            )
-        self._setup, self._count = setup, count
-        self._settings = Augmentation(
-            px=height, mean=tuple(config["mean"]), std=tuple(config["std"]), scale=scale
-        )
-        self._batch = batch_size or default_batch_size(setup.workers.device, height * width)
+        self._setup, self._count, self._crops_from = setup, count, crops_from
+        self._images = TrainCrops(setup, scale, crops_from)
+        px = self._images.settings.px
+        self._batch = batch_size or default_batch_size(setup.workers.device, px * px)
         self._kept: dict[int, Tensor] = {}
         self.encoded, self.seconds = 0, 0.0
-
-        train = setup.task.train
-        ascending = np.argsort(train.rows)
-        self._place = np.empty_like(ascending)  # of a canonical row in the store
-        self._place[ascending] = np.arange(len(ascending))
-
-        def store(progress: bool) -> Pixels:
-            name, px = setup.task.name, store_side(height)
-            return open_pixels(train.source, name, train.rows[ascending], px, setup.cache, progress)
-
-        # One process decodes, with a progress bar; the others find it done.
-        setup.workers.together(lambda: store(True) if setup.workers.main else None)
-        self._pixels = setup.workers.together(lambda: store(False))
-        self._aspect = torch.from_numpy(self._pixels.aspect[self._place])  # canonical
 
     def epoch(self, epoch: int, rows: NDArray[np.int64]) -> Tensor:
         """[n, D] float32 of ascending rows of train, on the device of the main process.
@@ -113,12 +85,11 @@ class Views:
         some = kept if len(rows) == len(kept) else kept[torch.from_numpy(rows)]
         return some.to(workers.device)
 
-    def _crops(self, epoch: int) -> Crops:
+    def _drawn(self, epoch: int) -> Drawn:
         """Of every image of train, though some may not be asked for."""
         facts = f"{self._setup.task.split_hash}:{self._setup.seed}:view:{epoch}"
         seed = int.from_bytes(hashlib.sha256(facts.encode()).digest()[:4], "little")
-        generator = torch.Generator().manual_seed(seed)  # on the CPU: alike on all devices
-        return draw_crops(len(self._aspect), self._aspect, self._settings, generator)
+        return self._images.draw(seed)
 
     def _encode(self, epoch: int, rows: NDArray[np.int64]) -> Tensor:
         """Encoded in the store's order, which reads the disk from front to back.
@@ -127,7 +98,7 @@ class Views:
         """
         start = time.perf_counter()
         workers = self._setup.workers
-        order = rows[np.argsort(self._place[rows])]
+        order = rows[np.argsort(self._images.place[rows])]
         batches = [order[at : at + self._batch] for at in range(0, len(order), self._batch)]
         share = workers.together(lambda: self._share(epoch, batches[workers.rank :: workers.count]))
         shares = self._gathered(share, batches)
@@ -139,14 +110,12 @@ class Views:
     def _share(self, epoch: int, batches: list[NDArray[np.int64]]) -> Tensor:
         """[n, D] of this process's batches, one after the other, on its device."""
         setup, device = self._setup, self._setup.workers.device
-        crops = self._crops(epoch)
+        drawn = self._drawn(epoch)
         done = torch.empty(sum(map(len, batches)), setup.backbone.dim, device=device)
         at = 0
         with prepared(setup.backbone.net, device, setup.precision) as net:
             for rows in batches:
-                stored = torch.from_numpy(self._pixels.pixels[self._place[rows]])
-                images = stored.to(device, non_blocking=True).permute(0, 3, 1, 2)
-                view = cut(images, crops.of(torch.from_numpy(rows), device), self._settings)
+                view = self._images.cut(self._images.read(rows, drawn))
                 if not setup.precision.channels_last:
                     view = view.contiguous()
                 done[at : at + len(rows)] = forward(net, view, setup.precision)
@@ -188,13 +157,14 @@ class Views:
         Other processes get no rows.
         """
         setup, workers = self._setup, self._setup.workers
-        low, high = self._settings.scale
+        version = VERSIONS[self._crops_from]
+        low, high = self._images.settings.scale
         key = FeatureKey(
             setup.backbone.weights_sha256,
             json.dumps(setup.backbone.input_config, sort_keys=True),
             setup.task.split_hash,
             str(setup.precision),
-            layer=f"view{view}:scale{low:g}-{high:g}:seed{setup.seed}:version{VERSION}",
+            layer=f"view{view}:scale{low:g}-{high:g}:seed{setup.seed}:version{version}",
         )
         path = bank_path(setup.cache, key)
         with _locked(setup.cache / "locks" / f"{key.digest}.lock", workers.main):

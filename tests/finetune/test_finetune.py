@@ -133,7 +133,7 @@ def test_equals_a_plain_loop(model: str, tmp_path: Path) -> None:
         order = images.order(rows, epoch)
         losses: list[float] = []
         for batch in np.split(order, [16, 32]):
-            x, y = images.views(batch, images.read(batch), images.crops(epoch))
+            x, y = images.views(batch, images.read(batch, images.crops(epoch)))
             assert torch.equal(y, labels[batch])
             loss = F.cross_entropy(net(x), y)
             optimiser.zero_grad()
@@ -162,13 +162,23 @@ def test_order_and_views(setup: Context) -> None:
     rows = everything(setup)
     assert sorted(images.order(rows, 0)) == rows.tolist()
     assert images.order(rows, 0).tolist() != images.order(rows, 1).tolist()
-    whole, labels = images.views(rows, images.read(rows), images.crops(2))
+    whole, labels = images.views(rows, images.read(rows, images.crops(2)))
     some = np.array([7, 3, 40])
-    part, its = images.views(some, images.read(some), images.crops(2))
+    part, its = images.views(some, images.read(some, images.crops(2)))
     torch.testing.assert_close(part, whole[some])
     assert torch.equal(its, labels[some])
-    other, _ = images.views(some, images.read(some), images.crops(3))
+    other, _ = images.views(some, images.read(some, images.crops(3)))
     assert (other - part).abs().mean() > 0.1
+
+
+def test_trainings_from_before_a_setting_are_gone_on_with(setup: Context) -> None:
+    """Those of reduced images lie where they did when there was nothing else."""
+    rows = everything(setup)
+    names = [f.name for f in dataclasses.fields(Finetune) if f.name != "crops_from"]
+    before = dataclasses.make_dataclass("Before", names)(*(getattr(SHORT, n) for n in names))
+    reduced = dataclasses.replace(SHORT, crops_from="reduced")
+    assert key(setup, reduced, rows) == key(setup, before, rows)
+    assert key(setup, SHORT, rows) != key(setup, before, rows)
 
 
 def test_bf16_answers_alike(setup: Context) -> None:

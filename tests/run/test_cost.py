@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from eval.data.load import load_task
 from eval.protocols import PROTOCOLS
 from eval.protocols.finetune import images_to_see
 from eval.protocols.linear_sgd import views_to_encode
 from eval.settings.protocols import Finetune, LinearSgd
-from tests.factories import Cli
+from eval.training.crop_images import stock_of
+from tests.factories import Cli, make_task
 
 
 @pytest.mark.parametrize(
@@ -53,3 +57,21 @@ def test_training_has_a_column_of_its_own(cli: Cli, tmp_path: object) -> None:
     assert "training minutes" in trained.out
     (row,) = cli(*base, "--protocol", "finetune", "--json").json
     assert row["training"] > row["seconds"] > 0
+
+
+def test_decoded_images_are_counted_once(cli: Cli, tmp_path: Path) -> None:
+    """Models of one size share them, and so do both protocols; what is there takes no room."""
+    data = make_task(tmp_path / "photos", classes=3, train=12, test=8)
+    base = ["plan", "random:test_resnet", "random:test_vit", "--task", f"parquet:{data}",
+            "--precision", "fp32", "--cache", tmp_path / "c", "--grid", "small",
+            "--results", tmp_path / "r", "--protocol", "linear-sgd", "finetune",
+            "--img-size"]  # fmt: skip
+    size = 36 * 24 * 24 * 3 / 1e6  # as they are
+    assert [row["decoded"] for row in cli(*base, "32", "--json").json] == [size, 0]
+    told = cli(*base, "32").out
+    assert "decoded MB" in told
+    assert "Training keeps about 0.1 MB of decoded images." in told
+    task = load_task(f"parquet:{data}", tmp_path / "c")
+    stock_of(task, 32, (0.2, 1.0), "originals", tmp_path / "c").open(False)
+    assert [row["decoded"] for row in cli(*base, "32", "--json").json] == [0, 0]
+    assert "decoded" not in cli(*base, "32").out

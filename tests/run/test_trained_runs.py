@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,40 @@ def test_run_verify_and_run_again(protocol: str, cli: Cli, tmp_path: Path) -> No
     assert "0 scored, 1 already there, 0 failed" in again.out
     assert file.read_bytes() == first
     verified = cli("verify", file, "--cache", tmp_path / "c")
+    assert (verified.code, verified.out.splitlines()[0]) == (0, "equal"), verified.out
+
+
+@pytest.mark.parametrize("protocol", SHORT)
+def test_a_result_of_reduced_images_keeps_its_place(
+    protocol: str, cli: Cli, tmp_path: Path
+) -> None:
+    """As versions before there was the setting wrote it: under the default's name of today."""
+    data = make_task(tmp_path / "photos", classes=3, train=12, test=8)
+    base = [
+        "run", "random:test_resnet", "--task", f"parquet:{data}", "--protocol", protocol,
+        "--grid", "small", "--img-size", "24", "--precision", "fp32",
+        "--cache", tmp_path / "c", "--results", tmp_path / "r", *SHORT[protocol],
+    ]  # fmt: skip
+    assert cli(*base, f"{protocol}.crops_from=reduced").code == 0
+    (file,) = (tmp_path / "r").rglob("*.json")
+    written = json.loads(file.read_bytes())
+    assert written["protocol"]["config"].pop("crops_from") == "reduced"
+    old = file.with_name(file.name.replace(",crops_from=reduced", ""))
+    assert old != file
+    file.unlink()
+    old.write_text(json.dumps(written))
+
+    ran = cli(*base)
+    assert "1 scored, 0 already there, 0 failed" in ran.out
+    files = sorted((tmp_path / "r").rglob("*.json"))
+    (new,) = set(files) - {old}
+    assert read_result(new).protocol.config["crops_from"] == "originals"
+    assert json.loads(old.read_bytes()) == written
+    assert "0 scored, 1 already there, 0 failed" in cli(*base).out
+    board = cli("leaderboard", "--results", tmp_path / "r").out
+    assert board.count(f"{protocol}, top-1, % (") == 2
+    assert board.count("crops_from=reduced") == 1
+    verified = cli("verify", old, "--cache", tmp_path / "c")
     assert (verified.code, verified.out.splitlines()[0]) == (0, "equal"), verified.out
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as tv
 
-from eval.training import augment
+from eval.training import augment, resize
 from eval.training.augment import Augmentation, evaluation, strong, weak
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -136,10 +136,10 @@ def test_crop_equals_torchvisions_at_whole_pixels(px: int, mirror: bool) -> None
     if mirror:
         expected = expected.flip(3)
         left, width = left + width, -width
-    rows = augment._taps(top, height, px, side)
-    columns = augment._taps(left, width, px, side)
+    rows = resize.taps(top, height, px, side)
+    columns = resize.taps(left, width, px, side)
     # Positions are float32 fractions of the side: off by some 1e-6 pixels.
-    assert (augment._resized(images, rows, columns) - expected).abs().max() < 2e-5
+    assert (resize.resized(images, rows, columns) - expected).abs().max() < 2e-5
 
 
 @hypothesis_settings(max_examples=60, deadline=None)
@@ -156,7 +156,7 @@ def test_taps_sum_to_one_and_read_only_the_box(
         end = start + 0.5 / size if start < 0.5 else start - 0.5 / size
         if not 0 <= end <= 1:
             return
-    index, weights = augment._taps(
+    index, weights = resize.taps(
         torch.tensor([start]), torch.tensor([end]) - torch.tensor([start]), out, size
     )
     assert index.min() >= 0

@@ -26,7 +26,8 @@ from eval.models.backbone import Backbone, load
 from eval.models.resolve import resolve
 from eval.training.augment import Augmentation, cut, draw_crops, weak
 from eval.training.context import Context
-from eval.training.views import Views, store_side
+from eval.training.crop_images import reduced_side
+from eval.training.views import Views
 from tests.factories import make_task, refusal
 
 SCALE = (0.2, 1.0)
@@ -92,11 +93,12 @@ def test_drawing_and_cutting_are_what_weak_does() -> None:
     assert torch.equal(whole[rows], cut(images[rows], crops.of(rows, "cpu"), settings))
 
 
+@pytest.mark.parametrize("crops_from", ["originals", "reduced"])
 def test_a_view_of_the_whole_image_is_the_image(
-    setup: Context, backbone: Backbone, task: TaskData
+    crops_from: str, setup: Context, backbone: Backbone, task: TaskData
 ) -> None:
     """With a scale of 1 a square image has one crop, mirrored or not; decoded here by hand."""
-    features = Views(setup, (1.0, 1.0)).epoch(0, everything(setup))
+    features = Views(setup, (1.0, 1.0), crops_from=crops_from).epoch(0, everything(setup))
     config = backbone.input_config
     px = config["input_size"][1]
     train = task.train
@@ -105,7 +107,9 @@ def test_a_view_of_the_whole_image_is_the_image(
     mean, std = (torch.tensor(config[k]).view(3, 1, 1) for k in ("mean", "std"))
     best = []
     for i, row in enumerate(train.rows.tolist()):
-        image = decode(data[row]).resize((store_side(px),) * 2, Image.Resampling.BICUBIC)
+        image = decode(data[row])
+        if crops_from == "reduced":
+            image = image.resize((reduced_side(px),) * 2, Image.Resampling.BICUBIC)
         x = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)[None].float() / 255
         small = nn.functional.interpolate(x, (px, px), mode="bilinear", antialias=True)
         both = torch.cat([small, small.flip(3)])
@@ -127,6 +131,7 @@ def test_views_depend_on_seed_and_epoch(setup: Context) -> None:
     assert different(first, views.epoch(1, rows))
     assert different(first, Views(dataclasses.replace(setup, seed=1), SCALE).epoch(0, rows))
     assert different(first, Views(setup, (0.2, 0.3)).epoch(0, rows))
+    assert different(first, Views(setup, SCALE, crops_from="reduced").epoch(0, rows))
     assert views.encoded == 2 * len(rows)
     assert views.seconds > 0
 
@@ -198,7 +203,8 @@ def test_cached_views(setup: Context) -> None:
     for change in ({"seed": 1}, {"precision": Precision("fp32", True)}):
         Views(dataclasses.replace(setup, **change), SCALE, count=1).epoch(0, rows)
     Views(setup, (0.5, 1.0), count=1).epoch(0, rows)
-    assert len(entries(setup.cache)) == 5
+    Views(setup, SCALE, count=1, crops_from="reduced").epoch(0, rows)
+    assert len(entries(setup.cache)) == 6
 
 
 def test_a_damaged_cached_view_is_encoded_again(setup: Context) -> None:
@@ -237,8 +243,3 @@ def test_a_model_whose_input_is_no_square(setup: Context) -> None:
     wide = dataclasses.replace(setup.backbone, input_config=config)
     with pytest.raises(UserError, match="takes images of 48 x 32"):
         Views(dataclasses.replace(setup, backbone=wide), SCALE)
-
-
-@pytest.mark.parametrize(("px", "side"), [(224, 258), (32, 37), (64, 74)])
-def test_the_size_images_are_stored_at(px: int, side: int) -> None:
-    assert store_side(px) == side
