@@ -13,13 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from eval.data.groups import GROUPS, training_groups
 from eval.data.task_data import TaskData, take
 from eval.data.validation import held_out
 from eval.features.bank import FeatureBank
 from eval.protocols.outcome import Outcome
 from eval.protocols.trained import outcome
 from eval.settings.protocols import Linear
-from eval.solvers.logistic import LinearModel, fit, search_c, standardise
+from eval.solvers.c_path import search_c
+from eval.solvers.logistic import LinearModel, fit, fit_without, standardise
 from eval.training.context import Context
 from eval.training.setup import Answer
 
@@ -74,7 +76,8 @@ def score_bank(bank: FeatureBank, task: TaskData, settings: Linear, seed: int) -
             notes.append(
                 f"the final fit stopped after {head.model.iterations} iterations, unconverged"
             )
-        return Answer(head.probability(bank.test[0]), details, notes)
+        without = _without(head, bank, task, seed) if len(rows) == len(task.train) else None
+        return Answer(head.probability(bank.test[0]), details, notes, without)
 
     with _steady_sums(bank.features.numel()):
         return outcome(fit_rows, task, settings, seed)
@@ -84,6 +87,15 @@ def fit_head(bank: FeatureBank, task: TaskData, seed: int = 0) -> Head:
     """The classifier that `score` fits on all of train, by its default settings."""
     with _steady_sums(bank.features.numel()):
         return _fit(bank, task, Linear(), seed, np.arange(len(task.train)))[0]
+
+
+def _without(head: Head, bank: FeatureBank, task: TaskData, seed: int) -> list[float]:
+    """Test top-1 with each group of training images left out, at the C and scale of all of them."""
+    groups = torch.from_numpy(training_groups(task, seed))
+    (x, y), (x_test, y_test) = bank.train, bank.test
+    x, x_test = ((part - head.mean) / head.scale for part in (x, x_test))
+    models = fit_without(x, y, len(task.classes), head.model, groups, GROUPS)
+    return [float((m.logits(x_test).argmax(1) == y_test).double().mean()) for m in models]
 
 
 def _fit(

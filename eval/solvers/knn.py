@@ -116,6 +116,48 @@ def vote(
     return scores
 
 
+def predict_without(
+    bank: Tensor,
+    queries: Tensor,
+    similarity: Tensor,
+    index: Tensor,
+    labels: Tensor,
+    groups: Tensor,
+    n_groups: int,
+    k: int,
+    n_classes: int,
+    temperature: float | None,
+) -> Tensor:
+    """Predicted labels [G, M] of the k nearest rows outside of each group of the bank's rows.
+
+    similarity, index [M, L] are `nearest`'s, L above k by what a group may take away. Queries to
+    which that leaves fewer than k are searched again. labels, groups: [N], groups in 0..G-1; where
+    fewer than k rows are outside of a group, all of them vote. Exactly what `nearest` and `vote`
+    say without these rows, but for the last bits of similarities searched in a smaller bank. Raises
+    ValueError for a group that holds all rows.
+    """
+    answers = torch.empty(n_groups, len(queries), dtype=torch.long, device=queries.device)
+    for g in range(n_groups):
+        outside = groups != g  # [N]
+        rest = int(outside.sum())
+        least = min(k, rest)
+        if least == 0:
+            raise ValueError(f"group {g} holds all {len(bank)} rows of the bank; none could vote")
+        kept = outside[index]  # [M, L]
+        place = kept.cumsum(1)
+        short = place[:, -1] < least
+        first = kept & (place <= least)
+        full = ~short
+        near = similarity[full][first[full]].view(-1, least)
+        own = labels[index[full][first[full]]].view(-1, least)
+        answers[g, full] = predict(vote(near, own, [least], n_classes, temperature)[0])
+        if bool(short.any()):
+            found, where = nearest(bank[outside], queries[short], least)
+            own = labels[outside][where]
+            answers[g, short] = predict(vote(found, own, [least], n_classes, temperature)[0])
+    return answers
+
+
 def predict(scores: Tensor) -> Tensor:
     """The best class [...] of scores [..., C].
 

@@ -1,4 +1,4 @@
-"""Multinomial L2-regularised logistic regression on cached features, and a fast search for its C.
+"""Multinomial L2-regularised logistic regression on cached features.
 
 The objective is scikit-learn's: `sum_i CE_i + ||W||^2 / (2 C)`, intercept not penalised; with two
 classes scikit-learn uses the sigmoid form, which is the softmax form with twice the penalty, and so
@@ -17,32 +17,25 @@ do we. How the optimum is reached:
     stacked in one matrix product.
 
 Shapes: N rows, D features, K classes (those present in `y`), S values of C solved together.
-Memory beside X: about `4 S K N + 24 S K D + 9 min(N, D)^2` floats with S = max(1, 128 // K) in
-the search and S = 1 in a fit, so K = 1000, D = 2048, N = 50 000 takes about 1.1 GB.
+Memory beside X: about `4 S K N + 24 S K D + 9 min(N, D)^2` floats, so one fit (S = 1) of K = 1000,
+D = 2048, N = 50 000 takes about 1.1 GB.
 float64 features are solved in float64; anything else in float32, with sums of losses in float64.
 Everything is deterministic for a given machine and number of threads.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-C_GRID: tuple[float, ...] = tuple(10.0 ** (-6.0 + 11.0 * i / 44) for i in range(45))
-"""The 45 log-spaced values 1e-6 .. 1e5 of ssl-transfer and DINOv2."""
-
-_COARSE = 7  # first points of the search, spread over the grid
 _HISTORY = 10  # L-BFGS pairs
-_STACKED_COLUMNS = 128  # beyond this many class columns a product is bound by arithmetic
+STACKED_COLUMNS = 128  # beyond this many class columns a product is bound by arithmetic
 _SLOPE_LEFT = 0.25  # line search ends when this share of the initial slope is left
 _LINE_EVALUATIONS = 20
-_TOL = 1e-4  # scikit-learn's
-# The search needs predictions, not digits: ten times the relative bound of a fit, and a cap that
-# only separable data with a huge C reaches.
-_SEARCH_SLACK = 10.0
-_SEARCH_CAP = 30
+TOL = 1e-4  # scikit-learn's
+_REFIT_SLACK = 10.0
 
 
 @dataclass(frozen=True)
@@ -60,22 +53,20 @@ class LinearModel:
         return torch.addmm(self.bias, x.to(self.weight.dtype), self.weight.t())
 
 
-@dataclass(frozen=True)
-class CSearch:
-    """The chosen C and every (C, validation top-1) looked at, ascending in C."""
-
-    best_c: float
-    tried: tuple[tuple[float, float], ...]
-    model: LinearModel | None = field(default=None, compare=False, repr=False)
-    """The fit-part model at `best_c`: a warm start for the refit on fit + validation rows."""
-
-
 def standardise(x_train: Tensor) -> tuple[Tensor, Tensor]:
     """Mean [D] and scale [D] (population standard deviation; 1 for features that never vary)."""
+    # Squares of very short or long features leave float32's range: a power of two, which is exact,
+    # brings them into it. Ordinary ones are not copied. Two steps: one alone may be out of range.
+    exponent = int(torch.frexp(x_train.abs().amax()).exponent) if x_train.numel() else 0
+    first, second = (1.0, 1.0)
+    if abs(exponent) > 10:
+        first, second = 2.0 ** (exponent // 2), 2.0 ** (exponent - exponent // 2)
+        x_train = x_train / first / second
     variance, mean = torch.var_mean(x_train, dim=0, correction=0)
     # torch updates means (Welford), so a constant column has a variance of exactly 0 and its
     # rounding noise is never blown up into a feature.
-    return mean, torch.where(variance > 0, variance.sqrt(), 1.0)
+    scale = torch.where(variance > 0, variance.sqrt() * first * second, 1.0)
+    return mean * first * second, scale
 
 
 def fit(
@@ -84,7 +75,7 @@ def fit(
     n_classes: int,
     c: float,
     init: LinearModel | None = None,
-    tol: float = _TOL,
+    tol: float = TOL,
     max_iter: int = 300,
 ) -> LinearModel:
     """The logistic regression of labels y [N] on features x [N, D] at regularisation C.
@@ -96,64 +87,38 @@ def fit(
     the best model so far is returned with `converged=False`.
     Classes 0..n_classes-1 that have no row are left out of the problem and never predicted.
     """
-    problem = _Problem(x, y, n_classes)
+    problem = Problem(x, y, n_classes)
     return problem.solve([c], [init], tol, 1.0, max_iter)[0]
 
 
-def search_c(
-    x_fit: Tensor,
-    y_fit: Tensor,
-    x_val: Tensor,
-    y_val: Tensor,
+def fit_without(
+    x: Tensor,
+    y: Tensor,
     n_classes: int,
-    grid: Sequence[float] = C_GRID,
-) -> CSearch:
-    """The C of `grid` with the best validation top-1; ties go to the smaller C.
+    model: LinearModel,
+    groups: Tensor,
+    n_groups: int,
+    max_iter: int = 300,
+) -> list[LinearModel]:
+    """`model`'s fit again without the rows of each of n_groups groups; groups [N] in 0..n_groups-1.
 
-    Seven points spread over the grid's indices, then bisection on both sides of the best point
-    until its neighbours on the grid are known: 13 fits instead of 45. Each stage solves its points
-    stacked, warm-started from the nearest C already solved. Only the rows given are looked at.
+    Each starts from `model`, the fit of all rows at its C, and many are solved together. They are
+    solved to `_REFIT_SLACK` times the tolerance of a fit, for what is wanted of them is by how
+    much answers change. A class whose rows are all left out keeps next to no probability.
     """
-    grid = sorted(set(grid))
-    if not grid:
-        raise ValueError("grid of C values is empty; give at least one, e.g. C_GRID")
-    if len(x_val) == 0 or len(x_val) != len(y_val):
-        raise ValueError(f"validation needs rows, one label each: {len(x_val)} and {len(y_val)}")
-    problem = _Problem(x_fit, y_fit, n_classes)
-    x_val = x_val.to(problem.x.dtype)
-    solved: dict[int, LinearModel] = {}
-    correct: dict[int, int] = {}
-
-    def best() -> int:
-        return min(correct, key=lambda i: (-correct[i], i))
-
-    points = min(_COARSE, len(grid))
-    pending = sorted({round(j * (len(grid) - 1) / max(1, points - 1)) for j in range(points)})
-    while pending:
-        group = pending[: max(1, _STACKED_COLUMNS // problem.n_present)]
-        init = [
-            solved[min(solved, key=lambda j: (abs(j - i), j))] if solved else None for i in group
-        ]
-        models = problem.solve([grid[i] for i in group], init, _TOL, _SEARCH_SLACK, _SEARCH_CAP)
-        for i, model in zip(group, models, strict=True):
-            solved[i] = model
-            correct[i] = int((model.logits(x_val).argmax(1) == y_val).sum())
-        pending = pending[len(group) :] or _bisect(sorted(correct), best())
-    return CSearch(
-        best_c=grid[best()],
-        tried=tuple((grid[i], correct[i] / len(y_val)) for i in sorted(correct)),
-        model=solved[best()],
-    )
+    problem = Problem(x, y, n_classes)
+    stacked = max(1, STACKED_COLUMNS // problem.n_present)
+    found: list[LinearModel] = []
+    for at in range(0, n_groups, stacked):
+        some = torch.arange(at, min(at + stacked, n_groups), device=x.device)
+        found += problem.solve(
+            [model.c] * len(some), [model] * len(some), TOL, _REFIT_SLACK, max_iter,
+            groups[None] == some[:, None],
+        )  # fmt: skip
+    return found
 
 
-def _bisect(tried: list[int], best: int) -> list[int]:
-    """Untried indices halfway between the best index and its tried neighbours (0 to 2 of them)."""
-    at = tried.index(best)
-    middles = [(best + other) // 2 for other in tried[max(0, at - 1) : at + 2]]
-    return [i for i in middles if i not in tried]
-
-
-class _Problem:
+class Problem:
     """One set of rows and labels: what fits at different C have in common."""
 
     def __init__(self, x: Tensor, y: Tensor, n_classes: int) -> None:
@@ -181,8 +146,12 @@ class _Problem:
         tol: float,
         relative: float,
         max_iter: int,
+        left_out: Tensor | None = None,
     ) -> list[LinearModel]:
-        """One model per C, solved together until max |gradient| <= tol min(N, relative * loss)."""
+        """One model per C, solved together until max |gradient| <= tol min(N, relative * loss).
+
+        left_out [S, N] is True for rows that do not count in one of the S fits.
+        """
         if not all(math.isfinite(c) and c > 0 for c in cs):
             raise ValueError(f"C must be a positive number, got {list(cs)}")
         if self.n_present == 1:  # nothing to separate: zero weights are optimal
@@ -195,7 +164,16 @@ class _Problem:
         penalty = torch.tensor([twice / c for c in cs], dtype=self.x.dtype, device=self.x.device)
         start = torch.stack([self._state(model) for model in init])  # [S, K, D + 1]
         state, iterations, converged = _minimise(
-            self.x, self.mean, self.y, penalty, self.metric, start, tol, relative, max_iter
+            self.x,
+            self.mean,
+            self.y,
+            penalty,
+            self.metric,
+            start,
+            tol,
+            relative,
+            max_iter,
+            left_out,
         )
         return [
             self._model(w, c, i, done)
@@ -386,10 +364,13 @@ def _minimise(
     tol: float,
     relative: float,
     max_iter: int,
+    left_out: Tensor | None,
 ) -> tuple[Tensor, list[int], list[bool]]:
     """Preconditioned L-BFGS on S stacked problems; solved ones leave the stack.
 
-    state [S, K, D + 1] holds weights and, last, the intercept of the centred features.
+    state [S, K, D + 1] holds weights and, last, the intercept of the centred features. A row that
+    is left out [S, N] has margins of minus infinity at all classes: neither loss nor gradient. The
+    preconditioner takes no notice.
     """
     n, d = x.shape
     n_classes = state.shape[1]
@@ -402,6 +383,8 @@ def _minimise(
         logits = torch.addmm(bias[:, None], weight, x.t()).view(len(w), n_classes, n)
         logits -= logits[:, y, rows][:, None]
         logits[:, y, rows] = own
+        if left_out is not None:
+            logits.masked_fill_(left_out[:, None], own)
         return logits
 
     result = torch.empty_like(state)
@@ -446,6 +429,7 @@ def _minimise(
             if not bool(stay.any()):
                 return result, iterations, converged
             ids = ids[stay.cpu()]
+            left_out = None if left_out is None else left_out[stay]
             state, margins, loss = state[stay], margins[stay], loss[stay]
             gradient, penalty, alpha = gradient[stay], penalty[stay], alpha[stay]
             history.keep(stay)

@@ -29,7 +29,8 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from eval.solvers.logistic import C_GRID, fit, search_c, standardise
+from eval.solvers.c_path import C_GRID, search_c
+from eval.solvers.logistic import fit, standardise
 
 N_CLASSES = 10
 

@@ -163,3 +163,33 @@ def test_bad_arguments_say_what_would_work() -> None:
         knn.vote(similarity, y[index], [4], 2, None)
     with pytest.raises(ValueError, match="temperature"):
         knn.vote(similarity, y[index], [1], 2, 0.0)
+
+
+@pytest.mark.parametrize("temperature", [None, 0.07])
+@pytest.mark.parametrize("length", [12, 20, 90])
+def test_answers_without_a_group_are_those_of_the_smaller_bank(
+    length: int, temperature: float | None
+) -> None:
+    """With lists that are long enough, too short for some queries, and of the whole bank."""
+    generator = torch.Generator().manual_seed(0)
+    bank = torch.randn(90, 6, generator=generator, dtype=torch.float64)
+    queries = torch.randn(40, 6, generator=generator, dtype=torch.float64)
+    labels, groups = torch.arange(90) % 3, torch.arange(90) // 3 % 4
+    similarity, index = knn.nearest(bank, queries, length)
+    found = knn.predict_without(
+        bank, queries, similarity, index, labels, groups, 4, 12, 3, temperature
+    )
+    for g in range(4):
+        rest = groups != g
+        near, where = knn.nearest(bank[rest], queries, 12)
+        naive = knn.predict(knn.vote(near, labels[rest][where], [12], 3, temperature))[0]
+        assert torch.equal(found[g], naive)
+
+
+def test_a_group_of_the_whole_bank_is_refused() -> None:
+    bank, labels = torch.randn(5, 3), torch.arange(5)
+    similarity, index = knn.nearest(bank, bank, 2)
+    with pytest.raises(ValueError, match="all 5 rows"):
+        knn.predict_without(
+            bank, bank, similarity, index, labels, torch.zeros(5).long(), 1, 2, 5, None
+        )

@@ -12,20 +12,7 @@ from torch import Tensor
 
 from eval.solvers import logistic
 from eval.solvers.logistic import LinearModel
-
-Rows = tuple[Tensor, Tensor]
-
-
-def rows(n: int, d: int, n_classes: int, spread: float = 0.6, seed: int = 0) -> Rows:
-    """ReLU-shaped, correlated, standardised features [n, d] of overlapping classes."""
-    generator = torch.Generator().manual_seed(seed)
-    scale = torch.arange(1, d + 1) ** -0.7
-    y = torch.arange(n) % n_classes
-    centres = torch.randn(n_classes, d, generator=generator) * scale
-    latent = spread * centres[y] + torch.randn(n, d, generator=generator) * scale
-    x = torch.relu(latent @ torch.randn(d, d, generator=generator) / scale.norm())
-    mean, deviation = logistic.standardise(x)
-    return (x - mean) / deviation, y
+from tests.solvers.logistic_rows import rows, tight
 
 
 def objective(model: LinearModel, x: Tensor, y: Tensor, c: float) -> float:
@@ -52,16 +39,6 @@ def gradient_size(model: LinearModel, x: Tensor, y: Tensor, c: float) -> float:
     assert weight.grad is not None
     assert bias.grad is not None
     return max(float(weight.grad.abs().max()), float(bias.grad.abs().max())) / len(x)
-
-
-def tight(x: Tensor, y: Tensor, c: float) -> LinearModel:
-    """scikit-learn in float64, to nine digits, in softmax form."""
-    solver = LogisticRegression(C=c, tol=1e-9, max_iter=20_000)
-    solver.fit(x.double().numpy(), y.numpy())
-    weight, bias = torch.from_numpy(solver.coef_), torch.from_numpy(solver.intercept_)
-    if len(weight) == 1:  # sigmoid form
-        weight, bias = torch.cat([-weight, weight]) / 2, torch.cat([-bias, bias]) / 2
-    return LinearModel(weight, bias, c, 0, True)
 
 
 SHAPES = {
@@ -213,7 +190,7 @@ def test_warm_start_gives_the_same_solution() -> None:
 def test_stacked_fits_equal_single_ones() -> None:
     x, y = rows(300, 40, 4)
     cs = [1e-4, 1e-2, 1.0, 1e3]
-    problem = logistic._Problem(x, y, 4)
+    problem = logistic.Problem(x, y, 4)
     for model, c in zip(problem.solve(cs, [None] * 4, 1e-5, 1.0, 500), cs, strict=True):
         alone = logistic.fit(x, y, 4, c, tol=1e-5, max_iter=500)
         assert model.converged
@@ -257,85 +234,6 @@ def test_standardise() -> None:
     torch.testing.assert_close(scale[:2].double(), expected, rtol=1e-5, atol=0)
 
 
-def test_grid() -> None:
-    np.testing.assert_allclose(logistic.C_GRID, np.logspace(-6, 5, 45), rtol=1e-12)
-
-
-def exhaustive(fit: Rows, val: Rows, n_classes: int) -> dict[float, float]:
-    """Validation top-1 of every C, by tight scikit-learn fits."""
-    return {
-        c: float((tight(*fit, c).logits(val[0]).argmax(1) == val[1]).float().mean())
-        for c in logistic.C_GRID
-    }
-
-
-@pytest.mark.parametrize(
-    ("shape", "spread"), [((700, 30, 4), 0.5), ((300, 80, 3), 0.7), ((240, 12, 2), 0.5)]
-)
-def test_search_finds_the_best_of_the_grid(shape: tuple[int, int, int], spread: float) -> None:
-    x, y = rows(*shape, spread=spread, seed=3)
-    cut = shape[0] // 2
-    fit, val = (x[:cut], y[:cut]), (x[cut:], y[cut:])
-    found = logistic.search_c(*fit, *val, shape[2])
-    truth = exhaustive(fit, val, shape[2])
-    tried = dict(found.tried)
-    assert list(tried) == sorted(tried)
-    assert set(tried) <= set(logistic.C_GRID)
-    assert len(tried) <= 15
-    # The first seven are there, and the best one's neighbours on the grid are known.
-    at = logistic.C_GRID.index(found.best_c)
-    around = [logistic.C_GRID[i] for i in (at - 1, at + 1) if 0 <= i < 45]
-    assert set(around) | {1e-6, logistic.C_GRID[22], 1e5} <= set(tried)
-    # Accuracies are the exhaustive ones within one borderline row, but for separated huge C.
-    for c in (c for c in tried if c <= 10):
-        assert abs(tried[c] - truth[c]) <= 1.01 / len(val[1])
-    assert found.best_c == min(tried, key=lambda c: (-tried[c], c))
-    assert truth[found.best_c] >= max(truth.values()) - 1e-9
-    assert found.model is not None
-    assert found.model.c == found.best_c
-
-
-def test_search_ties_go_to_the_smaller_c() -> None:
-    x, y = rows(120, 10, 3, spread=30.0)  # every C but the smallest is perfect
-    found = logistic.search_c(x[:60], y[:60], x[60:], y[60:], 3)
-    tried = dict(found.tried)
-    best = max(tried.values())
-    assert found.best_c == min(c for c, accuracy in tried.items() if accuracy == best)
-    before = logistic.C_GRID.index(found.best_c) - 1
-    assert before < 0 or tried[logistic.C_GRID[before]] < best
-
-
-def test_search_on_small_grids() -> None:
-    x, y = rows(90, 10, 3)
-    parts = (x[:60], y[:60], x[60:], y[60:], 3)
-    assert logistic.search_c(*parts, grid=[0.5]).best_c == 0.5
-    assert [c for c, _ in logistic.search_c(*parts, grid=(10.0, 0.1, 1.0)).tried] == [0.1, 1.0, 10]
-    with pytest.raises(ValueError, match="empty"):
-        logistic.search_c(*parts, grid=())
-
-
-def test_search_looks_only_at_what_it_is_given() -> None:
-    """Slices of one store: poisoning the rows outside must not change a bit of the answer."""
-    x, y = rows(300, 20, 3)
-    clean = logistic.search_c(x[:100], y[:100], x[100:160], y[100:160], 3)
-    poisoned, labels = x.clone(), y.clone()
-    poisoned[160:], labels[160:] = math.nan, 99
-    again = logistic.search_c(poisoned[:100], labels[:100], poisoned[100:160], labels[100:160], 3)
-    assert clean == again
-    # Nor do validation rows enter a fit: another validation set, the same models.
-    other = logistic.search_c(x[:100], y[:100], x[160:], y[160:], 3, grid=[clean.best_c])
-    direct = logistic.search_c(x[:100], y[:100], x[100:160], y[100:160], 3, grid=[clean.best_c])
-    assert other.model is not None
-    assert direct.model is not None
-    assert torch.equal(other.model.weight, direct.model.weight)
-
-
-def test_many_classes_are_solved_in_turn() -> None:
-    x, y = rows(600, 16, 150, spread=2.0)
-    found = logistic.search_c(x[:300], y[:300], x[300:], y[300:], 150)
-    assert dict(found.tried)[found.best_c] > 0.05
-
-
 def test_bad_arguments_say_what_would_work() -> None:
     x, y = rows(20, 5, 2)
     with pytest.raises(ValueError, match=r"outside 0\.\.0"):
@@ -348,5 +246,31 @@ def test_bad_arguments_say_what_would_work() -> None:
         logistic.fit(x, y[:-1], 2, 1.0)
     with pytest.raises(ValueError, match="init"):
         logistic.fit(x, y, 2, 1.0, init=logistic.fit(x[:, :3], y, 2, 1.0))
-    with pytest.raises(ValueError, match="validation"):
-        logistic.search_c(x, y, x[:0], y[:0], 2)
+
+
+@pytest.mark.parametrize("shape", [(300, 20, 4), (60, 200, 3), (200, 30, 2)])
+def test_fits_without_a_group_are_fits_of_the_other_rows(
+    shape: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logistic, "_REFIT_SLACK", 0.01)
+    x, y = rows(*shape)
+    x = x.double()
+    groups = torch.arange(len(x)) // shape[2] % 5
+    model = logistic.fit(x, y, shape[2], 0.1)
+    for g, found in enumerate(logistic.fit_without(x, y, shape[2], model, groups, 5)):
+        rest = groups != g
+        alone = logistic.fit(x[rest], y[rest], shape[2], 0.1, tol=1e-6)
+        assert found.converged
+        torch.testing.assert_close(found.weight, alone.weight, rtol=0, atol=2e-4)
+        bias = alone.bias - alone.bias.mean() + found.bias.mean()
+        torch.testing.assert_close(found.bias, bias, rtol=0, atol=1e-3)
+
+
+def test_fits_without_a_group_at_their_own_tolerance_give_the_same_answers() -> None:
+    x, y = rows(400, 40, 4)
+    groups = torch.arange(400) // 4 % 10
+    model = logistic.fit(x, y, 4, 0.1)
+    for g, found in enumerate(logistic.fit_without(x, y, 4, model, groups, 10)):
+        alone = tight(x[groups != g], y[groups != g], 0.1)
+        same = found.logits(x).argmax(1) == alone.logits(x).argmax(1)
+        assert same.float().mean() > 0.99
