@@ -1,28 +1,34 @@
 """Results in the neutral "every_eval_ever" schema, which other leaderboards read.
 
 One document a result, one entry a score. What cannot be said there in a field of its own stands
-in the details; samples and free text stay behind.
+in the details; free text stays behind. The answers to images and episodes go into a file of
+samples beside the document where they are asked for: they are a thousand times as long.
+
+Source: github.com/evaleval/every_eval_ever, and what its validator asks of paths.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import parse_qsl
 
 from eval.common.errors import BadInput, UserError
-from eval.common.files import write_json
-from eval.metrics.scores import Score
+from eval.common.files import atomic_file, write_json
+from eval.metrics.intervals import DRAWS
+from eval.metrics.scores import Samples, Score
 from eval.models.names import ZOO_ORG
 from eval.results.leaderboard import setting_label
+from eval.results.names import earlier
 from eval.results.schema import ModelInfo, Result
 
-EVERY_EVAL_EVER = "0.2.1"
+EVERY_EVAL_EVER = "0.3.0"
 
 _LIBRARY = "transferzoo"
 _DEVELOPERS = {"zoo": ZOO_ORG, "random": "random", "local-dir": "local"}
@@ -30,7 +36,6 @@ _LOWER_IS_BETTER = frozenset({"ece", "nll"})
 _MOST_NLL = 28  # nats: eval.metrics.intervals bounds probabilities from below by 1e-12
 # what eval.metrics.intervals does for each unit
 _INTERVALS = {"episode": "normal", "image": "bootstrap", "resample": "bootstrap"}
-_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "transferzoo.every_eval_ever")
 
 
 def to_every_eval_ever(result: Result) -> dict[str, Any]:
@@ -73,6 +78,8 @@ def to_every_eval_ever(result: Result) -> dict[str, Any]:
             "inference_engine": {"name": "timm", "version": versions.get("timm", "unknown")},
             # Not the spec: a local model's is a path.
             "additional_details": _details(
+                deployment_type="self_deployed",  # a backbone is computed where it is scored
+                model_availability=_availability(result.model),
                 revision=result.model.revision,
                 weights_sha256=result.model.weights_sha256,
                 params=result.model.params,
@@ -84,24 +91,81 @@ def to_every_eval_ever(result: Result) -> dict[str, Any]:
     }
 
 
-def write_every_eval_ever(results: Iterable[Result], out: Path) -> list[Path]:
+def write_every_eval_ever(
+    results: Iterable[Result], out: Path, *, samples: bool = False
+) -> list[Path]:
     """Write ``out/data/BENCHMARK/DEVELOPER/MODEL/UUID.json`` for each result; their paths.
 
-    A file is named by its content, so a second export writes the same files. Raises UserError
-    when a place cannot be written.
+    ``samples`` also writes ``UUID_samples.jsonl`` for those that have answers to images or
+    episodes. A file is named by its content, so a second export writes the same files. Raises
+    UserError when a place cannot be written.
     """
     paths = []
     for result in results:
         document = to_every_eval_ever(result)
-        name = uuid.uuid5(_NAMESPACE, json.dumps(document, sort_keys=True))
-        folder = out.joinpath("data", _benchmark(result), *_model_name(result.model))
-        path = folder / f"{name}.json"
+        lines = b"".join(_lines(result, document)) if samples else b""
+        name = _uuid(result, document)
+        folder = Path("data", _benchmark(result), *_model_name(result.model))
+        path = out / folder / f"{name}.json"
         try:
+            if lines:
+                beside = folder / f"{name}_samples.jsonl"
+                with atomic_file(out / beside) as file:
+                    file.write(lines)
+                document["detailed_evaluation_results"] = {
+                    "format": "jsonl",
+                    "file_path": beside.as_posix(),
+                    "hash_algorithm": "sha256",
+                    "checksum": hashlib.sha256(lines).hexdigest(),
+                    "total_rows": lines.count(b"\n"),
+                }
             write_json(path, document)
         except OSError as error:
             raise UserError(f"cannot write {path}: {error.strerror or error}") from None
         paths.append(path)
     return paths
+
+
+def _uuid(result: Result, document: dict[str, Any]) -> uuid.UUID:
+    """Of the content, in the form of a random one: the schema's validator takes no other. The
+    same with and without samples, so that a later export with them takes the place of the first."""
+    digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode())
+    for name, samples in sorted(result.samples.items()):
+        digest.update(f"{name}:{samples.unit}:{samples.correct}".encode())
+    return uuid.UUID(bytes=digest.digest()[:16], version=4)
+
+
+def _lines(result: Result, document: dict[str, Any]) -> Iterator[bytes]:
+    """One line a unit of each score that has answers; those of AP are resamples, no items."""
+    split, protocol = result.task.split_hash[:12], result.protocol.name
+    for name, samples in result.samples.items():
+        if samples.unit == "resample" or result.score(name) is None:
+            continue
+        for number, share in enumerate(samples.values().tolist()):
+            # by split and seed: the same item for every model, another one on other images
+            item = f"{split}-{number}" if samples.unit == "image" else (
+                f"{split}-seed{result.seed}-{number}"
+            )  # fmt: skip
+            line = {
+                "schema_version": EVERY_EVAL_EVER,
+                "evaluation_id": document["evaluation_id"],
+                "model_id": document["model_info"]["id"],
+                "evaluation_name": f"{result.task.name} / {protocol} / {name}",
+                "evaluation_result_id": name,
+                "sample_id": item,
+                "interaction_type": "single_turn",
+                # results keep neither images nor the classes that were answered
+                "input": {"raw": _asked(samples, number, result), "reference": []},
+                "output": {"raw": []},
+                "answer_attribution": [],
+                "evaluation": {"score": share, "is_correct": share == 1},
+            }
+            yield json.dumps(line, separators=(",", ":")).encode() + b"\n"
+
+
+def _asked(samples: Samples, number: int, result: Result) -> str:
+    what = "test image" if samples.unit == "image" else f"episode of {samples.of} queries,"
+    return f"{what} {number} of {result.task.name}, split {result.task.split_hash}"
 
 
 def _entry(result: Result, score: Score, source: dict[str, Any]) -> dict[str, Any]:
@@ -115,11 +179,19 @@ def _entry(result: Result, score: Score, source: dict[str, Any]) -> dict[str, An
     units = {samples.unit for samples in result.samples.values()}
     if len(units) == 1:
         interval["method"] = _INTERVALS[units.pop()]
+    uncertainty = {"confidence_interval": interval, "num_samples": score.n}
+    if interval.get("method") == "bootstrap":
+        uncertainty["num_bootstrap_samples"] = DRAWS
     return {
+        "evaluation_result_id": score.name,
         "evaluation_name": f"{task} / {protocol} / {score.name}",
         "source_data": source,
         "metric_config": {
             "evaluation_description": f"{score.name} under {protocol}",
+            # a share of right answers is the same thing everywhere; the others name their source
+            "metric_id": "accuracy" if _is_top1(score.name) else f"{_LIBRARY}.{score.name}",
+            "metric_name": score.name,
+            "metric_unit": "nats" if score.name == "nll" else "proportion",
             "lower_is_better": score.name in _LOWER_IS_BETTER,
             "score_type": "continuous",
             "min_score": 0,
@@ -127,15 +199,25 @@ def _entry(result: Result, score: Score, source: dict[str, Any]) -> dict[str, An
             "additional_details": _details(
                 **(
                     result.protocol.config
+                    | earlier(result.protocol)
                     | {"protocol": protocol, "seed": result.seed, "precision": result.precision}
                 )
             ),
         },
         "score_details": {
             "score": score.value,
-            "uncertainty": {"confidence_interval": interval, "num_samples": score.n},
+            "uncertainty": uncertainty,
         },
     }
+
+
+def _is_top1(score: str) -> bool:
+    return score.partition("_")[0] == "top1"
+
+
+def _availability(model: ModelInfo) -> str:
+    """Anybody can have the weights, except those of a folder of this machine."""
+    return "unknown" if model.spec.startswith("local-dir:") else "open_weights"
 
 
 def _source_data(result: Result) -> dict[str, Any]:

@@ -14,7 +14,17 @@ from eval.data.locations import Data
 from eval.data.task_data import TaskData
 from eval.models.resolve import ResolvedModel, resolve
 from eval.protocols import PROTOCOLS
-from eval.results.names import differences, file_name, plain, shelf_folder, task_part
+from eval.results.names import (
+    REFERENCE,
+    differences,
+    earlier,
+    file_name,
+    format_of,
+    number_format,
+    plain,
+    shelf_folder,
+    task_part,
+)
 from eval.results.schema import Result
 from eval.results.store import NotAResult, check_writable, read_result
 from eval.settings.protocols import Settings
@@ -63,6 +73,7 @@ class Cell:
     settings: Settings
     path: Path
     done: bool
+    precision: str | None = None  # what stands of it in the file's name, and in the result
 
     @property
     def title(self) -> str:
@@ -118,26 +129,92 @@ def _unique(models: Any) -> list[ResolvedModel]:
 def _cell(
     request: Request, model: ResolvedModel, task: TaskData, protocol: str, settings: Settings
 ) -> Cell:
+    there = {
+        name: _place(request, model, task, protocol, settings, name)
+        for name in _names(request.precision)
+    }
+    for name, (path, held) in there.items():
+        if held is not None and _answers(request, held):
+            again = PROTOCOLS[protocol].merged(held.protocol.config, settings)
+            cell = Cell(model, task, protocol, again or settings, path, again is None, name)
+            break
+    else:
+        # An earlier version may have left another precision under the name without one.
+        own, *_ = [n for n, (_, held) in there.items() if held is None] or list(there)
+        return Cell(model, task, protocol, settings, there[own][0], False, own)
+    wanted = request.keep_model and PROTOCOLS[protocol].keeps
+    if wanted and not (cell.kept / CONFIG).is_file():
+        cell = dataclasses.replace(cell, done=False)
+    return cell
+
+
+def _names(precision: str | None) -> tuple[str | None, ...]:
+    """The precisions in the names of files that may answer, the own one first."""
+    return (None, "fp32", "bf16") if precision is None else (precision, None)
+
+
+def _answers(request: Request, held: Result) -> bool:
+    """Whether a result that is there has the precision that is asked for. Where the user leaves it
+    open fp32 always has, and what else this device would choose."""
+    computed = number_format(held)
+    if request.precision:
+        return computed == format_of(request.precision)
+    return computed == REFERENCE or computed == _device_format(request.device)
+
+
+def _device_format(device: str | None) -> str:
+    """Asked only where a result in bf16 lies there: it imports torch."""
+    from eval.common.distributed import Workers
+    from eval.features.precision import device_format
+
+    return device_format(Workers(device).device)
+
+
+def _place(
+    request: Request,
+    model: ResolvedModel,
+    task: TaskData,
+    protocol: str,
+    settings: Settings,
+    precision: str | None,
+) -> tuple[Path, Result | None]:
+    """Where a result of that name lies or would lie, and the one that does."""
     changed = differences(
-        plain(settings), type(settings),
-        seed=request.seed, limit=task.limit, precision=request.precision,
-    )  # fmt: skip
+        plain(settings), type(settings), seed=request.seed, limit=task.limit, precision=precision
+    )
     folder = request.results / shelf_folder(model)
-    path = folder / file_name(task_part(task.name, task.split), protocol, changed)
+    part = task_part(task.name, task.split)
+    path = folder / file_name(part, protocol, changed)
     held = _held(path)
     if held is not None and held.task.split_hash != task.split_hash:
         # Other images under the same task name: both results are kept, side by side.
         part = task_part(task.name, task.split, task.split_hash)
         path = folder / file_name(part, protocol, changed)
         held = _held(path)
-    if held is None:
-        return Cell(model, task, protocol, settings, path, False)
-    again = PROTOCOLS[protocol].merged(held.protocol.config, settings)
-    cell = Cell(model, task, protocol, again or settings, path, again is None)
-    wanted = request.keep_model and PROTOCOLS[protocol].keeps
-    if wanted and not (cell.kept / CONFIG).is_file():
-        cell = dataclasses.replace(cell, done=False)
-    return cell
+    if held is not None and (since := _changed_since(held, settings)):
+        # Older than a setting, whose default is not what was done then: both are kept again.
+        path = folder / file_name(part, protocol, changed | since)
+        held = _held(path)
+    return path, held
+
+
+def in_precision(request: Request, cell: Cell, used: str) -> Cell:
+    """The cell where its result belongs, now that the precision is known which the user left open:
+    bf16 stands in the name, fp32 where another one lies under the name without it."""
+    if request.precision:
+        return cell
+    computed = format_of(used)
+    for name in (None, REFERENCE) if computed == REFERENCE else (computed,):
+        path, held = _place(request, cell.model, cell.task, cell.protocol, cell.settings, name)
+        if held is None or number_format(held) == computed:
+            break
+    return dataclasses.replace(cell, path=path, precision=name)
+
+
+def _changed_since(held: Result, settings: Settings) -> dict[str, Any]:
+    """The settings that the result is older than, where they ask for something else."""
+    asked = plain(settings)
+    return {k: asked[k] for k, then in earlier(held.protocol).items() if asked[k] != then}
 
 
 def _held(path: Path) -> Result | None:

@@ -1,9 +1,8 @@
-"""Run one result again and say whether it comes out equal."""
+"""Run one result again: does the same come out?"""
 
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 from eval.common.errors import BadInput, UserError
@@ -12,27 +11,15 @@ from eval.data.locations import Data, HubData
 from eval.models.backbone import load
 from eval.models.resolve import resolve
 from eval.protocols import protocol_named
-from eval.results.receipt import versions
-from eval.results.schema import SAME_CONFIDENCE, Result, confidence_gap
+from eval.results.names import earlier
+from eval.results.schema import Result
 from eval.results.store import NotAResult, read_result
 from eval.run.execute import score_cell
 from eval.run.plan import Cell, Request
+from eval.run.tolerance import changed, tolerance
+from eval.run.verdict import Difference, Verdict, choices, differences
 from eval.tasks.declaration import SUBSET
 from eval.tasks.registry import TASKS
-
-LATER = ("nll",)  # scores that earlier results of this schema do not have
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What came out. ``differences`` are about the numbers, ``context`` about their making."""
-
-    differences: tuple[str, ...]
-    context: tuple[str, ...]
-
-    @property
-    def equal(self) -> bool:
-        return not self.differences
 
 
 def verify(path: Path, cache: Path, data: Data | None = None) -> Verdict:
@@ -45,7 +32,8 @@ def verify(path: Path, cache: Path, data: Data | None = None) -> Verdict:
     except NotAResult as why:
         raise BadInput(f"{path} is not a result file: {why}") from None
     protocol = protocol_named(old.protocol.name)
-    config = {k: tuple(v) if isinstance(v, list) else v for k, v in old.protocol.config.items()}
+    recorded = old.protocol.config | earlier(old.protocol)
+    config = {k: tuple(v) if isinstance(v, list) else v for k, v in recorded.items()}
     try:
         settings = protocol.settings(**config)
     except TypeError:
@@ -62,20 +50,20 @@ def verify(path: Path, cache: Path, data: Data | None = None) -> Verdict:
         task = load_task(name + split, cache, data or _recorded(old), old.limit, old.seed)
     else:
         task = load_task(old.task.source, cache, data, old.limit, old.seed)
-    differences = []
+    other = []
     if task.split_hash != old.task.split_hash:
-        differences.append(
+        other.append(
             f"the data: split hash {task.split_hash[:12]} where {old.task.split_hash[:12]} "
             "was recorded"
         )
     backbone = load(model)
     if backbone.weights_sha256 != old.model.weights_sha256:
-        differences.append(
+        other.append(
             f"the weights: sha256 {backbone.weights_sha256[:12]} where "
             f"{old.model.weights_sha256[:12]} was recorded"
         )
-    if differences:  # other inputs: other numbers would say nothing
-        return Verdict(tuple(differences), ())
+    if other:  # other inputs: other numbers would say nothing
+        return Verdict(tuple(map(Difference, other)), ())
 
     from eval.common.distributed import Workers
     from eval.features.encode import encode
@@ -94,35 +82,13 @@ def verify(path: Path, cache: Path, data: Data | None = None) -> Verdict:
             if protocol.features else None
         )  # fmt: skip
         new = score_cell(cell, backbone, encoded, precision, workers, request, 0.0)
-    return Verdict(tuple(_score_differences(old, new)), tuple(_context(old, new)))
-
-
-def _score_differences(old: Result, new: Result) -> list[str]:
-    out = []
-    for score in old.scores:
-        again = new.score(score.name)
-        if again is None:
-            out.append(f"{score.name}: recorded, but not found now")
-        elif (again.value, again.ci_low, again.ci_high, again.n) != (
-            score.value,
-            score.ci_low,
-            score.ci_high,
-            score.n,
-        ):
-            out.append(
-                f"{score.name}: {again.value} [{again.ci_low}, {again.ci_high}] where "
-                f"{score.value} [{score.ci_low}, {score.ci_high}] was recorded"
-            )
-    missing = [s.name for s in new.scores if old.score(s.name) is None and s.name not in LATER]
-    missing += [name for name in new.samples if name not in old.samples]
-    out += [f"{name}: found now, but not recorded" for name in dict.fromkeys(missing)]
-    for name, samples in old.samples.items():
-        if name not in new.samples or new.samples[name].correct != samples.correct:
-            out.append(f"{name}: other episodes or images are answered right")
-    gap = confidence_gap(old, new)  # results of earlier versions have none
-    if gap > SAME_CONFIDENCE:
-        out.append(f"confidence: up to {gap:.4f} off at an image")
-    return out
+    limits = tolerance(old.environment, new.environment)
+    labels = task.test.labels if task.kind == "classification" else None
+    return Verdict(
+        differences(old, new, limits, labels),
+        (*map(str, changed(old.environment, new.environment)), *choices(old, new)),
+        limits,
+    )
 
 
 def _recorded(old: Result) -> Data | None:
@@ -133,17 +99,3 @@ def _recorded(old: Result) -> Data | None:
     copy = TASKS[old.task.name].hub
     owner = "" if copy and copy.repo == repo else repo.partition("/")[0]
     return HubData(owner, old.task.revision)
-
-
-def _context(old: Result, new: Result) -> list[str]:
-    now = versions()
-    out = [
-        f"{name} {now.get(name, 'absent')} here, {then} recorded"
-        for name, then in old.environment.versions.items()
-        if now.get(name) != then
-    ]
-    for what in ("device", "threads", "processes"):
-        then, here = getattr(old.environment, what), getattr(new.environment, what)
-        if then != here:
-            out.append(f"{what} {here} here, {then} recorded")
-    return out

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,20 +74,22 @@ def check_source(source: dict[str, Any]) -> None:
 
 
 def check_entry(entry: dict[str, Any]) -> None:
-    assert set(entry) == {"evaluation_name", "source_data", "metric_config", "score_details"}
-    check_texts(entry, "evaluation_name")
+    assert set(entry) == {
+        "evaluation_result_id", "evaluation_name", "source_data", "metric_config", "score_details",
+    }  # fmt: skip
+    check_texts(entry, "evaluation_result_id", "evaluation_name")
     check_source(entry["source_data"])
     metric = entry["metric_config"]
     assert isinstance(metric["lower_is_better"], bool)
     assert metric["score_type"] == "continuous"  # which makes both bounds compulsory
     assert is_number(metric["min_score"])
     assert is_number(metric["max_score"])
-    check_texts(metric, "evaluation_description")
+    check_texts(metric, "evaluation_description", "metric_id", "metric_name", "metric_unit")
     check_details(metric)
     assert set(entry["score_details"]) == {"score", "uncertainty"}
     assert is_number(entry["score_details"]["score"])
     uncertainty = entry["score_details"]["uncertainty"]
-    assert set(uncertainty) == {"confidence_interval", "num_samples"}
+    assert set(uncertainty) - {"num_bootstrap_samples"} == {"confidence_interval", "num_samples"}
     assert type(uncertainty["num_samples"]) is int
     interval = uncertainty["confidence_interval"]
     assert set(interval) <= {"lower", "upper", "confidence_level", "method"}
@@ -97,7 +100,7 @@ def check_entry(entry: dict[str, Any]) -> None:
 
 
 def check_document(document: dict[str, Any]) -> None:
-    """The demands of version 0.2.1 on the fields we write."""
+    """The demands of version 0.3.0 on the fields we write."""
     required = {
         "schema_version",
         "evaluation_id",
@@ -110,7 +113,7 @@ def check_document(document: dict[str, Any]) -> None:
     assert required <= set(document)
     assert set(document) <= required | {"evaluation_timestamp"}  # further fields are refused
     check_texts(document, "evaluation_id", "evaluation_timestamp")
-    assert document["schema_version"] == EVERY_EVAL_EVER == "0.2.1"
+    assert document["schema_version"] == EVERY_EVAL_EVER == "0.3.0"
     assert re.fullmatch(r"\d+\.\d+", document["retrieved_timestamp"])
     source = document["source_metadata"]
     check_texts(source, "source_organization_name", "source_name")
@@ -128,6 +131,8 @@ def check_document(document: dict[str, Any]) -> None:
     assert re.fullmatch(r"[^/]+/[^/]+", model["id"])
     check_texts(model["inference_engine"], "name", "version")
     check_details(model)
+    assert model["additional_details"]["deployment_type"] == "self_deployed"
+    assert model["additional_details"]["model_availability"] in ("open_weights", "unknown")
     assert isinstance(document["evaluation_results"], list)
     for entry in document["evaluation_results"]:
         check_entry(entry)
@@ -172,6 +177,7 @@ def test_numbers_are_carried_exactly(committed: list[Result]) -> None:
         for score, entry in zip(result.scores, entries, strict=True):
             name = f"{result.task.name} / {result.protocol.name} / {score.name}"
             assert entry["evaluation_name"] == name
+            draws = {} if method == "normal" else {"num_bootstrap_samples": 1000}
             assert entry["score_details"] == {
                 "score": score.value,
                 "uncertainty": {
@@ -182,17 +188,18 @@ def test_numbers_are_carried_exactly(committed: list[Result]) -> None:
                         "method": method,
                     },
                     "num_samples": score.n,
+                    **draws,
                 },
             }
 
 
-def test_only_calibration_error_is_better_when_lower(committed: list[Result]) -> None:
+def test_only_errors_and_losses_are_better_when_lower(committed: list[Result]) -> None:
     lower = {
         entry["evaluation_name"].split(" / ")[-1]: entry["metric_config"]["lower_is_better"]
         for result in committed
         for entry in to_every_eval_ever(result)["evaluation_results"]
     }
-    assert {name for name, better in lower.items() if better} == {"ece"}
+    assert {name for name, better in lower.items() if better} == {"ece", "nll"}
     assert {"top1", "mean_per_class", "top1_1shot", "top1_5shot_cosine"} <= set(lower)
 
 
@@ -213,6 +220,18 @@ def test_log_likelihood_may_exceed_one_and_is_better_when_lower() -> None:
     (entry,) = to_every_eval_ever(make_result(scores=[score]))["evaluation_results"]
     assert entry["metric_config"]["lower_is_better"]
     assert entry["metric_config"]["max_score"] > 27.6
+    assert entry["metric_config"]["metric_unit"] == "nats"
+
+
+def test_accuracy_is_named_as_everywhere_and_the_others_as_ours(committed: list[Result]) -> None:
+    ids = {
+        entry["metric_config"]["metric_name"]: entry["metric_config"]["metric_id"]
+        for result in committed
+        for entry in to_every_eval_ever(result)["evaluation_results"]
+    }
+    assert ids["top1"] == ids["top1_5shot"] == ids["top1_1shot_cosine"] == "accuracy"
+    assert ids["ece"] == "transferzoo.ece"
+    assert ids["mean_per_class"] == "transferzoo.mean_per_class"
 
 
 def test_hand_made_linear_result() -> None:
@@ -251,6 +270,8 @@ def test_hub_model_on_a_hub_task() -> None:
     model = document["model_info"]
     assert (model["id"], model["developer"]) == ("google/vit.base", "google")
     assert model["additional_details"] == {
+        "deployment_type": "self_deployed",
+        "model_availability": "open_weights",
         "revision": "c" * 40,
         "weights_sha256": "ab" * 32,
         "params": "10",
@@ -355,7 +376,10 @@ def test_layout_and_distinct_results(tmp_path: Path) -> None:
     assert len(files_of(tmp_path)) == 2
     for path in paths:
         assert path.parent == tmp_path / "data" / "transferzoo_dtd_linear" / "random" / "resnet18"
-        assert re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.json", path.name)
+        # of random form: the validator of the datastore takes no other names
+        assert re.fullmatch(
+            r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\.json", path.name
+        )
 
 
 @pytest.mark.parametrize("name", ["a/b", "../../x", "/etc/x", "..", "a\\b\0c", "\n", "é:?*"])
@@ -376,6 +400,108 @@ def test_names_stay_inside_the_folder(tmp_path: Path, name: str) -> None:
     assert len(files_of(tmp_path)) == len(results)
 
 
+# ---- samples
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def samples_file(path: Path) -> Path:
+    return path.with_name(f"{path.stem}_samples.jsonl")
+
+
+def test_every_answer_is_a_line(tmp_path: Path, committed: list[Result]) -> None:
+    results = [
+        next(r for r in committed if r.protocol.name == name) for name in ("linear", "fewshot")
+    ]
+    for path, result in zip(
+        write_every_eval_ever(results, tmp_path, samples=True), results, strict=True
+    ):
+        document, lines = json.loads(path.read_bytes()), lines_of(samples_file(path))
+        assert len(lines) == sum(s.n for s in result.samples.values())
+        for name, samples in result.samples.items():
+            mine = [x for x in lines if x["evaluation_result_id"] == name]
+            assert [x["evaluation"]["score"] for x in mine] == samples.values().tolist()
+            assert len({x["sample_id"] for x in mine}) == samples.n
+            score = result.score(name)
+            assert score is not None
+            mean = np.mean([x["evaluation"]["score"] for x in mine])
+            assert mean == pytest.approx(score.value, abs=1e-6)
+        said = document["detailed_evaluation_results"]
+        assert tmp_path / said["file_path"] == samples_file(path)
+        content = samples_file(path).read_bytes()
+        assert said["checksum"] == hashlib.sha256(content).hexdigest()
+        assert said["total_rows"] == len(lines)
+        assert {x["evaluation_id"] for x in lines} == {document["evaluation_id"]}
+        assert {x["model_id"] for x in lines} == {document["model_info"]["id"]}
+
+
+def test_two_models_answer_the_same_items(tmp_path: Path) -> None:
+    results = [make_result(), make_result("random:resnet50"), make_result(split="other")]
+    ids = [
+        [x["sample_id"] for x in lines_of(samples_file(path))]
+        for path in write_every_eval_ever(results, tmp_path, samples=True)
+    ]
+    assert ids[0] == ids[1]
+    assert not set(ids[0]) & set(ids[2])
+
+
+def test_resamples_are_no_items(tmp_path: Path) -> None:
+    from tests.space.detectors import detector
+
+    (path,) = write_every_eval_ever([detector("random:resnet18")], tmp_path, samples=True)
+    assert not samples_file(path).exists()
+    assert "detailed_evaluation_results" not in json.loads(path.read_bytes())
+
+
+def test_an_export_with_samples_takes_the_place_of_one_without(tmp_path: Path) -> None:
+    (bare,) = write_every_eval_ever([make_result()], tmp_path)
+    assert not samples_file(bare).exists()
+    (full,) = write_every_eval_ever([make_result()], tmp_path, samples=True)
+    assert bare == full
+    assert len(files_of(tmp_path)) == 2
+
+
+# ---- the schema itself
+
+
+SCHEMAS = Path(__file__).parent / "every_eval_ever"  # SOURCE.md there says where they are from
+
+
+def faults(name: str, values: Sequence[dict[str, Any]]) -> list[str]:
+    """What the official JSON schema of that name finds wrong, by an independent validator."""
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = json.loads((SCHEMAS / name).read_bytes())
+    assert schema["version"] == EVERY_EVAL_EVER
+    jsonschema.Draft7Validator.check_schema(schema)
+    validator = jsonschema.Draft7Validator(schema)
+    return [
+        f"{error.json_path}: {error.message}" for v in values for error in validator.iter_errors(v)
+    ]
+
+
+def test_documents_pass_the_official_schema(tmp_path: Path, committed: list[Result]) -> None:
+    from tests.space.detectors import detector
+
+    results = [*committed, make_result(), hub_result(), detector("random:resnet18")]
+    paths = write_every_eval_ever(results, tmp_path / "bare")
+    some = [committed[0], make_result(), make_result(protocol="fewshot")]
+    paths += write_every_eval_ever(some, tmp_path / "full", samples=True)
+    assert faults("eval.schema.json", [json.loads(p.read_bytes()) for p in paths]) == []
+    lines = [line for p in paths[-3:] for line in lines_of(samples_file(p))]
+    assert len(lines) > 80
+    assert faults("instance_level_eval.schema.json", lines) == []
+
+
+def test_the_official_schema_refuses_what_the_old_version_wrote() -> None:
+    document = to_every_eval_ever(make_result())
+    del document["model_info"]["additional_details"]["deployment_type"]
+    assert "deployment_type" in " ".join(faults("eval.schema.json", [document]))
+    document = to_every_eval_ever(make_result()) | {"invented": 1}
+    assert "invented" in " ".join(faults("eval.schema.json", [document]))
+
+
 def test_unwritable_place_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert "cannot write" in refusal(write_every_eval_ever, [make_result()], tmp_path / "file")
@@ -384,7 +510,7 @@ def test_unwritable_place_is_one_sentence(tmp_path: Path) -> None:
 def test_the_command_exports_a_shelf(cli: Cli, tmp_path: Path) -> None:
     done = cli("export", tmp_path / "out", "--results", ZOO_FOLDER)
     assert done.code == 0
-    assert "144 files of every_eval_ever 0.2.1" in done.out
+    assert "144 files of every_eval_ever 0.3.0" in done.out
     assert len(list((tmp_path / "out").rglob("*.json"))) == 144
     none = cli("export", tmp_path / "out2", "--results", tmp_path / "nothing")
     assert none.code == 2

@@ -283,7 +283,7 @@ def test_two_runs_at_once(reference: Reference, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_first_runs_of_an_embedded_task(tmp_path: Path) -> None:
-    """Both draw the task's data, and probe for the fastest format, in the same empty cache."""
+    """Both draw the task's data in the same empty cache."""
     run = [
         "run", "random:test_resnet", "--task", "digits", "--protocol", "knn", "--limit", "60",
         "--img-size", "24", "--cache", str(tmp_path / "cache"),
