@@ -16,7 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from eval.api import evaluate, leaderboard, load_model, load_task, read_results
+    from eval.api import evaluate, leaderboard, load_model, load_task, read_results, ties
     from eval.common.errors import UserError
     from eval.results.compare import compare
     from eval.run.execute import execute
@@ -36,6 +36,7 @@ __all__ = [
     "load_task",
     "plan",
     "read_results",
+    "ties",
 ]
 
 _MODULES = {  # where each name is made
@@ -49,6 +50,7 @@ _MODULES = {  # where each name is made
     "load_task": "eval.api",
     "plan": "eval.run.plan",
     "read_results": "eval.api",
+    "ties": "eval.api",
 }
 
 

@@ -15,6 +15,7 @@ from eval.cli.result_commands import (
     leaderboard_command,
     merge_command,
     push_command,
+    ties_command,
 )
 from eval.cli.run_commands import (
     cache_command,
@@ -34,6 +35,7 @@ HANDLERS = {
     "curves": curves_command,
     "reliability": analysis_commands.reliability_command,
     "compare": compare_command,
+    "ties": ties_command,
     "cka": analysis_commands.cka_command,
     "analyze": analysis_commands.analyze_command,
     "recommend": analysis_commands.recommend_command,
@@ -51,7 +53,8 @@ HANDLERS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The exit code: 0 done, 1 some cells failed or a result differs, 2 the user's mistake."""
+    """The exit code: 0 done, 1 some cells failed or a result differs, 2 the user's mistake,
+    3 a result is within tolerance."""
     return dispatch(build_parser, HANDLERS, argv, "interrupted; the same command goes on from here")
 
 

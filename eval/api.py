@@ -20,6 +20,7 @@ from eval.data.locations import Data, data_from
 from eval.models.names import expand
 from eval.models.resolve import resolve
 from eval.protocols import PROTOCOLS, protocol_named
+from eval.results.item_scores import TiedBoard, item_scores, read_items, ties_of
 from eval.results.leaderboard import Table, tables
 from eval.results.store import read_result, read_shelf
 from eval.run.execute import Failure, execute
@@ -160,6 +161,29 @@ def leaderboard(results: Iterable[Result]) -> list[Table]:
     """All boards of the results, one for each protocol, setting and score: ``models`` are its rows,
     ``tasks`` its columns, ``cells[row, column]`` the scores that were measured."""
     return tables(results)
+
+
+def ties(scores: Place | Iterable[Mapping[str, Any]]) -> list[TiedBoard]:
+    """Which models of a board cannot be told apart: ``transfer-eval ties`` as a function.
+
+    ``scores`` are mappings with the keys ``model``, ``item`` (or ``seed``), ``score`` and, where
+    there are several, ``task`` (rows of a data frame: ``frame.to_dict("records")``); or a CSV or
+    Parquet file of such columns. Any models, any score, higher is better; items pair the models.
+
+    The first board is that of the mean over the tasks, where there are several; then follows one
+    for each task. ``board.models`` are best first, ``board.ties.group`` their groups from 1,
+    ``board.ties.places(i)`` the places that a model could hold, ``board.estimates.half_widths()``
+    half of the 95 % intervals over other items. All pairs of a board are compared at once, so that
+    boards of equal models show a second group in at most 5 % of cases, however many models.
+
+    Raises UserError for a column that is missing, a score that is not a finite number or is there
+    twice, and where no two models share two items of a task.
+    """
+    if isinstance(scores, str | Path):
+        whole, boards = ties_of(read_items(Path(scores)))
+    else:
+        whole, boards = ties_of(item_scores(scores))
+    return [whole, *boards] if whole is not None else boards
 
 
 def _several(subject: str, given: str | Sequence[str]) -> list[str]:

@@ -5,6 +5,7 @@ Fixtures stand in conftest.py. A folder with more of its own has a module of tha
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import tempfile
@@ -23,8 +24,9 @@ from eval.common.errors import UserError
 from eval.common.files import sha256_file
 from eval.data.load import load_task
 from eval.data.manifest import FileFacts, Manifest, PartFacts, SplitFacts, write_manifest
-from eval.metrics.scores import Samples
+from eval.metrics.scores import Samples, Score
 from eval.results.schema import Result
+from eval.settings.protocols import Fewshot
 from eval.tasks.registry import TASKS
 from tests.hub import LoopbackHub
 
@@ -161,6 +163,27 @@ def freeze(folder: Path) -> None:
     write_manifest(folder, manifest)
 
 
+def make_fewshot_result(
+    model: str = "random:resnet18", task: str = "dtd", p: float = 0.5, seed: int = 0, **changes: Any
+) -> Result:
+    """A valid 5-shot result of 60 episodes, whose answers are right with probability ``p``."""
+    correct = np.random.default_rng(seed).random((60, 75)) < p
+    value = float(correct.mean())
+    config = dataclasses.asdict(Fewshot(shots=(5,), episodes=60))
+    made = make_result(
+        model, task, "fewshot", config=config, details={"class_images": [40] * 8}, **changes
+    )
+    score = {"name": "top1_5shot", "value": round(value, 6), "ci_low": round(value - 0.05, 6),
+             "ci_high": round(value + 0.05, 6), "n": 60, "kind": "sample",
+             "these": (round(value - 0.02, 6), round(value + 0.02, 6))}  # fmt: skip
+    return made.model_copy(
+        update={
+            "scores": [Score.model_validate(score)],
+            "samples": {"top1_5shot": Samples.of_episodes(correct)},
+        }
+    )
+
+
 def make_result(
     model: str = "random:resnet18",
     task: str = "dtd",
@@ -170,16 +193,19 @@ def make_result(
     revision: str = "seed0",
     correct: np.ndarray | None = None,
     created: str = "2026-01-01T00:00:00+00:00",
+    dtype: str = "fp32",
     **changes: Any,
 ) -> Result:
-    """A valid result with one top-1 score over 40 images."""
+    """A valid result with one top-1 score over 40 images; of few-shot one of an older file, which
+    has counts, no single answers and no kind of interval (`make_fewshot` makes today's)."""
     if correct is None:
         correct = np.arange(40) < round(40 * top1)
     value = float(correct.mean())
     name, samples = "top1", Samples.of_images(correct)
     if protocol == "fewshot":
         name = "top1_5shot"
-        samples = Samples.of_episodes(np.round(75 * correct).astype(int), 75)
+        counts = np.round(75 * correct).astype(int).tolist()
+        samples = Samples(unit="episode", n=len(counts), of=75, correct=counts)
     return Result.model_validate(
         {
             "schema_version": 1,
@@ -205,13 +231,38 @@ def make_result(
                     "ci_low": value - 0.1,
                     "ci_high": value + 0.1,
                     "n": 40,
+                    "kind": "" if protocol == "fewshot" else "test",
                 }
             ],
             "samples": {name: samples.model_dump()},
-            "environment": {"versions": {}, "device": "cpu", "dtype": "fp32", "threads": 2},
+            "environment": {"versions": {}, "device": "cpu", "dtype": dtype, "threads": 2},
             "seed": 0,
             "seconds": {"load": 0, "encode": 0, "fit": 0, "score": 0},
             "created": created,
             **changes,
         }
     )
+
+
+def make_fewshot(
+    correct: np.ndarray,
+    model: str = "random:resnet18",
+    task: str = "dtd",
+    *,
+    shot: int = 5,
+    class_images: tuple[int, ...] = (60,) * 8,
+    **changes: Any,
+) -> Result:
+    """A valid few-shot result with one score over ``correct`` [episodes, way, queries], bool, and
+    with what says which images stood in them. 600 x 5 x 15 is the protocol's default setting."""
+    episodes, n_way, queries = correct.shape
+    name, value = f"top1_{shot}shot", float(correct.mean())
+    base = make_result(
+        model, task, "fewshot",
+        config={"shots": [shot], "n_way": n_way, "queries": queries, "episodes": episodes},
+        details={"class_images": list(class_images)}, **changes,
+    )  # fmt: skip
+    score = Score(name=name, value=value, ci_low=value - 0.05, ci_high=value + 0.05, n=episodes,
+                  kind="sample", these=(value - 0.01, value + 0.01))  # fmt: skip
+    samples = Samples.of_episodes(correct.reshape(episodes, -1))
+    return base.model_copy(update={"scores": [score], "samples": {name: samples}})

@@ -23,6 +23,7 @@ from eval.analysis.measures.ranking import MODELS, agreement
 from eval.analysis.plots import legend_below, style
 from eval.analysis.study import Study, task_key
 from eval.features.bank import FeatureBank
+from eval.results.names import REFERENCE, number_format
 from eval.results.schema import ModelInfo, Result
 
 if TYPE_CHECKING:
@@ -70,15 +71,21 @@ def measure(bank: FeatureBank) -> dict[str, float]:
 def measured_scores(
     results: Iterable[Result], split_hash: str, models: Sequence[ModelInfo]
 ) -> list[float | None]:
-    """Linear top-1 of each model on the same images, at the same input size; None without one."""
+    """Linear top-1 of each model on the same images, at the same input size; None without one.
+
+    All are of one precision: that in which most of the models were measured, of equals fp32.
+    """
     protocol, name = MEASURED
-    found: dict[str, float] = {}
+    found: dict[str, dict[str, float]] = {REFERENCE: {}}
     for result in results:
         score = result.score(name)
         asked = result.protocol.name == protocol and result.task.split_hash == split_hash
         if asked and score and not (result.limit or result.seed):
-            found[identity(result.model)] = score.value
-    return [found.get(identity(model)) for model in models]
+            one = found.setdefault(number_format(result), {})
+            one[identity(result.model)] = score.value
+    ids = [identity(model) for model in models]
+    most = max(found.values(), key=lambda scores: sum(i in scores for i in ids))
+    return [most.get(i) for i in ids]
 
 
 def identity(model: ModelInfo) -> str:

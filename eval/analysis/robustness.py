@@ -39,7 +39,7 @@ from eval.common.errors import BadInput
 from eval.common.text import counted
 from eval.data.task_data import TaskData
 from eval.features.precision import Precision
-from eval.metrics import paired
+from eval.metrics.estimates import of_items
 from eval.metrics.intervals import Interval, bootstrap
 from eval.models.backbone import Backbone
 from eval.protocols.linear import Head, fit_head
@@ -298,7 +298,7 @@ def table(finding: Finding) -> tuple[list[str], list[list[str]]]:
             worst = min(left, key=left.__getitem__)
             beside = "-"
             if name != first:
-                gap = difference(found, values["models"][first][task], finding.seed)
+                gap = difference(found, values["models"][first][task])
                 beside = f"{100 * gap.value:+.1f} [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}]"
             lines.append([
                 name, task, f"{100 * clean['top1']:.1f}",
@@ -313,15 +313,14 @@ def table(finding: Finding) -> tuple[list[str], list[list[str]]]:
     return header, lines
 
 
-def difference(one: dict[str, Any], other: dict[str, Any], seed: int = 0) -> Interval:
+def difference(one: dict[str, Any], other: dict[str, Any]) -> Interval:
     """Corrupted top-1 of one measured model less that of another, on the same images."""
     count = sum(len(v["top1"]) for v in one["conditions"].values())
     a, b = (
         np.frombuffer(base64.b64decode(v["hits"]), np.uint8).astype(np.float64) / count
         for v in (one, other)
     )
-    # An image is a mean over its conditions, as an episode is over its queries.
-    return paired.paired(a, b, "episode", seed).difference
+    return of_items(np.stack([a, b])).difference()[0]
 
 
 def figure(finding: Finding) -> Figure:

@@ -31,7 +31,7 @@ from eval.common.errors import UserError, one_line
 from eval.data.task_data import TaskData
 from eval.data.validation import held_out
 from eval.protocols import PROTOCOLS
-from eval.protocols.episodes import Pool, eligible_classes, refusals
+from eval.protocols.episodes import Pool, able, refusals
 from eval.settings.protocols import Fewshot
 
 NAMED = 20  # unreadable images that are named
@@ -235,7 +235,7 @@ def _fewshot(data: TaskData, settings: Fewshot) -> FewshotCheck:
         different=len(pool.rows),
         most_shots=most,
         why_not="" if most else refusals(pool, one)[1],
-        classes={k: len(eligible_classes(pool, k, settings.queries)) for k in settings.shots},
+        classes={k: able(pool, k + settings.queries) for k in settings.shots},
         refused=refusals(pool, settings),
     )
 

@@ -20,11 +20,12 @@ COMMANDS = {
     "curves": "plot accuracy against the number of training images (--train-fraction)",
     "reliability": "plot how often answers of a confidence are right (linear, finetune)",
     "compare": "two models on the same episodes and images, with paired tests",
+    "ties": "ranks, intervals and tie groups of anybody's scores, item by item",
     "cka": "how alike the layers of two models are (centred kernel alignment)",
     "analyze": "why do models transfer: profile, geometry, robustness, reconstruction, predictors",
     "recommend": "which models to try first on a data set, and how good that advice has been",
     "report": "results and findings as one page that prints well and needs nothing beside it",
-    "verify": "run one result again and say equal, or what differs",
+    "verify": "run one result again and say equal, within tolerance, or what differs",
     "detect": "draw what a kept detector finds in pictures of yours",
     "prepare": "official downloads of a declared data set -> Parquet that every run can use",
     "check-task": "look at a data set of your own before it is scored",
@@ -43,6 +44,7 @@ EXAMPLES = """examples:
   transfer-eval run zoo:all --suite detection --data DATA --schedule short:600
   transfer-eval run --author ORG --filter objective:supcon --suite mini
   transfer-eval compare random:resnet18 resnet50.a1_in1k
+  transfer-eval ties scores.csv
   transfer-eval push results ORG/results
   transfer-eval leaderboard --results hub:ORG/results
 """
@@ -76,6 +78,12 @@ RECOMMEND_EXAMPLE = """example:
 REPORT_EXAMPLES = """examples:
   transfer-eval report results --out report.html
   transfer-eval report hub:ORG/results results --title "Our models, spring"
+"""
+VERIFY_EPILOG = """exit codes:
+  0  equal, to the last digit
+  3  within tolerance: other versions or threads, and no more answers changed than these explain
+  1  differs
+  2  your mistake: no result file, or its model or data are not to be had
 """
 CHECK_EXAMPLE = """a task file, say flowers.toml:
   name = "my-flowers"
@@ -135,6 +143,14 @@ def build_parser() -> Parser:
     reliability.add_argument(
         "--out", type=Path, default=Path("reliability.png"), metavar="FILE", help=".png or .svg"
     )
+    ties = command("ties")
+    ties.add_argument(
+        "file", type=Path, metavar="FILE",
+        help="CSV or Parquet with model, item (or seed), score and perhaps task; or a file or "
+        "folder of every_eval_ever",
+    )  # fmt: skip
+    ties.add_argument("--tasks", action="store_true", help="also a board for each task")
+    ties.add_argument("--json", action="store_true", help="print JSON")
     compare = command("compare")
     compare.add_argument("model_a", metavar="MODEL_A")
     compare.add_argument("model_b", metavar="MODEL_B")
@@ -178,7 +194,7 @@ def build_parser() -> Parser:
         "--out", type=Path, default=Path("report.html"), metavar="FILE", help=".html"
     )
     report.add_argument("--title", metavar="TEXT", help="what stands at the top")
-    verify = command("verify")
+    verify = command("verify", VERIFY_EPILOG)
     verify.add_argument("result", type=Path, metavar="RESULT.json")
     verify.add_argument(
         "--data", metavar="DIR", help="where the data lie now, if they moved (or hub:OWNER)"
@@ -239,6 +255,9 @@ def build_parser() -> Parser:
     _add_choices(worker)
     export = command("export")
     export.add_argument("out", type=Path, metavar="DIR", help="where the files go")
+    export.add_argument(
+        "--samples", action="store_true", help="also each image's and episode's answer, one a line"
+    )
     _add_shelf(export)
     cache = command("cache")
     actions = cache.add_subparsers(dest="action", metavar="ls|rm", required=True)
@@ -323,7 +342,7 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu, cuda or mps (default: the fastest there is)")
     parser.add_argument(
         "--precision", choices=("auto", "fp32", "bf16", "fp32-channels_last", "bf16-channels_last"),
-        default="auto", help="default: the fastest that agrees with fp32",
+        default="auto", help="default: fp32; on CUDA with bf16 that, where it agrees with fp32",
     )  # fmt: skip
     parser.add_argument("--batch-size", type=int, metavar="B", help="images a forward pass")
     parser.add_argument("--debug", action="store_true", help="tracebacks of failed cells")

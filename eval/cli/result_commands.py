@@ -60,6 +60,24 @@ def compare_command(args: argparse.Namespace) -> int:
     return 0
 
 
+def ties_command(args: argparse.Namespace) -> int:
+    from eval.results import item_scores
+
+    if args.file.is_dir() or args.file.suffix in (".json", ".jsonl"):
+        found = list(item_scores.every_eval_ever_items(args.file))
+    else:
+        found = item_scores.read_items(args.file)
+    whole, boards = item_scores.ties_of(found)
+    shown = [whole] if whole is not None else []
+    if args.tasks or not shown:
+        shown += boards
+    if args.json:
+        print(json.dumps([item_scores.as_json(board) for board in shown], indent=1))
+    else:
+        print(item_scores.render(shown, markdown=not sys.stdout.isatty()))
+    return 0
+
+
 def push_command(args: argparse.Namespace) -> int:
     from eval.sharing.push import push
 
@@ -99,7 +117,8 @@ def merge_command(args: argparse.Namespace) -> int:
 def export_command(args: argparse.Namespace) -> int:
     from eval.results.every_eval_ever import EVERY_EVAL_EVER, write_every_eval_ever
 
-    files = write_every_eval_ever([r for _, r in results_from(args.results).results], args.out)
+    results = [r for _, r in results_from(args.results).results]
+    files = write_every_eval_ever(results, args.out, samples=args.samples)
     if args.json:
         print(json.dumps([str(f) for f in files], indent=1))
     else:

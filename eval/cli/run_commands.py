@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 # settings whose flag is a mistake where no protocol has them
 NEEDED = ("fractions", "per_class", "views", "schedule")
+VERIFY_CODES = {"equal": 0, "differs": 1, "within tolerance": 3}  # 2 is the user's mistake
 
 
 def _request(args: argparse.Namespace) -> Any:
@@ -189,20 +191,27 @@ def verify_command(args: argparse.Namespace) -> int:
 
     cache = args.cache or default_cache()
     verdict = verify(args.result, cache, data_from(args.data))
+    code = VERIFY_CODES[verdict.word]
     if args.json:
         report = {
+            "verdict": verdict.word,
             "equal": verdict.equal,
-            "differences": list(verdict.differences),
+            "differences": [d.text for d in verdict.differences],
+            "beyond": [d.text for d in verdict.differences if not d.allowed],
+            "tolerance": None if verdict.tolerance is None else asdict(verdict.tolerance),
             "context": list(verdict.context),
         }
         print(json.dumps(report, indent=1))
-        return 0 if verdict.equal else 1
-    print("equal" if verdict.equal else "differs")
+        return code
+    print(verdict.word)
     for line in verdict.differences:
-        print(f"  {line}")
+        allowed = " (within tolerance)" if line.allowed and verdict.word == "differs" else ""
+        print(f"  {line.text}{allowed}")
+    if verdict.differences and verdict.tolerance is not None:
+        print(f"tolerance: {verdict.tolerance}")
     if verdict.context:
         print("computed elsewise: " + "; ".join(verdict.context))
-    return 0 if verdict.equal else 1
+    return code
 
 
 def worker_command(args: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from eval.common.errors import NotFound, did_you_mean
@@ -27,6 +27,8 @@ from eval.settings.protocols import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from eval.data.task_data import TaskData
     from eval.protocols.outcome import Outcome
     from eval.training.context import Context
@@ -37,8 +39,8 @@ if TYPE_CHECKING:
 class Protocol:
     """``main`` are the scores shown on boards, {shot} standing for each shot count.
 
-    ``complete``, ``refuse``, ``merge`` and ``cost`` are hooks, each ``module:function`` or empty.
-    The first three are called before a backbone is loaded: their modules import no torch.
+    ``complete``, ``refuse``, ``merge``, ``cost`` and ``stores`` are hooks, each ``module:function``
+    or empty. The first three are called before a backbone is loaded: their modules import no torch.
     """
 
     name: str
@@ -52,10 +54,13 @@ class Protocol:
         False  # context.keep names the folder for what it trained, where that is asked for
     )
     features: bool = True  # context.bank holds the features of train and test
+    # what results from before there was a setting were made with, where it is not the default now
+    earlier: Mapping[str, Any] = field(default_factory=dict)
     complete: str = ""
     refuse: str = ""
     merge: str = ""
     cost: str = ""
+    stores: str = ""
 
     def load(self) -> Callable[[Context[Any], Any], Outcome]:
         """``score(context, settings)``."""
@@ -81,11 +86,18 @@ class Protocol:
         ``context.bank`` is None: nothing has been encoded."""
         return _imported(self.cost)(context, settings, speed) if self.cost else 0.0
 
+    def to_store(self, context: Context[Any], settings: Settings) -> tuple[Path, int] | None:
+        """The folder of the decoded images that the training keeps, and how many bytes, about, it
+        would write there; None where it keeps none: ``stores(context, settings)``."""
+        return _imported(self.stores)(context, settings) if self.stores else None
+
 
 def _imported(place: str) -> Callable[..., Any]:
     module, _, function = place.partition(":")
     return getattr(importlib.import_module(module), function)
 
+
+_FROM_REDUCED = {"crops_from": "reduced"}
 
 PROTOCOLS: dict[str, Protocol] = {
     p.name: p
@@ -113,7 +125,9 @@ PROTOCOLS: dict[str, Protocol] = {
             "the study's linear evaluation: SGD on augmented views, a grid tuned on part of train",
             trains=True,
             default=False,
+            earlier=_FROM_REDUCED,
             cost="eval.protocols.linear_sgd:cost",
+            stores="eval.training.crop_images:to_store",
         ),
         Protocol(
             "finetune",
@@ -123,7 +137,9 @@ PROTOCOLS: dict[str, Protocol] = {
             trains=True,
             default=False,
             keeps=True,
+            earlier=_FROM_REDUCED,
             cost="eval.protocols.finetune:cost",
+            stores="eval.training.crop_images:to_store",
         ),
         Protocol(
             "detection",

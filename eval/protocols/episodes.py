@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from eval.common.errors import UserError
 from eval.data.task_data import TaskData
+from eval.metrics.episode_variance import EpisodeDesign
 from eval.settings.protocols import Fewshot
 
 
@@ -30,6 +32,10 @@ class Pool:
     labels: NDArray[np.int64]  # [len(rows)]
     copies: int  # left out: further copies of an image that is in
     ambiguous: int  # left out: images that stand under two labels
+
+    def class_images(self, classes: int) -> list[int]:
+        """Images of each class, by label: all that a draw depends on."""
+        return np.bincount(self.labels, minlength=classes).tolist()
 
     @classmethod
     def of(cls, task: TaskData) -> Pool:
@@ -48,50 +54,65 @@ class Pool:
 
 
 @dataclass(frozen=True)
-class Episodes:
-    """Rows of the bank. ``support`` is [E, way, shot], ``query`` [E, way, queries]."""
+class Draw:
+    """All that says which images stand in which episode."""
 
-    support: NDArray[np.int64]
-    query: NDArray[np.int64]
+    class_images: tuple[int, ...]  # by label
+    shot: int
+    n_way: int
+    queries: int
+    episodes: int
+    split_hash: str
+    seed: int
+
+    @property
+    def eligible(self) -> tuple[int, ...]:
+        """Labels of the classes with at least shot + queries different images."""
+        return tuple(
+            c for c, n in enumerate(self.class_images) if n >= max(self.shot + self.queries, 1)
+        )
 
 
-def eligible_classes(pool: Pool, shot: int, queries: int) -> tuple[int, ...]:
-    """Classes with at least shot + queries different images."""
-    labels, counts = np.unique(pool.labels, return_counts=True)
-    return tuple(labels[counts >= shot + queries].tolist())
-
-
-def draw_episodes(
-    pool: Pool,
-    classes: tuple[int, ...],
-    *,
-    shot: int,
-    n_way: int,
-    queries: int,
-    episodes: int,
-    split_hash: str,
-    seed: int,
-) -> Episodes:
-    """Draw episodes among ``classes``, which must all be eligible for ``shot``."""
-    by_class = {c: pool.rows[pool.labels == c] for c in classes}
-    everyone = np.unique(pool.labels)
-    allowed = np.isin(everyone, classes)
-    support = np.empty((episodes, n_way, shot), np.int64)
-    query = np.empty((episodes, n_way, queries), np.int64)
-    for e in range(episodes):
+@lru_cache(maxsize=64)
+def design(draw: Draw) -> EpisodeDesign:
+    """Draw the episodes. Raises ValueError where fewer than ``n_way`` classes are eligible."""
+    eligible = draw.eligible
+    if len(eligible) < draw.n_way:
+        raise ValueError(f"{len(eligible)} classes are large enough for {draw.n_way} ways")
+    place = {c: i for i, c in enumerate(eligible)}
+    everyone = np.flatnonzero(draw.class_images)
+    allowed = np.isin(everyone, eligible)
+    classes = np.empty((draw.episodes, draw.n_way), np.int64)
+    support = np.empty((draw.episodes, draw.n_way, draw.shot), np.int64)
+    query = np.empty((draw.episodes, draw.n_way, draw.queries), np.int64)
+    for e in range(draw.episodes):
         words = np.frombuffer(
-            hashlib.sha256(f"{split_hash}:{seed}:{e}".encode()).digest(), "<u4"
+            hashlib.sha256(f"{draw.split_hash}:{draw.seed}:{e}".encode()).digest(), "<u4"
         ).tolist()
         # All classes are shuffled and the eligible kept in that order: a class too small for
         # 20 shots changes only the 20-shot episodes it would have been in.
         order = np.random.RandomState(words).permutation(len(everyone))
-        chosen = everyone[order[allowed[order]][:n_way]]
+        chosen = everyone[order[allowed[order]][: draw.n_way]]
         for w, c in enumerate(chosen.tolist()):
-            images = by_class[c]
-            drawn = images[np.random.RandomState([*words, c]).permutation(len(images))]
-            query[e, w] = drawn[:queries]
-            support[e, w] = drawn[queries : queries + shot]
-    return Episodes(support, query)
+            drawn = np.random.RandomState([*words, c]).permutation(draw.class_images[c])
+            classes[e, w] = place[c]
+            query[e, w] = drawn[: draw.queries]
+            support[e, w] = drawn[draw.queries : draw.queries + draw.shot]
+    sizes = np.array([draw.class_images[c] for c in eligible], np.int64)
+    return EpisodeDesign(sizes, classes, support, query)
+
+
+def bank_rows(
+    pool: Pool, drawn: EpisodeDesign, eligible: Sequence[int]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(support [E, way, shot], query [E, way, queries]) as rows of the bank."""
+    rows = np.concatenate([pool.rows[pool.labels == c] for c in eligible])
+    return rows[drawn.support_images], rows[drawn.query_images]
+
+
+def able(pool: Pool, images: int) -> int:
+    """Classes with so many different images or more."""
+    return int((np.unique(pool.labels, return_counts=True)[1] >= images).sum())
 
 
 def refusals(pool: Pool, settings: Fewshot) -> dict[int, str]:
@@ -99,11 +120,11 @@ def refusals(pool: Pool, settings: Fewshot) -> dict[int, str]:
     out = {}
     largest = max(np.unique(pool.labels, return_counts=True)[1].tolist(), default=0)
     for shot in settings.shots:
-        able = len(eligible_classes(pool, shot, settings.queries))
-        if able < settings.n_way:
+        large = able(pool, shot + settings.queries)
+        if large < settings.n_way:
             out[shot] = (
                 f"{shot}-shot needs {settings.n_way} classes of {shot} + {settings.queries} "
-                f"different images; only {able} are that large (the largest holds {largest})"
+                f"different images; only {large} are that large (the largest holds {largest})"
             )
     return out
 

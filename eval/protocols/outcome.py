@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from eval.metrics import intervals
+from eval.metrics.estimates import of_answers
 from eval.metrics.intervals import Interval
 from eval.metrics.scores import Samples, Score
 
@@ -29,9 +32,39 @@ class Outcome:
     predictions: NDArray[np.int64] | None = None
     confidence: NDArray[np.float64] | None = None
 
-    def add(self, name: str, interval: Interval, n: int) -> None:
-        """A score over n units (episodes or test images)."""
-        self.scores.append(Score.of(name, interval, n))
+    def add(
+        self, name: str, interval: Interval, n: int, kind: str = "test",
+        these: Interval | None = None,
+    ) -> None:  # fmt: skip
+        """A score over n units (episodes or test images), its interval of a kind of
+        `eval.metrics.estimates.KINDS`."""
+        self.scores.append(Score.of(name, interval, n, kind, these))
 
-    def add_image_samples(self, name: str, correct: NDArray[np.bool_]) -> None:
-        self.samples[name] = Samples.of_images(correct)
+    def note_one_class(self, classes: int) -> None:
+        """A note where all test images were given the same one of several classes."""
+        answers = self.predictions
+        if answers is None or classes < 2 or len(answers) < 2:
+            return
+        if len(np.unique(answers)) == 1:
+            self.notes.append(f"top1: all predictions are one class, number {int(answers[0])}")
+
+    def add_top1(self, correct: NDArray[np.bool_], without: Sequence[float] | None = None) -> None:
+        """Top-1 with its samples, whether each test image was answered right. ``without`` are the
+        score's values with one group of training images left out, for each group: with them the
+        interval takes in other training images too."""
+        n = len(correct)
+        if without is None:
+            self.add("top1", intervals.accuracy(correct), n)
+        else:
+            rounded = [round(float(v), 6) for v in without]  # as the file has them
+            found = of_answers(correct[None], np.array([rounded]))
+            self.add("top1", found.share(0, n), n, "sample")
+        self.add_image_samples("top1", correct, without)
+
+    def add_image_samples(
+        self, name: str, correct: NDArray[np.bool_], without: Sequence[float] | None = None
+    ) -> None:
+        """Whether each test image was answered right; ``without`` are the score's values with one
+        group of training images left out, for each group."""
+        rounded = None if without is None else [round(float(v), 6) for v in without]
+        self.samples[name] = Samples.of_images(correct, rounded)

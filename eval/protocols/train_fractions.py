@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from eval.common.errors import TooFew
 from eval.data.task_data import Split
 from eval.metrics import intervals
+from eval.protocols.outcome import Outcome
 
 
 @dataclass(frozen=True)
@@ -70,15 +71,18 @@ def subset(train: Split, part: Part, seed: int, draw: int) -> NDArray[np.int64]:
     return np.sort(np.concatenate(kept))
 
 
-def add(out: Any, part: Part, correct: NDArray[np.bool_], seed: int) -> None:
+def add(out: Outcome, part: Part, correct: NDArray[np.bool_]) -> None:
     """Two scores of a part. ``correct`` is [draws, N_test].
 
-    ``top1_PART`` is the mean over draws with a bootstrap interval over test images;
-    ``top1_PART_draws`` is the same mean with the spread over draws (1.96 standard errors).
+    ``top1_PART`` is the mean over draws; its interval takes in other draws of the part and other
+    test images. ``top1_PART_draws`` is the same mean with the first of these alone.
     """
     n = correct.shape[1]
-    share = correct.astype(np.float64).mean(0)
-    out.add(f"top1_{part.label}", intervals.bootstrap(lambda w: w @ share / w.sum(1), n, seed), n)
-    if len(correct) > 1:
-        values = correct.mean(1, dtype=np.float64)
-        out.add(f"top1_{part.label}_draws", intervals.mean_interval(values), len(values))
+    if len(correct) == 1:
+        out.add(f"top1_{part.label}", intervals.accuracy(correct[0]), n)
+        return
+    values = correct.mean(1, dtype=np.float64)
+    images = float(correct.mean(0, dtype=np.float64).var(ddof=1)) / n if n > 1 else 0.0
+    both = intervals.runs_interval(values, images, n - 1)
+    out.add(f"top1_{part.label}", both, n, "sample")
+    out.add(f"top1_{part.label}_draws", intervals.runs_interval(values), len(values), "draws")

@@ -39,7 +39,8 @@ def outcome(
     out = Outcome(details=answer.details, notes=answer.notes)
     out.fit_seconds = time.perf_counter() - start
     out.predictions = answer.probability.argmax(1).astype(np.int64)
-    describe(out, answer.probability, labels, seed)
+    out.note_one_class(answer.probability.shape[1])
+    describe(out, answer.probability, labels, seed, answer.without)
     curve = []
     for part in train_fractions.parts(settings):
         correct = []
@@ -60,21 +61,24 @@ def outcome(
             )  # fmt: skip
             out.notes += [note for note in small.notes if note not in out.notes]
         if len(correct) == settings.subsets:
-            train_fractions.add(out, part, np.stack(correct), seed)
+            train_fractions.add(out, part, np.stack(correct))
     if curve:
         out.details = out.details | {"curve": curve}
     return out
 
 
 def describe(
-    out: Outcome, probability: NDArray[np.float64], labels: NDArray[np.int64], seed: int
+    out: Outcome,
+    probability: NDArray[np.float64],
+    labels: NDArray[np.int64],
+    seed: int,
+    without: list[float] | None = None,
 ) -> None:
     """Top-1, mean per-class accuracy, ECE and NLL with intervals over the test images."""
     correct = probability.argmax(1) == labels
     out.confidence = probability.max(1)
     n = len(labels)
-    out.add("top1", intervals.accuracy(correct, seed), n)
-    out.add_image_samples("top1", correct)
-    out.add("mean_per_class", intervals.mean_per_class(correct, labels, seed), n)
+    out.add_top1(correct, without)
+    out.add("mean_per_class", intervals.mean_per_class(correct, labels), n)
     out.add("ece", intervals.expected_calibration_error(out.confidence, correct, seed), n)
     out.add("nll", intervals.negative_log_likelihood(probability[np.arange(n), labels], seed), n)

@@ -8,21 +8,22 @@ import numpy as np
 
 from eval.common.text import percent
 from eval.report.blocks import Block, Section, sheet
+from eval.results.board_text import TIES, chances
 from eval.results.leaderboard import Table, grid, score_text
 
 LEAD = (
-    "Each number is a score in percent with half the width of its 95 % interval: 1.96 standard "
-    "errors over episodes, a bootstrap over test images. The best of each task is bold; whether "
-    "it is better than the next is a question for the paired differences below. The mean is over "
-    "the tasks that all models have, and so is the mean rank (1 is best)."
+    "Each number is a score in percent with half the width of its 95 % interval, of whose chance "
+    "the notes below speak. The best of each task is bold; whether it is better than the next say "
+    "the tie groups, and the paired differences below. The mean is over the tasks that all models "
+    "have, and so is the mean rank (1 is best)."
 )
 SUBSET = "* a subset of the data set: not comparable to published numbers."
-SEEDS = "Over seeds: the mean and 1.96 standard errors of it over the seeds."
 
 
 def section(tables: Sequence[Table]) -> Section:
     notes = [SUBSET] if any(any(t.subsets) for t in tables) else []
-    notes += [SEEDS] if any("seeds=" in t.setting for t in tables) else []
+    notes += chances(tables)
+    notes += [TIES] if any(t.ties for t in tables if len(t.models) > 1) else []
     return Section("boards", "Boards", LEAD, tuple(map(block, tables)), tuple(notes))
 
 

@@ -42,7 +42,7 @@ def order(pair: Pair) -> list[str]:
     values: dict[str, list[float]] = {}
     for comparison in pair.comparisons:
         for name, task in keyed(comparison).items():
-            values.setdefault(name, []).append(task.paired.difference.value)
+            values.setdefault(name, []).append(task.difference.value)
     return sorted(values, key=lambda name: (-float(np.mean(values[name])), name))
 
 
@@ -55,7 +55,7 @@ def figure(pair: Pair, a: str, b: str) -> Figure:
         for y, name in enumerate(tasks):
             if name in found:
                 task = found[name]
-                d = task.paired.difference
+                d = task.difference
                 sure = {"A": BETTER, "B": WORSE, "tie": OPEN}[task.verdict]
                 _point(axis, y, d.value, d.low, d.high, sure, task.verdict != "tie")
         if len(found) > 1:
@@ -176,6 +176,6 @@ def numbers(pair: Pair) -> tuple[Sheet, ...]:
 
 
 def _cell(task: TaskDifference) -> str:
-    d = task.paired.difference
+    d = task.difference
     p = f"{task.p_holm:.2g}" if task.p_holm >= 1e-3 else "<0.001"
     return f"{100 * d.value:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}], {p}"

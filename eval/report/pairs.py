@@ -11,6 +11,7 @@ import numpy as np
 from eval.common.errors import UserError, one_line
 from eval.models.objectives import COMPARED, parse_objective
 from eval.results.compare import Comparison, TaskDifference, compare
+from eval.results.estimates import OLD_EPISODES
 from eval.results.leaderboard import model_label, tables
 from eval.results.parquet_table import objective_of
 from eval.results.schema import Result
@@ -91,30 +92,38 @@ def compared(results: Sequence[Result], say: Callable[[str], None]) -> list[Pair
             names = (f"{a.id}@{a.revision}", f"{b.id}@{b.revision}")
         both = [r for row in (a, b) for r in by_row[row.label, row.revision]]
         try:
-            comparisons = [c for one in compare(*names, both) if (c := _finite(one)).tasks]
+            whole = compare(*names, both)
         except (UserError, ValueError, StopIteration) as error:
             say(f"no comparison of {a.label} with {b.label}: {one_line(error)}")
             continue
+        comparisons = [c for one in whole if (c := _told(one)).tasks]
+        everything, kept = (sum(len(c.tasks) for c in some) for some in (whole, comparisons))
+        if kept < everything:
+            say(
+                f"{a.label} with {b.label}: no claim on {everything - kept} of {everything} "
+                f"differences: {OLD_EPISODES}"
+            )
         comparisons.sort(key=lambda c: order.index((c.protocol, c.setting, c.score)))
         if comparisons:
             found.append(Pair(a, b, tuple(comparisons)))
     return found
 
 
-def _finite(comparison: Comparison) -> Comparison:
+def _told(comparison: Comparison) -> Comparison:
+    """Those of its tasks on which something can be claimed."""
     tasks = tuple(t for t in comparison.tasks if np.isfinite(_numbers(t)).all())
     return replace(comparison, tasks=tasks)
 
 
 def _numbers(task: TaskDifference) -> list[float]:
-    found = task.paired.difference
+    found = task.difference
     return [task.a, task.b, found.value, found.low, found.high, task.p_holm]
 
 
 def mean_difference(comparison: Comparison) -> tuple[float, float]:
     """(mean over the tasks, half of its 95 % interval), the tasks taken as given and as
     independent, as the mean of a board."""
-    found = [t.paired.difference for t in comparison.tasks]
+    found = [t.difference for t in comparison.tasks]
     half = np.sqrt(sum(((d.high - d.low) / 2) ** 2 for d in found)) / len(found)
     return float(np.mean([d.value for d in found])), float(half)
 

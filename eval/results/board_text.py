@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
+
+import numpy as np
 
 from eval.common.fitted_table import fits, fitted_table, legend, wrapped
 from eval.common.text import text_table
-from eval.results.leaderboard import Table, grid
+from eval.metrics.estimates import KINDS
+from eval.metrics.ties import ties
+from eval.results.leaderboard import Table, grid, score_title
 from eval.results.model_names import distinct_names, short
 
+TIES = (
+    "Tie group: paired tests cannot tell its models from the best of them. Place: where a model "
+    "could stand. All such statements of a board hold together with 95 %."
+)
 _LONGEST = 44  # of a short name
 
 
@@ -32,7 +41,8 @@ def render(found: Sequence[Table], *, markdown: bool = False, width: int | None 
         out += [wrapped(table.title, width) if width else table.title, text, ""]
     if names and width:
         out += [legend(names, width), ""]
-    return "\n".join([*out, *(wrapped(n, width, "  ") if width else n for n in _notes(found))])
+    notes = _notes(found, names)
+    return "\n".join([*out, *(wrapped(n, width, "  ") if width else n for n in notes)])
 
 
 def _short_names(found: Sequence[Table], width: int) -> tuple[dict[str, str], dict[str, str]]:
@@ -56,10 +66,52 @@ def _fitted(table: Table, models: dict[str, str], tasks: dict[str, str], width: 
     return fitted_table(header, lines, width, "model" if header[0] == "task" else "task")
 
 
-def _notes(found: Sequence[Table]) -> list[str]:
-    notes = ["Intervals are 95 %: 1.96 standard errors over episodes, bootstrap over test images."]
-    if any("seeds=" in t.setting for t in found):
-        notes.append("Over seeds: the mean and 1.96 standard errors of it over the seeds.")
+def chances(found: Sequence[Table]) -> list[str]:
+    """Of which chance each board's intervals speak."""
+    protocols: dict[str, dict[str, None]] = {}
+    for table in found:
+        for kind in table.kinds:
+            protocols.setdefault(kind, {})[table.protocol] = None
+    return [
+        f"± of {', '.join(names)}: 95 % over {KINDS[kind]}."
+        + (" † from an earlier version, which says nothing of other images." * (kind == "episodes"))
+        for kind, names in protocols.items()
+        if kind in KINDS
+    ]
+
+
+def ahead(table: Table, names: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Whether the first of a board is better than the second, on these tasks and, from five on,
+    on others like them; '' where nothing can be told or there is one task alone. ``names`` are
+    those by which the models are called."""
+    if table.standing is None or len(table.models) < 2 or len(table.common) < 2:
+        return ""
+    rows, found = table.standing
+    if len(rows) < 2:
+        return ""
+    order = np.argsort(-found.values, kind="stable")[:2]
+    a, b = (int(rows[i]) for i in order)
+    first, second = (names.get(table.models[row], table.models[row]) for row in (a, b))
+    gap, _ = found.difference(int(order[0]), int(order[1]))
+    told = ties(found).better[order[0], order[1]]
+    text = (
+        f"{table.protocol}, {score_title(table.score)}: {first} is "
+        f"{100 * gap.value:.1f} ±{50 * (gap.high - gap.low):.1f} points before {second} "
+        f"on these {len(table.common)} tasks, {'decided' if told else 'not decided'}"
+    )
+    sample = table.over_tasks(a, b)
+    if sample is not None:
+        text += (
+            f"; with the tasks as a sample of tasks {100 * sample.value:.1f} "
+            f"±{50 * (sample.high - sample.low):.1f}"
+        )
+    return text + "."
+
+
+def _notes(found: Sequence[Table], names: Mapping[str, str]) -> list[str]:
+    notes = [*chances(found), *(line for table in found if (line := ahead(table, names)))]
+    if any(table.ties for table in found if len(table.models) > 1):
+        notes.append(TIES)
     if any(any(t.subsets) for t in found):
         notes.append("* a subset of the data set: not comparable to published numbers.")
     return notes

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from eval.common.errors import BadInput, NotFound, did_you_mean
-from eval.common.text import text_table
-from eval.metrics.paired import Paired, holm, paired, paired_resamples
-from eval.results.leaderboard import main_scores, model_label, setting_label
+from eval.common.text import counted, text_table
+from eval.metrics.estimates import KINDS
+from eval.metrics.intervals import Interval, runs_interval
+from eval.metrics.ranks import holm
+from eval.results.estimates import OLD_EPISODES, estimates, measured
+from eval.results.leaderboard import MIN_TASKS, main_scores, model_label, setting_label
 from eval.results.schema import Result
 
 SIGNIFICANT = 0.05
@@ -26,15 +29,21 @@ class TaskDifference:
     b: float
     unit: str
     n: int
-    paired: Paired
+    difference: Interval
+    kind: str  # of the chance that the interval and p speak of; '' where nothing can be claimed
+    p_value: float
+    wins: int  # units on which A is better
+    losses: int
     p_holm: float  # corrected over the tasks of the same protocol and score
 
     @property
     def verdict(self) -> str:
-        """'A', 'B' or 'tie'."""
+        """'A', 'B', 'tie', or '' where nothing can be claimed."""
+        if not self.kind:
+            return ""
         if self.p_holm >= SIGNIFICANT:
             return "tie"
-        return "A" if self.paired.difference.value > 0 else "B"
+        return "A" if self.difference.value > 0 else "B"
 
 
 @dataclass(frozen=True)
@@ -51,16 +60,25 @@ class Comparison:
     @property
     def sentence(self) -> str:
         """The outcome in plain words."""
-        won = [t.task for t in self.tasks if t.verdict == "A"]
-        lost = [t.task for t in self.tasks if t.verdict == "B"]
-        n = len(self.tasks)
-        mean = 100 * float(np.mean([t.paired.difference.value for t in self.tasks]))
+        told = [t for t in self.tasks if t.kind]
+        won = [t.task for t in told if t.verdict == "A"]
+        lost = [t.task for t in told if t.verdict == "B"]
         what = f"{self.protocol} {self.score}" + (f" ({self.setting})" if self.setting else "")
-        head = outcome(self.a, self.b, won, lost, n)
-        return (
-            f"{what}: {head}; mean difference {mean:+.1f} points "
-            "(paired tests, Holm-corrected p < 0.05)."
-        )
+        untold = len(self.tasks) - len(told)
+        text = f"{what}: "
+        if told:
+            chances = " or ".join(dict.fromkeys(KINDS[t.kind] for t in told))
+            text += outcome(self.a, self.b, won, lost, len(told))
+            text += f" (paired tests, Holm-corrected p < {SIGNIFICANT}; over {chances})"
+        if untold:
+            text += f"{', ' * bool(told)}no claim on {counted(untold, 'task')}"
+        gaps = [t.difference.value for t in self.tasks]
+        text += f"; mean difference {100 * float(np.mean(gaps)):+.1f} points on these"
+        if len(gaps) >= MIN_TASKS:
+            sample = runs_interval(np.array(gaps))
+            low, high = 100 * sample.low, 100 * sample.high
+            text += f", {low:+.1f} to {high:+.1f} (95 %) with them as a sample of tasks"
+        return text + "."
 
 
 def outcome(
@@ -149,21 +167,27 @@ def _question(result: Result) -> tuple[str, ...]:
 
 
 def _differences(score: str, pairs: Sequence[tuple[Result, Result]]) -> tuple[TaskDifference, ...]:
-    found = []
-    for mine, other in pairs:
-        a, b = mine.samples[score], other.samples[score]
-        values = a.values(), b.values()
-        if a.unit == "resample":
-            mean_a, mean_b = (_value(result, score) for result in (mine, other))
-            test = paired_resamples(mean_a - mean_b, *values)
-        else:
-            mean_a, mean_b = (float(v.mean()) for v in values)
-            test = paired(*values, unit=a.unit)
-        found.append((mine.task.name, a, (mean_a, mean_b), test))
-    corrected = holm([p.p_value for *_, p in found])
-    return tuple(
-        TaskDifference(task, *means, samples.unit, samples.n, test, p_holm)
-        for (task, samples, means, test), p_holm in zip(found, corrected, strict=True)
+    found = [_difference(score, *pair) for pair in pairs]
+    told = [d for d in found if d.kind]
+    corrected = iter(holm([d.p_value for d in told]))
+    return tuple(replace(d, p_holm=next(corrected)) if d.kind else d for d in found)
+
+
+def _difference(score: str, mine: Result, other: Result) -> TaskDifference:
+    """On one task; ``p_holm`` is not corrected yet."""
+    samples = mine.samples[score]
+    delta = samples.values() - other.samples[score].values()
+    a, b = _value(mine, score), _value(other, score)
+    kind, interval, p = "", Interval(a - b, np.nan, np.nan), 1.0
+    pair = [measured(result, score) for result in (mine, other)]
+    if pair[0] is not None and pair[1] is not None and pair[0].question == pair[1].question:
+        told = estimates([pair[0], pair[1]])
+        if told is not None:
+            interval, p = told.difference()
+            kind = told.kind
+    wins, losses = int((delta > 0).sum()), int((delta < 0).sum())
+    return TaskDifference(
+        mine.task.name, a, b, samples.unit, samples.n, interval, kind, p, wins, losses, p
     )
 
 
@@ -181,17 +205,25 @@ def render(comparisons: Sequence[Comparison], *, markdown: bool = False) -> str:
                 t.task,
                 f"{100 * t.a:.1f}",
                 f"{100 * t.b:.1f}",
-                f"{100 * t.paired.difference.value:+.1f} "
-                f"[{100 * t.paired.difference.low:+.1f}, {100 * t.paired.difference.high:+.1f}]",
-                f"{t.paired.wins} / {t.paired.losses} {t.unit}s",
-                f"{t.p_holm:.2g}" if t.p_holm >= 1e-4 else "<0.0001",
+                _shown(t),
+                f"{t.wins} / {t.losses} {t.unit}s",
+                "-" if not t.kind else f"{t.p_holm:.2g}" if t.p_holm >= 1e-4 else "<0.0001",
             ]
             for t in c.tasks
         ]
         setting = f" ({c.setting})" if c.setting else ""
         out += [f"{c.protocol} {c.score}{setting}: A = {c.a}, B = {c.b}"]
-        out += [text_table(header, lines, markdown), c.sentence, ""]
+        out += [text_table(header, lines, markdown), c.sentence]
+        if untold := [t.task for t in c.tasks if not t.kind]:
+            out.append(f"No claim on {', '.join(untold)}: {OLD_EPISODES}.")
+        out.append("")
     return "\n".join(out).rstrip()
+
+
+def _shown(t: TaskDifference) -> str:
+    gap = t.difference
+    text = f"{100 * gap.value:+.1f}"
+    return f"{text} [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}]" if t.kind else text
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:

@@ -5,19 +5,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property, reduce
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from eval.common.text import percent
-from eval.metrics.intervals import mean_interval
-from eval.metrics.paired import ranks
+from eval.metrics.estimates import Estimates, degrees, mean
+from eval.metrics.intervals import Interval, runs_interval
+from eval.metrics.ranks import ranks
 from eval.metrics.scores import Score
+from eval.metrics.ties import ties
 from eval.protocols import PROTOCOLS
+from eval.results.estimates import Measured, comparable, estimates, measured, stated
 from eval.results.names import changes, shown, task_label
 from eval.results.schema import Result
 
+MIN_TASKS = 5  # fewer are no sample of data sets
 _PART = r"top1_([\d.]+)(pct|each)"  # of train
 
 
@@ -33,6 +39,7 @@ class Table:
     tasks: tuple[str, ...]
     subsets: tuple[bool, ...]
     cells: dict[tuple[int, int], Score]
+    evidence: dict[tuple[int, int], Measured | None] = field(default_factory=dict, repr=False)
 
     @property
     def title(self) -> str:
@@ -47,8 +54,17 @@ class Table:
         rows = range(len(self.models))
         return [c for c in range(len(self.tasks)) if all((r, c) in self.cells for r in rows)]
 
+    @property
+    def kinds(self) -> list[str]:
+        """Of which chances the intervals speak, each once."""
+        return list(dict.fromkeys(score.kind for score in self.cells.values()))
+
     def means(self) -> list[Score] | None:
-        """Each row's mean over the common columns; its interval treats tasks as independent."""
+        """Each row's mean over the common columns, which are taken as given and independent.
+
+        The interval is that of the estimates where the row was asked as others; else, and of a
+        single column, those of the cells add up in squares.
+        """
         common = self.common
         if not common:
             return None
@@ -59,16 +75,51 @@ class Table:
             below = float(np.sqrt(np.sum([(s.value - s.ci_low) ** 2 for s in scores])))
             above = float(np.sqrt(np.sum([(s.ci_high - s.value) ** 2 for s in scores])))
             n = len(scores)
-            out.append(
-                Score(
-                    name="mean",
-                    value=mean,
-                    ci_low=mean - below / n,
-                    ci_high=mean + above / n,
-                    n=n,
-                )
-            )
+            interval = Interval(mean, mean - below / n, mean + above / n)
+            kinds = {s.kind for s in scores}
+            out.append(Score.of("mean", interval, n, kinds.pop() if len(kinds) == 1 else "mixed"))
+        if self.standing is not None and len(common) > 1:
+            asked, known = self.standing
+            for row, half in zip(asked.tolist(), known.half_widths(), strict=True):
+                mean = out[row].value
+                interval = Interval(mean, mean - half, mean + half)
+                out[row] = Score.of("mean", interval, len(common), known.kind)
         return out
+
+    @cached_property
+    def standing(self) -> tuple[NDArray[np.int64], Estimates] | None:
+        """(rows, estimates of their means over the common columns) of the rows that were asked the
+        same; None where nothing can be told."""
+        found = []
+        for c in self.common:
+            everyone = range(len(self.models))
+            told = comparable({r: self.evidence.get((r, c)) for r in everyone})
+            if told is None:
+                return None
+            found.append(told)
+        if not found:
+            return None
+        rows: NDArray[np.int64] = reduce(np.intersect1d, [asked for asked, _ in found])
+        if not len(rows):
+            return None
+        return rows, mean([e.of(np.searchsorted(r, rows)) for r, e in found])
+
+    @cached_property
+    def ties(self) -> dict[int, tuple[int, str]]:
+        """Row -> (tie group from 1, places it could hold); rows that were asked otherwise lack."""
+        if self.standing is None:
+            return {}
+        rows, found = self.standing
+        told = ties(found)
+        return {
+            int(row): (int(told.group[i]), told.places(i)) for i, row in enumerate(rows.tolist())
+        }
+
+    def over_tasks(self, a: int, b: int) -> Interval | None:
+        """Row a minus row b over the common columns as a sample of tasks, by Student's t; None for
+        fewer than five, which tell nothing of others."""
+        gaps = [self.cells[a, c].value - self.cells[b, c].value for c in self.common]
+        return runs_interval(np.array(gaps)) if len(gaps) >= MIN_TASKS else None
 
     def mean_ranks(self) -> list[float] | None:
         """Each row's rank (1 is best) averaged over the common columns."""
@@ -97,7 +148,7 @@ def main_scores(result: Result) -> list[Score]:
     if known is None:
         return []
     names = "|".join(re.escape(name).replace(r"\{shot\}", r"\d+") for name in known.main)
-    return [s for s in result.scores if re.fullmatch(rf"{names}|{_PART}", s.name)]
+    return [stated(result, s) for s in result.scores if re.fullmatch(rf"{names}|{_PART}", s.name)]
 
 
 def score_title(name: str) -> str:
@@ -159,11 +210,27 @@ def _over_seeds(
         if len(by_seed) < 2:
             continue
         seeds = "seeds=" + shown(sorted(by_seed))
-        mean = mean_interval(np.array([s.value for _, s in by_seed.values()]))
         result = by_seed[min(by_seed)][0]
         key = (protocol, f"{setting}, {seeds}" if setting else seeds, name)
-        groups.setdefault(key, []).append((result, Score.of(name, mean, len(by_seed))))
+        runs = "trainings" if PROTOCOLS[protocol].trains else "draws"
+        score = Score.of(name, _over_runs(list(by_seed.values())), len(by_seed), runs)
+        groups.setdefault(key, []).append((result, score))
     return groups
+
+
+def _over_runs(found: Sequence[tuple[Result, Score]]) -> Interval:
+    """The mean over runs: their spread, and what other test images would change in all of them,
+    where the samples tell."""
+    values = np.array([score.value for _, score in found])
+    held = [measured(result, score.name) for result, score in found]
+    if any(one is None for one in held):
+        return runs_interval(values)
+    told = [estimates([one]) for one in held if one is not None]
+    if any(one is None for one in told):
+        return runs_interval(values)
+    images = [float(one.variance[0]) for one in told if one is not None]
+    free = [float(degrees(one.variance[0], one.noise[0])) for one in told if one is not None]
+    return runs_interval(values, float(np.mean(images)), min(free))
 
 
 def _table(protocol: str, setting: str, score: str, found: Sequence[tuple[Result, Score]]) -> Table:
@@ -188,6 +255,12 @@ def _table(protocol: str, setting: str, score: str, found: Sequence[tuple[Result
         tuple(t if names.count(t) == 1 else f"{t}~{h[:8]}" for t, h in tasks),
         tuple(subset[h] for _, h in tasks),
         cells,
+        {
+            (models.index((model_label(r), r.model.revision)), tasks.index(_column(r))): (
+                None if s.kind in ("draws", "trainings") else measured(r, s.name)
+            )
+            for r, s in found
+        },
     )
 
 
@@ -201,7 +274,7 @@ def as_json(table: Table) -> dict[str, Any]:
     means, places = table.means(), table.mean_ranks()
 
     def numbers(score: Score) -> dict[str, Any]:
-        return score.model_dump(include={"value", "ci_low", "ci_high", "n"})
+        return score.model_dump(include={"value", "ci_low", "ci_high", "n", "kind"})
 
     return {
         "protocol": table.protocol,
@@ -221,6 +294,8 @@ def as_json(table: Table) -> dict[str, Any]:
                 },
                 "mean": numbers(means[r]) if means else None,
                 "mean_rank": places[r] if places else None,
+                "tie_group": table.ties[r][0] if r in table.ties else None,
+                "places": table.ties[r][1] if r in table.ties else None,
             }
             for r, model in enumerate(table.models)
         ],
@@ -228,8 +303,11 @@ def as_json(table: Table) -> dict[str, Any]:
 
 
 def score_text(score: Score | None) -> str:
-    """The score with its interval; - where nothing was measured."""
-    return percent(score.value, (score.ci_high - score.ci_low) / 2) if score else "-"
+    """The score with its interval, †: over other episodes alone; - where nothing was measured."""
+    if score is None:
+        return "-"
+    mark = "†" if score.kind == "episodes" else ""
+    return percent(score.value, (score.ci_high - score.ci_low) / 2) + mark
 
 
 def grid(table: Table) -> tuple[list[str], list[list[str]]]:
@@ -239,6 +317,7 @@ def grid(table: Table) -> tuple[list[str], list[list[str]]]:
     count = len(table.common)
     extra = ["mean" if count == len(tasks) else f"mean of {count} common", "mean rank"]
     ranked = len(tasks) > 1 and len(table.models) > 1
+    tied = len(table.models) > 1 and bool(table.ties)
     lines = []
     for r, model in enumerate(table.models):
         cells = [score_text(table.cells.get((r, c))) for c in range(len(tasks))]
@@ -246,8 +325,11 @@ def grid(table: Table) -> tuple[list[str], list[list[str]]]:
             cells.append(score_text(means[r]) if means else "-")
         if ranked:
             cells.append(f"{places[r]:.2f}" if places else "-")
+        if tied:
+            cells += [str(v) for v in table.ties.get(r, ("-", "-"))]
         lines.append([model, *cells])
     header = ["model", *tasks, *(extra[: 1 + ranked] if len(tasks) > 1 else [])]
+    header += ["tie group", "place"] if tied else []
     if len(tasks) > len(table.models):
         turned = [list(line) for line in zip(header, *lines, strict=True)]
         turned[0][0] = "task"

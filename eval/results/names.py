@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from eval.common.text import slug
 from eval.protocols import PROTOCOLS
-from eval.results.schema import ModelInfo, Result, TaskInfo
+from eval.results.schema import ModelInfo, ProtocolInfo, Result, TaskInfo
 from eval.tasks.declaration import SUBSET
 from eval.tasks.registry import TASKS
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # Each value of these settings makes a score of its own, whatever else was asked for: no change.
 _SCORED_APART = ("shots",)
+REFERENCE = "fp32"  # the number format that no name mentions
 
 
 def plain(settings: Any) -> dict[str, Any]:
@@ -42,13 +43,39 @@ def differences(
     return changed | {k: v for k, v in asked.items() if v}
 
 
+def earlier(protocol: ProtocolInfo) -> dict[str, Any]:
+    """Settings that the config lacks, as it is older than they are, with what was done then."""
+    known = PROTOCOLS.get(protocol.name)
+    then = known.earlier if known else {}
+    return {k: v for k, v in then.items() if k not in protocol.config}
+
+
 def changes(result: Result) -> dict[str, Any]:
-    """What differs from the protocol's defaults: results that differ here are no equals."""
+    """What differs from the protocol's defaults: results that differ here are no equals.
+
+    The precision is that in which the features were computed, asked for or not, and fp32 is the
+    default. The layout in memory changes numbers by rounding alone, and does not count.
+    """
+    computed = number_format(result)
+    return _changes(result, computed if computed != REFERENCE else None)
+
+
+def _changes(result: Result, precision: str | None) -> dict[str, Any]:
     known = PROTOCOLS.get(result.protocol.name)
     return differences(
-        result.protocol.config, known.settings if known else None,
-        seed=result.seed, limit=result.limit, precision=result.precision,
+        result.protocol.config | earlier(result.protocol), known.settings if known else None,
+        seed=result.seed, limit=result.limit, precision=precision,
     )  # fmt: skip
+
+
+def number_format(result: Result) -> str:
+    """fp32 or bf16: what the result was computed in, whoever chose it."""
+    return format_of(result.environment.dtype)
+
+
+def format_of(precision: str) -> str:
+    """The number format of a precision: fp32 of fp32-channels_last."""
+    return precision.partition("-")[0]
 
 
 def shown(value: Any) -> str:
@@ -91,14 +118,17 @@ def shelf_folder(model: ModelInfo | ResolvedModel) -> str:
     return f"{slug(model.id.partition('@')[0])}{size}/{slug(model.revision)}"
 
 
-def shelf_path(result: Result, *, by_hash: bool = False) -> str:
+def shelf_path(result: Result, *, by_hash: bool = False, by_precision: bool = False) -> str:
     """Where the result lies below a results directory, by its content alone; safe as a path.
 
     ``by_hash`` is for a second data set of the same task name: its split hash tells them apart.
+    The precision in the name is the recorded one, so results of versions that did not record what
+    they chose keep their names; ``by_precision`` tells one computed otherwise apart from those.
     """
     task = result.task
     part = task_part(task.name, task.split, task.split_hash if by_hash else "")
-    name = file_name(part, slug(result.protocol.name), changes(result))
+    precision = number_format(result) if by_precision else result.precision
+    name = file_name(part, slug(result.protocol.name), _changes(result, precision))
     return f"{shelf_folder(result.model)}/{name}"
 
 

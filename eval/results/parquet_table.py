@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from eval.common.errors import UserError
 from eval.models.objectives import TERMS, parse_objective
+from eval.results.estimates import stated
 from eval.results.leaderboard import setting_label
 from eval.results.schema import Result
 
@@ -32,6 +33,7 @@ _COLUMNS = {
     "value": "float64",
     "ci_low": "float64",
     "ci_high": "float64",
+    "kind": "string",  # of the chance that the interval speaks of: eval.metrics.estimates.KINDS
     "n": "int64",
     "seed": "int64",
     "created": "string",
@@ -65,6 +67,9 @@ def table_bytes(results: Sequence[tuple[str, Result]]) -> bytes:
     return out.getvalue().to_pybytes()
 
 
+LOSSES = ("nll",)  # scores that are no fractions of one
+
+
 def flaw(result: Result) -> str:
     """Why a result of a valid form can still not be published; empty where it can."""
     names = [score.name for score in result.scores]
@@ -73,7 +78,8 @@ def flaw(result: Result) -> str:
     if len(set(names)) < len(names):
         return "it has two scores of one name"
     for score in result.scores:
-        if not (0 <= score.value <= 1):
+        most = math.inf if score.name in LOSSES else 1
+        if not (0 <= score.value <= most and math.isfinite(score.value)):
             return f"score {score.name!r} is {score.value}, no fraction of one"
         if not (math.isfinite(score.ci_low) and math.isfinite(score.ci_high)):
             return f"the interval of score {score.name!r} is not finite"
@@ -118,6 +124,13 @@ def _rows(path: str, result: Result) -> list[dict[str, Any]]:
     }
     return [
         shared
-        | {"score": s.name, "value": s.value, "ci_low": s.ci_low, "ci_high": s.ci_high, "n": s.n}
-        for s in result.scores
+        | {
+            "score": s.name,
+            "value": s.value,
+            "ci_low": s.ci_low,
+            "ci_high": s.ci_high,
+            "kind": s.kind,
+            "n": s.n,
+        }
+        for s in (stated(result, score) for score in result.scores)
     ]

@@ -80,7 +80,9 @@ class Result(_Part):
     details: dict[str, Any] = Field(default_factory=dict)
     notes: list[str] = Field(default_factory=list)
     limit: int | None = None  # images of each split, where the user cut the task short
-    precision: str | None = None  # where the user chose it; environment.dtype is what was used
+    # As in the file's name: where the user chose it, or it is not fp32. What was used is
+    # environment.dtype; earlier versions chose bf16 without a word here.
+    precision: str | None = None
     # the largest probability of each test image, in the order of samples["top1"]: pack_confidence
     confidence: str | None = Field(default=None, repr=False)
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from eval.common.errors import BadInput, Conflict
 from eval.common.files import dump_json
-from eval.results.names import changes, shelf_path
+from eval.results.names import changes, number_format, shelf_path
 from eval.results.schema import SAME_CONFIDENCE, Result, confidence_gap
 
 Held = Mapping[str, Result | str]  # path -> what is published there, or why it is not a result
@@ -25,9 +25,15 @@ class Change:
     kind: Literal["new", "more", "replaced"]
 
 
-def candidate_paths(result: Result) -> tuple[str, str]:
-    """The two paths a result may have: its own, and the one beside another data set's."""
-    return shelf_path(result), shelf_path(result, by_hash=True)
+def candidate_paths(result: Result) -> tuple[str, str, str, str]:
+    """The paths a result may have: its own, the one beside another data set's, and each of these
+    beside a result in another precision."""
+    return (
+        shelf_path(result),
+        shelf_path(result, by_hash=True),
+        shelf_path(result, by_precision=True),
+        shelf_path(result, by_hash=True, by_precision=True),
+    )
 
 
 def changes_to_publish(
@@ -55,12 +61,14 @@ def changes_to_publish(
 
 
 def _place(result: Result, held: Held, mine: Held) -> str:
-    plain, hashed = candidate_paths(result)
-    if hashed in held or hashed in mine:
-        return hashed
+    plain, hashed, precise, both = candidate_paths(result)
     other = held.get(plain) or mine.get(plain)
     clash = isinstance(other, Result) and other.task.split_hash != result.task.split_hash
-    return hashed if clash else plain
+    if clash or hashed in held or hashed in mine:
+        plain, precise = hashed, both
+    other = held.get(plain) or mine.get(plain)
+    unlike = isinstance(other, Result) and number_format(other) != number_format(result)
+    return precise if unlike else plain
 
 
 def _offer(
@@ -120,7 +128,11 @@ def difference(there: Result, here: Result) -> str:
                 name = score.name if field == "value" else f"{score.name} ({field})"
                 return f"{name} is {a} there and {b} here"
     for name in there.samples.keys() & here.samples.keys():
-        if there.samples[name] != here.samples[name]:
+        # Values with training images left out are an estimate's raw material, and may be absent.
+        ours, theirs = (
+            result.samples[name].model_copy(update={"without": None}) for result in (here, there)
+        )
+        if ours != theirs:
             return f"the samples of {name} are others"
     if (gap := confidence_gap(there, here)) > SAME_CONFIDENCE:
         return f"the confidences are up to {gap:.4f} off"

@@ -135,6 +135,7 @@ def test_results_on_other_questions_do_not_count() -> None:
         return Fake(
             protocol=Fake(name=facts["protocol"]), task=Fake(split_hash=facts["split_hash"]),
             model=model("w", facts.pop("px", 64)), limit=facts["limit"], seed=facts["seed"],
+            environment=Fake(dtype="fp32"),
         )  # fmt: skip
 
     models = [model("w"), model("v")]

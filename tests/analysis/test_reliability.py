@@ -23,7 +23,8 @@ from eval.metrics import intervals
 from eval.models.names import ZOO_FOLDER
 from eval.results.schema import SAME_CONFIDENCE, Result, confidence_gap, pack_confidence
 from eval.results.store import NotAResult, dump_result, read_result, read_shelf, write_result
-from eval.run.verify import _score_differences
+from eval.run.tolerance import Tolerance
+from eval.run.verdict import differences
 from eval.sharing.changes import changes_to_publish, covers, difference
 from space.receipts import receipt
 from tests.factories import Cli, make_result, make_task, refusal
@@ -186,8 +187,10 @@ def test_confidences_in_what_is_compared_and_published(tmp_path: Path) -> None:
     assert confidence_gap(full, far) == pytest.approx(0.01, abs=1e-4)
     shorter = full.model_copy(update={"confidence": pack_confidence(values[1:])})
     assert math.isinf(confidence_gap(full, shorter))
-    assert _score_differences(bare, full) == _score_differences(full, near) == []
-    assert _score_differences(full, far) == ["confidence: up to 0.0100 off at an image"]
+    exact = Tolerance("the same")
+    assert differences(bare, full, exact) == differences(full, near, exact) == ()
+    (found,) = differences(full, far, exact)
+    assert (found.text, found.allowed) == ("confidence: up to 0.0100 off at an image", False)
     assert difference(full, far) == "the confidences are up to 0.0100 off"
     assert difference(full, near) == difference(bare, full) == ""
     # a run of this version adds them to what is published; who has none takes none away

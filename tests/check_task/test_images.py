@@ -25,7 +25,7 @@ from eval.common.errors import UserError
 from eval.data.load import load_task
 from eval.data.task_data import TaskData
 from eval.features.bank import FeatureBank
-from eval.protocols.episodes import Pool, eligible_classes, refusals
+from eval.protocols.episodes import Pool, able, refusals
 from eval.settings.protocols import Fewshot
 from eval.training.context import Context
 from tests.factories import Cli, blobs, make_task, refusal, write_parquet
@@ -335,11 +335,11 @@ def test_the_most_shots_are_the_most_that_can_be_drawn(
     ]
     data = task_of(folder, *rows, names=[str(c) for c in range(len(sizes))])
     found = check(data, Fewshot(n_way=n_way, queries=queries)).fewshot
-    able = [k for k in range(1, 13) if not refusals(Pool.of(data), Fewshot((k,), n_way, queries))]
-    assert found.most_shots == max(able, default=0)
-    assert bool(found.why_not) == (not able)
+    served = [k for k in range(1, 13) if not refusals(Pool.of(data), Fewshot((k,), n_way, queries))]
+    assert found.most_shots == max(served, default=0)
+    assert bool(found.why_not) == (not served)
     for k, classes in found.classes.items():
-        assert classes == len(eligible_classes(Pool.of(data), k, queries))
+        assert classes == able(Pool.of(data), k + queries)
         assert (k in found.refused) == (classes < n_way)
 
 

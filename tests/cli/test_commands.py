@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -112,10 +113,10 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
 def test_run_prints_boards_and_writes_one_file_a_cell(shop: Shop) -> None:
     out = shop.first.out
     for title in (
-        "fewshot, 1-shot top-1, % (episodes=20, precision=fp32)",
-        "fewshot, 5-shot top-1, % (episodes=20, precision=fp32)",
-        "knn, top-1, % (precision=fp32)",
-        "linear, top-1, % (precision=fp32)",
+        "fewshot, 1-shot top-1, % (episodes=20)",
+        "fewshot, 5-shot top-1, % (episodes=20)",
+        "knn, top-1, %\n",
+        "linear, top-1, %\n",
     ):
         assert title in out
     assert "±" in out
@@ -137,7 +138,10 @@ def test_run_prints_boards_and_writes_one_file_a_cell(shop: Shop) -> None:
                 values = result.samples[score.name].values()
                 assert score.n == len(values)
                 assert score.value == pytest.approx(values.mean(), abs=1e-6)
-            assert 0 <= score.ci_low <= score.value <= score.ci_high <= 1 or score.name == "ece"
+            assert 0 <= score.ci_low <= score.value <= score.ci_high <= 1 or score.name in (
+                "ece",
+                "nll",
+            )
 
 
 def test_a_run_in_a_log_says_each_finished_cell(shop: Shop) -> None:
@@ -172,7 +176,9 @@ def test_a_second_run_needs_no_torch(shop: Shop) -> None:
     assert again.code == 0
     imported = {line.rpartition("|")[2].strip() for line in again.err.splitlines()}
     assert "eval.run.execute" in imported
-    assert not {"torch", "timm", "accelerate", "safetensors", "sklearn", "scipy"} & imported
+    assert not {"torch", "timm", "accelerate", "safetensors", "sklearn"} & imported
+    # tie groups take two small parts of scipy; these are the large ones
+    assert not {"scipy.stats", "scipy.optimize", "scipy.signal", "scipy.ndimage"} & imported
     assert "0 scored, 12 already there, 0 failed; 0 images encoded" in again.out
     assert tree(shop.results) == before
     boards = [r.out.partition("\n- ")[0] for r in (shop.first, again)]
@@ -292,7 +298,10 @@ def test_compare(shop: Shop, cli: Cli) -> None:
     for comparison in found:
         assert {t["task"] for t in comparison["tasks"]} == {"eurosat", "dtd"}
         for task in comparison["tasks"]:
-            assert task["paired"]["difference"]["value"] == pytest.approx(task["a"] - task["b"])
+            gap = task["difference"]
+            assert gap["value"] == pytest.approx(task["a"] - task["b"], abs=1e-5)
+            assert gap["low"] <= gap["value"] <= gap["high"]
+            assert task["kind"] in ("sample", "test")
 
 
 # ---- verify
@@ -323,6 +332,14 @@ def edited(path: Path, to: Path, change: Callable[[dict[str, Any]], None]) -> Pa
     change(value)
     to.write_text(json.dumps(value))
     return to
+
+
+def other_versions(value: dict[str, Any]) -> None:
+    value["environment"]["versions"]["pillow"] = "9.9"
+
+
+def other_packages(value: dict[str, Any]) -> None:
+    value["environment"]["versions"]["huggingface-hub"] = "0.1"
 
 
 def raise_score(value: dict[str, Any]) -> None:
@@ -358,6 +375,7 @@ def other_data(value: dict[str, Any]) -> None:
     value["task"]["split_hash"] = "0" * 64
 
 
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -382,8 +400,58 @@ def test_verify_says_what_differs(
     assert said in done.out
     report = cli("verify", path, "--cache", shop.cache, "--json")
     assert report.code == 1
-    assert report.json["equal"] is False
+    assert (report.json["equal"], report.json["verdict"]) == (False, "differs")
     assert any(said in line for line in report.json["differences"])
+    assert any(said in line for line in report.json["beyond"])
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_verify_says_within_tolerance_and_why(shop: Shop, cli: Cli, tmp_path: Path) -> None:
+    """A calibration error that was recorded with another Pillow, a little off what is found now:
+    no samples give it, and no limit is given it where nothing or nothing that computes differs."""
+
+    def a_little(value: dict[str, Any]) -> None:
+        score = next(s for s in value["scores"] if s["name"] == "ece")
+        assert "confidence" in value
+        for name in ("value", "ci_low", "ci_high"):
+            score[name] += 1e-5  # as far as rounded confidences tell
+
+    def verified(*changes: Callable[[dict[str, Any]], None]) -> tuple[int, str, Any]:
+        path = edited(
+            shop.result("eurosat", "linear"), tmp_path / "r.json", lambda v: [c(v) for c in changes]
+        )
+        said = cli("verify", path, "--cache", shop.cache)
+        report = cli("verify", path, "--cache", shop.cache, "--json")
+        assert said.code == report.code
+        return said.code, said.out, report.json
+
+    code, out, report = verified(a_little, other_versions)
+    assert code == 3
+    assert out.startswith("within tolerance\n  ece: ")
+    here = version("pillow")
+    assert "tolerance: 4 answers of a score, or 0.3 % where that is more, and ECE" in out
+    assert f"NLL by 0.5 %: pillow {here} here, 9.9 recorded\n" in out
+    assert (report["verdict"], report["equal"], report["beyond"]) == ("within tolerance", False, [])
+    assert report["tolerance"]["why"] == f"pillow {here} here, 9.9 recorded"
+    assert report["context"] == [f"pillow {here} here, 9.9 recorded"]
+    for same in ((a_little,), (a_little, other_packages)):
+        code, out, report = verified(*same)
+        assert (code, report["verdict"]) == (1, "differs")
+        assert "tolerance: none: versions, device, threads and processes are those recorded" in out
+    code, out, report = verified(a_little, raise_score, other_versions)
+    assert (code, out.splitlines()[0]) == (1, "differs")
+    assert "the recorded answers give" in out
+    assert out.count("(within tolerance)") == 1  # the calibration error
+    assert [line.partition(":")[0] for line in report["beyond"]] == ["top1"]
+    code, out, report = verified(other_versions)
+    assert (code, out.splitlines()[0], report["verdict"]) == (0, "equal", "equal")
+    assert "tolerance" not in out
+
+
+def test_verify_says_its_exit_codes(cli: Cli) -> None:
+    shown = cli("verify", "--help").out
+    for line in ("0  equal", "1  differs", "2  your mistake", "3  within tolerance"):
+        assert f"\n  {line}" in shown
 
 
 def test_verify_of_moved_data(shop: Shop, cli: Cli, tmp_path: Path) -> None:

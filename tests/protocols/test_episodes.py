@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from eval.data.load import load_task
 from eval.data.sources import HASH_BYTES, ParquetSource
 from eval.data.task_data import Split, TaskData
-from eval.protocols.episodes import Episodes, Pool, draw_episodes, eligible_classes, refusals
+from eval.protocols.episodes import Draw, Pool, bank_rows, design, refusals
 from eval.settings.protocols import Fewshot
 from tests.factories import blobs, write_parquet
 
@@ -52,6 +53,18 @@ def labels_of(data: TaskData) -> NDArray[np.int64]:
     return np.concatenate([data.train.labels, data.test.labels])
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """Rows of the bank."""
+
+    support: NDArray[np.int64]
+    query: NDArray[np.int64]
+
+
+def eligible(pool: Pool, shot: int, queries: int) -> tuple[int, ...]:
+    return Draw(tuple(pool.class_images(8)), shot, 1, queries, 1, "ab", 0).eligible
+
+
 def draw(
     pool: Pool,
     shot: int,
@@ -61,18 +74,9 @@ def draw(
     episodes: int = 20,
     split_hash: str = "ab",
     seed: int = 0,
-) -> Episodes:
-    classes = eligible_classes(pool, shot, queries)
-    return draw_episodes(
-        pool,
-        classes,
-        shot=shot,
-        n_way=n_way,
-        queries=queries,
-        episodes=episodes,
-        split_hash=split_hash,
-        seed=seed,
-    )
+) -> Drawn:
+    one = Draw(tuple(pool.class_images(10)), shot, n_way, queries, episodes, split_hash, seed)
+    return Drawn(*bank_rows(pool, design(one), one.eligible))
 
 
 # --------------------------------------------------------------------------- the pool
@@ -103,7 +107,7 @@ def test_eligible_classes_have_enough_different_pictures(
 ) -> None:
     pool = Pool.of(task(train, test))
     enough = {c for c in range(5) if (pool.labels == c).sum() >= shot + queries}
-    assert set(eligible_classes(pool, shot, queries)) == enough
+    assert set(eligible(pool, shot, queries)) == enough
 
 
 # --------------------------------------------------------------------------- the draw
@@ -126,7 +130,7 @@ def test_a_draw_is_valid_whatever_the_data(
     extra = [(100 + 50 * c + i, c) for c, size in enumerate(more) for i in range(size)]
     data = task([*train, *extra[::2]], [*extra[1::2], *extra[:30], (0, 0)])  # copies on both sides
     pool = Pool.of(data)
-    able = eligible_classes(pool, shot, queries)
+    able = eligible(pool, shot, queries)
     assume(len(able) >= n_way)
     out = draw(pool, shot, n_way=n_way, queries=queries, episodes=5, seed=seed)
     assert out.support.shape == (5, n_way, shot)
@@ -197,6 +201,20 @@ def test_the_draw_is_even_over_classes_places_and_images() -> None:
     for rows, expected in ((out.query, 12_000 / 90), (out.support, 6_000 / 90)):
         used = np.bincount(rows.ravel(), minlength=90)
         assert np.abs(used - expected).max() < 6 * np.sqrt(expected)
+
+
+def test_the_episodes_follow_from_what_a_result_says_of_its_classes() -> None:
+    data = plain([12, 0, 9, 30, 11])
+    pool = Pool.of(data)
+    assert pool.class_images(5) == [12, 0, 9, 30, 11]
+    drawn = design(Draw((12, 0, 9, 30, 11), 3, 3, 2, 20, "ab", 0))
+    assert drawn.sizes.tolist() == [12, 9, 30, 11]
+    rows = np.concatenate([pool.rows[pool.labels == c] for c in (0, 2, 3, 4)])
+    again = draw(pool, 3)
+    assert np.array_equal(rows[drawn.support_images], again.support)
+    assert np.array_equal(rows[drawn.query_images], again.query)
+    with pytest.raises(ValueError, match="2 classes are large enough for 3 ways"):
+        design(Draw((12, 3, 12), 3, 3, 2, 20, "ab", 0))
 
 
 def test_the_order_of_rows_and_files_changes_nothing(tmp_path: Path, cache: Path) -> None:

@@ -41,7 +41,7 @@ def score(context: Context[TaskData], settings: NearestMean) -> Outcome:
     means += settings.shrink * (x.mean(0) - means)
     out = Outcome()
     correct = (torch.cdist(x_test, means).argmin(1) == y_test).numpy()
-    out.add("top1", intervals.accuracy(correct, context.seed), len(correct))
+    out.add("top1", intervals.accuracy(correct), len(correct))
     out.add_image_samples("top1", correct)
     return out
 

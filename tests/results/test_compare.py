@@ -37,15 +37,15 @@ def test_swapping_the_models_swaps_the_signs() -> None:
     results = _pair("x", 0.8, 0.6)
     (ab,) = compare("a", "b", results)
     (ba,) = compare("b", "a", results)
-    assert ab.tasks[0].paired.difference.value == -ba.tasks[0].paired.difference.value
-    assert ab.tasks[0].paired.wins == ba.tasks[0].paired.losses
-    assert ab.tasks[0].paired.p_value == ba.tasks[0].paired.p_value
+    assert ab.tasks[0].difference.value == -ba.tasks[0].difference.value
+    assert ab.tasks[0].wins == ba.tasks[0].losses
+    assert ab.tasks[0].p_value == ba.tasks[0].p_value
 
 
 def test_p_values_are_corrected_within_a_score() -> None:
     results = [r for i in range(10) for r in _pair(f"t{i}", 0.60, 0.57, i)]
     (found,) = compare("a", "b", results)
-    assert any(t.p_holm > t.paired.p_value for t in found.tasks)
+    assert any(t.p_holm > t.p_value for t in found.tasks)
 
 
 def test_unlike_results_are_not_compared() -> None:

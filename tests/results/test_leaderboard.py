@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import numpy as np
 import pytest
+from scipy import stats
 
 from eval.results import board_text, leaderboard
 from tests.factories import make_result
@@ -65,9 +69,29 @@ def test_mean_and_rank_are_over_common_tasks() -> None:
     means = table.means()
     assert means is not None
     assert [m.value for m in means] == pytest.approx([0.65, 0.725])
-    # two independent intervals of +-0.1 give a mean of +-0.1 * sqrt(2) / 2
-    assert means[0].ci_high - means[0].value == pytest.approx(0.1 / 2**0.5)
     assert table.mean_ranks() == [1.5, 1.5]
+    # without samples two independent intervals of +-0.1 give a mean of +-0.1 * sqrt(2) / 2
+    untold = dataclasses.replace(table, evidence={}).means()
+    assert untold is not None
+    for mean, other in zip(means, untold, strict=True):
+        assert (mean.value, mean.kind, mean.n) == (other.value, other.kind, other.n)
+        assert other.ci_high - other.value == pytest.approx(0.1 / 2**0.5, abs=1e-6)
+    # with them the mean's own variance counts, and its degrees of freedom (Welch, Satterthwaite)
+    for mean, right in zip(means, ((20, 32), (30, 28)), strict=True):
+        shares = [(k + 1) / 42 for k in right]
+        parts = [share * (1 - share) / 40 / 4 for share in shares]
+        free = 39 * sum(parts) ** 2 / sum(part**2 for part in parts)
+        half = stats.t.ppf(0.975, free) * sum(parts) ** 0.5
+        assert mean.ci_high - mean.value == pytest.approx(half, abs=2e-6)
+        assert mean.value - mean.ci_low == pytest.approx(half, abs=2e-6)
+
+
+def test_a_mean_of_one_task_has_that_task_s_interval() -> None:
+    (table,) = leaderboard.tables([make_result("a"), make_result("b", top1=0.6)])
+    means = table.means()
+    assert means is not None
+    assert [m.ci_low for m in means] == pytest.approx([0.4, 0.5])
+    assert [m.ci_high for m in means] == pytest.approx([0.6, 0.7])
 
 
 def test_markdown_and_terminal_text() -> None:
@@ -106,8 +130,28 @@ def test_several_seeds_give_a_mean_and_its_spread() -> None:
     assert set(over) == {"seeds=0+1+2", "seeds=0+1"}
     score = over["seeds=0+1+2"].cells[0, 0]
     assert (score.value, score.n) == (0.6, 3)
-    half = 1.96 * 0.08164966 / 3**0.5  # population standard deviation of the three
-    assert score.ci_high - score.value == pytest.approx(half, abs=1e-6)
-    assert over["seeds=0+1"].cells[0, 0].ci_low == 0.4
+    # Student's t over the three, and the test images that are the same in all of them
+    own = np.var([0.5, 0.6, 0.7], ddof=1) / 3
+    images = np.mean([(40 * v + 1) / 42 * (1 - (40 * v + 1) / 42) / 40 for v in values.values()])
+    free = (own + images) ** 2 / (own**2 / 2 + images**2 / 39)
+    half = stats.t.ppf(0.975, free) * (own + images) ** 0.5
+    assert score.ci_high - score.value == pytest.approx(half, abs=1e-5)
+    assert score.kind == "draws"
+    same = over["seeds=0+1"].cells[0, 0]
+    assert same.ci_low < 0.4 < same.ci_high  # no spread over the draws, but over images
     text = board_text.render(list(leaderboard.tables(results)))
-    assert "Over seeds: the mean and 1.96 standard errors of it over the seeds." in text
+    assert "± of linear: 95 % over other draws." in text
+
+
+def test_no_board_mixes_precisions() -> None:
+    """Of an earlier version, which chose by time and recorded no choice: told by what was used."""
+    fast = make_result("random:a", top1=0.5, dtype="bf16-channels_last")
+    exact = make_result("random:a", top1=0.6, dtype="fp32-channels_last")
+    plain = make_result("random:b", top1=0.7)
+    asked = make_result("random:c", top1=0.8, precision="fp32")
+    boards = {t.setting: t for t in leaderboard.tables([fast, exact, plain, asked])}
+    assert set(boards) == {"", "precision=bf16"}
+    assert boards["precision=bf16"].models == ("random:a",)
+    assert [s.value for s in boards["precision=bf16"].cells.values()] == [0.5]
+    assert boards[""].models == ("random:a", "random:b", "random:c")
+    assert [s.value for s in boards[""].cells.values()] == [0.6, 0.7, 0.8]

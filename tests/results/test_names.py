@@ -24,6 +24,7 @@ from eval.results.names import (
     changes,
     differences,
     file_name,
+    number_format,
     plain,
     shelf_folder,
     shelf_path,
@@ -81,7 +82,8 @@ def before_of_a_cell(
 
 
 def before_of_a_result(result: Result) -> tuple[dict[str, Any], str]:
-    """(what differs from the defaults, the file's name) by a result's content."""
+    """(what differs from the defaults, the file's name) by a result's content, where only a
+    precision that the user had chosen was a difference."""
     default = {
         k: list(v) if isinstance(v, tuple) else v
         for k, v in vars(PROTOCOLS[result.protocol.name].settings()).items()
@@ -96,6 +98,13 @@ def before_of_a_result(result: Result) -> tuple[dict[str, Any], str]:
     variant = "@" + re.sub(r"[^A-Za-z0-9._+=,-]+", "-", text) if text else ""
     task = slug(task_label(result.task.name, result.task.split).replace("@", "__"))
     return changed, f"{task}.{slug(result.protocol.name)}{variant}.json"
+
+
+def named(before: dict[str, Any], result: Result) -> dict[str, Any]:
+    """Its differences with the precision that it was computed in, chosen or not, unless fp32."""
+    rest = {k: v for k, v in before.items() if k != "precision"}
+    computed = number_format(result)
+    return rest | ({"precision": computed} if computed != "fp32" else {})
 
 
 def before_of_a_finding(finding: Finding) -> str:
@@ -124,10 +133,12 @@ def test_a_result_s_name(
     changed = differences(plain(settings), kind, **asked)
     name = file_name(task_part("dtd", "clean"), protocol, changed)
     assert name == before_of_a_cell("dtd__clean", protocol, settings, seed, limit, precision)
-    result = make_result(protocol=protocol, config=plain(settings), **asked)
+    used = precision or "fp32"
+    result = make_result(protocol=protocol, config=plain(settings), dtype=used, **asked)
     task = result.task.model_copy(update={"split": "clean"})
     result = result.model_copy(update={"task": task})
-    assert (changes(result), name) == before_of_a_result(result)
+    before, same = before_of_a_result(result)
+    assert (named(before, result), name) == (changes(result), same)
     assert shelf_path(result) == f"random--resnet18/seed0/{name}"
 
 
@@ -149,7 +160,7 @@ def test_a_finding_s_name(data: st.DataObject, name: str, seed: int, limit: int 
 def test_committed_results_are_named_by_the_rule(path: Path) -> None:
     result = read_result(path)
     changed, name = before_of_a_result(result)
-    assert changes(result) == changed
+    assert changes(result) == named(changed, result)
     assert Path(shelf_path(result)).name == name == path.name
     settings = PROTOCOLS[result.protocol.name].settings(
         **{k: tuple(v) if isinstance(v, list) else v for k, v in result.protocol.config.items()}
@@ -161,6 +172,29 @@ def test_committed_results_are_named_by_the_rule(path: Path) -> None:
 
 def test_there_are_committed_results() -> None:
     assert {read_result(p).protocol.name for p in COMMITTED} >= {"fewshot", "linear"}
+
+
+@pytest.mark.parametrize(
+    ("recorded", "used", "change", "name"),
+    [
+        (None, "fp32", None, "dtd.knn.json"),
+        (None, "fp32-channels_last", None, "dtd.knn.json"),
+        ("fp32", "fp32", None, "dtd.knn@precision=fp32.json"),
+        ("fp32-channels_last", "fp32-channels_last", None,
+         "dtd.knn@precision=fp32-channels_last.json"),
+        ("bf16", "bf16-channels_last", "bf16", "dtd.knn@precision=bf16.json"),
+        # an earlier version chose bf16 by its stopwatch, and its file keeps its name
+        (None, "bf16-channels_last", "bf16", "dtd.knn.json"),
+    ],
+)  # fmt: skip
+def test_unlike_precisions_are_unlike_and_files_keep_their_names(
+    recorded: str | None, used: str, change: str | None, name: str
+) -> None:
+    result = make_result(protocol="knn", precision=recorded, dtype=used)
+    assert changes(result) == ({"precision": change} if change else {})
+    assert Path(shelf_path(result)).name == name
+    apart = Path(shelf_path(result, by_precision=True)).name
+    assert apart == f"dtd.knn@precision={change or 'fp32'}.json"
 
 
 def test_a_model_s_folder_is_the_same_before_and_after_it_was_scored() -> None:
@@ -177,3 +211,19 @@ def test_a_second_data_set_of_a_name_and_the_split_that_all_expect() -> None:
     result = make_result().model_copy(update={"seed": 3})
     part = task_part("dtd", result.task.split, result.task.split_hash)
     assert shelf_path(result, by_hash=True).endswith(f"/{part}.linear@seed=3.json")
+
+
+@pytest.mark.parametrize("protocol", ["linear-sgd", "finetune"])
+def test_a_result_older_than_a_setting_is_of_its_own_kind(protocol: str) -> None:
+    """Views were of reduced images before there was the choice, and no file says so."""
+    now = plain(PROTOCOLS[protocol].settings())
+    then = {k: v for k, v in now.items() if k != "crops_from"}
+    old, new = (make_result(protocol=protocol, config=config) for config in (then, now))
+    assert changes(old) == {"crops_from": "reduced"}
+    assert changes(new) == {}
+    assert Path(shelf_path(old)).name == f"dtd.{protocol}@crops_from=reduced.json"
+    assert Path(shelf_path(new)).name == f"dtd.{protocol}.json"
+    again = make_result(protocol=protocol, config=now | {"crops_from": "reduced"})
+    assert changes(again) == changes(old)
+    assert shelf_path(again) == shelf_path(old)
+    assert changes(make_result(protocol="linear", config={})) == {}

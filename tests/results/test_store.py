@@ -11,11 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from pydantic import ValidationError
 
 from eval.common.errors import UserError
 from eval.metrics.intervals import Interval
 from eval.metrics.scores import Samples, Score
 from eval.results.names import portable, shelf_path
+from eval.results.schema import Result
 from eval.results.store import NotAResult, check_writable, read_result, read_shelf, write_result
 from tests.factories import make_result
 
@@ -43,11 +45,29 @@ def test_image_samples_round_trip(correct: np.ndarray) -> None:
     assert again.values().astype(bool).tolist() == correct.tolist()
 
 
-@given(hnp.arrays(np.int64, st.integers(1, 50), elements=st.integers(0, 75)))
-def test_episode_samples_round_trip(hits: np.ndarray) -> None:
-    samples = Samples.of_episodes(hits, 75)
+@given(hnp.arrays(bool, st.tuples(st.integers(1, 50), st.integers(1, 75))))
+def test_episode_samples_round_trip(correct: np.ndarray) -> None:
+    samples = Samples.of_episodes(correct)
     again = Samples.model_validate(json.loads(samples.model_dump_json()))
-    assert again.values() == pytest.approx(hits / 75)
+    assert again.answers().tolist() == correct.tolist()
+    assert again.values() == pytest.approx(correct.mean(1))
+
+
+def test_episodes_of_older_files_are_counts() -> None:
+    old = Samples(unit="episode", n=3, of=75, correct=[0, 30, 75])
+    assert old.values().tolist() == [0, 0.4, 1]
+    with pytest.raises(ValueError, match="no single answers"):
+        old.answers()
+    bits = Samples.of_episodes(np.ones((3, 75), bool)).correct
+    with pytest.raises(ValidationError, match="answers where n says 4 of 75"):
+        Samples(unit="episode", n=4, of=75, correct=bits)
+
+
+def test_files_of_before_get_no_new_fields() -> None:
+    raw = make_result().model_dump(mode="json")
+    del raw["scores"][0]["kind"]
+    assert "without" not in raw["samples"]["top1"]
+    assert Result.model_validate(raw).model_dump(mode="json") == raw
 
 
 def test_score_is_rounded_to_six_digits() -> None:
@@ -155,3 +175,13 @@ def test_seed_and_split_make_other_files() -> None:
     assert paths == {"random--resnet18/seed0/dtd.linear.json",
                      "random--resnet18/seed0/dtd.linear@seed=3.json"}  # fmt: skip
     assert shelf_path(other, by_hash=True) != shelf_path(plain, by_hash=True)
+
+
+def test_values_without_training_images_are_kept_and_left_out_where_there_are_none() -> None:
+    correct = np.array([True, False, True])
+    plain = Samples.of_images(correct)
+    assert "without" not in json.loads(plain.model_dump_json())
+    kept = Samples.of_images(correct, [0.5, 0.625])
+    again = Samples.model_validate(json.loads(kept.model_dump_json()))
+    assert again.without == [0.5, 0.625]
+    assert again == kept

@@ -412,6 +412,19 @@ def test_another_data_set_of_the_same_name_is_kept_beside(
     assert len(read_shelf(fetch(f"hub:{repo}")).results) == 3
 
 
+def test_another_precision_is_kept_beside(hub: LoopbackHub, repo: str, tmp_path: Path) -> None:
+    """What an earlier version computed in bf16, without saying so in the name, stays published."""
+    old, new = make_result(top1=0.5, dtype="bf16-channels_last"), make_result(top1=0.75)
+    assert shelf_path(old) == shelf_path(new)
+    push(shelf(tmp_path / "old", old), repo)
+    beside = shelf_path(new, by_precision=True)
+    assert push(shelf(tmp_path / "new", new), repo).added == (beside,)
+    merge(repo, 1)
+    assert results_on_main(hub, repo) == {shelf_path(old), beside}
+    assert push(shelf(tmp_path / "again", new), repo).held == 1
+    assert push(shelf(tmp_path / "older", old), repo).held == 1
+
+
 def test_two_local_files_of_one_path(hub: LoopbackHub, repo: str, tmp_path: Path) -> None:
     folder = shelf(tmp_path / "r", make_result(), make_result(created="later"))
     assert len(push(folder, repo).added) == 1  # they say the same
@@ -931,8 +944,9 @@ def test_the_table_says_what_the_results_say() -> None:
         result = by_path[row["path"]]
         score = result.score(row["score"])
         assert score is not None
-        assert score.model_dump() == {
-            "name": row["score"], **{k: row[k] for k in ("value", "ci_low", "ci_high", "n")},
+        columns = ("value", "ci_low", "ci_high", "kind", "n")
+        assert score.model_dump(exclude={"these"}) == {
+            "name": row["score"], **{k: row[k] for k in columns}
         }  # fmt: skip
         model, task = result.model, result.task
         assert row["model"] == model.id

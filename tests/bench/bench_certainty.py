@@ -1,0 +1,286 @@
+"""Do the intervals cover, and do the tests err as often as they say? Known truths, drawn anew.
+
+    python -m tests.bench.bench_certainty [--quick] [--part shares|few-shot|ties|...]
+
+Every interval and test that the tool prints is tried on worlds whose truth is known. ``error`` is
+how often equal models are told apart, ``coverage`` how often the interval holds the truth,
+``power`` how often a planted difference is found. A cell is marked *conservative* where it errs
+less than 3 % or covers more than 97 %, and **too bold** where it errs more than 6 % or covers less
+than 93 %, by more than two standard errors of the simulation.
+``before`` is what was printed until version 0.1: 1.96 standard errors over episodes, percentile
+bootstraps, 1.96 population standard deviations over seeds, Holm behind the best.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from eval.metrics import intervals
+from eval.metrics.estimates import Estimates, mean, of_answers, of_episodes, of_items
+from eval.metrics.ties import ties
+from tests.metrics.pools import World, drawn, nearest_mean
+
+Floats = NDArray[np.float64]
+EPISODES = 600
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table: shares in percent, nan where it has none."""
+
+    part: str
+    where: str
+    trials: int
+    error: float = np.nan
+    coverage: float = np.nan
+    power: float = np.nan
+    before: float = np.nan
+
+    @property
+    def verdict(self) -> str:
+        slack = 200 * float(np.sqrt(0.05 * 0.95 / self.trials)) if self.trials else 0.0
+        wrong = self.error if np.isfinite(self.error) else 100 - self.coverage
+        if wrong > (6 if np.isfinite(self.error) else 7) + slack:
+            return "**too bold**"
+        return "conservative" if wrong < 3 else "holds"
+
+
+# ------------------------------------------------------------------------ shares and composites
+
+
+def shares(_: bool) -> Iterator[Row]:
+    """Exact: every count that can come, by its probability."""
+    for n in (30, 100, 1000, 10_000):
+        for p in (0.5, 0.8, 0.95, 0.98, 0.999, 1.0):
+            counts = np.arange(n + 1)
+            chance = stats.binom.pmf(counts, n, p)
+            seen = np.flatnonzero(chance > 1e-9)
+            ends = np.array([intervals.jeffreys(k / n, n) for k in seen])
+            inside = (ends[:, 0] <= p) & (p <= ends[:, 1])
+            half = 1.96 * np.sqrt(seen / n * (1 - seen / n) / n)  # what a bootstrap comes to
+            old = np.abs(seen / n - p) <= half
+            yield Row(
+                "top-1", f"n = {n:,}, p = {p}", 0, coverage=100 * float(chance[seen] @ inside),
+                before=100 * float(chance[seen] @ old),
+            )  # fmt: skip
+
+
+def composites(quick: bool) -> Iterator[Row]:
+    trials = 200 if quick else 1000
+    for n in (60, 300, 3000):
+        rounds = trials if n < 3000 else trials // 4
+        labels = np.repeat(np.arange(6), [n * s // 60 for s in (25, 15, 10, 5, 3, 2)])
+        truth = np.array([0.9, 0.8, 0.95, 0.5, 0.7, 0.6])
+        inside = 0
+        for seed in range(rounds):
+            random = np.random.default_rng([seed, n])
+            found = intervals.mean_per_class(random.random(n) < truth[labels], labels)
+            inside += found.low <= truth.mean() <= found.high
+        yield Row("mean per class", f"n = {n:,}", rounds, coverage=100 * inside / rounds)
+        for miss in (0.0, 0.05):
+            ece = nll = old = 0
+            for seed in range(rounds):
+                random = np.random.default_rng([seed, n, 1])
+                confidence = random.uniform(0.3, 0.9, n)
+                right = random.random(n) < confidence - miss
+                one = intervals.expected_calibration_error(confidence, right, 0)
+                ece += one.low <= miss <= one.high
+                loss = random.beta(2, 1, n)  # the mean of -log of it is 1/2
+                two = intervals.negative_log_likelihood(loss, 0)
+                nll += two.low <= 0.5 <= two.high
+                plain = percentile(-np.log(loss))
+                old += plain.low <= 0.5 <= plain.high
+            yield Row("ECE", f"n = {n:,}, truth {miss}", rounds, coverage=100 * ece / rounds)
+            if not miss:
+                yield Row(
+                    "NLL", f"n = {n:,}", rounds, coverage=100 * nll / rounds,
+                    before=100 * old / rounds,
+                )  # fmt: skip
+
+
+def percentile(values: Floats) -> intervals.Interval:
+    return intervals.bootstrap(lambda w: w @ values / w.sum(1), len(values), 0)
+
+
+def runs(quick: bool) -> Iterator[Row]:
+    """Trainings on the same test images, which differ among themselves."""
+    trials = 1000 if quick else 5000
+    for count in (2, 3, 5, 10):
+        inside = before = 0
+        for seed in range(trials):
+            random = np.random.default_rng([seed, count])
+            images = random.normal(0, 0.01)  # these test images are easier or harder
+            values = 0.7 + images + random.normal(0, 0.01, count)
+            found = intervals.runs_interval(values, 0.01**2, 999)
+            inside += found.low <= 0.7 <= found.high
+            before += abs(values.mean() - 0.7) <= 1.96 * values.std() / count**0.5
+        yield Row(
+            "over trainings", f"{count} seeds", trials, coverage=100 * inside / trials,
+            before=100 * before / trials,
+        )  # fmt: skip
+
+
+def pairs(quick: bool) -> Iterator[Row]:
+    """Two models on the same test images."""
+    trials = 1000 if quick else 4000
+    for n in (30, 100, 1000, 10_000):
+        rounds = trials if n < 10_000 else trials // 4
+        for p in (0.5, 0.9, 0.99):
+            for shared in (0.0, 0.9):
+                error = before = power = 0
+                for seed in range(rounds):
+                    random = np.random.default_rng([seed, n])
+                    common, own = random.normal(size=n), random.normal(size=(2, n))
+                    skill = np.sqrt(shared) * common + np.sqrt(1 - shared) * own
+                    right = skill < stats.norm.ppf(p)
+                    error += of_answers(right).difference()[1] < 0.05
+                    wins, losses = (right[0] & ~right[1]).sum(), (right[1] & ~right[0]).sum()
+                    before += bool(
+                        wins + losses
+                        and stats.binomtest(int(wins), int(wins + losses)).pvalue < 0.05
+                    )
+                    worse = skill[1] < stats.norm.ppf(p - 0.02)
+                    power += of_answers(np.stack([right[0], worse])).difference()[1] < 0.05
+                yield Row(
+                    "pair of image scores", f"n = {n:,}, p = {p}, shared {shared}", rounds,
+                    error=100 * error / rounds, power=100 * power / rounds,
+                    before=100 * before / rounds,
+                )  # fmt: skip
+
+
+# ----------------------------------------------------------------------------- few-shot
+
+GRID = ((5, 20), (10, 40), (10, 120), (10, 330), (10, 2700), (100, 30))
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Two models on one pool: their estimates, and the standard error over episodes alone."""
+
+    found: Estimates
+    episodes: float
+    images: int
+
+
+def trial(seed: list[int], world: World, each: int, shot: int) -> Trial:
+    random = np.random.default_rng(seed)
+    design = drawn(random, [each] * len(world.means), shot, EPISODES)
+    correct = np.stack([nearest_mean(x, design) for x in world.images(random, each)])
+    accuracy = correct.mean((2, 3))
+    over_episodes = float((accuracy[0] - accuracy[1]).std()) / EPISODES**0.5
+    return Trial(of_episodes(correct, design), over_episodes, design.images)
+
+
+def few_shot(quick: bool, better: float = 0.0) -> Iterator[Row]:
+    """Equal models on new pools of new worlds; ``better`` plants about two points on 10 x 330."""
+    for classes, each in GRID:
+        trials = (40 if quick else 300) // (3 if each > 1000 else 1)
+        for shot in (1, 5, 20):
+            if each < shot + 15:
+                continue
+            for shared in (0.0, 0.5, 0.9):
+                told, naive, gaps = 0, 0, []
+                for pool in range(trials):
+                    world = World.of(
+                        np.random.default_rng([pool, classes, each]), classes, shared=shared,
+                        better=better,
+                    )  # fmt: skip
+                    one = trial([pool, classes, each, shot], world, each, shot)
+                    gap, p = one.found.difference()
+                    told += p < 0.05
+                    naive += abs(gap.value) > 1.96 * one.episodes
+                    gaps.append(gap.value)
+                share, before = 100 * told / trials, 100 * naive / trials
+                where = f"{classes} x {each}, {shot}-shot, shared {shared}"
+                if better:
+                    where += f", {-100 * float(np.mean(gaps)):.1f} points"
+                    yield Row("pair of few-shot scores", where, trials, power=share)
+                else:
+                    yield Row("pair of few-shot scores", where, trials, error=share, before=before)
+
+
+def few_shot_coverage(quick: bool) -> Iterator[Row]:
+    """A score's own interval, over pools of one world; the truth is the mean over all its pools."""
+    for classes, each in GRID:
+        trials = (60 if quick else 300) // (3 if each > 1000 else 1)
+        for shot in (1, 5, 20):
+            if each < shot + 15:
+                continue
+            world = World.of(np.random.default_rng([classes, each]), classes)
+            found = [trial([p, classes, each, shot, 1], world, each, shot) for p in range(trials)]
+            truth = float(np.mean([one.found.values[0] for one in found]))
+            inside = [one.found.share(0, one.images) for one in found]
+            covered = [i.low <= truth <= i.high for i in inside]
+            yield Row(
+                "few-shot score", f"{classes} x {each}, {shot}-shot", trials,
+                coverage=100 * float(np.mean(covered)),
+            )  # fmt: skip
+
+
+# ----------------------------------------------------------------------------- boards
+
+
+def boards(quick: bool) -> Iterator[Row]:
+    """Equal models: how many boards show more than one group?"""
+    trials = 200 if quick else 1000
+    for count in (2, 5, 10, 20, 50, 100):
+        for kind, make in _BOARDS.items():
+            rounds = trials if count < 50 else trials // 2
+            more = sum(ties(make(seed, count)).group.max() > 1 for seed in range(rounds))
+            yield Row("tie groups", f"{count} models, {kind}", rounds, error=100 * more / rounds)
+
+
+def _images(seed: int, count: int, shared: float = 0.5, sets: int = 6, n: int = 500) -> Estimates:
+    parts = []
+    for t in range(sets):
+        random = np.random.default_rng([seed, t, count])
+        common, own = random.normal(size=n), random.normal(size=(count, n))
+        skill = np.sqrt(shared) * common + np.sqrt(1 - shared) * own
+        parts.append(of_answers(skill < 0.5))
+    return mean(parts)
+
+
+_BOARDS: dict[str, Callable[[int, int], Estimates]] = {
+    "6 sets of 500 images": _images,
+    "1 set of 100 images, shared 0.9": lambda s, c: _images(s, c, 0.9, 1, 100),
+    "3 seeds": lambda s, c: of_items(np.random.default_rng([s, c]).normal(size=(c, 3))),
+}
+
+PARTS: dict[str, Callable[[bool], Iterator[Row]]] = {
+    "shares": shares,
+    "composites": composites,
+    "runs": runs,
+    "pairs": pairs,
+    "ties": boards,
+    "few-shot": few_shot,
+    "few-shot-power": lambda quick: few_shot(quick, better=0.13),
+    "few-shot-coverage": few_shot_coverage,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="fewer trials")
+    parser.add_argument("--part", choices=list(PARTS), action="append")
+    args = parser.parse_args()
+    print("| statement | where | trials | error % | coverage % | power % | before % | verdict |")
+    print("| --- | --- | ---: | ---: | ---: | ---: | ---: | --- |")
+    for part in args.part or PARTS:
+        for row in PARTS[part](args.quick):
+            numbers = (row.error, row.coverage, row.power, row.before)
+            cells = [f"{n:.1f}" if np.isfinite(n) else "" for n in numbers]
+            judged = np.isfinite(row.error) or np.isfinite(row.coverage)
+            verdict = row.verdict if judged else ""
+            trials = f"{row.trials:,}" if row.trials else "exact"
+            print(f"| {row.part} | {row.where} | {trials} | {' | '.join(cells)} | {verdict} |",
+                  flush=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
