@@ -1,4 +1,5 @@
-"""What stands behind a cell: its file without the samples, and the command that makes it again."""
+"""What stands behind a cell: its file without the numbers of single images, and the command that
+makes it again."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from typing import Any
 
 from eval.common.errors import BadInput
 from eval.protocols import PROTOCOLS
-from eval.results.names import task_label
+from eval.results.names import earlier, task_label
 from eval.results.schema import Result
 from eval.results.store import NotAResult, read_result
 from eval.tasks.registry import TASKS
@@ -18,7 +19,7 @@ from eval.tasks.registry import TASKS
 
 @dataclass(frozen=True)
 class Receipt:
-    """A cell's title, its result without the samples, and how to have it again."""
+    """A cell's title, its result without the numbers of single images, and how to have it again."""
 
     title: str
     content: dict[str, Any]
@@ -70,7 +71,8 @@ def command(result: Result) -> str:
              "--protocol", result.protocol.name]  # fmt: skip
     if known and not known.embedded and not _is_copy(result):
         words += ["--data", _owner(result) or "DATA"]
-    config, settings = result.protocol.config, PROTOCOLS.get(result.protocol.name)
+    config = result.protocol.config | earlier(result.protocol)
+    settings = PROTOCOLS.get(result.protocol.name)
     shots = config.get("shots")
     if isinstance(shots, list) and shots and all(type(k) is int for k in shots):
         words += ["--shots", *map(str, shots)]
@@ -78,7 +80,7 @@ def command(result: Result) -> str:
     for name in ("n_way", "queries", "episodes"):
         if name in config and config[name] != default.get(name):
             words += [f"--{name.replace('_', '-')}", str(config[name])]
-    if settings and settings.kind == "detection":
+    if settings and settings.trains:
         for name, value in config.items():
             if name in default and value != _plain(default[name]):
                 words += ["--set", f"{settings.name}.{name}={_toml(value)}"]

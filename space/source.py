@@ -20,7 +20,7 @@ from eval.common.files import atomic_file
 from eval.results.store import NotAResult, read_result, result_files
 from space.tables.scores import COLUMNS, frame, oddity, rows, typed
 
-VERSION = 1  # of the index: another one is read anew
+VERSION = 2  # of the index: another one is read anew
 STEP = 1000  # files between two snapshots of a long first reading
 
 Stamp = tuple[int, int]  # size, time of change in nanoseconds

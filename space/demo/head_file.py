@@ -98,7 +98,10 @@ def _readme(head: Head, backbone: Backbone) -> str:
     loo = "no estimate of its accuracy (a class has one picture only)"
     if head.loo_top1 is not None and head.loo_interval is not None:
         low, high = head.loo_interval
-        loo = f"leave-one-out accuracy {head.loo_top1:.0%} (95 % interval {low:.0%} to {high:.0%})"
+        loo = (
+            f"leave-one-out accuracy {head.loo_top1:.0%} "
+            f"(95 % over other pictures of the kind: {low:.0%} to {high:.0%})"
+        )
     lines = "\n".join(USAGE)
     return (
         f"A few-shot classifier on the features of {backbone.resolved.spec}\n"

@@ -7,6 +7,7 @@ models and tasks by foreign text that `space.figures.style.text` has made harmle
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ from space.figures.style import (  # fmt: skip
     text,
     told,
 )
-from space.labels import shown_objective
+from space.labels import chance, shown_objective
 from space.tables.objectives import mean_difference
 
 __all__ = ["CSS", "domains", "empty", "forest", "scatter", "shots", "standing"]
@@ -80,7 +81,7 @@ def forest(
     high = max(100 * float(rows[["high", "difference"]].max(axis=None)), 0.0)
     room = 0.12 * (high - low) or 1.0
     figure.update_xaxes(
-        title_text="difference, points", range=[low - room, high + room],
+        title_text=_axis("difference, points", rows["kind"]), range=[low - room, high + room],
         zeroline=True, zerolinecolor=STRONG_LINE, zerolinewidth=2,
     )  # fmt: skip
     short = len(b) <= 16  # a long name runs from the right edge over the names of the data sets
@@ -104,7 +105,10 @@ def _add_mean(figure: go.Figure, rows: pd.DataFrame) -> None:
         error_x={"type": "data", "array": [high - mean], "color": LETTERS, "thickness": 2,
                  "width": 5},
         hoverinfo="text",
-        hovertext=f"mean over {len(rows)} data sets: {mean:+.1f} points [{low:+.1f}, {high:+.1f}]",
+        hovertext=told(
+            f"mean over {len(rows)} data sets: {mean:+.1f} points [{low:+.1f}, {high:+.1f}]",
+            f"95 % over {chance(rows['kind'])}",
+        ),
     ))  # fmt: skip
     figure.add_hline(y=0.5, line={"color": LINE, "width": 1})
 
@@ -124,6 +128,7 @@ def _pair(row: Any, a: str, b: str) -> str:
         f"{a}: {100 * row.a:.1f} %",
         f"{b}: {100 * row.b:.1f} %",
         f"difference {100 * row.difference:+.1f} [{100 * row.low:+.1f}, {100 * row.high:+.1f}]",
+        f"95 % over {chance([row.kind])}",
         f"better on {row.wins}, worse on {row.losses} of {row.n} {row.unit}s",
         f"{row.verdict}: p {p} (Holm)",
     )
@@ -133,9 +138,14 @@ def _percent(value: float, half: float) -> str:
     return f"{100 * value:.1f} % ±{100 * half:.1f}"
 
 
+def _axis(title: str, kinds: Iterable[str]) -> str:
+    """The title of an axis along which intervals lie."""
+    return told(title, f"intervals: 95 % over {chance(kinds)}")
+
+
 def standing(frame: pd.DataFrame, title: str) -> go.Figure:
-    """`detection.standing` as points with their intervals, the best on top; hollow where it is
-    surely behind the best. ``title`` is the score's."""
+    """`detection.standing` as points with their intervals, the first on top; hollow where the test
+    finds it behind the first. ``title`` is the score's."""
     if not len(frame):
         return empty("No model has this score here. Choose another score or data set.")
     count = len(frame)
@@ -152,15 +162,16 @@ def standing(frame: pd.DataFrame, title: str) -> go.Figure:
                      "arrayminus": [100 * (row.value - row.low)]},
             hoverinfo="text", hovertext=[
                 told(row.model, f"{title} {100 * row.value:.1f} % [{100 * row.low:.1f}, "
-                     f"{100 * row.high:.1f}]", {"worse": "surely behind the best",
-                     "tied": "not told apart from the best"}.get(row.verdict, row.verdict))],
+                     f"{100 * row.high:.1f}]", f"95 % over {chance([row.kind])}",
+                     {"worse": "behind the first", "tied": "not told apart from the first",
+                      "": "not tested"}.get(row.verdict, row.verdict))],
         ))  # fmt: skip
     figure.add_vline(x=100 * float(frame["value"].iloc[0]), line={"color": LINE, "dash": "dot"})
     figure.update_yaxes(
         tickvals=[count - i for i in range(count)], range=[0.4, count + 0.6], showgrid=False,
         ticktext=[text(name, 22) for name in short_names(frame)],
     )  # fmt: skip
-    figure.update_xaxes(title_text=f"{text(title)}, %")
+    figure.update_xaxes(title_text=_axis(f"{title}, %", frame["kind"]))
     return figure
 
 
@@ -183,14 +194,15 @@ def domains(frame: pd.DataFrame, what: str = "accuracy") -> go.Figure:
             error_x={"type": "data", "array": 100 * mine["half"], "color": style.colour,
                      "thickness": 1, "width": 0},
             hoverinfo="text", hovertext=[
-                told(r.domain, r.model, f"{_percent(r.value, r.half)}, mean of {r.tasks}")
+                told(r.domain, r.model, f"{_percent(r.value, r.half)}, mean of {r.tasks}",
+                     f"95 % over {chance([r.kind])}")
                 for r in mine.itertuples()],
         ))  # fmt: skip
     ticks = [f"{text(d, 18)}<br>({counts[d]} set{'s' if counts[d] > 1 else ''})" for d in order]
     figure.update_yaxes(
         tickvals=list(range(len(order))), ticktext=ticks, range=[-0.5, len(order) - 0.5]
     )
-    figure.update_xaxes(title_text=f"mean {what}, %")
+    figure.update_xaxes(title_text=_axis(f"mean {what}, %", frame["kind"]))
     return figure
 
 
@@ -221,6 +233,7 @@ def scatter(frame: pd.DataFrame, by: str = "params", what: str = "accuracy") -> 
             textposition=[where[i] or "middle right" for i in rows], textfont={"size": 11},
             hoverinfo="text", hovertext=[
                 told(r.model, f"{_percent(r.mean, r.half)}, mean of {r.tasks}",
+                     f"95 % over {chance([r.kind])}",
                      f"{r.params / 1e6:.1f} M parameters, {r.seconds:.1f} s a result")
                 for r in mine.itertuples()],
         ))  # fmt: skip
@@ -228,7 +241,7 @@ def scatter(frame: pd.DataFrame, by: str = "params", what: str = "accuracy") -> 
     figure.update_xaxes(
         type="log", range=list(ends), title_text=unit, tickvals=ticks, ticktext=letters
     )
-    figure.update_yaxes(title_text=f"mean {what}, %")
+    figure.update_yaxes(title_text=_axis(f"mean {what}, %", found["kind"]))
     return figure
 
 
@@ -255,7 +268,8 @@ def shots(frame: pd.DataFrame) -> go.Figure:
             line={"color": style.colour, "dash": style.dash, "width": 2},
             marker={"symbol": style.symbol, "size": 9, "color": style.colour},
             hoverinfo="text", hovertext=[
-                told(r.model, f"{r.shot}-shot: {_percent(r.value, r.half)}, mean of {r.tasks}")
+                told(r.model, f"{r.shot}-shot: {_percent(r.value, r.half)}, mean of {r.tasks}",
+                     f"95 % over {chance([r.kind])}")
                 for r in mine.itertuples()],
         ))  # fmt: skip
     ticks = sorted(set(frame["shot"]))
@@ -265,5 +279,6 @@ def shots(frame: pd.DataFrame) -> go.Figure:
         title_text="images a class (log scale)", range=[low - 0.08, high + 0.08],
     )  # fmt: skip
     count = int(frame["tasks"].iloc[0])
-    figure.update_yaxes(title_text=f"mean accuracy over {count} data set{'s'[: count > 1]}, %")
+    title = f"mean accuracy over {count} data set{'s'[: count > 1]}, %"
+    figure.update_yaxes(title_text=_axis(title, frame["kind"]))
     return figure

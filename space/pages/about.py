@@ -17,22 +17,25 @@ meets the same images and the same episodes.
 
 {protocols}
 
-**Intervals** are 95 %: 1.96 standard errors over episodes, a bootstrap over test images. They say
-nothing of another training of the same model.
+**Intervals** are 95 % and say of which chance they speak: few-shot, k nearest neighbours and linear of
+*another sample of the data set*, protocols that train a network of *other test images, the same
+training*. None speaks of another training of the backbone. † marks few-shot scores of an earlier version,
+whose interval is over other episodes of the same images alone.
 
-**Tie groups**: the first model of a group is its leader; the others cannot be told from it by a paired
-test of the mean over the data sets in view, on the same episodes or images, Holm-corrected at 5 %.
-AP of detection is not a mean over images: there the test is over its values in the same resamples of the
-test images. Two intervals that overlap are no tie, and two that do not are not needed for a difference.
+**Tie groups and places**: all pairs of models in view are compared at once on the same episodes or
+images, by the mean over the data sets in view; with 95 % all that is said of a board is right together.
+The first model of a group is its leader, the others cannot be told from it. A place such as 2-5 is where
+the model could stand. AP of detection is not a mean over images: there the test is over its values in the
+same resamples of the test images. Two intervals that overlap are no tie, and two that do not are not needed for a difference.
 
-**Means** are over the data sets in view, for models that have them all; data sets that the zoo was
+**Means** are over the data sets in view, which are taken as given, for models that have them all; data sets that the zoo was
 pretrained on are left out unless you ask for them. `*` marks a subset of a data set.
 
 ## How to have a number again
 
 Click it: the receipt names the commit and the hash of the weights, the hash of the split, settings,
-versions and seconds, and the command. `transfer-eval verify FILE` computes it anew and says equal, or
-what differs.
+versions and seconds, and the command. `transfer-eval verify FILE` computes it anew and says equal, within
+tolerance, or what differs.
 
 ## How to add a model
 

@@ -12,7 +12,7 @@ from eval.protocols import PROTOCOLS
 from eval.tasks.registry import TASKS
 from space.examples_disagreement import disagreements
 from space.figures import plots
-from space.labels import facts_label, shown_objective
+from space.labels import chance, facts_label, shown_objective
 from space.pages.leaderboard import picker
 from space.state import Desk
 from space.tables.comparison import Comparison, Match, compare, models
@@ -165,7 +165,7 @@ def _table(match: Match) -> Any:
         "data set",
         "A, %",
         "B, %",
-        "A - B [95 %]",
+        f"A - B [95 % over {chance(match.frame['kind'])}]",
         "A better / worse",
         "p (Holm)",
         "verdict",

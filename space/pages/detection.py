@@ -14,6 +14,7 @@ from eval.results.schema import Result
 from space.examples_detection import Album
 from space.figures import plots
 from space.figures.style import short_names
+from space.labels import chance
 from space.pages.leaderboard import picker
 from space.receipts import read
 from space.state import Desk
@@ -22,6 +23,7 @@ from space.tables.detection import (
     Place,
     class_table,
     headline,
+    kinds,
     places,
     score_names,
     standing,
@@ -29,10 +31,10 @@ from space.tables.detection import (
 
 _NO_DATA = "Start with `--data DIR` to see example images: a visitor's click downloads nothing."
 _LEGEND = (
-    "Average precision in percent with 95 % intervals, a bootstrap over test images. Beside the "
-    "score that orders them, each model is tested against the first, by their difference in the "
-    "same resamples of the test images, Holm-corrected over the rows. `*` a subset of the data "
-    "set: not comparable to published numbers. In the plot, hollow is surely behind the best."
+    "Average precision in percent. Beside the score that orders them, each model is tested against "
+    "the first, by their difference in the same resamples of the test images, all pairs at once. "
+    "`*` a subset of the data set: not comparable to published numbers. In the plot, hollow is "
+    "behind the first."
 )
 
 
@@ -112,7 +114,9 @@ class Detection:
             gr.update(choices=[(title, p.text) for p, title in found.items()], value=here.text),
             gr.update(choices=[(score_title(s), s) for s in known], value=score),
             gr.update(choices=picks, value=a), gr.update(choices=picks, value=b),
-            escaped(headline(table, score, names)), _table(table, names, shown),
+            f"{escaped(headline(table, score, names))}\n\nIntervals are 95 % over "
+            f"{chance(kinds(scores, here))}.",
+            _table(table, names, shown),
             plots.standing(table, score_title(score)), self._classes(here, a, b), *closed,
         ]  # fmt: skip
 
@@ -214,11 +218,11 @@ def _interval(row: pd.Series, score: str) -> str:
 
 def _verdict(row: pd.Series) -> str:
     """The paired test against the first row, in words."""
-    if row["verdict"] == "best":
-        return "best"
+    if row["verdict"] == "first":
+        return "first"
     if not row["verdict"]:
         return "not tested"
     points = (-100 * row[name] for name in ("difference", "d_high", "d_low"))
     behind = "{:+.1f} [{:+.1f}, {:+.1f}]".format(*points)
-    p = f"{row['p_holm']:.2g}" if row["p_holm"] >= 1e-4 else "<0.0001"
+    p = f"{row['p']:.2g}" if row["p"] >= 1e-4 else "<0.0001"
     return f"{'not told apart' if row['verdict'] == 'tied' else 'behind'}: {behind}, p = {p}"

@@ -234,7 +234,7 @@ def _worth(answer: ModelAnswer) -> str:
     low, high = head.loo_interval
     return (
         f"{took}; leave-one-out accuracy on your own pictures {100 * head.loo_top1:.0f} % "
-        f"(95 % interval {100 * low:.0f} to {100 * high:.0f})"
+        f"(95 % over other pictures of the kind: {100 * low:.0f} to {100 * high:.0f})"
     )
 
 

@@ -57,9 +57,10 @@ class Leaderboard:
             show_label=False, buttons=["fullscreen"], datatype="auto",
         )  # fmt: skip
         gr.Markdown(
-            "Top-1, or AP of detection, in percent with 95 % intervals. `*` a subset of the data "
-            "set: not comparable to published numbers. Models of one tie group cannot be told "
-            "apart by paired tests on the same episodes or images. Click a number for its receipt.",
+            "Top-1, or AP of detection, in percent. `*` a subset of the data set: not comparable "
+            "to published numbers. Tie group and, in brackets, the places that a model could hold: "
+            "all pairs are compared at once on the same episodes or images. † only over other "
+            "episodes of the same images (an earlier version). Click a number for its receipt.",
             elem_id="legend",
         )
         with gr.Row():
@@ -147,7 +148,8 @@ class Leaderboard:
         table = gr.update(
             value=display.table(found, view), column_widths=display.widths(found, view)
         )
-        return f"### {escaped(headline(found))}{reading}", table, view.query()
+        head = f"### {escaped(headline(found))}{reading}\n\n{display.chances(found)}"
+        return head, table, view.query()
 
     def open(self, event: gr.SelectData, *values: Any) -> tuple[Any, str, str, Any]:
         """The receipt of the cell that was clicked; nothing for a cell without a number."""

@@ -8,9 +8,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from eval.metrics.paired import ranks
+from eval.metrics.intervals import runs_interval
+from eval.metrics.ranks import ranks
+from eval.metrics.ties import LEVEL, ties
+from eval.results.leaderboard import MIN_TASKS
+from space.labels import chance, shown_objective
+from space.tables.kept import Standing
 from space.tables.matrix import Grid
-from space.tables.ties import SIGNIFICANT, groups
+from space.tables.means import means
 from space.tables.view import View
 
 Floats = NDArray[np.float64]
@@ -19,7 +24,8 @@ Floats = NDArray[np.float64]
 @dataclass(frozen=True, eq=False)
 class Board:
     """``models`` and ``tasks`` are rows of the grid's tables, the matrices [rows, tasks]. The last
-    four are of each row, nan or 0 where it lacks one of the tasks: such rows stand below."""
+    six are of each row; one that lacks a task has nan, 0 or an empty text there, and stands below.
+    """
 
     grid: Grid
     models: pd.DataFrame
@@ -27,39 +33,41 @@ class Board:
     value: Floats
     low: Floats
     high: Floats
+    kind: NDArray[np.str_]  # of the chance that each interval speaks of; empty without a number
     row: NDArray[np.int64]
     mean: Floats
     half: Floats  # half the width of the mean's 95 % interval
+    mean_kind: NDArray[np.str_]  # as `space.tables.means.Means` has it
     rank: Floats
     group: NDArray[np.int64]
+    places: NDArray[np.str_]  # that a model could hold: 1, or 2-5; empty where it cannot be told
 
 
 def build(grid: Grid, view: View) -> Board:
     """The rows that pass the filters on the tasks that are chosen, best first or as ``sort`` says.
 
-    Means, ranks and ties are over the chosen tasks, for the rows that have them all.
+    Means, ranks and ties are over the chosen tasks, for the rows that have them all. All rows in
+    view are compared with each other, and with no others.
     """
     columns = _columns(grid, view)
     kept = _rows(grid, view)
     kept = kept[grid.complete[np.ix_(kept, columns)].any(1)] if len(columns) else kept[:0]
     value = grid.value[np.ix_(kept, columns)]
-    low, high = grid.low[np.ix_(kept, columns)], grid.high[np.ix_(kept, columns)]
-    whole = ~np.isnan(value).any(1) if len(columns) else np.zeros(len(kept), bool)
-    count = max(len(columns), 1)
-    mean = np.where(whole, value.sum(1) / count, np.nan)
-    half = np.sqrt((((high - low) / 2) ** 2).sum(1)) / count
-    half = np.where(whole, half, np.nan)
+    told = grid.standing(columns.tolist(), kept)
+    found = means(grid, kept, columns, told)
+    whole = ~np.isnan(found.value)
     rank = np.full(len(kept), np.nan)
     if whole.any():
         rank[whole] = np.mean([ranks(column) for column in value[whole].T], axis=0)
-    group = _groups(grid, columns, kept, mean)
-    order = _order(grid, view, kept, columns, value, mean, rank)
-    kept = kept[order]
+    group, places = _ties(kept, told)
+    order = _order(grid, view, kept, columns, value, found.value, rank)
+    place = np.ix_(kept[order], columns)
     return Board(
-        grid, grid.models.iloc[kept].reset_index(drop=True),
+        grid, grid.models.iloc[kept[order]].reset_index(drop=True),
         grid.tasks.iloc[columns].reset_index(drop=True),
-        value[order], low[order], high[order], grid.row[np.ix_(kept, columns)],
-        mean[order], half[order], rank[order], group[order],
+        value[order], grid.low[place], grid.high[place], grid.kind[place], grid.row[place],
+        found.value[order], found.half[order], found.kind[order], rank[order], group[order],
+        places[order],
     )  # fmt: skip
 
 
@@ -90,20 +98,17 @@ def _rows(grid: Grid, view: View) -> NDArray[np.int64]:
     return np.flatnonzero(shown)
 
 
-def _groups(
-    grid: Grid, columns: NDArray[np.int64], kept: NDArray[np.int64], mean: Floats
-) -> NDArray[np.int64]:
-    """[rows] tie group, 0 where it cannot be told."""
-    out = np.zeros(len(kept), np.int64)
-    found = grid.pairs(tuple(int(c) for c in columns))
-    if found is None:
-        return out
-    place = {int(model): i for i, model in enumerate(found[0])}
-    rows = [i for i, model in enumerate(kept) if int(model) in place and not np.isnan(mean[i])]
-    rows.sort(key=lambda i: -mean[i])
-    order = np.array([place[int(kept[i])] for i in rows], np.int64)
-    out[rows] = groups(found[1], order)
-    return out
+def _ties(
+    kept: NDArray[np.int64], told: Standing | None
+) -> tuple[NDArray[np.int64], NDArray[np.str_]]:
+    """[rows] tie group, 0 where it cannot be told, and places."""
+    group, places = np.zeros(len(kept), np.int64), np.full(len(kept), "", "<U16")
+    if told is not None:
+        asked, known = told
+        rows, found = np.searchsorted(kept, asked), ties(known)
+        group[rows] = found.group
+        places[rows] = [found.places(i) for i in range(len(rows))]
+    return group, places
 
 
 def _order(
@@ -128,46 +133,46 @@ def _order(
 
 
 def headline(board: Board) -> str:
-    """Which objective or model is ahead here, and how sure that is, in one sentence."""
+    """Which objective or model has the highest mean on these data sets, what the tests make of
+    that, and of which chance they speak, in words."""
     ranked = np.flatnonzero(~np.isnan(board.mean))
     if not len(ranked):
         return "No model has a number on every data set that is chosen; choose fewer."
     ranked = ranked[np.argsort(-board.mean[ranked], kind="stable")]
-    count = len(board.tasks)
-    where = f"over {count} data set{'s' if count > 1 else ''}"
-    first = int(ranked[0])
-    name, mean, half = _name(board, first), 100 * board.mean[first], 100 * board.half[first]
-    start = f"{name} transfers best here: mean {mean:.1f} % ±{half:.1f} {where}"
+    count, first = len(board.tasks), int(ranked[0])
+    what = f"mean on these {count} data sets" if count > 1 else "score on this data set"
+    mean, half = 100 * board.mean[first], 100 * board.half[first]
+    start = f"{_name(board, first)} has the highest {what}: {mean:.1f} % ±{half:.1f}"
+    over = f"over {chance([str(board.mean_kind[first])])}"
     if len(ranked) == 1:
-        return f"{start}. It is the only model in view."
+        return f"{start} (95 % {over}). It is the only model in view."
     second = int(ranked[1])
-    ahead = mean - 100 * board.mean[second]
-    found = board.grid.pairs(tuple(_columns_of(board)))
-    if found is None or not board.group[first] or not board.group[second]:
-        return f"{start}, {ahead:.1f} points ahead of {_name(board, second)} (not tested)."
-    tied = [i for i in ranked[1:] if board.group[i] == board.group[first]]
+    behind = f"{mean - 100 * board.mean[second]:.1f} points before {_name(board, second)}"
+    if not board.group[first] or not board.group[second]:
+        return f"{start} (95 % {over}), {behind} (not tested)."
+    tied = [int(i) for i in ranked[1:] if board.group[i] == board.group[first]]
     if tied:
-        others = ", ".join(_name(board, int(i)) for i in tied[:3])
+        others = ", ".join(_name(board, i) for i in tied[:3])
         more = f" and {len(tied) - 3} more" if len(tied) > 3 else ""
-        return (
-            f"{start}, but that is not sure: paired tests cannot tell it from {others}{more} "
-            f"(p >= {SIGNIFICANT})."
+        text = (
+            f"{start}, but paired tests cannot tell it from {others}{more} (interval and tests "
+            f"{over}, all pairs at once, p >= {LEVEL})."
         )
-    return (
-        f"{start}, {ahead:.1f} points ahead of {_name(board, second)} "
-        f"(paired test, p < {SIGNIFICANT})."
-    )
-
-
-def _columns_of(board: Board) -> list[int]:
-    names = list(board.grid.tasks["task"])
-    return [names.index(task) for task in board.tasks["task"]]
+    else:
+        text = (
+            f"{start}, {behind} (interval and paired tests {over}, all pairs at once, p < {LEVEL})."
+        )
+    if count >= MIN_TASKS:
+        sample = runs_interval(board.value[first] - board.value[second])
+        text += (
+            f" With the data sets as a sample of data sets it is {100 * sample.value:.1f} "
+            f"±{50 * (sample.high - sample.low):.1f} points before {_name(board, second)}."
+        )
+    return text
 
 
 def _name(board: Board, row: int) -> str:
     """The objective as the paper writes it where it tells the models apart, else the model."""
-    from space.labels import shown_objective
-
     objectives = board.models["objective"]
     mine = objectives.iloc[row]
     alone = bool(mine) and mine != "untrained" and (objectives == mine).sum() == 1

@@ -21,7 +21,7 @@ class Match:
 
     @property
     def better(self) -> int:
-        """Data sets on which a is surely better."""
+        """Data sets on which a is better, as the paired tests say."""
         return int((self.frame["verdict"] == "better").sum())
 
     @property

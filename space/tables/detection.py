@@ -15,12 +15,13 @@ import numpy as np
 import pandas as pd
 
 from eval.data.boxes.objects import BoxPrediction
-from eval.metrics.paired import holm, paired_resamples
+from eval.metrics.ties import LEVEL, pair_p, ties
+from eval.results.estimates import comparable
 from eval.results.leaderboard import score_size, score_title
 from eval.results.schema import Result
+from space.labels import chance
 from space.tables.matrix import told_apart
-from space.tables.objectives import resampled
-from space.tables.ties import SIGNIFICANT
+from space.tables.scores import held
 
 PROTOCOL = "detection"
 NOTHING = (
@@ -66,14 +67,19 @@ def score_names(scores: pd.DataFrame, place: Place) -> list[str]:
     return sorted(set(_at(scores, place)["score"]), key=score_size)
 
 
+def kinds(scores: pd.DataFrame, place: Place) -> list[str]:
+    """Of which chances the intervals of all scores there speak."""
+    return list(dict.fromkeys(_at(scores, place)["kind"]))
+
+
 def standing(scores: pd.DataFrame, place: Place, score: str = "ap") -> pd.DataFrame:
     """One row a model, best by ``score`` first; of two results of one model the newer counts.
 
     model (told apart), revision, objective, path, subset; ``value``, ``low``, ``high`` of the
-    score, and of every score S there is ``S``, ``S_low``, ``S_high``, nan where a model lacks it.
-    Against the first: ``difference`` (first - this), its ``d_low``, ``d_high``, ``p_holm``
-    corrected over the rows behind the first, and ``verdict``: 'best', 'tied', 'worse', or ''
-    where the two were not asked alike.
+    score and ``kind``, the chance that its interval speaks of; of every score S there is ``S``,
+    ``S_low``, ``S_high``, nan where a model lacks it. Against the first: ``difference`` (first -
+    this), its ``d_low``, ``d_high`` and ``d_kind``, ``p`` corrected over all pairs of rows, and
+    ``verdict``: 'first', 'tied', 'worse', or '' where the two were not asked alike.
     """
     mine = _at(scores, place).sort_values("created", kind="stable")
     mine = mine.drop_duplicates(["model", "revision", "score"], keep="last")
@@ -82,7 +88,8 @@ def standing(scores: pd.DataFrame, place: Place, score: str = "ap") -> pd.DataFr
     )
     out = ranked[["model", "revision", "objective", "path", "subset"]].copy()
     out["model"] = told_apart(ranked["model"], ranked["revision"], "@", 7)
-    out["value"], out["low"], out["high"] = ranked["value"], ranked["low"], ranked["high"]
+    for column in ("value", "low", "high", "kind"):
+        out[column] = ranked[column]
     for name in sorted(set(mine["score"]), key=score_size):
         part = mine[mine["score"] == name].set_index(["model", "revision"])
         part = part.reindex(pd.MultiIndex.from_frame(ranked[["model", "revision"]]))
@@ -93,51 +100,46 @@ def standing(scores: pd.DataFrame, place: Place, score: str = "ap") -> pd.DataFr
 
 def _against_first(ranked: pd.DataFrame) -> dict[str, Any]:
     count = len(ranked)
-    difference, low, high, p_holm = (np.full(count, np.nan) for _ in range(4))
-    tested, p_values = [], []
-    held = list(zip(ranked["samples"], ranked["of"], ranked["unit"], strict=True))
-    for i in range(1, count):
-        difference[i] = ranked["value"].iloc[0] - ranked["value"].iloc[i]
-        asked = [(len(text), of, unit) for text, of, unit in (held[0], held[i])]
-        if asked[0] != asked[1] or asked[0][2] != "resample":
-            continue
-        test = paired_resamples(difference[i], resampled(held[0][0]), resampled(held[i][0]))
-        if not math.isfinite(test.difference.low):
-            continue
-        low[i], high[i] = test.difference.low, test.difference.high
-        tested.append(i)
-        p_values.append(test.p_value)
-    p_holm[tested] = holm(p_values)
-    verdict = ["best" if i == 0 else "" for i in range(count)]
-    for i in tested:
-        verdict[i] = "worse" if p_holm[i] < SIGNIFICANT else "tied"
-    return {"difference": difference, "d_low": low, "d_high": high, "p_holm": p_holm,
+    difference, low, high, p = (np.full(count, np.nan) for _ in range(4))
+    values = ranked["value"].to_numpy(np.float64)
+    difference[1:] = values[:1] - values[1:]
+    verdict = ["first" if i == 0 else "" for i in range(count)]
+    kind = [""] * count
+    told = comparable(dict(enumerate(held(ranked, range(count)))))
+    if told is not None and told[0][0] == 0:
+        rows, found = told
+        better = ties(found).better
+        for place, i in enumerate(rows.tolist()[1:], 1):
+            gap, _ = found.difference(0, place)
+            low[i], high[i], p[i] = gap.low, gap.high, pair_p(found, 0, place)
+            kind[i] = found.kind
+            verdict[i] = "worse" if better[0, place] else "tied"
+    return {"difference": difference, "d_low": low, "d_high": high, "d_kind": kind, "p": p,
             "verdict": verdict}  # fmt: skip
 
 
 def headline(table: pd.DataFrame, score: str, names: Sequence[str]) -> str:
-    """Who is best here and how sure that is; ``names`` of the rows, not escaped here."""
+    """Who is first here, what the tests make of that, and of which chance they speak; ``names`` of
+    the rows, not escaped here."""
     if not len(table):
         return "No model has this score here."
     said = score_title(score)
     first = table.iloc[0]
-    start = f"{names[0]} detects best here: {said} {100 * first.value:.1f} %"
+    start = f"{names[0]} has the highest {said} here, {100 * first.value:.1f} %"
     if len(table) == 1:
         return f"{start}. It is the only model here."
     tied = [name for name, v in zip(names, table["verdict"], strict=True) if v == "tied"]
     worse, untested = ((table["verdict"] == v).sum() for v in ("worse", ""))
+    if not tied and not worse:
+        return f"{start} (not tested: the others were asked otherwise)."
+    over = f"paired tests over {chance(filter(None, table['d_kind']))}, all pairs at once"
+    rest = f"; {untested} more could not be tested" if untested else ""
     if tied:
         others = ", ".join(tied[:3]) + (f" and {len(tied) - 3} more" if len(tied) > 3 else "")
-        return (
-            f"{start}, but that is not sure: paired tests over resamples of the test images cannot "
-            f"tell it from {others} (Holm-corrected p >= {SIGNIFICANT})."
-        )
-    if not worse:
-        return f"{start} (not tested: the others were asked otherwise)."
-    rest = f"; {untested} more could not be tested" if untested else ""
+        return f"{start}, but cannot be told from {others} ({over}, p >= {LEVEL}){rest}."
     return (
-        f"{start}, surely ahead of {worse} other{'s' if worse > 1 else ''} (paired tests over "
-        f"resamples of the test images, Holm-corrected p < {SIGNIFICANT}){rest}."
+        f"{start}, and is ahead of {worse} other{'s' if worse > 1 else ''} ({over}, "
+        f"p < {LEVEL}){rest}."
     )
 
 

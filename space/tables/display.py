@@ -9,18 +9,20 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from eval.common.text import percent
-from space.labels import shown_objective
+from space.labels import chance, shown_objective
 from space.tables.board import Board
 from space.tables.view import View
 
 DASH = "-"  # nothing was measured, as on the command line
+_OLD = "episodes"  # a kind of intervals, of files of before they spoke of other images
 BLUE = (0, 114, 178)  # of Okabe and Ito; one hue, so lightness alone carries the scale
 # column that tells about the model -> (header, width in pixels)
 _INFO = {"params": ("params, M", 90), "data": ("pretrained on", 110), "revision": ("revision", 90),
          "architecture": ("architecture", 150), "objective": ("objective", 165)}  # fmt: skip
-_MODEL_WIDTH, _NARROW, _SCORE_WIDTH = 230, 70, 112
+_MODEL_WIDTH, _TIES, _NARROW, _SCORE_WIDTH = 230, 95, 70, 112
 
 
 def task_header(task: str, domain: str, subset: bool) -> str:
@@ -42,7 +44,7 @@ def widths(board: Board, view: View) -> list[str]:
     """Of the columns, in pixels: a number with its interval stays on one line."""
     info = [_INFO[name][1] for name in view.extras]
     scores = [_SCORE_WIDTH] * len(board.tasks)
-    found = [_MODEL_WIDTH, _SCORE_WIDTH, _NARROW, _NARROW, *info, *scores]
+    found = [_MODEL_WIDTH, _SCORE_WIDTH, _TIES, _NARROW, *info, *scores]
     return [f"{width}px" for width in found]
 
 
@@ -54,14 +56,17 @@ def table(board: Board, view: View) -> dict[str, Any]:
     numbers = _numbers(100 * board.value)
     means, places = _numbers(100 * board.mean), _numbers(board.rank)
     half = (board.high - board.low) / 2
+    marks, mean_marks = np.where(board.kind == _OLD, "†", ""), _mean_marks(board)
     for r, model in enumerate(board.models.to_dict("records")):
         info = [_info(model, name) for name in view.extras]
         group, name = int(board.group[r]), str(model["model"])
         data.append([name, means[r], group or None, places[r], *(i[0] for i in info), *numbers[r]])
         shown.append([
-            short(name), percent(board.mean[r], board.half[r]), str(group) if group else DASH,
+            short(name), percent(board.mean[r], board.half[r]) + mean_marks[r],
+            f"{group} ({board.places[r]})" if group else DASH,
             DASH if places[r] is None else f"{places[r]:.2f}", *(i[1] for i in info),
-            *map(percent, board.value[r], half[r]),
+            *(percent(*pair) + mark for *pair, mark in zip(board.value[r], half[r], marks[r],
+                                                          strict=True)),
         ])  # fmt: skip
         style.append(["", "font-weight: 700;", *[""] * (2 + len(info)),
                       *map(_style, shade[r], best[r])])  # fmt: skip
@@ -70,6 +75,18 @@ def table(board: Board, view: View) -> dict[str, Any]:
         "data": data,
         "metadata": {"display_value": shown, "styling": style},
     }
+
+
+def _mean_marks(board: Board) -> NDArray[np.str_]:
+    """[rows] † beside a mean whose interval rests on other episodes of the same images."""
+    rests = (board.kind == _OLD).any(1) & np.isin(board.mean_kind, (_OLD, "mixed"))
+    return np.where(rests, "†", "")
+
+
+def chances(board: Board) -> str:
+    """Of which chances the intervals on the board speak."""
+    kinds = _kinds(board)
+    return f"± 95 % over {chance(kinds)}." if kinds else ""
 
 
 def short(model: str) -> str:
@@ -113,16 +130,18 @@ def _style(shade: float, best: bool) -> str:
 
 
 def plain(board: Board, view: View) -> pd.DataFrame:
-    """The board as it stands, in percent, with its intervals: what is downloaded."""
+    """The board as it stands, in percent, with its intervals and of which chance each speaks (a
+    key of `eval.metrics.estimates.KINDS`): what is downloaded."""
     out = board.models[["model", "revision", "objective", "architecture", "params", "data"]].copy()
-    out["tie_group"] = board.group
+    out["tie_group"], out["places"] = board.group, board.places
     out["mean"], out["mean_half"] = 100 * board.mean, 100 * board.half
-    out["mean_rank"] = board.rank
+    out["mean_kind"], out["mean_rank"] = board.mean_kind, board.rank
     for t, task in enumerate(board.tasks["task"]):
-        while any(f"{task}{end}" in out for end in ("", "_low", "_high")):
+        while any(f"{task}{end}" in out for end in ("", "_low", "_high", "_kind")):
             task += "_task"  # a data set may be called like one of our columns
         out[task] = 100 * board.value[:, t]
         out[f"{task}_low"], out[f"{task}_high"] = 100 * board.low[:, t], 100 * board.high[:, t]
+        out[f"{task}_kind"] = board.kind[:, t]
     return out.round(4)
 
 
@@ -138,9 +157,16 @@ def _defused(text: str) -> str:
     return f"'{text}" if re.match(r"[=+\-@\t\r]", text) else text
 
 
+def _kinds(board: Board) -> dict[str, str]:
+    """Those on the board, in words."""
+    found = dict.fromkeys([*board.kind.ravel().tolist(), *board.mean_kind.tolist()])
+    return {kind: chance([kind]) for kind in found if kind}
+
+
 def as_json(board: Board, view: View) -> str:
     rows = json.loads(plain(board, view).to_json(orient="records"))
     key = board.grid.key
     head = {"protocol": key.protocol, "setting": key.setting, "score": key.score,
-            "unit": "percent", "view": view.query()}  # fmt: skip
+            "unit": "percent", "level": 0.95, "kinds": _kinds(board),
+            "view": view.query()}  # fmt: skip
     return json.dumps(head | {"rows": rows}, indent=1, ensure_ascii=False)

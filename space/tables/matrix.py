@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import compress
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from eval.metrics.estimates import KINDS
 from eval.protocols import PROTOCOLS
+from eval.results.estimates import comparable
 from eval.results.leaderboard import score_size, score_title, split_views
 from eval.tasks.registry import TASKS
-from space.tables.scores import RESAMPLED
-from space.tables.ties import Paired, Resampled, paired
+from space.tables.kept import Kept, Standing, standing
+from space.tables.scores import held
 
 Floats = NDArray[np.float64]
+_KIND = f"<U{max(map(len, KINDS))}"
 DOMAINS = ("natural images", "agriculture", "satellite", "medical", "texture", "symbols",
            "drawing", "art", "fine-grained")  # fmt: skip
 
@@ -77,8 +79,9 @@ def keys(scores: pd.DataFrame) -> list[Key]:
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """``value``, ``low``, ``high`` are [M, T] fractions, nan where nothing was measured; ``row``
-    [M, T] are places in ``scores``, -1 there."""
+    """``value``, ``low``, ``high`` are [M, T] fractions, nan where nothing was measured; ``kind``
+    [M, T] says of which chance the interval speaks, empty there; ``row`` [M, T] are places in
+    ``scores``, -1 there."""
 
     key: Key
     scores: pd.DataFrame
@@ -87,57 +90,45 @@ class Grid:
     value: Floats
     low: Floats
     high: Floats
+    kind: NDArray[np.str_]
     row: NDArray[np.int64]
-    _pairs: dict[tuple[int, ...], Any] = field(default_factory=dict, repr=False)
+    _kept: dict[int, Kept | None] = field(default_factory=dict, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @cached_property
     def complete(self) -> NDArray[np.bool_]:
         """[M, T] whether a number is there."""
         return self.row >= 0
 
-    def pairs(self, tasks: tuple[int, ...]) -> tuple[NDArray[np.int64], Paired] | None:
-        """(models with samples on all of ``tasks``, their paired statistics); None without any.
-
-        Samples of one task are of the same questions: its split hash is part of the column.
-        """
-        if tasks not in self._pairs:
-            while len(self._pairs) >= 16:
-                self._pairs.pop(next(iter(self._pairs)), None)
-            self._pairs[tasks] = self._paired(list(tasks))
-        return self._pairs[tasks]
-
-    def _paired(self, columns: list[int]) -> tuple[NDArray[np.int64], Paired] | None:
-        rows = np.flatnonzero(self.complete[:, columns].all(1)) if columns else np.array([], int)
-        held = self.scores["samples"].to_numpy()
-        kinds = list(zip(self.scores["of"], self.scores["unit"], strict=True))
-        usable, texts, common_kinds = np.ones(len(rows), bool), [], []
-        for t in columns:
-            places = self.row[rows, t]
-            # most models' number of units, answers a unit, and kind of unit: others asked otherwise
-            asked = [(len(held[p]), *kinds[p], _undefined(held[p], kinds[p][1])) for p in places]
-            common = Counter(kind for kind in asked if kind[0]).most_common(1)
-            if not common:
-                return None
-            usable &= np.array([kind == common[0][0] for kind in asked])
-            texts.append([held[p] for p in places])
-            common_kinds.append((int(common[0][0][1]), str(common[0][0][2])))
-        if not usable.any():
+    def standing(
+        self, tasks: Sequence[int], rows: NDArray[np.int64] | None = None
+    ) -> Standing | None:
+        """(those of ``rows`` that were asked the same on all of ``tasks``, rising, and estimates of
+        their means); ``rows`` None: all. None where there are none, or nothing can be told."""
+        found = [self._on(int(t)) for t in tasks]
+        told = [one for one in found if one is not None]
+        if not told or len(told) < len(found):
             return None
-        rows = rows[usable]
-        stacks: list[NDArray[np.uint8] | Resampled] = []
-        for t, column, (of, unit) in zip(columns, texts, common_kinds, strict=True):
-            text = b"".join(compress(column, usable))
-            if unit == "resample":
-                values = np.frombuffer(text, RESAMPLED).reshape(len(rows), -1)
-                stacks.append(Resampled(self.value[rows, t], values, of))
-            else:
-                stacks.append(np.frombuffer(text, np.uint8).reshape(len(rows), -1))
-        return rows, paired(stacks, [of for of, _ in common_kinds])
+        return standing(told, np.arange(len(self.models)) if rows is None else rows)
 
+    def _on(self, task: int) -> Kept | None:
+        """Of one task; made once, since it takes all samples of all models."""
+        with self._lock:
+            if task not in self._kept:
+                models = np.flatnonzero(self.complete[:, task])
+                known = held(self.scores, self.row[models, task])
+                told = comparable(dict(zip(models.tolist(), known, strict=True)))
+                self._kept[task] = None if told is None else Kept.of(*told)
+            return self._kept[task]
 
-def _undefined(text: bytes, unit: str) -> bytes:
-    """Which resamples leave a score undefined: the same ones for all models on the same images."""
-    return np.isnan(np.frombuffer(text, RESAMPLED)).tobytes() if unit == "resample" else b""
+    def only(self, rows: Sequence[int]) -> Grid:
+        """Of these models alone, in this order, for estimates that need no others."""
+        chosen = np.asarray(rows, np.int64)
+        return Grid(
+            self.key, self.scores, self.models.iloc[chosen].reset_index(drop=True), self.tasks,
+            self.value[chosen], self.low[chosen], self.high[chosen], self.kind[chosen],
+            self.row[chosen],
+        )  # fmt: skip
 
 
 def grid(scores: pd.DataFrame, key: Key) -> Grid:
@@ -161,10 +152,11 @@ def grid(scores: pd.DataFrame, key: Key) -> Grid:
     shape = len(models), len(tasks)
     value, low, high = (np.full(shape, np.nan) for _ in range(3))
     row = np.full(shape, -1, np.int64)
-    for matrix, column in ((value, "value"), (low, "low"), (high, "high")):
+    kind = np.full(shape, "", _KIND)
+    for matrix, column in ((value, "value"), (low, "low"), (high, "high"), (kind, "kind")):
         matrix[m, t] = mine[column].to_numpy()
     row[m, t] = scores.index.get_indexer(mine.index)
-    return Grid(key, scores, models, tasks, value, low, high, row)
+    return Grid(key, scores, models, tasks, value, low, high, kind, row)
 
 
 def _models(mine: pd.DataFrame) -> pd.DataFrame:

@@ -5,29 +5,36 @@ Differences are in fractions of one, paired: on the same episodes or test images
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from eval.metrics.paired import Paired, holm, paired, paired_resamples
-from eval.results.compare import outcome
+from eval.metrics.estimates import degrees
+from eval.metrics.intervals import runs_interval, t_quantile
+from eval.metrics.ranks import holm
+from eval.results.compare import SIGNIFICANT, outcome
+from eval.results.estimates import Measured, estimates
+from eval.results.leaderboard import MIN_TASKS
+from space.labels import chance
 from space.tables.matrix import Grid, grid, keys
-from space.tables.scores import RESAMPLED
-from space.tables.ties import SIGNIFICANT
+from space.tables.means import Means, means
+from space.tables.scores import held
 
 ONE_TRAINING = (
-    "One training each: the intervals are over test images and episodes, not over trainings, so "
-    "training again could move the difference further than they say."
+    "One training each: no interval is over other trainings of the backbones, so training again "
+    "could move the difference further than they say."
 )
 _DIFFERENCES = {
     "task": "str", "title": "str", "domain": "str", "subset": "bool", "a": "float64",
     "b": "float64", "difference": "float64", "low": "float64", "high": "float64",
-    "error": "float64", "wins": "int64", "losses": "int64", "unit": "str", "n": "int64",
-    "p": "float64", "p_holm": "float64", "verdict": "str",
+    "variance": "float64", "noise": "float64", "kind": "str", "wins": "int64", "losses": "int64",
+    "unit": "str", "n": "int64", "p": "float64", "p_holm": "float64", "verdict": "str",
 }  # fmt: skip
 
 
@@ -42,33 +49,26 @@ def differences(
 ) -> pd.DataFrame:
     """One row a task on which both were asked the same questions, in the grid's order.
 
-    ``difference`` is a - b with its 95 % bootstrap interval and ``error``, its standard error;
-    ``wins`` are units on which a is better; ``p_holm`` is corrected over the rows; ``verdict`` is
-    'better' (a), 'worse' or 'undecided'. ``tasks`` are columns of the grid, None for all.
+    ``difference`` is a - b with its 95 % interval, ``variance`` and that one's own variance
+    ``noise``, over the chance that ``kind`` names (`eval.metrics.estimates.KINDS`); ``wins`` are
+    units on which a is better; ``p_holm`` is corrected over the rows; ``verdict`` is 'better' (a),
+    'worse' or 'undecided'. ``tasks`` are columns of the grid, None for all.
     """
-    scores, found = grid.scores, []
+    found = []
     for t in range(len(grid.tasks)) if tasks is None else tasks:
         rows = [int(grid.row[a_row, t]), int(grid.row[b_row, t])]
         if min(rows) < 0:
             continue
-        held, of, unit = (scores[c].to_numpy()[rows] for c in ("samples", "of", "unit"))
-        if not len(held[0]) or len(held[0]) != len(held[1]) or of[0] != of[1] or unit[0] != unit[1]:
+        a, b = held(grid.scores, rows)
+        if a is None or b is None:
             continue
-        texts = bytes(held[0]), bytes(held[1])
-        if unit[0] == "resample":
-            a, b = (float(value) for value in scores["value"].to_numpy()[rows])
-            test, error = _resampled(*texts, a - b)
-            if not np.isfinite(error):
-                continue
-        else:
-            test, a, b, error = _tested(*texts, int(of[0]) or 1, str(unit[0]))
+        test = _tested(a, b)
+        if test is None:
+            continue
         about = grid.tasks.iloc[t]
         found.append({
             **{name: about[name] for name in ("task", "title", "domain", "subset")},
-            "a": a, "b": b, "difference": test.difference.value, "low": test.difference.low,
-            "high": test.difference.high, "error": error, "wins": test.wins,
-            "losses": test.losses, "unit": str(unit[0]), "n": _count(held[0], str(unit[0])),
-            "p": test.p_value,
+            "a": a.value, "b": b.value, **dataclasses.asdict(test), "unit": a.unit, "n": a.n,
         })  # fmt: skip
     for row, p in zip(found, holm([row["p"] for row in found]), strict=True):
         sure = "better" if row["difference"] > 0 else "worse"
@@ -76,42 +76,51 @@ def differences(
     return pd.DataFrame(found, columns=list(_DIFFERENCES)).astype(_DIFFERENCES)
 
 
-@lru_cache(maxsize=2048)
-def _tested(a: bytes, b: bytes, of: int, unit: str) -> tuple[Paired, float, float, float]:
-    """(the paired test, both means, the difference's standard error); a bootstrap takes its time
-    and always gives the same."""
-    x, y = (np.frombuffer(text, np.uint8).astype(np.float64) / of for text in (a, b))
-    error = float(np.std(x - y)) / len(x) ** 0.5
-    return paired(x, y, unit), float(x.mean()), float(y.mean()), error
+@dataclass(frozen=True)
+class _Test:
+    difference: float
+    low: float
+    high: float
+    variance: float  # of the difference
+    noise: float  # the variance of that
+    p: float
+    kind: str
+    wins: int
+    losses: int
 
 
-@lru_cache(maxsize=2048)
-def _resampled(a: bytes, b: bytes, difference: float) -> tuple[Paired, float]:
-    """(the paired test of a score that is not a mean over units, the difference's standard error:
-    its
-    spread over the resamples); nan where no resample has both."""
-    x, y = (resampled(text) for text in (a, b))
-    delta = (x - y)[np.isfinite(x - y)]
-    error = float(np.std(delta)) if len(delta) else np.nan
-    return paired_resamples(difference, x, y), error
+@lru_cache(maxsize=4096)
+def _tested(a: Measured, b: Measured) -> _Test | None:
+    """None where the two were asked otherwise, or nothing can be claimed."""
+    told = estimates([a, b]) if a.question == b.question else None
+    if told is None:
+        return None
+    gap, p = told.difference()
+    x, y = (units(one) for one in (a, b))
+    return _Test(
+        gap.value, gap.low, gap.high, float(told.pair_variance[0, 1]),
+        float(told.pair_noise[0, 1]), p, told.kind, int((x > y).sum()), int((x < y).sum()),
+    )  # fmt: skip
 
 
-def resampled(text: bytes) -> NDArray[np.float64]:
-    """[n] the score in each resample, as a table of scores holds them."""
-    return np.frombuffer(text, RESAMPLED).astype(np.float64)
-
-
-def _count(text: bytes, unit: str) -> int:
-    return len(text) // RESAMPLED.itemsize if unit == "resample" else len(text)
+def units(one: Measured) -> NDArray[np.float64]:
+    """[n] the score in each episode, image or resample."""
+    if one.unit == "resample":
+        return np.frombuffer(one.packed, "<f4").astype(np.float64)
+    bits = np.unpackbits(np.frombuffer(one.packed, np.uint8), count=one.n * one.of)
+    return bits.reshape(one.n, one.of).mean(1, dtype=np.float64)
 
 
 def mean_difference(frame: pd.DataFrame) -> tuple[float, float, float]:
-    """(mean over the tasks, low, high): 1.96 standard errors, where the tasks count alike, are
+    """(mean over the tasks, low, high) with 95 % by Student's t, where the tasks count alike, are
     taken as given, and their paired differences as independent."""
-    if not len(frame):
+    count = len(frame)
+    if not count:
         return np.nan, np.nan, np.nan
     mean = float(frame["difference"].mean())
-    half = 1.96 * float(np.sqrt((frame["error"] ** 2).sum())) / len(frame)
+    variance = float(frame["variance"].sum()) / count**2
+    noise = float(frame["noise"].sum()) / count**4
+    half = float(t_quantile(degrees(variance, noise))) * variance**0.5
     return mean, mean - half, mean + half
 
 
@@ -134,49 +143,48 @@ def summary(frame: pd.DataFrame, a: str, b: str, *, trainings: int = 1) -> str:
     )  # else it begins with a name
     mean, low, high = (100 * value for value in mean_difference(frame))
     text = (
-        f"{head} (paired tests, Holm-corrected p < {SIGNIFICANT}). Mean difference {mean:+.1f} "
-        f"points, 95 % interval {low:+.1f} to {high:+.1f} (from the paired differences of each "
-        f"data set's {_units(frame)}; data sets count alike)."
+        f"{head} (paired tests and intervals over {chance(frame['kind'])}; Holm-corrected "
+        f"p < {SIGNIFICANT}). Mean difference {mean:+.1f} points on these data sets, 95 % interval "
+        f"{low:+.1f} to {high:+.1f}"
     )
-    return f"{text} {ONE_TRAINING}" if trainings == 1 else text
-
-
-def _units(frame: pd.DataFrame) -> str:
-    names = {"image": "test images", "episode": "episodes",
-             "resample": "resamples of the test images"}  # fmt: skip
-    return " and ".join(names.get(unit, "units") for unit in sorted(set(frame["unit"])))
+    if len(frame) >= MIN_TASKS:
+        sample = runs_interval(frame["difference"].to_numpy())
+        text += (
+            f"; with them as a sample of data sets {100 * sample.low:+.1f} to "
+            f"{100 * sample.high:+.1f}"
+        )
+    return f"{text}. {ONE_TRAINING}" if trainings == 1 else f"{text}."
 
 
 def by_domain(grid: Grid, rows: Sequence[int], tasks: Sequence[int] | None = None) -> pd.DataFrame:
-    """model, objective, domain, tasks, value, half: each model's mean over a domain's tasks with
-    half of its 95 % interval. Tasks that none of ``rows`` has do not count; a domain of which one
-    lacks a task is left out. ``tasks`` are columns of the grid, None for ``transfer_tasks``."""
+    """model, objective, domain, tasks, value, half, kind: each model's mean over a domain's tasks
+    with half of its 95 % interval and the chance that this speaks of, as `means` has them.
+
+    Tasks that none of ``rows`` has do not count; a domain of which one lacks a task is left out.
+    ``tasks`` are columns of the grid, None for ``transfer_tasks``.
+    """
     chosen = list(rows)
     columns = transfer_tasks(grid) if tasks is None else list(tasks)
     columns = [t for t in columns if grid.complete[chosen, t].any()]
     domains: dict[str, list[int]] = {}
     for t in columns:
         domains.setdefault(str(grid.tasks["domain"].iloc[t]), []).append(t)
-    found = []
+    part, found = grid.only(chosen), []
     for domain, mine in domains.items():
         if not grid.complete[np.ix_(chosen, mine)].all():
             continue
-        mean, half = _means(grid, chosen, mine)
-        for i, row in enumerate(chosen):
-            about = grid.models.iloc[row]
-            found.append((about["model"], about["objective"], domain, len(mine), mean[i], half[i]))
+        made = _means(part, mine)
+        for i, about in enumerate(part.models.itertuples(index=False)):
+            found.append((about.model, about.objective, domain, len(mine), made.value[i],
+                          made.half[i], str(made.kind[i])))  # fmt: skip
     return pd.DataFrame(
-        found, columns=["model", "objective", "domain", "tasks", "value", "half"]
-    ).astype({"tasks": "int64", "value": "float64", "half": "float64"})
+        found, columns=["model", "objective", "domain", "tasks", "value", "half", "kind"]
+    ).astype({"tasks": "int64", "value": "float64", "half": "float64", "kind": "str"})
 
 
-def _means(
-    grid: Grid, rows: Sequence[int], columns: Sequence[int]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Each row's mean over columns and half of its interval, as the board says them."""
-    place = np.ix_(list(rows), list(columns))
-    half = np.sqrt((((grid.high[place] - grid.low[place]) / 2) ** 2).sum(1)) / len(columns)
-    return grid.value[place].mean(1), half
+def _means(grid: Grid, tasks: Sequence[int]) -> Means:
+    """Of all models of the grid."""
+    return means(grid, range(len(grid.models)), tasks, grid.standing(tasks))
 
 
 def shots(
@@ -186,7 +194,7 @@ def shots(
     setting: str = "",
     pretraining: bool = False,
 ) -> pd.DataFrame:
-    """model, revision, objective, shot, tasks, value, half: few-shot accuracy by shot count.
+    """model, revision, objective, shot, tasks, value, half, kind: few-shot accuracy by shot count.
 
     ``models`` are (model, revision). Every point is the mean over the same tasks: those that all
     models have at all shot counts. A shot count with less than half of the tasks of the fullest is
@@ -214,28 +222,29 @@ def shots(
     for shot, (one, _) in sorted(grids.items()) if common else []:
         tasks = zip(one.tasks["name"], one.tasks["split"], strict=True)
         columns = [t for t, name in enumerate(tasks) if name in common]
-        mean, half = _means(one, range(len(one.models)), columns)
+        made = _means(one, columns)
         for i, about in enumerate(one.models.itertuples(index=False)):
             found.append((about.model, about.revision, about.objective, shot, len(columns),
-                          mean[i], half[i]))  # fmt: skip
-    return pd.DataFrame(
-        found, columns=["model", "revision", "objective", "shot", "tasks", "value", "half"]
-    ).astype({"shot": "int64", "tasks": "int64", "value": "float64", "half": "float64"})
+                          made.value[i], made.half[i], str(made.kind[i])))  # fmt: skip
+    names = ["model", "revision", "objective", "shot", "tasks", "value", "half", "kind"]
+    return pd.DataFrame(found, columns=names).astype(
+        {"shot": "int64", "tasks": "int64", "value": "float64", "half": "float64", "kind": "str"}
+    )
 
 
 def scatter(
     grid: Grid, rows: Sequence[int] | None = None, tasks: Sequence[int] | None = None
 ) -> pd.DataFrame:
-    """model, objective, params, seconds, tasks, mean, half: each model that has all ``tasks``
-    (columns; None for ``transfer_tasks``), best first. ``seconds`` is the median over its results:
-    features that came from a cache cost nothing there."""
+    """model, objective, params, seconds, tasks, mean, half, kind: each model that has all ``tasks``
+    (columns; None for ``transfer_tasks``), highest first. ``seconds`` is the median over its
+    results: features that came from a cache cost nothing there."""
     columns = transfer_tasks(grid) if tasks is None else list(tasks)
     chosen = range(len(grid.models)) if rows is None else rows
     chosen = [row for row in chosen if columns and grid.complete[row, columns].all()]
-    mean, half = _means(grid, chosen, columns) if chosen else (np.zeros(0), np.zeros(0))
     seconds = grid.scores["seconds"].to_numpy()[grid.row[np.ix_(chosen, columns)]]
     out = grid.models.iloc[chosen][["model", "objective", "params"]].reset_index(drop=True)
     out["seconds"] = np.median(seconds, axis=1) if chosen else np.zeros(0)
     out["tasks"] = len(columns)
-    out["mean"], out["half"] = mean, half
+    made = _means(grid.only(chosen), columns)
+    out["mean"], out["half"], out["kind"] = made.value, made.half, made.kind.astype(object)
     return out.sort_values(["mean", "model"], ascending=[False, True], ignore_index=True)

@@ -2,21 +2,27 @@
 
 Columns: path; model (as on the board), revision, id, objective, architecture, params, data (what it
 was pretrained on), px; task, title, domain, split, subset; protocol, setting, score, value, low,
-high, n, unit, of, samples (right answers a unit, a byte each; of resamples the score in each, as
-float32), seconds, created, seed. Scores are fractions of one.
+high, kind (of the chance that the interval speaks of, empty for an unknown one), n, unit, of,
+samples, without, draw (what the score rests on: `held` reads them), seconds, created, seed. Scores
+are fractions of one.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from eval.metrics.estimates import KINDS
+from eval.protocols.episodes import Draw
+from eval.results.estimates import Measured, measured
 from eval.results.leaderboard import main_scores, model_label, setting_label
 from eval.results.names import task_label
 from eval.results.parquet_table import objective_of
@@ -24,13 +30,15 @@ from eval.results.schema import Result
 from eval.tasks.registry import TASKS
 
 RESAMPLED = np.dtype("<f4")
+# Episodes are drawn anew from what a file says of its images: of no more than these.
+MOST_OF_A_CLASS, MOST_IMAGES = 200_000, 2_000_000
 COLUMNS = {
     "path": "str", "model": "str", "revision": "str", "id": "str", "objective": "str",
     "architecture": "str", "params": "int64", "data": "str", "px": "int64", "task": "str",
     "title": "str", "domain": "str", "split": "str", "subset": "bool", "protocol": "str",
     "setting": "str", "score": "str", "value": "float64", "low": "float64", "high": "float64",
-    "n": "int64", "unit": "str", "of": "int64", "samples": "object", "seconds": "float64",
-    "created": "str", "seed": "int64",
+    "n": "int64", "kind": "str", "unit": "str", "of": "int64", "samples": "object",
+    "without": "object", "draw": "str", "seconds": "float64", "created": "str", "seed": "int64",
 }  # fmt: skip
 
 
@@ -88,6 +96,7 @@ def rows(path: str, result: Result) -> list[dict[str, Any]]:
             "low": score.ci_low,
             "high": score.ci_high,
             "n": score.n,
+            "kind": score.kind if score.kind in KINDS else "",
             **_samples(result, score.name),
         }
         for score in main_scores(result)
@@ -102,21 +111,58 @@ def _px(result: Result) -> int:
 
 
 def _samples(result: Result, name: str) -> dict[str, Any]:
-    held = result.samples.get(name)
-    if held is not None and held.unit == "resample":
-        values = held.values()
-        if held.of > 0 and ((values >= 0) & (values <= 1) | np.isnan(values)).all():
-            return {"unit": held.unit, "of": held.of, "samples": as_bytes(values)}
-    elif held is not None and 0 < held.of <= 255:
-        right = np.rint(held.values() * held.of)
-        if ((right >= 0) & (right <= held.of)).all():
-            return {"unit": held.unit, "of": held.of, "samples": right.astype(np.uint8).tobytes()}
-    return {"unit": "", "of": 0, "samples": b""}
+    """What the score rests on. Of a foreign file that holds it in no form of ours, nothing."""
+    found = measured(result, name)
+    if found is None or not _sound(found):
+        return {"unit": "", "of": 0, "samples": b"", "without": b"", "draw": ""}
+    return {
+        "unit": found.unit, "n": found.n, "of": found.of, "samples": found.packed,
+        "without": np.array(found.without, "<f8").tobytes(),
+        "draw": json.dumps(dataclasses.asdict(found.draw)) if found.draw else "",
+    }  # fmt: skip
 
 
-def as_bytes(values: NDArray[np.float64]) -> bytes:
-    """[n] a score in n resamples, as a table of scores holds it."""
-    return values.astype(RESAMPLED).tobytes()
+def _sound(found: Measured) -> bool:
+    """Whether estimates can be made of it, with the memory and the time that a page has."""
+    if found.unit == "resample":
+        values = np.frombuffer(found.packed, RESAMPLED)
+        return bool(((values >= 0) & (values <= 1) | np.isnan(values)).all())
+    shares = np.array(found.without)
+    sizes = found.draw.class_images if found.draw else ()
+    return (
+        found.n > 0 and found.of > 0 and len(found.packed) == (found.n * found.of + 7) // 8
+        and len(shares) != 1 and bool(((shares >= 0) & (shares <= 1)).all())
+        and max(sizes, default=0) <= MOST_OF_A_CLASS and sum(sizes) <= MOST_IMAGES
+    )  # fmt: skip
+
+
+def held(scores: pd.DataFrame, places: Iterable[int]) -> list[Measured | None]:
+    """What the scores in these rows rest on; None where that is not known."""
+    columns = [
+        scores[name].to_numpy()
+        for name in ("value", "unit", "n", "of", "samples", "without", "draw")
+    ]
+    found: list[Measured | None] = []
+    for place in places:
+        value, unit, n, of, samples, without, draw = (column[place] for column in columns)
+        found.append(
+            Measured(float(value), str(unit), int(n), int(of), bytes(samples), _numbers(without),
+                     _draw(str(draw)))
+            if unit else None
+        )  # fmt: skip
+    return found
+
+
+@lru_cache(maxsize=256)
+def _draw(text: str) -> Draw | None:
+    if not text:
+        return None
+    facts = json.loads(text)
+    return Draw(**facts | {"class_images": tuple(facts["class_images"])})
+
+
+def _numbers(values: bytes) -> tuple[float, ...]:
+    return tuple(np.frombuffer(values, "<f8").tolist())
 
 
 def oddity(row: dict[str, Any]) -> str:

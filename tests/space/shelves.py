@@ -55,6 +55,12 @@ def without_samples(result: Result) -> Result:
     return result.model_copy(update={"samples": {}})
 
 
+def without_kinds(result: Result) -> Result:
+    """As a file of before it was said of which chance an interval speaks."""
+    scores = [score.model_copy(update={"kind": ""}) for score in result.scores]
+    return result.model_copy(update={"scores": scores})
+
+
 def linear(results: Iterable[Result]) -> Grid:
     return grid(scored(results), LINEAR)
 

@@ -103,7 +103,7 @@ def test_the_board_is_the_page_s(client: Client, desk: Desk, view: View) -> None
 
 def test_the_example_of_the_about_page(client: Client) -> None:
     said = client.predict(board="linear/top1", api_name="/leaderboard")
-    assert "transfers best here" in said["headline"]
+    assert "has the highest mean on these" in said["headline"]
     assert said["view"] == "board=linear%2Ftop1"
 
 

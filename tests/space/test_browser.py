@@ -91,7 +91,7 @@ def test_leaderboard_main_path(app: App, visit: Any) -> None:
     seen = visit(app).open()
     page = seen.page
     assert re.match(
-        r"CE transfers best here: mean [\d.]+ % ±[\d.]+ over 10 data sets, ", headline(seen)
+        r"CE has the highest mean on these 10 data sets: [\d.]+ % ±[\d.]+", headline(seen)
     )
     assert len(seen.column(0)) == 6
     assert page.evaluate("location.search") in ("", "?board=fewshot%2Ftop1_5shot")
@@ -113,7 +113,7 @@ def test_leaderboard_main_path(app: App, visit: Any) -> None:
     address_has(seen, "objectives=")
     page.wait_for_function(ROWS.format(2))
     page.get_by_label("satellite", exact=True).check()
-    headline_of(seen, "over 2 data sets")
+    headline_of(seen, "on these 2 data sets")
     page.get_by_label("revision", exact=True).check()
     page.locator("#board th").filter(has_text="revision").first.wait_for()
     seen.pick("Sort by", "model")
@@ -192,7 +192,7 @@ def test_a_sort_of_the_address_leaves_the_page_alive(app: App, visit: Any, sort:
     seen.pick("Protocol", "Linear")
     address_has(seen, "board=linear")
     assert ("sort=eurosat" in seen.page.url) == (sort == "eurosat")
-    assert "transfers best here: mean 55.3 %" in headline(seen)
+    assert "on these 11 data sets: 55.3 %" in headline(seen)
 
 
 def test_pasted_text_is_searched_for(app: App, visit: Any) -> None:
@@ -233,7 +233,7 @@ def test_garbage_in_the_address(app: App, visit: Any, query: str) -> None:
         headline_of(seen, "No model|no model")
     else:
         page.wait_for_selector("[data-testid=cell-0-0]")
-        headline_of(seen, "transfers best here")
+        headline_of(seen, "has the highest mean")
         # what was garbage is gone from the address
         page.wait_for_function("!location.search.includes('nonsense')")
     seen.pick("Protocol", "Linear")  # and the page works on
@@ -347,7 +347,7 @@ def test_detection_main_path(detectors: App, visit: Any, width: int) -> None:
     page = seen.page
     seen.tab("Detection")
     said = page.locator("#detection-said")
-    said.filter(has_text="CE detects best here: AP 42.0 %").wait_for()
+    said.filter(has_text="CE has the highest AP here, 42.0 %").wait_for()
     page.locator("#detection-plot .js-plotly-plot").wait_for()
     page.locator("#detectors [data-testid=cell-5-0]").wait_for()
     names = seen.column(0, "#detectors")

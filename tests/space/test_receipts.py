@@ -96,6 +96,16 @@ def test_defaults_are_not_spelled_out() -> None:
     )
 
 
+@pytest.mark.parametrize("protocol", ["linear-sgd", "finetune"])
+def test_what_was_done_before_there_was_a_setting_is_spelled_out(protocol: str) -> None:
+    now = json.loads(json.dumps(vars(PROTOCOLS[protocol].settings(epochs=7))))
+    then = {k: v for k, v in now.items() if k != "crops_from"}
+    settings = f" --set {protocol}.epochs=7"
+    assert command(make_result(protocol=protocol, config=now)).endswith(settings)
+    old = command(make_result(protocol=protocol, config=then))
+    assert old.endswith(f"{settings} --set {protocol}.crops_from=reduced")
+
+
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30))
 def test_no_name_breaks_out_of_the_command(name: str) -> None:
     result = part(make_result(f"local-dir:{name}", "photos"), "task", source=f"imagefolder:{name}")
@@ -107,11 +117,12 @@ def test_no_name_breaks_out_of_the_command(name: str) -> None:
 # --------------------------------------------------------------------------- the file
 
 
-def test_the_content_is_the_file_without_the_samples() -> None:
+def test_the_content_is_the_file_without_what_is_an_image_each() -> None:
     for path, result in shipped()[::7]:
         found = receipt(CARDS, str(path.relative_to(CARDS)))
         raw = json.loads(path.read_bytes())
         assert raw.pop("samples")
+        assert bool(raw.pop("confidence", "")) == (result.protocol.name == "linear")
         assert found.content == raw
         assert found.title == (f"{result.model.id} on {result.task.name}, {result.protocol.name}")
         for part_of in ("config", "versions", "seed", "weights_sha256", "split_hash", "seconds",

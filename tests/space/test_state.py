@@ -48,7 +48,7 @@ def test_every_leaderboard_is_found_by_its_text(cache: Path) -> None:
         board = desk.board(View(board=key.text))
         assert board.grid.key == key
         assert len(board.models) == 6
-        assert "transfers best" in headline(board)
+        assert "has the highest mean on these" in headline(board)
     assert len(known) == 4
 
 

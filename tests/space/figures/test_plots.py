@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from eval.metrics.estimates import KINDS
 from eval.models.objectives import STUDY
 from space.figures import plots
 from space.figures.style import CSS, LOOKS, OTHER, label_places, log_ticks, look, text, told
@@ -127,6 +128,27 @@ def test_the_forest_shows_the_table() -> None:
     assert top > max(0, 100 * frame["high"].max())
     notes = [note["text"] for note in found["layout"]["annotations"]]
     assert {"◀ better for CE", "better for CE+SelfSupCon ▶"} <= set(notes)
+
+
+def test_every_interval_that_is_drawn_says_of_which_chance() -> None:
+    """In the axis's title and in each hover text: test images, and episodes of older files."""
+    values = {"ce": {"eurosat": 0.5, "dtd": 0.6}, "supcon": {"eurosat": 0.7, "dtd": 0.4}}
+    one = grid(study(values), LINEAR)
+    few = scored(fewshot(m, t, {1: 0.2, 5: 0.5}) for m in "ab" for t in ("eurosat", "dtd"))
+    curves = shots(few, [("a", "seed0"), ("b", "seed0")])
+    for figure, axis, kind in (
+        (plots.forest(differences(one, 0, 1), "a", "b"), "xaxis", "test"),
+        (plots.domains(by_domain(one, [0, 1])), "xaxis", "test"),
+        (plots.scatter(scatter(one)), "yaxis", "test"),
+        (plots.shots(curves), "yaxis", "episodes"),
+    ):
+        found = check(figure)
+        title = found["layout"][axis]["title"]["text"].replace("<br>", " ")
+        assert title.endswith(f"intervals: 95 % over {KINDS[kind]}")
+        texts = [trace["hovertext"] for trace in found["data"] if trace["hoverinfo"] == "text"]
+        lines = [line for each in texts for line in ([each] if isinstance(each, str) else each)]
+        assert lines
+        assert all(f"95 % over {KINDS[kind]}" in line.replace("<br>", " ") for line in lines)
 
 
 def test_a_forest_grows_with_its_rows_and_takes_one() -> None:

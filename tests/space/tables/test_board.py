@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from typing import Any
 
 import numpy as np
@@ -11,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
+from scipy.stats import rankdata
 
 from eval.common.text import escaped
+from eval.metrics.intervals import jeffreys
 from space.labels import shown_objective
 from space.tables.board import Board, build, headline
 from space.tables.view import View
@@ -23,10 +24,11 @@ from tests.space.shelves import (
     linear,
     mixed,
     shipped_grid,
+    without_kinds,
     without_samples,
     world,
 )
-from tests.space.tables.naive_ties import naive_groups, naive_ranks
+from tests.space.tables.naive_standing import naive_standing
 
 EVERY = View(pretraining=True)
 
@@ -44,6 +46,7 @@ def test_means_ranks_and_groups_are_the_naive_ones(
     seed: int, models: int, tasks: int, missing: float
 ) -> None:
     results = world(seed, models, tasks, missing, n=150)
+    results[::2] = map(without_kinds, results[::2])
     made = linear(results)
     board = build(made, View())
     cells = {(r.model.id, r.task.name): r for r in results}
@@ -51,7 +54,10 @@ def test_means_ranks_and_groups_are_the_naive_ones(
     assert set(names(board)) == {m for m, _ in cells}
     whole = [m for m in names(board) if all((m, t) in cells for t in columns)]
     values = {m: [cells[m, t].scores[0].value for t in columns] for m in whole}
-    ranked = [naive_ranks([values[m][t] for m in whole]) for t in range(len(columns))]
+    ranked = [rankdata([-values[m][t] for m in whole]) for t in range(len(columns))]
+    samples = [
+        np.array([cells[m, t].samples["top1"].values() for m in whole], bool) for t in columns
+    ]
     for r, model in enumerate(names(board)):
         for t, task in enumerate(columns):
             held = cells.get((model, task))
@@ -59,28 +65,30 @@ def test_means_ranks_and_groups_are_the_naive_ones(
             if held is not None:
                 score = held.scores[0]
                 assert board.value[r, t] == score.value
-                assert (board.low[r, t], board.high[r, t]) == (score.ci_low, score.ci_high)
+                interval = (score.ci_low, score.ci_high)
+                assert (board.low[r, t], board.high[r, t]) == (
+                    interval if score.kind else jeffreys(score.value, 150)
+                )
+                assert board.kind[r, t] == "test"
                 assert made.scores["model"].iloc[board.row[r, t]] == model
         if model not in whole:
             assert np.isnan([board.mean[r], board.half[r], board.rank[r]]).all()
-            assert board.group[r] == 0
+            assert (board.group[r], board.places[r], board.mean_kind[r]) == (0, "", "")
             continue
         assert board.mean[r] == pytest.approx(sum(values[model]) / len(columns))
-        assert board.half[r] == pytest.approx(0.1 / math.sqrt(len(columns)))
+        assert board.mean_kind[r] == "test"
         at = whole.index(model)
         assert board.rank[r] == pytest.approx(sum(column[at] for column in ranked) / len(columns))
     assert names(board)[: len(whole)] == whole  # those with a gap stand below
-    if len({round(m, 9) for m in board.mean[: len(whole)]}) == len(whole) > 0:
-        samples = [
-            np.array([cells[m, t].samples["top1"].values() for m in whole], np.uint8)
-            for t in columns
-        ]
-        if all(
-            any(np.ptp(s[i].astype(int) - s[j]) for s in samples)
-            for i, j in itertools.combinations(range(len(whole)), 2)
-        ):
-            expected = naive_groups(samples, [1] * len(columns), list(range(len(whole))))
-            assert board.group[: len(whole)].tolist() == expected
+    count = len(whole)
+    if len({round(m, 9) for m in board.mean[:count]}) < count or count < 2:
+        return
+    naive = naive_standing(samples)
+    half = (board.high - board.low)[:count, 0] / 2 if len(columns) == 1 else naive.half
+    assert board.half[:count] == pytest.approx(half, rel=1e-5)
+    if naive.margin > 0.01:  # Wallace's approximation of the normal distribution's quantile
+        assert board.group[:count].tolist() == naive.group
+        assert board.places[:count].tolist() == naive.places
 
 
 def test_a_model_that_lacks_a_task_is_left_out_of_means_but_shown_below() -> None:
@@ -106,6 +114,8 @@ def test_models_without_comparable_samples_are_in_no_group() -> None:
     board = build(linear(results), View())
     groups = dict(zip(names(board), board.group.tolist(), strict=True))
     assert groups == {"odd": 0, "a": 1, "b": 1, "c": 1, "no": 0}
+    places = dict(zip(names(board), board.places.tolist(), strict=True))
+    assert places == {"odd": "", "a": "1-3", "b": "1-3", "c": "1-3", "no": ""}
     assert not np.isnan(board.mean).any()
 
 
@@ -210,7 +220,8 @@ def test_sorting_moves_whole_rows() -> None:
     plain = build(gaps(), View())
     held = {
         name: (plain.value[r].tolist(), plain.mean[r], plain.half[r], plain.rank[r],
-               plain.group[r], plain.row[r].tolist(), plain.low[r].tolist())
+               plain.group[r], plain.places[r], plain.row[r].tolist(), plain.low[r].tolist(),
+               plain.kind[r].tolist(), plain.mean_kind[r])
         for r, name in enumerate(names(plain))
     }  # fmt: skip
     for column in ("model", "params", "t1", "mean rank"):
@@ -218,20 +229,24 @@ def test_sorting_moves_whole_rows() -> None:
         assert names(board) != names(plain) or column == "params"
         for r, name in enumerate(names(board)):
             found = (board.value[r].tolist(), board.mean[r], board.half[r], board.rank[r],
-                     board.group[r], board.row[r].tolist(), board.low[r].tolist())  # fmt: skip
+                     board.group[r], board.places[r], board.row[r].tolist(),
+                     board.low[r].tolist(), board.kind[r].tolist(),
+                     board.mean_kind[r])  # fmt: skip
             assert repr(found) == repr(held[name])
 
 
 # --------------------------------------------------------------------------- the headline
 
 
+TEST = "other test images, the same training"
+
+
 def test_a_clear_winner() -> None:
     right = np.arange(40) < 36
     made = linear([make_result("good", correct=right), make_result("bad", correct=~right)])
-    found = headline(build(made, View()))
-    assert found == (
-        "good transfers best here: mean 90.0 % ±10.0 over 1 data set, 80.0 points ahead of bad "
-        "(paired test, p < 0.05)."
+    assert headline(build(made, View())) == (
+        "good has the highest score on this data set: 90.0 % ±10.0, 80.0 points before bad "
+        f"(interval and paired tests over {TEST}, all pairs at once, p < 0.05)."
     )
 
 
@@ -240,19 +255,35 @@ def test_a_tie_is_told_with_the_names() -> None:
               (("a", 21), ("b", 20), ("c", 20), ("d", 20), ("e", 20), ("f", 1))]  # fmt: skip
     board = build(linear(result), View())
     assert board.group.tolist() == [1, 1, 1, 1, 1, 2]
+    assert board.places.tolist() == ["1-5"] * 5 + ["6"]
     assert headline(board).endswith(
-        "but that is not sure: paired tests cannot tell it from b, c, d and 1 more (p >= 0.05)."
+        ", but paired tests cannot tell it from b, c, d and 1 more (interval and tests over "
+        f"{TEST}, all pairs at once, p >= 0.05)."
     )
+
+
+def test_five_data_sets_are_also_a_sample_of_data_sets() -> None:
+    results = [make_result(m, f"t{t}", correct=np.arange(40) < 20 + d + t)
+               for t in range(5) for m, d in (("a", 12 + (t == 0) * 5), ("b", 0))]  # fmt: skip
+    board = build(linear(results), View())
+    # differences of 17, 12, 12, 12, 12 of 40 images: a mean of 32.5 points, of which the standard
+    # error is 2.5, and 2.776 of these make 95 % with four degrees of freedom
+    assert headline(board).endswith(
+        " With the data sets as a sample of data sets it is 32.5 ±6.9 points before b."
+    )
+    four = build(board.grid, View(tasks=("t0", "t1", "t2", "t3")))
+    assert "as a sample" not in headline(four)
 
 
 def test_one_model_nothing_complete_and_nothing_tested() -> None:
     one = headline(build(linear([make_result("a"), make_result("a", "x")]), View()))
-    assert one.endswith("over 2 data sets. It is the only model in view.")
+    assert one.startswith("a has the highest mean on these 2 data sets: 50.0 % ±")
+    assert one.endswith(f"(95 % over {TEST}). It is the only model in view.")
     none = headline(build(linear([make_result("a", "x"), make_result("b", "y")]), View()))
     assert none == "No model has a number on every data set that is chosen; choose fewer."
     untested = [without_samples(make_result(m, top1=v)) for m, v in (("a", 0.9), ("b", 0.2))]
     found = headline(build(linear(untested), View()))
-    assert found.endswith("70.0 points ahead of b (not tested).")
+    assert found.endswith(f"(95 % over {TEST}), 70.0 points before b (not tested).")
 
 
 def test_the_headline_is_of_the_mean_whatever_the_table_is_sorted_by() -> None:
@@ -267,9 +298,14 @@ def test_the_headline_of_the_shipped_results_is_true() -> None:
     assert best == 0
     found = headline(board)
     mine = shown_objective(board.models["objective"].iloc[0])
-    assert found.startswith(f"{mine} transfers best here: mean {100 * board.mean[0]:.1f} %")
-    tied = (board.group == board.group[0]).sum() > 1
-    assert ("not sure" in found) == tied
+    start = f"{mine} has the highest mean on these {len(board.tasks)} data sets: "
+    assert found.startswith(f"{start}{100 * board.mean[0]:.1f} %")
+    if not board.group[0]:  # files of before the answers of episodes were kept
+        assert "(not tested)" in found
+        assert "95 % over other episodes of these images" in found
+    else:
+        assert ("cannot tell it from" in found) == ((board.group == 1).sum() > 1)
+        assert "over another sample of the data set" in found
 
 
 def test_an_objective_that_two_models_share_names_neither() -> None:

@@ -12,7 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eval.metrics.paired import holm, paired_resamples
+from eval.metrics.estimates import KINDS
+from eval.metrics.scores import Samples
+from eval.metrics.ties import range_p
 from eval.results import compare as cli
 from eval.results.schema import Result
 from eval.results.store import write_result
@@ -84,8 +86,6 @@ def test_resamples_are_kept_as_they_are() -> None:
 
 
 def with_values(result: Result, values: np.ndarray, score: str = "ap") -> Result:
-    from eval.metrics.scores import Samples
-
     return result.model_copy(
         update={"samples": result.samples | {score: Samples.of_resamples(values, IMAGES)}}
     )
@@ -114,18 +114,17 @@ def test_differences_agree_with_the_command_line() -> None:
         at = list(one.models["model"]).index
         (ours,) = differences(one, at(A), at(B)).itertuples()
         (theirs,) = found[name].tasks
-        test = theirs.paired
         assert (ours.a, ours.b, ours.n, ours.unit) == (theirs.a, theirs.b, theirs.n, "resample")
-        assert (ours.difference, ours.low, ours.high, ours.p, ours.wins, ours.losses) == (
-            test.difference.value, test.difference.low, test.difference.high, test.p_value,
-            test.wins, test.losses,
-        )  # fmt: skip
-        assert ours.n == RESAMPLES
+        gap = theirs.difference
+        assert (ours.difference, ours.low, ours.high) == (gap.value, gap.low, gap.high)
+        assert (ours.p, ours.wins, ours.losses) == (theirs.p_value, theirs.wins, theirs.losses)
+        assert (ours.n, ours.kind, theirs.kind) == (RESAMPLES, "test", "test")
         # the spread of the difference over the resamples is its standard error as it is
-        expected = np.std(resampled_of(results[1], name) - resampled_of(results[0], name))
-        assert ours.error == pytest.approx(expected)
+        expected = np.var(resampled_of(results[1], name) - resampled_of(results[0], name), ddof=1)
+        assert ours.variance == pytest.approx(expected)
+        assert ours.high - ours.difference == pytest.approx(1.959964 * expected**0.5)
     frame = differences(grid(scores, Key("detection", SETTING, "ap")), 0, 1)
-    assert "resamples of the test images" in summary(frame, "A", "B")
+    assert "over other test images, the same training" in summary(frame, "A", "B")
 
 
 def resampled_of(result: Result, score: str) -> np.ndarray:
@@ -140,42 +139,42 @@ def test_undefined_resamples_do_not_count() -> None:
     one = grid(scored(results), Key("detection", SETTING, "ap"))
     (row,) = differences(one, 0, 1).itertuples()
     assert row.wins + row.losses == RESAMPLES - 10
-    found = one.pairs((0,))
+    found = one.standing((0,))
     assert found is not None
-    assert np.isfinite(found[1].covariance).all()
+    assert np.isfinite(found[1].pair_variance).all()
     nothing = [with_values(r, np.full(RESAMPLES, np.nan)) for r in results]
     empty = grid(scored(nothing), Key("detection", SETTING, "ap"))
     assert not len(differences(empty, 0, 1))
-    pairs = empty.pairs((0,))
-    assert pairs is not None
-    assert pairs[1].p_value(0, np.array([1]))[0] == 1.0
+    assert empty.standing((0,)) is None
     # one whose resamples lack others was resampled otherwise: it leaves the rest as they are
     odd = detector(C, 0.3, seed=5)
     mixed = grid(scored([*results, odd]), Key("detection", SETTING, "ap"))
-    held = mixed.pairs((0,))
+    held = mixed.standing((0,))
     assert held is not None
     assert len(held[0]) == 2
 
 
-def test_tie_groups_take_the_resamples_spread_as_it_is() -> None:
+def test_the_board_takes_the_resamples_spread_as_it_is() -> None:
     results = three()
     one = grid(scored(results), Key("detection", SETTING, "ap"))
-    found = one.pairs((0,))
+    found = one.standing((0,))
     assert found is not None
-    _, pairs = found
-    assert pairs.mean.tolist() == [0.4, 0.46, 0.458]  # the scores, no means of resamples
+    told = found[1]
+    assert told.values.tolist() == [0.4, 0.46, 0.458]  # the scores, no means of resamples
     values = np.stack([resampled_of(r, "ap") for r in results])
-    assert pairs.covariance == pytest.approx(np.cov(values), rel=1e-5)
-    assert pairs.units == IMAGES
-    assert pairs.p_value(1, np.array([0]))[0] < 0.01
-    assert pairs.p_value(1, np.array([2]))[0] > 0.5
-    # with another data set, asked image by image: the mean's variance is a quarter of the sum
+    assert told.variance == pytest.approx(np.var(values, axis=1, ddof=1), rel=1e-5)
+    gap = values[1] - values[2]
+    assert told.pair_variance[1, 2] == pytest.approx(np.var(gap, ddof=1), rel=1e-5)
+    assert told.kind == "test"
+    assert told.difference(1, 0)[1] < 0.01
+    assert told.difference(1, 2)[1] > 0.5
+    # with another data set: the mean's variance is a quarter of the sum
     other = [detector(r.model.id, 0.5, "voc2007", seed=7 + i) for i, r in enumerate(results)]
-    both = grid(scored([*results, *other]), Key("detection", SETTING, "ap")).pairs((0, 1))
+    both = grid(scored([*results, *other]), Key("detection", SETTING, "ap")).standing((0, 1))
     assert both is not None
     more = np.stack([resampled_of(r, "ap") for r in other])
-    assert both[1].covariance == pytest.approx((np.cov(values) + np.cov(more)) / 4, rel=1e-5)
-    assert both[1].units == 2 * IMAGES
+    expected = (np.var(gap, ddof=1) + np.var(more[1] - more[2], ddof=1)) / 4
+    assert both[1].pair_variance[1, 2] == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_command_makes_the_same_setting() -> None:
@@ -213,29 +212,32 @@ def test_the_standing_is_tested_against_the_first() -> None:
     scores = scored(results)
     table = standing(scores, place_of(scores))
     assert list(table["model"]) == [A, C, B]
-    assert list(table["verdict"]) == ["best", "tied", "worse"]
+    assert list(table["verdict"]) == ["first", "tied", "worse"]
     assert table["subset"].all()
+    assert set(table["kind"]) == {"test"}
+    assert list(table["d_kind"]) == ["", "test", "test"]
     by_model = {r.model.id: r for r in results}
     first = resampled_of(by_model[A], "ap")
-    tests = [
-        paired_resamples(0.46 - by_model[m].scores[0].value, first, resampled_of(by_model[m], "ap"))
-        for m in (C, B)
-    ]
-    corrected = holm([t.p_value for t in tests])
-    for i, (test, p) in enumerate(zip(tests, corrected, strict=True), 1):
+    for i, model in enumerate((C, B), 1):
         row = table.iloc[i]
-        assert row["difference"] == pytest.approx(test.difference.value)
-        assert (row["d_low"], row["d_high"], row["p_holm"]) == (
-            test.difference.low, test.difference.high, p,
-        )  # fmt: skip
+        gap = 0.46 - by_model[model].scores[0].value
+        error = np.std(first - resampled_of(by_model[model], "ap"), ddof=1)
+        assert row["difference"] == pytest.approx(gap)
+        assert row["d_low"] == pytest.approx(gap - 1.959964 * error)
+        assert row["d_high"] == pytest.approx(gap + 1.959964 * error)
+        # all three pairs at once, by the range of three
+        assert row["p"] == pytest.approx(range_p(2**0.5 * gap / error, 3), abs=1e-4)
     assert table["ap50"].tolist() == pytest.approx([0.76, 0.758, 0.7])
     assert (table["ap50_low"] < table["ap50"]).all()
     assert table["value"].tolist() == table["ap"].tolist()
     names = ["A", "C", "B"]
-    assert headline(table, "ap", names).startswith(
-        "A detects best here: AP 46.0 %, but that is not sure: paired tests over resamples"
+    over = f"paired tests over {KINDS['test']}, all pairs at once"
+    assert headline(table, "ap", names) == (
+        f"A has the highest AP here, 46.0 %, but cannot be told from C ({over}, p >= 0.05)."
     )
-    assert "surely ahead of 1 other (" in headline(table.iloc[[0, 2]], "ap", ["A", "B"])
+    assert headline(table.iloc[[0, 2]], "ap", ["A", "B"]) == (
+        f"A has the highest AP here, 46.0 %, and is ahead of 1 other ({over}, p < 0.05)."
+    )
     assert "only model" in headline(table[:1], "ap", names)
     assert headline(table[:0], "ap", [])
     fifty = standing(scores, place_of(scores), "ap50")
@@ -247,8 +249,10 @@ def test_what_was_asked_otherwise_is_not_tested() -> None:
                with_values(detector(C, 0.3), resampled(0.3)[:500])]  # fmt: skip
     scores = scored(results)
     table = standing(scores, place_of(scores))
-    assert list(table["verdict"]) == ["best", "", ""]
-    assert table["p_holm"].isna().all()
+    assert list(table["verdict"]) == ["first", "", ""]
+    assert table["p"].isna().all()
+    assert table["d_low"].isna().all()
+    assert not any(table["d_kind"])
     assert "not tested" in headline(table, "ap", ["a", "b", "c"])
 
 
@@ -391,13 +395,13 @@ def test_the_page_shows_the_standing(desk: Desk) -> None:
     found = opened(desk)
     assert found["place"]["choices"][0][0] == f"bccd ({SETTING})"
     assert [c[1] for c in found["score"]["choices"]] == list(COCO)
-    assert found["said"].startswith("CE+SelfSupCon detects best here: AP 46.0 %")
+    assert found["said"].startswith("CE+SelfSupCon has the highest AP here, 46.0 %")
     table = found["table"]["value"]
     assert table["headers"] == [
         "model", "AP", "against the first", "AP50", "AP75"
     ]  # fmt: skip
     assert [row[0] for row in table["data"]] == ["CE+SelfSupCon*", "SupCon*", "CE*"]
-    assert table["data"][0][2] == "best"
+    assert table["data"][0][2] == "first"
     assert table["data"][1][2].startswith("not told apart: -0.2 [")
     assert table["data"][2][2].startswith("behind: -6.0 [-")
     assert (found["a"]["value"], found["b"]["value"]) == (A, C)
@@ -475,6 +479,11 @@ def test_the_plot_shows_the_table() -> None:
     symbols = [trace["marker"]["symbol"] for trace in found["data"]]
     assert [s.endswith("-open") for s in symbols] == [False, False, True]
     assert [trace["x"][0] for trace in found["data"]] == pytest.approx([46.0, 45.8, 40.0])
+    last = [trace["hovertext"][0].split("<br>")[-1] for trace in found["data"]]
+    assert last == ["first", "not told apart from the first", "behind the first"]
+    for said in (found["layout"]["xaxis"]["title"]["text"],
+                 *(trace["hovertext"][0] for trace in found["data"])):  # fmt: skip
+        assert f"95 % over {KINDS['test']}" in said.replace("<br>", " ")
     check(plots.standing(standing(scores, Place("", "", "")), "AP"))
 
 
@@ -482,9 +491,10 @@ def test_the_endpoint_says_what_the_page_shows(desk: Desk, tmp_path: Path) -> No
     api = Api(desk, None)  # type: ignore[arg-type]  # asked for nothing of the queue
     said = api.detection()
     assert said["data_set"] == f"bccd ({SETTING})"
-    assert said["headline"] == opened(desk)["said"].replace("&#62;", ">")
+    shown = opened(desk)["said"].replace("&#62;", ">")
+    assert shown == f"{said['headline']}\n\nIntervals are 95 % over {KINDS['test']}."
     assert [row["model"] for row in said["rows"]] == [A, C, B]
-    assert [row["verdict"] for row in said["rows"]] == ["best", "tied", "worse"]
+    assert [row["verdict"] for row in said["rows"]] == ["first", "tied", "worse"]
     json.dumps(said, allow_nan=False)
     assert api.detection(score="ap50")["rows"][0]["value"] == pytest.approx(0.76)
     assert "no data set 'x' here" in api.detection("x")["error"]

@@ -18,7 +18,17 @@ from hypothesis import strategies as st
 
 from space.labels import shown_objective
 from space.tables.board import Board, build
-from space.tables.display import DASH, as_csv, as_json, headers, plain, short, table, widths
+from space.tables.display import (
+    DASH,
+    as_csv,
+    as_json,
+    chances,
+    headers,
+    plain,
+    short,
+    table,
+    widths,
+)
 from space.tables.matrix import grid, keys
 from space.tables.view import EXTRAS, View
 from tests.factories import make_result
@@ -29,6 +39,8 @@ from tests.space.shelves import (
     mixed,
     shipped_grid,
     shipped_scores,
+    without_kinds,
+    without_samples,
     world,
 )
 
@@ -102,12 +114,39 @@ def test_what_is_shown_is_the_number_that_sorts() -> None:
 
 
 def test_cells_are_percent_with_half_the_interval() -> None:
+    """The file's own interval; one of before its kind was said is replaced by Jeffreys' of 40."""
     view = View(extras=())
-    board = build(linear([make_result("zoo:a", top1=0.5)]), view)
-    head, data, shown, _ = parts(table(board, view))
-    assert head == ["model", "mean", "tie group", "mean rank", "dtd (texture)"]
-    assert data == [["zoo:a", 50.0, 1, 1.0, 50.0]]
-    assert shown == [["a", "50.0 ±10.0", "1", "1.00", "50.0 ±10.0"]]
+    result = make_result("zoo:a", top1=0.5)
+    for each, half in ((result, "±10.0"), (without_kinds(result), "±15.0")):
+        board = build(linear([each]), view)
+        head, data, shown, _ = parts(table(board, view))
+        assert head == ["model", "mean", "tie group", "mean rank", "dtd (texture)"]
+        assert data == [["zoo:a", 50.0, 1, 1.0, 50.0]]
+        assert shown == [["a", f"50.0 {half}", "1 (1)", "1.00", f"50.0 {half}"]]
+
+
+def test_group_and_places_stand_together_and_sort_by_the_group() -> None:
+    results = [make_result(m, correct=np.arange(40) < n) for m, n in
+               (("a", 38), ("b", 21), ("c", 20), ("d", 1))]  # fmt: skip
+    board = build(linear([*results, without_samples(make_result("e", top1=0.6))]), View())
+    head, data, shown, _ = parts(table(board, View()))
+    at = head.index("tie group")
+    assert [(line[0], line[at]) for line in shown] == [
+        ("a", "1 (1)"), ("e", DASH), ("b", "2 (2-3)"), ("c", "2 (2-3)"), ("d", "3 (4)"),
+    ]  # fmt: skip
+    assert [line[at] for line in data] == [1, None, 2, 2, 3]
+    found = pd.read_csv(io.StringIO(as_csv(board, View())), dtype=str, keep_default_na=False)
+    assert list(found["places"]) == ["1", "", "2-3", "2-3", "4"]
+    assert [row["places"] for row in json.loads(as_json(board, View()))["rows"]] == [
+        "1", "", "2-3", "2-3", "4",
+    ]  # fmt: skip
+
+
+def test_chances_are_told_once_each() -> None:
+    assert chances(build(linear(mixed()), View())) == (
+        "± 95 % over other test images, the same training."
+    )
+    assert chances(build(linear([]), View())) == ""
 
 
 def test_a_subset_is_marked() -> None:
@@ -209,7 +248,7 @@ def test_a_formula_in_a_tasks_name_is_defused() -> None:
 
 
 def test_negative_bounds_stay_numbers() -> None:
-    board = build(linear([make_result("a", top1=0.0)]), ALL)
+    board = build(linear([without_samples(make_result("a", top1=0.0))]), ALL)
     assert pd.read_csv(io.StringIO(as_csv(board, ALL)))["dtd_low"].tolist() == [-10.0]
 
 
@@ -253,6 +292,6 @@ def test_hostile_names_never_change_the_shape(name: str) -> None:
     check_shape(board, view)
     assert len(json.loads(as_json(board, view))["rows"]) == 2
     found = pd.read_csv(io.StringIO(as_csv(board, view)))
-    assert found.shape == (2, 10 + 3 * 2)
+    assert found.shape == (2, 12 + 4 * 2)
     shown = "'" + name if name[0] in "=+-@" else name
     assert set(found["model"]) == {shown, "b"}

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.metrics.scores import Samples
 from eval.results import leaderboard as boards
 from eval.results.schema import Result
+from space.tables import matrix
 from space.tables.board import build
-from space.tables.matrix import DOMAINS, Key, grid, keys
+from space.tables.matrix import DOMAINS, Grid, Key, grid, keys
 from space.tables.scores import frame
 from space.tables.view import View
 from tests.factories import make_result
@@ -60,8 +60,8 @@ def test_a_shipped_grid_agrees_with_the_table_of_eval(place: int) -> None:
             assert np.isnan(made.value[m, t])
             assert made.row[m, t] == -1
             continue
-        found = (made.value[m, t], made.low[m, t], made.high[m, t])
-        assert found == (cell.value, cell.ci_low, cell.ci_high)
+        found = (made.value[m, t], made.low[m, t], made.high[m, t], made.kind[m, t])
+        assert found == (cell.value, cell.ci_low, cell.ci_high, cell.kind)
         row = made.scores.iloc[made.row[m, t]]
         assert (row["model"], row["task"], row["value"]) == (model, task, cell.value)
     means, places = table.means(), table.mean_ranks()
@@ -72,10 +72,12 @@ def test_a_shipped_grid_agrees_with_the_table_of_eval(place: int) -> None:
     assert len(table.common) == len(table.tasks)  # so the means are over the same tasks
     for r, model in enumerate(shown.models["model"]):
         at = table.models.index(model)
-        assert shown.mean[r] == pytest.approx(means[at].value)
+        assert shown.mean[r] == pytest.approx(means[at].value, abs=1e-6)  # rounded there
         assert shown.rank[r] == pytest.approx(places[at])
-        half = (means[at].ci_high - means[at].ci_low) / 2  # eval adds up the two sides apart
-        assert shown.half[r] == pytest.approx(half, rel=0.01)
+        assert shown.mean_kind[r] == means[at].kind
+        half = (means[at].ci_high - means[at].ci_low) / 2
+        assert shown.half[r] == pytest.approx(half, abs=1e-6)  # rounded there
+        assert (int(shown.group[r]), str(shown.places[r])) == table.ties.get(at, (0, ""))
 
 
 @given(st.integers(0, 10**6), st.integers(1, 5), st.integers(1, 4))
@@ -105,7 +107,7 @@ def changed(name: str) -> Result:
         "protocol": make_result("b", protocol="knn"),
         "seed": make_result("b", seed=3),
         "limit": make_result("b", limit=10),
-        "precision": make_result("b", precision="bf16"),
+        "precision": make_result("b", precision="bf16", dtype="bf16"),
         "config": part(result, "protocol", config={"validation": 0.5}),
     }[name]
 
@@ -205,67 +207,80 @@ def test_no_scores_make_an_empty_grid() -> None:
     assert keys(frame([])) == []
     made = grid(frame([]), LINEAR)
     assert made.value.shape == (0, 0)
-    assert made.pairs(()) is None
+    assert made.standing(()) is None
     assert len(build(made, View()).models) == 0
 
 
 # --------------------------------------------------------------------------- samples
 
 
-def test_pairs_are_of_models_with_samples_on_all_tasks() -> None:
+def compared(made: Grid, *tasks: int) -> list[str]:
+    found = made.standing(tasks)
+    assert found is not None
+    return sorted(made.models["model"].iloc[found[0]])
+
+
+def test_models_with_samples_on_all_tasks_are_compared() -> None:
     results = [make_result(m, t) for m in "abdc" for t in "xy"][:-1]  # c lacks y
     results[2] = without_samples(results[2])  # b on x
     made = linear(results)
-
-    def compared(*tasks: int) -> list[str]:
-        found = made.pairs(tasks)
-        assert found is not None
-        return sorted(made.models["model"].iloc[found[0]])
-
-    assert compared(0, 1) == ["a", "d"]
-    assert compared(0) == ["a", "c", "d"]
-    assert compared(1) == ["a", "b", "d"]
+    assert compared(made, 0, 1) == ["a", "d"]
+    assert compared(made, 0) == ["a", "c", "d"]
+    assert compared(made, 1) == ["a", "b", "d"]
+    some = made.standing((0,), np.array([0, 1, 3]))  # rows are a, b, d, c
+    assert some is not None
+    assert made.models["model"].iloc[some[0]].tolist() == ["a", "c"]
+    assert made.standing((0, 1), np.array([3])) is None
+    assert made.standing((0,), np.array([], np.int64)) is None
 
 
 def test_samples_of_another_length_are_not_compared() -> None:
     results = [make_result(m) for m in "abc"]
     results.append(make_result("odd", correct=np.ones(41, bool)))
-    made = linear(results)
-    found = made.pairs((0,))
-    assert found is not None
-    assert sorted(made.models["model"].iloc[found[0]]) == ["a", "b", "c"]
+    assert compared(linear(results), 0) == ["a", "b", "c"]
 
 
-def test_pairs_have_the_means_of_the_scores() -> None:
-    made = grid(shipped_scores(), Key("fewshot", "", "top1_5shot"))
-    tasks = tuple(range(len(made.tasks)))
-    found = made.pairs(tasks)
+def test_standings_have_the_means_of_the_scores() -> None:
+    made = grid(shipped_scores(), LINEAR)
+    found = made.standing(range(len(made.tasks)))
     assert found is not None
     assert len(found[0]) == 6
-    assert found[1].mean == pytest.approx(made.value[found[0]].mean(1), abs=1e-5)
+    assert found[1].values == pytest.approx(made.value[found[0]].mean(1), abs=1e-5)
 
 
 def test_models_with_samples_are_compared_though_most_have_none() -> None:
     made = linear([*(make_result(m) for m in "ab"), *(
         without_samples(make_result(m)) for m in "cde")])  # fmt: skip
-    found = made.pairs((0,))
+    assert compared(made, 0) == ["a", "b"]
+
+
+def test_what_a_task_says_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = linear(make_result(m, t) for m in "abc" for t in "xy")
+    asked: list[int] = []
+    real = matrix.comparable
+    monkeypatch.setattr(matrix, "comparable", lambda x: (asked.append(len(x)), real(x))[1])
+    for tasks in ((0, 1), (1,), (0,), (1, 0)):
+        build(made, View(tasks=tuple(made.tasks["task"].iloc[list(tasks)])))
+        made.standing(tasks)
+    assert asked == [3, 3]
+
+
+def test_a_part_of_a_grid_is_of_those_models_alone() -> None:
+    made = linear(make_result(m, t, top1=v) for m, v in (("a", 0.3), ("b", 0.5), ("c", 0.9))
+                  for t in "xy")  # fmt: skip
+    part_of = made.only([2, 0])
+    assert list(part_of.models["model"]) == ["c", "a"]
+    assert part_of.value.tolist() == made.value[[2, 0]].tolist()
+    assert part_of.row.tolist() == made.row[[2, 0]].tolist()
+    found = part_of.standing((0, 1))
     assert found is not None
-    assert len(found[0]) == 2
-
-
-def test_samples_out_of_another_number_are_not_mixed() -> None:
-    half = np.full(40, 50)
-    other = make_result("b").model_copy(
-        update={"samples": {"top1": Samples.of_episodes(half, 100)}}
-    )
-    first = make_result("a").model_copy(update={"samples": {"top1": Samples.of_episodes(half, 75)}})
-    found = linear([first, other]).pairs((0,))
-    assert found is None or len(found[0]) == 1 or found[1].mean == pytest.approx([2 / 3, 1 / 2])
+    assert found[1].values.tolist() == [0.9, 0.3]
+    assert made.only([]).standing((0,)) is None
 
 
 def test_a_grid_that_nobody_needs_is_forgotten() -> None:
     made = linear([make_result("a"), make_result("b")])
-    assert made.pairs((0,)) is not None
+    assert made.standing((0,)) is not None
     gone = weakref.ref(made)
     del made
     gc.collect()
