@@ -18,7 +18,7 @@ from eval.common.files import sha256_file
 from eval.models.names import study_order
 from eval.models.objectives import ObjectiveName, parse_objective
 from eval.models.resolve import folder_revision
-from eval.results.names import portable, shelf_path
+from eval.results.names import number_format, portable, shelf_path
 from eval.results.schema import Result
 from eval.results.store import NotAResult, read_result, read_shelf, write_result
 from zoo.train.recipe import Recipe, completed, validate
@@ -286,7 +286,7 @@ def _check_results(checkpoint: Checkpoint) -> None:
             )
         setting = json.dumps(result.protocol.config, sort_keys=True)
         which = (result.task.split_hash, result.protocol.name, setting, str(result.seed),
-                 str(result.limit), str(result.precision), str(result.model.img_size))  # fmt: skip
+                 str(result.limit), number_format(result), str(result.model.img_size))  # fmt: skip
         if which in seen:
             raise BadInput(f"{path} and {seen[which]} are results of the same thing; keep one")
         seen[which] = name

@@ -142,11 +142,12 @@ def make_result(
         half = 0.021 + 0.003 * i
         scores.append(
             Score(name=name, value=round(mean, 6), ci_low=round(mean - half, 6),
-                  ci_high=round(mean + half, 6), n=n)
+                  ci_high=round(mean + half, 6), n=600 if protocol == "fewshot" else n,
+                  kind="sample" if protocol == "fewshot" else "test")
         )  # fmt: skip
         draw = np.random.RandomState([len(task), i])
         if protocol == "fewshot":
-            samples[name] = Samples.of_episodes(draw.binomial(75, mean, n), 75)
+            samples[name] = Samples.of_episodes(draw.uniform(size=(600, 75)) < mean)
         else:
             samples[name] = Samples.of_images(draw.uniform(size=n) < mean)
     tree = {
@@ -169,6 +170,7 @@ def make_result(
         "environment": {"versions": {"torch": "2.15.0"}, "device": "cpu", "dtype": "fp32",
                         "threads": 1},
         "seed": 0, "seconds": {"fit": 1.0}, "created": "2026-11-22T12:06:11+00:00",
+        "details": {"class_images": [40] * 6} if protocol == "fewshot" else {},
     }  # fmt: skip
     for key, new in changed.items():
         *sections, last = key.split("__")

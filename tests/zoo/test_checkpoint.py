@@ -305,8 +305,9 @@ def test_only_a_folders_revision_tells_of_its_config(trained: Path, kind: str) -
     assert "another config.json" in refusal(read_checkpoint, trained)
 
 
-def test_two_results_of_the_same_thing_are_refused(trained: Path) -> None:
-    add_result(trained, "dtd", "linear", 0.9, name="again.json")
+@pytest.mark.parametrize("asked", [None, "fp32"])
+def test_two_results_of_the_same_thing_are_refused(trained: Path, asked: str | None) -> None:
+    add_result(trained, "dtd", "linear", 0.9, name="again.json", precision=asked)
     said = refusal(read_checkpoint, trained)
     assert "again.json" in said
     assert "dtd.linear.json" in said
@@ -314,7 +315,7 @@ def test_two_results_of_the_same_thing_are_refused(trained: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "changed", [{"seed": 1}, {"limit": 5}, {"precision": "fp32"}, {"model__img_size": 96},
+    "changed", [{"seed": 1}, {"limit": 5}, {"environment__dtype": "bf16"}, {"model__img_size": 96},
                 {"protocol__config": {"validation": 0.3}}, {"task__split_hash": "1" * 64}],
     ids=str,
 )  # fmt: skip

@@ -10,13 +10,15 @@ import numpy as np
 
 from eval.common.errors import UserError
 from eval.common.text import escaped, text_table
+from eval.metrics.estimates import KINDS
 from eval.metrics.scores import Score
 from eval.models.objectives import PAIRS, TERMS
 from eval.results.compare import compare
+from eval.results.estimates import stated
 from eval.results.leaderboard import score_text
 from eval.results.schema import Result
 from eval.tasks.registry import TASKS
-from zoo.card.metadata import ARXIV, setting, training_data
+from zoo.card.metadata import ARXIV, setting, tabled, training_data
 from zoo.checkpoint import CURVE, Checkpoint
 
 # (protocol, score, title, whether it is folded away): one table each
@@ -216,12 +218,13 @@ def _board(
     """One table: tasks down, objectives across, this checkpoint's column in bold."""
     found: dict[tuple[str, str], dict[str, Score]] = {}
     starred = set()
+    shown = tabled(checkpoint)
     for member in family:
         for _, result in member.results:
             score = result.score(name)
-            if result.protocol.name == protocol and score and not setting(result):
+            if result.protocol.name == protocol and score and setting(result) == shown:
                 question = (result.task.name, result.task.split_hash)
-                found.setdefault(question, {})[member.name] = score
+                found.setdefault(question, {})[member.name] = stated(result, score)
                 if result.task.subset:
                     starred.add(question)
     rows = [q for q in _in_order(found) if checkpoint.name in found[q]]
@@ -247,7 +250,13 @@ def _board(
             for mean, m in zip(means, family, strict=True)
         ]
         lines.append([label, *values])
-    return _Board(title, text_table(header, lines, markdown=True), folded)
+    title += f" ({shown})" if shown else ""
+    kinds = dict.fromkeys(s.kind for q in rows for s in found[q].values())
+    chances = "; ".join(KINDS[kind] for kind in kinds if kind in KINDS)
+    return _Board(
+        f"{title} (± 95 % over {chances})" if chances else title,
+        text_table(header, lines, markdown=True), folded,
+    )  # fmt: skip
 
 
 def _in_order(questions: Mapping[tuple[str, str], object]) -> list[tuple[str, str]]:
@@ -278,8 +287,9 @@ def _comparisons(checkpoint: Checkpoint, family: Sequence[Checkpoint]) -> list[s
         if other is None:
             continue
         assert other.objective is not None
-        mine = _named(checkpoint, objective.shown)
-        theirs = _named(other, other.objective.shown)
+        shown = tabled(checkpoint)
+        mine = _named(checkpoint, objective.shown, shown)
+        theirs = _named(other, other.objective.shown, shown)
         try:
             found = compare(objective.shown, other.objective.shown, [*mine, *theirs])
         except UserError:  # they share no question
@@ -288,12 +298,13 @@ def _comparisons(checkpoint: Checkpoint, family: Sequence[Checkpoint]) -> list[s
     return said
 
 
-def _named(checkpoint: Checkpoint, label: str) -> list[Result]:
-    """The default results under a name that reads well in a sentence."""
+def _named(checkpoint: Checkpoint, label: str, shown: str) -> list[Result]:
+    """The results of the setting that the tables show, under a name that reads well in a
+    sentence."""
     return [
         result.model_copy(update={"model": result.model.model_copy(update={"id": label})})
         for _, result in checkpoint.results
-        if not setting(result)
+        if setting(result) == shown
     ]
 
 
@@ -305,8 +316,8 @@ def _limits(checkpoint: Checkpoint) -> list[str]:
             "For the best features of a task take a larger network trained for longer."
         )
         limits.append(
-            f"One training run, seed {checkpoint.recipe.train.seed}: the intervals are over test "
-            "images and episodes, not over trainings."
+            f"One training run, seed {checkpoint.recipe.train.seed}: the intervals are over "
+            "images, not over trainings of the backbone."
         )
         epochs = checkpoint.recipe.train.epochs
         if epochs < 100:

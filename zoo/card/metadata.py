@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from eval.common.text import slug
+from eval.metrics import estimates
 from eval.models.names import ZOO_ORG
+from eval.results.estimates import stated
 from eval.results.leaderboard import main_scores, setting_label
 from eval.results.schema import Result
 from eval.tasks.declaration import Task
@@ -49,13 +51,14 @@ def metadata(checkpoint: Checkpoint, repo: str) -> dict[str, Any]:
             metric_value=round(100 * score.value, 2),
             metric_args={
                 "ci95": [round(100 * score.ci_low, 2), round(100 * score.ci_high, 2)],
+                "ci95_over": estimates.KINDS.get(score.kind, score.kind),
                 "n": score.n,
             },
             source_name=SOURCE,
             source_url=f"https://huggingface.co/{repo}/blob/main/{name}",
         )
         for name, result in checkpoint.results
-        for score in result.scores
+        for score in (stated(result, s) for s in result.scores)
     ]
     card = ModelCardData(
         library_name="timm",
@@ -85,6 +88,14 @@ def setting(result: Result) -> str:
     return ", ".join(part for part in (setting_label(result), size) if part)
 
 
+def tabled(checkpoint: Checkpoint) -> str:
+    """The `setting` of the results that a card's tables show, all of one precision: the default
+    settings in fp32, or where there is none of these in bf16."""
+    found = {setting(result) for _, result in checkpoint.results}
+    half = "precision=bf16"
+    return half if half in found and "" not in found else ""
+
+
 def eval_results(checkpoint: Checkpoint, repo: str) -> dict[str, list[dict[str, Any]]]:
     """File stem -> entries: one file for the default settings, one for each other, with notes."""
     from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
@@ -94,7 +105,8 @@ def eval_results(checkpoint: Checkpoint, repo: str) -> dict[str, list[dict[str, 
         differs = setting(result)
         for score in main_scores(result):
             low, high = 100 * score.ci_low, 100 * score.ci_high
-            notes = [f"95 % interval {low:.2f} to {high:.2f} over {score.n}"]
+            chance = estimates.KINDS.get(score.kind, score.kind)
+            notes = [f"95 % interval {low:.2f} to {high:.2f} over {chance} (n = {score.n})"]
             notes += ["subset of the data set"] if result.task.subset else []
             notes += [f"split {result.task.split_hash[:12]}"]
             notes += [differs] if differs else []
