@@ -37,7 +37,9 @@ RESULTS = {
     "n": "int64",
     "unit": "string",  # what a sample is: an image or an episode
     "of": "int64",  # answers a sample
-    "samples": "binary",  # bits of images as numpy packs them, a byte of right answers an episode
+    # a bit an answer, as numpy packs them; a byte of right answers an episode, n bytes in all, of
+    # scores made before single answers were kept
+    "samples": "binary",
 }
 LOG = {
     "arm": "string",

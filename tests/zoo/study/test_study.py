@@ -217,7 +217,7 @@ def check_collected(plan: Plan, out: Path, to: Path) -> None:
             ).model.weights_sha256
         )
         raw = np.frombuffer(row["samples"], np.uint8)
-        values = np.unpackbits(raw)[: row["n"]] if row["unit"] == "image" else raw / row["of"]
+        values = np.unpackbits(raw, count=row["n"] * (row["of"] if row["unit"] == "episode" else 1))
         assert values.mean() == pytest.approx(row["value"], abs=1e-6)
     lines = pq.read_table(to / "toy.log.parquet").to_pylist()
     folders = [*out.glob("tuning/*/*"), *out.glob("runs/*/*")]
