@@ -135,7 +135,7 @@ def episode_variance(correct: NDArray[np.bool_], design: EpisodeDesign) -> Episo
         residual[m] -= known.mean((1, 2))
     residual = _without_classes(residual, design)
 
-    # Per image and episode: z = ratio * ease [query] - ease of the class in the episode
+    # Per image and episode: z = n / queries * ease [query] - the class's mean ease in the episode
     #                            + pull * (n / shot [support] - 1) * residual
     n_of, weight = n[classes], np.zeros(len(n))  # [E, way]
     size, seen = n[told], times[told].astype(np.float64)
@@ -152,7 +152,6 @@ def episode_variance(correct: NDArray[np.bool_], design: EpisodeDesign) -> Episo
     influence -= np.repeat((of_class @ both.reshape(models, -1).T).T, design.sizes, axis=1)
     image_weight = np.repeat(weight, design.sizes)
     square = (influence * image_weight) @ influence.T
-    del influence
 
     # The same episode twice, which would count its noise.
     w = weight[classes]

@@ -9,7 +9,7 @@ the degrees of freedom of Student's t (Satterthwaite). Arrays in, arrays out.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from eval.metrics.episode_variance import EpisodeDesign, episode_variance
 from eval.metrics.intervals import Interval, Z, jeffreys, t_quantile
+from eval.metrics.jackknife import delete_group_covariance
 
 Floats = NDArray[np.float64]
 Kind = Literal["sample", "test", "items"]
@@ -137,11 +138,9 @@ def of_answers(correct: NDArray[np.bool_], without: Floats | None = None) -> Est
 
 
 def _with_training(found: Estimates, without: Floats) -> Estimates:
-    groups = without.shape[1]
-    centred = without - without.mean(1, keepdims=True)
-    gram = centred @ centred.T * (groups - 1) / groups / FLIPS
+    gram = delete_group_covariance(without) / FLIPS
     own, pair = gram.diagonal(), _of_differences(gram)
-    free = groups - 1
+    free = without.shape[1] - 1
     return Estimates(
         found.values, found.variance + own, found.noise + 2 * own**2 / free,
         found.pair_variance + pair, found.pair_noise + 2 * pair**2 / free, found.kind,
@@ -188,11 +187,7 @@ def of_items(scores: Floats) -> Estimates:
     """``scores`` [M, n] of any kind, n >= 2: of each model on the same items, or with the same
     seeds."""
     if np.isin(scores, (0, 1)).all():
-        found = of_answers(scores.astype(bool))
-        return Estimates(
-            found.values, found.variance, found.noise, found.pair_variance, found.pair_noise,
-            "items",
-        )  # fmt: skip
+        return replace(of_answers(scores.astype(bool)), kind="items")
     n = scores.shape[1]
     covariance = np.cov(scores).reshape(len(scores), len(scores)) / n
     own, pair = covariance.diagonal(), _of_differences(covariance)

@@ -1,4 +1,4 @@
-"""Confidence intervals, paired tests and ranks. Arrays in, numbers out; imports nothing of ours."""
+"""Confidence intervals of single scores. Arrays in, numbers out; imports nothing of ours."""
 
 from __future__ import annotations
 

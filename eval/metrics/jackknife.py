@@ -32,3 +32,10 @@ def delete_group_variance(without: Floats) -> Floats:
         raise ValueError(f"the jackknife needs at least 2 groups, got values {without.shape}")
     deviations = without - without.mean(-1, keepdims=True)
     return np.asarray((groups - 1) / groups * np.square(deviations).sum(-1), np.float64)
+
+
+def delete_group_covariance(without: Floats) -> Floats:
+    """[M, M] of `delete_group_variance`, of M scores [M, G] on the same groups."""
+    groups = without.shape[1]
+    deviations = without - without.mean(1, keepdims=True)
+    return np.asarray((groups - 1) / groups * deviations @ deviations.T, np.float64)

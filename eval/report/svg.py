@@ -28,7 +28,7 @@ def inline(key: str, build: Callable[[], Figure]) -> Markup:
     import matplotlib
 
     settings = {"svg.hashsalt": key, "svg.fonttype": "none", "text.parse_math": False}
-    with matplotlib.rc_context(settings), warnings.catch_warnings():  # type: ignore[arg-type]
+    with matplotlib.rc_context(settings), warnings.catch_warnings():  # type: ignore[arg-type]  # its stubs know the keys by name
         warnings.simplefilter("ignore", UserWarning)  # a font that lacks a letter of a name
         figure = build()
         _plain_ticks(figure)

@@ -13,7 +13,7 @@ from eval.common.text import counted, text_table
 from eval.metrics.estimates import KINDS
 from eval.metrics.intervals import Interval, runs_interval
 from eval.metrics.ranks import holm
-from eval.results.estimates import OLD_EPISODES, estimates, measured
+from eval.results.estimates import OLD_EPISODES, alike, estimates, measured
 from eval.results.leaderboard import MIN_TASKS, main_scores, model_label, setting_label
 from eval.results.schema import Result
 
@@ -176,12 +176,14 @@ def _differences(score: str, pairs: Sequence[tuple[Result, Result]]) -> tuple[Ta
 def _difference(score: str, mine: Result, other: Result) -> TaskDifference:
     """On one task; ``p_holm`` is not corrected yet."""
     samples = mine.samples[score]
-    delta = samples.values() - other.samples[score].values()
+    values = samples.values(), other.samples[score].values()
+    # a file of another number of answers is foreign: it names the same images, and has others
+    delta = values[0] - values[1] if len(values[0]) == len(values[1]) else np.zeros(0)
     a, b = _value(mine, score), _value(other, score)
     kind, interval, p = "", Interval(a - b, np.nan, np.nan), 1.0
     pair = [measured(result, score) for result in (mine, other)]
-    if pair[0] is not None and pair[1] is not None and pair[0].question == pair[1].question:
-        told = estimates([pair[0], pair[1]])
+    if pair[0] is not None and pair[1] is not None:
+        told = estimates(alike(pair[0], pair[1]))
         if told is not None:
             interval, p = told.difference()
             kind = told.kind
@@ -215,7 +217,9 @@ def render(comparisons: Sequence[Comparison], *, markdown: bool = False) -> str:
         out += [f"{c.protocol} {c.score}{setting}: A = {c.a}, B = {c.b}"]
         out += [text_table(header, lines, markdown), c.sentence]
         if untold := [t.task for t in c.tasks if not t.kind]:
-            out.append(f"No claim on {', '.join(untold)}: {OLD_EPISODES}.")
+            episodes = any(t.unit == "episode" for t in c.tasks)
+            why = OLD_EPISODES if episodes else "the two were not asked the same"
+            out.append(f"No claim on {', '.join(untold)}: {why}.")
         out.append("")
     return "\n".join(out).rstrip()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,8 +25,6 @@ OLD_EPISODES = (
     "its file has no single answers of episodes, as those of before the intervals over other "
     "images; score it again"
 )
-
-
 MOST_CLASSES, MOST_IMAGES = 100_000, 10_000_000  # of a foreign file; both take memory
 
 
@@ -87,8 +85,18 @@ def _draw(result: Result, name: str, samples: Samples) -> Draw | None:
     return draw if len(draw.eligible) >= n_way > 0 else None
 
 
+def alike(a: Measured, b: Measured) -> list[Measured]:
+    """The two by what both files tell: without the training sample's part where one lacks it; none
+    where they were not asked the same."""
+    if len(a.without) != len(b.without):
+        a, b = (replace(one, without=()) for one in (a, b))
+    return [a, b] if a.question == b.question else []
+
+
 def estimates(found: Sequence[Measured]) -> Estimates | None:
-    """Of scores of one question; None where they tell nothing of other images."""
+    """Of scores of one question; None for none, and where they tell nothing of other images."""
+    if not found:
+        return None
     first = found[0]
     if first.unit == "resample":
         values = np.array([m.value for m in found])

@@ -19,7 +19,7 @@ from eval.metrics.estimates import degrees
 from eval.metrics.intervals import runs_interval, t_quantile
 from eval.metrics.ranks import holm
 from eval.results.compare import SIGNIFICANT, outcome
-from eval.results.estimates import Measured, estimates
+from eval.results.estimates import Measured, alike, estimates
 from eval.results.leaderboard import MIN_TASKS
 from space.labels import chance
 from space.tables.matrix import Grid, grid, keys
@@ -92,7 +92,7 @@ class _Test:
 @lru_cache(maxsize=4096)
 def _tested(a: Measured, b: Measured) -> _Test | None:
     """None where the two were asked otherwise, or nothing can be claimed."""
-    told = estimates([a, b]) if a.question == b.question else None
+    told = estimates(alike(a, b))
     if told is None:
         return None
     gap, p = told.difference()

@@ -140,7 +140,10 @@ def test_the_training_part_is_compared_too() -> None:
     wide, thin = (t.tasks[0].difference for t in (found, narrow))
     assert wide.high - wide.low > 3 * (thin.high - thin.low)
     (mixed,) = compare("a", "b", [result("a", 0.0), make_result("b")])
-    assert mixed.tasks[0].verdict == ""  # one file tells of its training sample, one does not
+    assert mixed.tasks[0].kind == "test"  # one file tells of its training sample, one does not
+    odd = make_result("b", correct=np.arange(41) < 20)
+    (other,) = compare("a", "b", [result("a", 0.0), odd])
+    assert "No claim on dtd: the two were not asked the same." in render([other])
 
 
 def test_answers_are_kept_as_bits() -> None:
