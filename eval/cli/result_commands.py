@@ -56,7 +56,7 @@ def compare_command(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps([compare.as_json(c) for c in found], indent=1))
     else:
-        print(compare.render(found, markdown=not sys.stdout.isatty()))
+        print(compare.render(found, screen_width()))
     return 0
 
 
@@ -74,7 +74,7 @@ def ties_command(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps([item_scores.as_json(board) for board in shown], indent=1))
     else:
-        print(item_scores.render(shown, markdown=not sys.stdout.isatty()))
+        print(item_scores.render(shown, screen_width()))
     return 0
 
 

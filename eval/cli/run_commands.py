@@ -181,7 +181,7 @@ def plan_command(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(cost.as_json(costs), indent=1))
     else:
-        print(cost.render(costs, markdown=not sys.stdout.isatty()))
+        print(cost.render(costs, screen_width()))
     return 0
 
 

@@ -25,6 +25,13 @@ def fitted_table(header: Sequence[str], lines: Lines, width: int, turned: str) -
     return "\n\n".join(other if len(other) < len(as_it_is) else as_it_is)
 
 
+def shown_table(header: Sequence[str], lines: Lines, width: int | None, turned: str = "") -> str:
+    """A table for a screen of ``width`` characters, or Markdown where there is none (None)."""
+    if width is None:
+        return text_table(header, lines, markdown=True)
+    return fitted_table(header, lines, width, turned)
+
+
 def fits(text: str, width: int) -> bool:
     return all(len(line) <= width for line in text.splitlines())
 

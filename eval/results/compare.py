@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from eval.common.errors import BadInput, NotFound, did_you_mean
-from eval.common.text import counted, text_table
+from eval.common.fitted_table import shown_table, wrapped
+from eval.common.text import counted
 from eval.metrics.estimates import KINDS
 from eval.metrics.intervals import Interval, runs_interval
 from eval.metrics.ranks import holm
@@ -197,8 +198,12 @@ def _value(result: Result, name: str) -> float:
     return next(s.value for s in result.scores if s.name == name)
 
 
-def render(comparisons: Sequence[Comparison], *, markdown: bool = False) -> str:
-    """Tables and sentences."""
+def render(comparisons: Sequence[Comparison], width: int | None = None) -> str:
+    """Tables and sentences, for a screen of ``width`` characters or as Markdown (None)."""
+
+    def paragraph(text: str) -> str:
+        return text if width is None else wrapped(text, width)
+
     out = []
     for c in comparisons:
         header = ["task", "A %", "B %", "A - B [95 % CI]", "A better / worse", "p (Holm)"]
@@ -214,12 +219,12 @@ def render(comparisons: Sequence[Comparison], *, markdown: bool = False) -> str:
             for t in c.tasks
         ]
         setting = f" ({c.setting})" if c.setting else ""
-        out += [f"{c.protocol} {c.score}{setting}: A = {c.a}, B = {c.b}"]
-        out += [text_table(header, lines, markdown), c.sentence]
+        out += [paragraph(f"{c.protocol} {c.score}{setting}: A = {c.a}, B = {c.b}")]
+        out += [shown_table(header, lines, width), paragraph(c.sentence)]
         if untold := [t.task for t in c.tasks if not t.kind]:
             episodes = any(t.unit == "episode" for t in c.tasks)
             why = OLD_EPISODES if episodes else "the two were not asked the same"
-            out.append(f"No claim on {', '.join(untold)}: {why}.")
+            out.append(paragraph(f"No claim on {', '.join(untold)}: {why}."))
         out.append("")
     return "\n".join(out).rstrip()
 

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.common.errors import BadInput, NotFound, did_you_mean
-from eval.common.text import counted, text_table
+from eval.common.fitted_table import shown_table, wrapped
+from eval.common.text import counted
 from eval.metrics.estimates import KINDS, Estimates, mean, of_items
 from eval.metrics.ties import Ties, ties
 
@@ -169,8 +170,14 @@ def _board(
     return TiedBoard(tasks, names, items, found, ties(found), tuple(notes))
 
 
-def render(boards: Iterable[TiedBoard], *, markdown: bool = False) -> str:
-    """Tables: place, model, score, interval and group; below each what was left out."""
+_HEADER = ("place", "model", "score", "±", "tie group")
+
+
+def render(boards: Iterable[TiedBoard], width: int | None = None) -> str:
+    """Tables: place, model, score, interval and group; below each what was left out.
+
+    For a screen of ``width`` characters, or as Markdown (None).
+    """
     out = []
     for board in boards:
         half = board.estimates.half_widths()
@@ -179,14 +186,14 @@ def render(boards: Iterable[TiedBoard], *, markdown: bool = False) -> str:
              str(board.ties.group[i])]
             for i, model in enumerate(board.models)
         ]  # fmt: skip
-        out += [_title(board), text_table(["place", "model", "score", "±", "tie group"], lines,
-                                          markdown)]  # fmt: skip
+        out += [_title(board), shown_table(_HEADER, lines, width)]
         out += [f"left out: {note}" for note in board.left_out] + [""]
-    out.append(
+    key = (
         f"± is 95 % over {KINDS['items']}. Place: where a model could stand. Tie group: its models "
         "cannot be told from the best of them. All pairs of a board are compared at once; all that "
         "is said of it holds together with 95 %."
     )
+    out.append(key if width is None else wrapped(key, width))
     return "\n".join(out)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from eval.common.fitted_table import fits, fitted_table, wrapped
 from eval.common.text import text_table
 from eval.models.backbone import load
 from eval.protocols import PROTOCOLS
@@ -76,8 +78,8 @@ def estimate(request: Request, cells: Sequence[Cell]) -> list[Cost]:
     return out
 
 
-def render(costs: Sequence[Cost], *, markdown: bool = False) -> str:
-    """A table and one sentence."""
+def render(costs: Sequence[Cost], width: int | None = None) -> str:
+    """A table and one sentence, for a screen of ``width`` characters or as Markdown (None)."""
     trains, decoded = any(c.training for c in costs), sum(c.decoded for c in costs)
     header = ["model", "task", "cells done", "images to encode", "features MB", "minutes"]
     header += ["training minutes"] if trains else []
@@ -107,7 +109,18 @@ def render(costs: Sequence[Cost], *, markdown: bool = False) -> str:
         + " on this machine."
         + (f" Training keeps about {decoded:.1f} MB of decoded images." if decoded else "")
     )
-    return text_table(header, lines, markdown) + "\n" + total
+    below = total if width is None else wrapped(total, width)
+    return f"{_table(header, lines, width)}\n{below}"
+
+
+def _table(header: list[str], lines: list[list[str]], width: int | None) -> str:
+    """One table; where a screen is too narrow for it, one a model, named above it."""
+    if width is None or fits(whole := text_table(header, lines), width):
+        return text_table(header, lines, markdown=True) if width is None else whole
+    return "\n\n".join(
+        f"{model}\n{fitted_table(header[1:], [line[1:] for line in of_model], width, '')}"
+        for model, of_model in itertools.groupby(lines, key=lambda line: line[0])
+    )
 
 
 def as_json(costs: Sequence[Cost]) -> list[dict[str, Any]]:

@@ -27,7 +27,7 @@ def test_a_clear_winner_is_named() -> None:
     assert "a is better than b on 1 of 3 tasks (x), worse on 1 (y), undecided on 1" in (
         found.sentence
     )
-    text = render([found], markdown=True)
+    text = render([found])
     assert "| x " in text
     assert found.sentence in text
     assert as_json(found)["tasks"][0]["verdict"] == "A"
@@ -74,3 +74,15 @@ def test_unknown_and_equal_models() -> None:
         compare("a", "c", results)
     with pytest.raises(UserError, match="same model"):
         compare("a", "a", results)
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_a_screen_gets_lines_that_fit_it_with_every_cell_whole(width: int) -> None:
+    results = [r for i in range(3) for r in _pair(f"a_long_name_of_a_task_{i}", 0.8, 0.6, i)]
+    found = compare("a", "b", results)
+    text = render(found, width)
+    assert max(map(len, text.splitlines())) <= width
+    for task in found[0].tasks:
+        assert f"{100 * task.difference.low:+.1f}, {100 * task.difference.high:+.1f}]" in text
+        assert task.task in text
+    assert " ".join(text.split()).endswith(found[0].sentence)

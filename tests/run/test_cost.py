@@ -10,6 +10,7 @@ from eval.data.load import load_task
 from eval.protocols import PROTOCOLS
 from eval.protocols.finetune import images_to_see
 from eval.protocols.linear_sgd import views_to_encode
+from eval.run.cost import Cost, render
 from eval.settings.protocols import Finetune, LinearSgd
 from eval.training.crop_images import stock_of
 from tests.factories import Cli, make_task
@@ -75,3 +76,19 @@ def test_decoded_images_are_counted_once(cli: Cli, tmp_path: Path) -> None:
     stock_of(task, 32, (0.2, 1.0), "originals", tmp_path / "c").open(False)
     assert [row["decoded"] for row in cli(*base, "32", "--json").json] == [0, 0]
     assert "decoded" not in cli(*base, "32").out
+
+
+def test_a_narrow_screen_has_a_table_a_model() -> None:
+    costs = [
+        Cost(f"zoo:a_rather_long_name_{i}", task, 1, 0, 100, False, 1.0, 60.0, 600.0, 5.0)
+        for i in range(2)
+        for task in ("digits", "texture")
+    ]
+    text = render(costs, 64)
+    assert max(map(len, text.splitlines())) <= 64
+    assert [line for line in text.splitlines() if line.startswith("zoo:")] == [
+        "zoo:a_rather_long_name_0", "zoo:a_rather_long_name_1"
+    ]  # fmt: skip
+    assert text.count("digits") == text.count("texture") >= 2
+    assert render(costs).startswith("| model ")
+    assert render(costs, 200).startswith("model ")
