@@ -184,7 +184,7 @@ UNKNOWN = [
     ("random:resnet5", "unknown model 'resnet5'; did you mean 'resnet50'"),
     ("qqqqqqqq", "see timm.list_models(), or use hf-hub:org/name[@rev]"),
     ("random:test_vit.nope", "knows 'test_vit' but not 'test_vit.nope'; did you mean 'test_vit.r1"),
-    ("test_maxvit", "no Hub weights for 'test_maxvit'; use 'random:test_maxvit'"),
+    ("test_vit4", "no Hub weights for 'test_vit4'; use 'random:test_vit4'"),
 ]
 
 
