@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from eval.data.load import load_task
 from eval.metrics import intervals
 from eval.metrics.scores import Samples, Score
 from eval.models.names import ZOO_FOLDER
@@ -202,6 +204,24 @@ def test_the_committed_scores_are_those_of_their_answers() -> None:
                 near = 2e-5 if score.name == "ece" else 1.1e-6  # confidences are rounded
                 assert (found.value, found.low, found.high) == pytest.approx(numbers, abs=near)
     assert count > 600
+
+
+def test_the_committed_means_per_class_are_those_of_their_answers_and_labels(
+    real_data: Path, tmp_path: Path
+) -> None:
+    labels: dict[str, Any] = {}
+    count = 0
+    for path in sorted(ZOO_FOLDER.glob("*/results/*.linear.json")):
+        old = read_result(path)
+        if old.task.name not in labels:
+            labels[old.task.name] = load_task(old.task.name, tmp_path, real_data).test.labels
+        score = old.score("mean_per_class")
+        found = given(old, score, labels[old.task.name])
+        assert found is not None
+        numbers = (score.value, score.ci_low, score.ci_high)
+        assert (found.value, found.low, found.high) == pytest.approx(numbers, abs=1.1e-6)
+        count += 1
+    assert count == 72
 
 
 @pytest.mark.parametrize(
