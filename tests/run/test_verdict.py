@@ -73,7 +73,8 @@ RIGHT = np.random.RandomState(0).rand(400) < 0.6
 
 
 def environment(**changes: Any) -> Any:
-    return make_result().environment.model_copy(update={"versions": dict(VERSIONS), **changes})
+    known = {"versions": dict(VERSIONS), "instructions": "x86_64 AVX512"}
+    return make_result().environment.model_copy(update=known | changes)
 
 
 @pytest.mark.parametrize(
@@ -84,6 +85,11 @@ def environment(**changes: Any) -> Any:
         ({"threads": 7}, False, "threads 7 here, 2 recorded"),
         ({"versions": VERSIONS | {"pillow": "12.3.0"}}, False, "pillow 12.3.0 here, 13.0.0"),
         ({"device": "cuda"}, False, "device cuda here, cpu recorded"),
+        (
+            {"instructions": "aarch64 DEFAULT"},
+            False,
+            "instructions aarch64 DEFAULT here, x86_64 AVX512 recorded",
+        ),
     ],
 )
 def test_a_tolerance_has_a_cause(change: dict[str, Any], exact: bool, why: str) -> None:
@@ -99,8 +105,17 @@ def test_a_tolerance_has_a_cause(change: dict[str, Any], exact: bool, why: str) 
             else []
         ),
         *(["pillow"] if change.get("versions", {}).get("pillow") == "12.3.0" else []),
-        *(name for name in ("device", "threads") if name in change),
+        *(name for name in ("device", "instructions", "threads") if name in change),
     ]
+
+
+def test_a_result_that_does_not_tell_its_processor_is_excused_by_none() -> None:
+    then = environment(instructions=None)
+    found = tolerance(then, environment())
+    assert found.exact
+    assert "the processor's instructions are not" in str(found)
+    assert changed(then, environment()) == ()
+    assert "processor" not in str(tolerance(environment(), environment()))
 
 
 def test_threads_excuse_less_than_versions() -> None:
