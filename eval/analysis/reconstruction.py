@@ -52,6 +52,7 @@ SIDE = 64  # px of a target at most: what a decoder costs grows with its square
 MEMORY = 1 << 30  # bytes of maps at a time; a layer with more than that comes alone
 BATCH = 32
 HALF = 65504.0  # the largest float16
+HEIGHT = 10  # maps are kept times the power of two that brings the first batch's largest below 2^10
 Pixels = NDArray[np.uint8]
 
 
@@ -142,7 +143,8 @@ def measure(
     ) as bar:
         for group in _groups(backbone, maps, layers, len(train.pixels), device):
             begin = time.perf_counter()
-            held = _kept(backbone, maps, train, group, device)
+            powers = _powers(backbone, maps, train, group, device)
+            held = _kept(backbone, maps, train, powers, device)
             study.seconds += time.perf_counter() - begin
             decoders = {}
             for name in group:
@@ -151,7 +153,7 @@ def measure(
                 )
                 bar.update()
             scores: dict[str, list[Tensor]] = {name: [] for name in group}
-            for rows, part in _passes(backbone, maps, test, group, device):
+            for rows, part in _passes(backbone, maps, test, powers, device):
                 for name, decoder in decoders.items():
                     rebuilt, target = decoded(decoder, part[name], device), test.targets[rows]
                     scores[name].append(torch.stack([psnr(rebuilt, target), ssim(rebuilt, target)]))
@@ -161,7 +163,7 @@ def measure(
                 assert shown is not None
                 values["decoded"][name] = [
                     picture
-                    for _, part in _passes(backbone, maps, shown, [name], device)
+                    for _, part in _passes(backbone, maps, shown, {name: powers[name]}, device)
                     for picture in map(data_uri, decoded(decoders[name], part[name], device))
                 ]
         values["decoded"] = {n: values["decoded"][n] for n in prior_layers if shown}
@@ -238,30 +240,54 @@ def _groups(
     return groups
 
 
-def _passes(
+def _batches(
     backbone: Backbone, maps: LayerMaps, views: _Views, names: Sequence[str], device: torch.device
 ) -> Iterator[tuple[slice, dict[str, Tensor]]]:
-    """(rows, {layer: [B, C, h, w] float16 on the CPU}), batch by batch."""
+    """(rows, {layer: [B, C, h, w] float32}), batch by batch."""
     for begin in range(0, len(views.pixels), BATCH):
         rows = slice(begin, begin + BATCH)
         with torch.inference_mode():
             images = normalised(views.pixels[rows], backbone, str(device))
             found = maps(images, names)
-            yield (
-                rows,
-                {
-                    name: reduced(one.float(), (SIDE, SIDE)).clamp(-HALF, HALF).half().cpu()
-                    for name, one in found.items()
-                },
-            )
+            yield rows, {n: reduced(one.float(), (SIDE, SIDE)) for n, one in found.items()}
+
+
+def _powers(
+    backbone: Backbone, maps: LayerMaps, views: _Views, names: Sequence[str], device: torch.device
+) -> dict[str, int]:
+    """{layer: power of two its maps are kept times}, so that float16 holds those of any length."""
+    _, first = next(_batches(backbone, maps, views, names, device))
+    return {n: HEIGHT - int(torch.frexp(one.abs().amax()).exponent) for n, one in first.items()}
+
+
+def _passes(
+    backbone: Backbone,
+    maps: LayerMaps,
+    views: _Views,
+    powers: Mapping[str, int],
+    device: torch.device,
+) -> Iterator[tuple[slice, dict[str, Tensor]]]:
+    """(rows, {layer: [B, C, h, w] float16 on the CPU}), batch by batch; times 2 to the powers."""
+    for rows, found in _batches(backbone, maps, views, list(powers), device):
+        yield (
+            rows,
+            {
+                name: (one.cpu().double() * 2.0 ** powers[name]).clamp(-HALF, HALF).half()
+                for name, one in found.items()
+            },
+        )
 
 
 def _kept(
-    backbone: Backbone, maps: LayerMaps, views: _Views, names: Sequence[str], device: torch.device
+    backbone: Backbone,
+    maps: LayerMaps,
+    views: _Views,
+    powers: Mapping[str, int],
+    device: torch.device,
 ) -> dict[str, Tensor]:
     """{layer: [N, C, h, w] float16} of all images."""
     held: dict[str, Tensor] = {}
-    for rows, part in _passes(backbone, maps, views, names, device):
+    for rows, part in _passes(backbone, maps, views, powers, device):
         for name, one in part.items():
             if name not in held:  # filled in place: a list of parts would need the room twice
                 held[name] = torch.empty(len(views.pixels), *one.shape[1:], dtype=torch.float16)

@@ -81,7 +81,7 @@ REPORT_EXAMPLES = """examples:
 """
 VERIFY_EPILOG = """exit codes:
   0  equal, to the last digit
-  3  within tolerance: other versions or threads, and no more answers changed than these explain
+  3  within tolerance: other versions, processor or threads, and no more changed than they explain
   1  differs
   2  your mistake: no result file, or its model or data are not to be had
 """

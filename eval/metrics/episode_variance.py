@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,7 @@ Floats = NDArray[np.float64]
 
 _PSEUDO_EPISODES = 20.0  # with the mean of all, behind what a class or an image says of itself
 _PSEUDO_ANSWERS = 4.0
+_BLOCK = 32  # models at a time: 6 MB of 600 episodes with 75 answers
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,11 @@ class EpisodeDesign:
     def query_images(self) -> NDArray[np.int64]:
         """[E, way, queries] numbers over all classes."""
         return self._first[self.classes][..., None] + self.query
+
+    @cached_property
+    def of_class(self) -> sparse.csr_matrix:
+        """[C, E * way] sums what stands at each class."""
+        return _sum_by(self.classes, len(self.sizes))
 
     @cached_property
     def of_query(self) -> sparse.csr_matrix:
@@ -101,8 +107,6 @@ def episode_variance(correct: NDArray[np.bool_], design: EpisodeDesign) -> Episo
 
     Raises ValueError where no class stands in two episodes, or a class is all support.
     """
-    from scipy import sparse
-
     models, episodes, way, queries = correct.shape
     shot, classes = design.support.shape[2], design.classes
     n = design.sizes.astype(np.float64)
@@ -110,64 +114,33 @@ def episode_variance(correct: NDArray[np.bool_], design: EpisodeDesign) -> Episo
     told = times >= 2  # classes that say how their images differ
     if not told.any() or (n <= shot).any():
         raise ValueError("no class stands in two episodes, or one has no image beside its support")
-    hits = correct.reshape(models, episodes, way, queries).astype(np.float32)
-    by_class = hits.mean(3, dtype=np.float64)  # [M, E, way]
-    accuracy = by_class.mean(2)  # [M, E]
-    mean = accuracy.mean(1)
-
-    # What a query is over its class.
-    of_class = sparse.csr_matrix(
-        (np.ones(classes.size), (classes.ravel(), np.arange(classes.size))),
-        shape=(len(n), classes.size),
-    )
-    sums = (of_class @ by_class.reshape(models, -1).T).T  # [M, C]
-    usual = (sums + _PSEUDO_EPISODES * mean[:, None]) / (times + _PSEUDO_EPISODES)
-    ease = hits - usual[:, classes, None].astype(np.float32)
-    of_query = design.of_query
-    asked = np.asarray(of_query.sum(1)).ravel()
-    eased = (of_query @ ease.reshape(models, -1).T).T  # [M, images]
-
-    # What the support does to an episode, over its classes and how easy its queries are.
-    residual = accuracy - mean[:, None]
-    others = asked[design.query_images] - 1 + _PSEUDO_ANSWERS
-    for m in range(models):  # bounded memory
-        known = (eased[m][design.query_images] - ease[m]) / others
-        residual[m] -= known.mean((1, 2))
-    residual = _without_classes(residual, design)
-
-    # Per image and episode: z = n / queries * ease [query] - the class's mean ease in the episode
-    #                            + pull * (n / shot [support] - 1) * residual
     n_of, weight = n[classes], np.zeros(len(n))  # [E, way]
     size, seen = n[told], times[told].astype(np.float64)
     weight[told] = 1 / (len(n) * told.sum() * size * (size - 1) * seen * (seen - 1))
-    pull = (way * shot * (n - 1) / (n - shot))[classes]
-    average = ease.mean(3, dtype=np.float64)  # [M, E, way]
-    pulled = pull * residual[:, :, None]  # [M, E, way]
-    on_support = pulled * (n_of / shot)
-    both = average + pulled
 
-    scaled = ease * (n_of / queries)[..., None].astype(np.float32)
-    influence = (of_query @ scaled.reshape(models, -1).T).T
-    influence += (design.of_support @ np.repeat(on_support.reshape(models, -1), shot, axis=1).T).T
-    influence -= np.repeat((of_class @ both.reshape(models, -1).T).T, design.sizes, axis=1)
-    image_weight = np.repeat(weight, design.sizes)
-    square = (influence * image_weight) @ influence.T
+    parts = _Parts.empty(models, design, queries)
+    for start in range(0, models, _BLOCK):
+        parts.fill(slice(start, start + _BLOCK), correct[start : start + _BLOCK], design)
+    square = (parts.influence * np.repeat(weight, design.sizes)) @ parts.influence.T
 
     # The same episode twice, which would count its noise.
     w = weight[classes]
-    scaled *= np.sqrt(w)[..., None].astype(np.float32)
-    flat = scaled.reshape(models, -1)
-    own = (flat @ flat.T).astype(np.float64)
+    ease = parts.ease
+    ease *= np.repeat(np.sqrt(w) * n_of / queries, queries).astype(np.float32)
+    own = (ease @ ease.T).astype(np.float64)
+    on_support = parts.pulled * (n_of / shot)
+    both = parts.average + parts.pulled
     for part, times_part in (
-        (pulled, n_of),
-        (average, -n_of),
+        (parts.pulled, n_of),
+        (parts.average, -n_of),
         (on_support - both, np.full_like(n_of, shot)),
         (both, np.full_like(n_of, -shot)),
     ):
         rows = part.reshape(models, -1)
         own += (rows * (w * times_part).ravel()) @ rows.T
 
-    spread = accuracy - mean[:, None]
+    accuracy, residual = parts.accuracy, parts.residual
+    spread = accuracy - accuracy.mean(1)[:, None]
     terms = (size - 1) / (size - shot) ** 2 / (seen * (seen - 1))
     noise = 2 * way**4 * shot**2 * float(terms.sum()) / (len(n) * int(told.sum())) ** 2
     return EpisodeVariance(
@@ -178,11 +151,80 @@ def episode_variance(correct: NDArray[np.bool_], design: EpisodeDesign) -> Episo
     )
 
 
-def _sum_by(images: NDArray[np.int64], count: int) -> sparse.csr_matrix:
-    """[count, images.size] sums what stands at each image."""
+@dataclass(frozen=True)
+class _Parts:
+    """What M models have in E episodes; filled a block of models at a time, so that what is made
+    on the way fits the processor's cache and is not the size of all answers."""
+
+    ease: NDArray[np.float32]  # [M, E * way * queries] what a query is over its class
+    average: Floats  # [M, E, way] its mean over the queries
+    accuracy: Floats  # [M, E]
+    residual: Floats  # [M, E] what the support does to an episode
+    pulled: Floats  # [M, E, way] the residual times the pull of a class's support
+    influence: Floats  # [M, images] summed over the episodes
+
+    @classmethod
+    def empty(cls, models: int, design: EpisodeDesign, queries: int) -> _Parts:
+        episodes, way = design.classes.shape
+        shapes = ((episodes, way), (episodes,), (episodes,), (episodes, way), (design.images,))
+        return cls(
+            np.empty((models, episodes * way * queries), np.float32),
+            *(np.empty((models, *shape)) for shape in shapes),
+        )
+
+    def fill(self, block: slice, correct: NDArray[np.bool_], design: EpisodeDesign) -> None:
+        """``correct`` [B, E, way, queries] of the models of the block."""
+        models, _, way, queries = correct.shape
+        shot, classes = design.support.shape[2], design.classes
+        n, times, of_class = design.sizes.astype(np.float64), design.times, design.of_class
+        by_class = correct.mean(3)  # [B, E, way]
+        accuracy = by_class.mean(2)  # [B, E]
+        mean = accuracy.mean(1)
+
+        # What a query is over its class. Answers stand in rows here, models in columns: the sums
+        # over images then read memory in order.
+        sums = of_class @ _columns(by_class)  # [C, B]
+        usual = (sums + _PSEUDO_EPISODES * mean) / (times + _PSEUDO_EPISODES)[:, None]
+        of_query = design.of_query
+        ease = _columns(correct).astype(np.float32)  # [E * way * queries, B]
+        ease -= np.repeat(usual[classes.ravel()].astype(np.float32), queries, axis=0)
+        eased = of_query @ ease  # [images, B]
+
+        # What the support does to an episode, over its classes and how easy its queries are.
+        places = design.query_images.ravel()
+        others = np.asarray(of_query.sum(1)).ravel()[places] - 1 + _PSEUDO_ANSWERS
+        known = eased[places]
+        known -= ease
+        known /= others.astype(np.float32)[:, None]
+        by_episode = known.reshape(len(classes), -1, models).mean(1, dtype=np.float64).T
+        residual = _without_classes(accuracy - mean[:, None] - by_episode, design)
+
+        # Per image and episode: z = n / queries * ease [query] - the class's mean ease in it
+        #                            + pull * (n / shot [support] - 1) * residual
+        pull = (way * shot * (n - 1) / (n - shot))[classes]
+        average = ease.reshape(-1, queries, models).mean(1, dtype=np.float64)
+        average = average.T.reshape(by_class.shape)  # [B, E, way]
+        pulled = pull * residual[:, :, None]
+        on_support = _columns(pulled * (n[classes] / shot))
+        influence = eased * (np.repeat(n, design.sizes) / queries)[:, None]
+        influence += design.of_support @ np.repeat(on_support, shot, axis=0)
+        influence -= np.repeat(of_class @ _columns(average + pulled), design.sizes, axis=0)
+
+        self.ease[block], self.average[block], self.accuracy[block] = ease.T, average, accuracy
+        self.residual[block], self.pulled[block] = residual, pulled
+        self.influence[block] = influence.T
+
+
+def _columns(values: NDArray[np.generic]) -> NDArray[Any]:
+    """[B, ...] as [the rest, B], in the order of memory."""
+    return np.ascontiguousarray(values.reshape(len(values), -1).T)
+
+
+def _sum_by(numbers: NDArray[np.int64], count: int) -> sparse.csr_matrix:
+    """[count, numbers.size] sums what stands at each number."""
     from scipy import sparse
 
-    flat = images.ravel()
+    flat = numbers.ravel()
     return sparse.csr_matrix(
         (np.ones(flat.size, np.float32), (flat, np.arange(flat.size))), shape=(count, flat.size)
     )

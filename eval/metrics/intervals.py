@@ -83,17 +83,23 @@ def accuracy(correct: NDArray[np.bool_]) -> Interval:
 def mean_per_class(correct: NDArray[np.bool_], labels: NDArray[np.int64]) -> Interval:
     """Unweighted mean over classes of each class's accuracy. Both arrays are [n].
 
-    Jeffreys' interval of as many answers as have the variance of the mean; a class adds half a
-    right and half a wrong answer to its own, so that none counts as known for sure.
+    Jeffreys' interval of as many answers as have the variance of the mean. A class adds a right and
+    a wrong answer to its own (Agresti and Coull, American Statistician 1998), so that none counts
+    as known for sure; the variance p (1 - p) of that share is divided by what it is too small by at
+    p = 1/2. How well small classes tell their own variance says its delta-method variance, and from
+    that follow Student's degrees of freedom (Satterthwaite, Biometrics Bulletin 1946).
     """
     _, member = np.unique(labels, return_inverse=True)
     size = np.bincount(member)
-    right = np.bincount(member, correct)
-    value = float((right / size).mean())
-    share = (right + 0.5) / (size + 1)
-    variance = float((share * (1 - share) / size).sum()) / len(size) ** 2
+    value = float((np.bincount(member, correct) / size).mean())
+    share = (np.bincount(member, correct) + 1) / (size + 2)  # [C]
+    spread = share * (1 - share)
+    scale = 1 / (1 - size / (size + 2) ** 2) / size
+    variance = float((spread * scale).sum()) / len(size) ** 2
+    noise = float((spread * ((1 - 2 * share) * scale) ** 2 / size).sum()) / len(size) ** 4
+    free = 2 * variance**2 / noise if noise else np.inf
     middle = float(share.mean())
-    wider = float(t_quantile(max(len(labels) - len(size), 1))) / Z
+    wider = float(t_quantile(max(free, 1.0))) / Z
     return Interval(value, *jeffreys(value, middle * (1 - middle) / variance / wider**2))
 
 

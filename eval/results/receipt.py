@@ -53,6 +53,7 @@ def environment(workers: Workers, precision: Precision) -> Environment:
         dtype=str(precision),
         threads=torch.get_num_threads(),
         processes=workers.count,
+        instructions=f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
     )
 
 

@@ -50,6 +50,16 @@ class Environment(_Part):
     dtype: str
     threads: int
     processes: int = 1
+    # of the processor, as torch uses them: "x86_64 AVX512"; earlier files do not say
+    instructions: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without instructions as earlier versions wrote it."""
+        out: dict[str, Any] = handler(self)
+        if self.instructions is None:
+            out.pop("instructions", None)
+        return out
 
 
 def pack_confidence(values: NDArray[np.float64]) -> str:

@@ -58,10 +58,12 @@ def tolerance(then: Environment, here: Environment) -> Tolerance:
     """By what was recorded and what differs from it here."""
     changes = tuple(c for c in changed(then, here) if c.computes)
     if not changes:
-        return Tolerance(
-            "versions, device, threads and processes are those recorded (the kind of processor is "
-            "not, and another one changes last bits too)"
-        )
+        if then.instructions is None:
+            return Tolerance(
+                "versions, device, threads and processes are those recorded (the processor's "
+                "instructions are not, and others change last bits too)"
+            )
+        return Tolerance("versions, device, instructions, threads and processes are those recorded")
     why = ", ".join(str(c) for c in changes)
     if {c.what for c in changes} <= {"threads", "processes"}:
         return Tolerance(why, few=2, rate=0.0002, confidence=0.002, nll=0.0005)
@@ -78,7 +80,7 @@ class Change:
 
     @property
     def computes(self) -> bool:
-        return self.what in (*COMPUTING, "device", "threads", "processes")
+        return self.what in (*COMPUTING, "device", "instructions", "threads", "processes")
 
     def __str__(self) -> str:
         return f"{self.what} {self.here} here, {self.then} recorded"
@@ -91,8 +93,8 @@ def changed(then: Environment, here: Environment) -> tuple[Change, ...]:
         for name, old in then.versions.items()
         if here.versions.get(name) != old
     ]
-    for what in ("device", "threads", "processes"):
-        old, new = str(getattr(then, what)), str(getattr(here, what))
-        if old != new:
-            found.append(Change(what, old, new))
+    for what in ("device", "instructions", "threads", "processes"):
+        old, new = getattr(then, what), getattr(here, what)
+        if old is not None and old != new:
+            found.append(Change(what, str(old), str(new)))
     return tuple(found)

@@ -1,7 +1,7 @@
 """The few-shot classifier of the page: tensors in, a head out.
 
 The head is the study's: logistic regression with scikit-learn's objective on features scaled to
-x / (||x|| + 1e-6). Two things are added, both from the support pictures alone: how often the
+length 1. Two things are added, both from the support pictures alone: how often the
 classifier is right on a picture it has not seen (leave-one-out), and a temperature that turns its
 logits into probabilities.
 """
@@ -110,11 +110,15 @@ def nearest(support: Tensor, query: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def normalised(x: Tensor) -> Tensor:
-    """Rows as the study scales them, x / (||x|| + 1e-6). Raises ValueError on NaN or infinity."""
-    norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-    if not torch.isfinite(norm).all():
+    """Rows at length 1, whatever their length was; rows of zeros stay. Raises ValueError on NaN or
+    infinity. (The study adds 1e-6 to the length, which puts tiny features at chance.)"""
+    peak = x.abs().amax(1, keepdim=True)
+    if not torch.isfinite(peak).all():
         raise ValueError("features hold NaN or infinity")
-    return x / (norm + 1e-6)
+    # A power of two, so that it rounds nothing: squares of huge or tiny values leave the range.
+    scaled = torch.ldexp(x, -torch.frexp(peak).exponent)
+    norm = torch.linalg.vector_norm(scaled, dim=1, keepdim=True)
+    return scaled / torch.where(norm > 0, norm, 1)
 
 
 @torch.no_grad()

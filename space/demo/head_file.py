@@ -30,7 +30,7 @@ from space.demo.uploads import clean_text, read_pictures
 
 FORMAT = 1
 MAX_CLASS_NAME = 60
-NORMALISATION = "x / (||x||_2 + 1e-6)"
+NORMALISATION = "x / ||x||_2"
 _JSON_BYTES = 10**6
 _HEAD_BYTES = 64 * 2**20
 _PICTURES = 10_000  # a limit against a slip; on one's own machine there is no need for one

@@ -56,13 +56,7 @@ class Leaderboard:
             interactive=False, elem_id="board", pinned_columns=1, max_height=640, wrap=True,
             show_label=False, buttons=["fullscreen"], datatype="auto",
         )  # fmt: skip
-        gr.Markdown(
-            "Top-1, or AP of detection, in percent. `*` a subset of the data set: not comparable "
-            "to published numbers. Tie group and, in brackets, the places that a model could hold: "
-            "all pairs are compared at once on the same episodes or images. † only over other "
-            "episodes of the same images (an earlier version). Click a number for its receipt.",
-            elem_id="legend",
-        )
+        self.legend = gr.Markdown(elem_id="legend")
         with gr.Row():
             self.csv = gr.Button("Download CSV", size="sm")
             self.json = gr.Button("Download JSON", size="sm")
@@ -81,7 +75,7 @@ class Leaderboard:
 
     @property
     def outputs(self) -> list[Any]:
-        return [self.headline, self.table, self.query]
+        return [self.headline, self.table, self.legend, self.query]
 
     def wire(self) -> None:
         """Connect the events; called once all pages are there."""
@@ -133,8 +127,8 @@ class Leaderboard:
         ]
         return updates + list(self.show(*values.values()))
 
-    def show(self, *values: Any) -> tuple[str, Any, str]:
-        """The board of these choices."""
+    def show(self, *values: Any) -> tuple[str, Any, str, str]:
+        """The board of these choices: headline, table, legend and address."""
         view = view_of(*values)
         try:
             found = self.desk.board(view)
@@ -142,14 +136,14 @@ class Leaderboard:
             reading = "the results are being read; load this page again in a moment"
             why = reading if self.desk.snapshot.waiting else str(error)
             nothing = gr.update(value={"headers": [], "data": []})
-            return f"### {escaped(why)}", nothing, view.query()
+            return f"### {escaped(why)}", nothing, "", view.query()
         waiting = self.desk.snapshot.waiting
         reading = f" *Still reading {waiting:,} results.*" if waiting else ""
         table = gr.update(
             value=display.table(found, view), column_widths=display.widths(found, view)
         )
         head = f"### {escaped(headline(found))}{reading}\n\n{display.chances(found)}"
-        return head, table, view.query()
+        return head, table, display.legend(found, view), view.query()
 
     def open(self, event: gr.SelectData, *values: Any) -> tuple[Any, str, str, Any]:
         """The receipt of the cell that was clicked; nothing for a cell without a number."""

@@ -83,6 +83,20 @@ def _mean_marks(board: Board) -> NDArray[np.str_]:
     return np.where(rests, "†", "")
 
 
+def legend(board: Board, view: View) -> str:
+    """What the signs in the table mean: of those alone that stand in it."""
+    found = ["Top-1, or AP of detection, in percent."]
+    if any("*" in head for head in headers(board, view)):
+        found.append("`*` a subset of the data set: not comparable to published numbers.")
+    found.append(
+        "Tie group and, in brackets, the places that a model could hold: all pairs are compared at "
+        "once on the same episodes or images."
+    )
+    if (board.kind == _OLD).any():
+        found.append("† only over other episodes of the same images (an earlier version).")
+    return " ".join([*found, "Click a number for its receipt."])
+
+
 def chances(board: Board) -> str:
     """Of which chances the intervals on the board speak."""
     kinds = _kinds(board)

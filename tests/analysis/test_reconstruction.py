@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from torchmetrics.functional.image import (
 from eval.__main__ import main
 from eval.analysis import Reconstruction, reconstruction
 from eval.analysis.analyze import analyze
+from eval.analysis.layer_maps import LayerMaps
 from eval.analysis.measures.image_similarity import MOST, psnr, ssim
 from eval.analysis.measures.inversion import (
     Decoder,
@@ -265,6 +267,23 @@ def test_groups_do_not_change_a_number(
 ) -> None:
     """Layers that are too large together are encoded one after the other."""
     monkeypatch.setattr(reconstruction, "MEMORY", 1)
+    again = analyze(
+        "reconstruction", [RESNET], [task], cache, settings=FEW, img_size=32, device="cpu"
+    )
+    assert again.values["models"][RESNET] == done.values["models"][RESNET]
+
+
+@pytest.mark.parametrize("power", [-40, 50])
+def test_features_of_another_length_are_the_same_features(
+    power: int, done: Any, task: TaskData, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the digit: half precision neither loses them nor cuts them off, nor is a square lost."""
+
+    class Longer(LayerMaps):
+        def __call__(self, images: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+            return {n: x * 2.0**power for n, x in super().__call__(images, names).items()}
+
+    monkeypatch.setattr(reconstruction, "LayerMaps", Longer)
     again = analyze(
         "reconstruction", [RESNET], [task], cache, settings=FEW, img_size=32, device="cpu"
     )

@@ -4,7 +4,8 @@
 
 Both get the same features and labels; agreement is checked before anything is timed. The rival is
 the algorithm of github.com/thuml/LogME (`_fit_fixed_point`), written here without numba: singular
-vectors of the features, then one class after the other. The two take turns inside one process.
+vectors of the features, then one class after the other. Its number depends on the features' length:
+it gets them at the length that ours brings them to. The two take turns inside one process.
 """
 
 from __future__ import annotations
@@ -59,6 +60,13 @@ def authors_log_me(features: NDArray[np.floating], labels: NDArray[np.int64]) ->
     return float(np.mean(evidences))
 
 
+def of_one_length(features: NDArray[np.floating]) -> NDArray[np.float64]:
+    """[N, D] features whose squared singular values that are not zero are N on the mean."""
+    f = features.astype(np.float64)
+    mean = (f**2).sum() / len(f) / np.linalg.matrix_rank(f)
+    return np.asarray(f / np.sqrt(mean))
+
+
 def problem(n: int, d: int, n_classes: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """ReLU-shaped float32 features [n, d] with a decaying spectrum, and labels [n]."""
     random = np.random.RandomState(0)
@@ -76,12 +84,13 @@ def main() -> None:
     args = parser.parse_args()
     n, d, n_classes = SIZES[args.size]
     features, labels = problem(n, d, n_classes)
-    ours, theirs = log_me(features, labels), authors_log_me(features, labels)
+    scaled = of_one_length(features)
+    ours, theirs = log_me(features, labels), authors_log_me(scaled, labels)
     assert abs(ours - theirs) <= 1e-8 * abs(theirs), f"{ours} and {theirs} disagree"
     seconds = in_turn(
         {
             "log_me": lambda: log_me(features, labels),
-            "authors' form, plain NumPy": lambda: authors_log_me(features, labels),
+            "authors' form, plain NumPy": lambda: authors_log_me(scaled, labels),
         },
         args.rounds,
     )

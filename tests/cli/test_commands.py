@@ -437,7 +437,8 @@ def test_verify_says_within_tolerance_and_why(shop: Shop, cli: Cli, tmp_path: Pa
     for same in ((a_little,), (a_little, other_packages)):
         code, out, report = verified(*same)
         assert (code, report["verdict"]) == (1, "differs")
-        assert "tolerance: none: versions, device, threads and processes are those recorded" in out
+        none = "none: versions, device, instructions, threads and processes are those recorded"
+        assert f"tolerance: {none}" in out
     code, out, report = verified(a_little, raise_score, other_versions)
     assert (code, out.splitlines()[0]) == (1, "differs")
     assert "the recorded answers give" in out

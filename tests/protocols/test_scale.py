@@ -1,5 +1,5 @@
 """Features times a power of two are the same features: every score of every bank protocol to the
-bit, every scale-free measure to 1e-6 (LogME and TransRate are published with a length in them)."""
+bit, every measure of an analysis to 1e-6."""
 
 from __future__ import annotations
 
@@ -92,6 +92,8 @@ MEASURES: dict[str, Callable[[Tensor, Tensor], Any]] = {
     "minibatch rbf": lambda x, y: minibatch(x, "rbf"),
     "h_score": lambda x, y: predictors.h_score(x.numpy(), y.numpy()),
     "shrunk_h_score": lambda x, y: predictors.shrunk_h_score(x.numpy(), y.numpy()),
+    "log_me": lambda x, y: predictors.log_me(x.numpy(), y.numpy()),
+    "trans_rate": lambda x, y: predictors.trans_rate(x.numpy(), y.numpy()),
     "centroid": lambda x, y: predictors.centroid_separation(x.numpy(), y.numpy()),
 }
 

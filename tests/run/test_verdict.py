@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from eval.data.load import load_task
 from eval.metrics import intervals
 from eval.metrics.scores import Samples, Score
 from eval.models.names import ZOO_FOLDER
@@ -71,7 +73,8 @@ RIGHT = np.random.RandomState(0).rand(400) < 0.6
 
 
 def environment(**changes: Any) -> Any:
-    return make_result().environment.model_copy(update={"versions": dict(VERSIONS), **changes})
+    known = {"versions": dict(VERSIONS), "instructions": "x86_64 AVX512"}
+    return make_result().environment.model_copy(update=known | changes)
 
 
 @pytest.mark.parametrize(
@@ -82,6 +85,11 @@ def environment(**changes: Any) -> Any:
         ({"threads": 7}, False, "threads 7 here, 2 recorded"),
         ({"versions": VERSIONS | {"pillow": "12.3.0"}}, False, "pillow 12.3.0 here, 13.0.0"),
         ({"device": "cuda"}, False, "device cuda here, cpu recorded"),
+        (
+            {"instructions": "aarch64 DEFAULT"},
+            False,
+            "instructions aarch64 DEFAULT here, x86_64 AVX512 recorded",
+        ),
     ],
 )
 def test_a_tolerance_has_a_cause(change: dict[str, Any], exact: bool, why: str) -> None:
@@ -97,8 +105,17 @@ def test_a_tolerance_has_a_cause(change: dict[str, Any], exact: bool, why: str) 
             else []
         ),
         *(["pillow"] if change.get("versions", {}).get("pillow") == "12.3.0" else []),
-        *(name for name in ("device", "threads") if name in change),
+        *(name for name in ("device", "instructions", "threads") if name in change),
     ]
+
+
+def test_a_result_that_does_not_tell_its_processor_is_excused_by_none() -> None:
+    then = environment(instructions=None)
+    found = tolerance(then, environment())
+    assert found.exact
+    assert "the processor's instructions are not" in str(found)
+    assert changed(then, environment()) == ()
+    assert "processor" not in str(tolerance(environment(), environment()))
 
 
 def test_threads_excuse_less_than_versions() -> None:
@@ -202,6 +219,24 @@ def test_the_committed_scores_are_those_of_their_answers() -> None:
                 near = 2e-5 if score.name == "ece" else 1.1e-6  # confidences are rounded
                 assert (found.value, found.low, found.high) == pytest.approx(numbers, abs=near)
     assert count > 600
+
+
+def test_the_committed_means_per_class_are_those_of_their_answers_and_labels(
+    real_data: Path, tmp_path: Path
+) -> None:
+    labels: dict[str, Any] = {}
+    count = 0
+    for path in sorted(ZOO_FOLDER.glob("*/results/*.linear.json")):
+        old = read_result(path)
+        if old.task.name not in labels:
+            labels[old.task.name] = load_task(old.task.name, tmp_path, real_data).test.labels
+        score = old.score("mean_per_class")
+        found = given(old, score, labels[old.task.name])
+        assert found is not None
+        numbers = (score.value, score.ci_low, score.ci_high)
+        assert (found.value, found.low, found.high) == pytest.approx(numbers, abs=1.1e-6)
+        count += 1
+    assert count == 72
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,8 @@ class Decoder(nn.Module):
             raise ValueError(f"maps of {tuple(maps.shape[2:])} for pictures of {size} pixels")
         mean, std = spread(maps)
         # A channel that never changes says nothing, and its rounding must not be blown up.
-        scale = torch.where(std > 1e-4 * mean.abs() + 1e-8, 1 / std.clamp_min(1e-8), 0.0)
+        told = std > 1e-4 * mean.abs() + 1e-8 * std.amax()
+        scale = torch.where(told, 1 / torch.where(told, std, 1.0), 0.0)
         self.register_buffer("mean", mean.view(1, -1, 1, 1))
         self.register_buffer("scale", scale.view(1, -1, 1, 1))
         self.register_buffer("base", base.clone())
@@ -205,8 +206,14 @@ def _drawn(size: Size, seed: int) -> Prior:
 
 
 def _relative(found: Tensor, wanted: Tensor) -> Tensor:
-    squared = (found - wanted).square().flatten(1).sum(1)
-    return squared / wanted.square().flatten(1).sum(1).clamp_min(1e-12)
+    # Scaled first: squares of tiny or huge features leave the range of float32.
+    largest = wanted.abs().flatten(1).amax(1)
+    exponent = torch.frexp(largest).exponent.clamp(-126, 126)
+    power = torch.ldexp(torch.ones_like(largest), -exponent)
+    power = power.view(-1, *[1] * (wanted.ndim - 1))
+    near, goal = found * power, wanted * power
+    length = goal.square().flatten(1).sum(1)
+    return (near - goal).square().flatten(1).sum(1) / torch.where(length > 0, length, 1.0)
 
 
 def decoded(decoder: Decoder, maps: Tensor, device: torch.device | str = "cpu") -> Tensor:

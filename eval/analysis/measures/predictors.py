@@ -6,9 +6,10 @@
     trans_rate(features, labels)           # Huang et al. 2022
     centroid_separation(features, labels)  # leave-one-out nearest class mean
 
-Larger is better in all. Shapes: N images, D features, C classes, k the rank of the features. Arrays
-or CPU tensors in, one number out; sums and decompositions are float64 whatever the features are.
-Labels are any integers; only the classes present count.
+Larger is better in all, and features times any factor have the same score. Shapes: N images, D
+features, C classes, k the rank of the features. Arrays or CPU tensors in, one number out; sums and
+decompositions are float64 whatever the features are. Labels are any integers; only the classes
+present count.
 
 LogME and both H-scores need no more than the squared singular values of the features and the
 length of each class's indicator vector along each left singular vector. One eigendecomposition of
@@ -47,7 +48,9 @@ def log_me(features: ArrayLike, labels: ArrayLike) -> float:
     with m the posterior mean of w, at the alpha and beta that maximise it, found by MacKay's fixed
     point as in "Ranking and Tuning Pre-trained Models" (You et al., JMLR 2022) for the score of
     "LogME" (You et al., ICML 2021): at most 11 steps, until alpha / beta moves by under 0.1 %.
-    Features are not centred.
+    Features are not centred. The evidence at its maximum does not depend on their length, but the
+    ridge, the start at alpha = beta and the end after 11 steps do: the features are first divided
+    by one number, so that their squared singular values are N on the mean over the k directions.
 
     The determinant is over all D directions, as in the paper. The authors' code
     (github.com/thuml/LogME) sums its logarithm over the k directions with a singular value above
@@ -57,6 +60,8 @@ def log_me(features: ArrayLike, labels: ArrayLike) -> float:
     """
     x, index = _checked(features, labels)
     s = _spectrum(x, index, centred=False)
+    if len(s.sigma):
+        s = s._replace(sigma=s.sigma * (len(x) / s.sigma.mean()))
     return float(np.mean(_evidence(s)))
 
 
@@ -103,19 +108,26 @@ def trans_rate(features: ArrayLike, labels: ArrayLike, eps: float = 1e-4) -> flo
 
     "Frustratingly Easy Transferability Estimation" (Huang et al., ICML 2022), as the code printed
     there: Z is the features less their mean over all images, Z_c [n_c, D] the rows of class c (not
-    centred again), every class weighing the same. It is not scale-free: features a times as long
-    act as an eps a^2 times as small. For N <= D the logarithm's rank, and so the features' length,
-    outweighs how the classes lie. A class of one image has R = 1/2 log(1 + |z|^2 / eps).
+    centred again), every class weighing the same. There, features a times as long act as an eps a^2
+    times as small; here Z is first divided by one number, so that its rows have a mean squared
+    length of 1 (the coding rate's features lie on the unit sphere: Yu et al., NeurIPS 2020). For
+    N <= D the logarithm's rank still outweighs how the classes lie. A class of one image has
+    R = 1/2 log(1 + |z|^2 / eps). 0 for features that are all alike.
     """
     if not eps > 0:
         raise ValueError(f"eps must be positive, got {eps}")
     x, index = _checked(features, labels)
     mean = x.mean(0, dtype=np.float64)
+    whole = _gram(x, mean)
+    scale = float(np.trace(whole)) / len(x)
+    if scale <= (8 * _EPS) ** 2 * float(mean @ mean):  # the rounding of the mean alone
+        return 0.0
+    eps *= scale
     rates = []
     for label in range(int(index.max()) + 1):
         rows = x[index == label].astype(np.float64) - mean
         rates.append(_coding_rate(_gram(rows), len(rows), eps))
-    return _coding_rate(_gram(x, mean), len(x), eps) - float(np.mean(rates))
+    return _coding_rate(whole, len(x), eps) - float(np.mean(rates))
 
 
 def centroid_separation(features: ArrayLike, labels: ArrayLike) -> float:

@@ -93,6 +93,30 @@ def test_leave_one_out_is_one_refit_for_each_picture(
     assert torch.allclose(alone, found, atol=1e-6)
 
 
+@given(power=st.integers(-110, 110))
+@settings(max_examples=25, deadline=None)
+def test_answers_are_the_same_at_any_length(power: int) -> None:
+    """To the bit. The squares of such features are outside of float32 from 2 ** 64 on."""
+    x, y = cloud(3, 4, 16, seed=2)
+    queries, _ = cloud(3, 2, 16, seed=3)
+    length = 2.0**power
+    head, other = fit_head(x, y, names(3)), fit_head(x * length, y, names(3))
+    assert torch.equal(other.weight, head.weight)
+    assert (other.temperature, other.loo_top1) == (head.temperature, head.loo_top1)
+    assert torch.equal(predict(other, queries * length), predict(head, queries))
+    found, expected = nearest(x * length, queries * length, 2), nearest(x, queries, 2)
+    assert all(map(torch.equal, found, expected))
+    assert predict(head, queries).std() > 0.01
+
+
+def test_a_row_of_zeros_stays_and_what_is_no_number_is_refused() -> None:
+    found = normalised(torch.tensor([[0.0, 0.0], [3e-30, 4e-30]]))
+    assert found.tolist() == [[0, 0], pytest.approx([0.6, 0.8])]
+    for bad in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="NaN or infinity"):
+            normalised(torch.tensor([[0.0, bad]]))
+
+
 @pytest.mark.parametrize("shots", [[5] * 5, [3, 3], [3, 4, 6, 9]])
 def test_the_estimate_is_that_of_fresh_pictures(shots: list[int]) -> None:
     """Features whose common part dwarfs their differences, as real backbones': there the bare

@@ -19,7 +19,7 @@ from eval.results import leaderboard as boards
 from eval.results.schema import Result
 from space.labels import chance
 from space.tables.board import Board, build, headline
-from space.tables.display import as_csv, as_json, chances, table
+from space.tables.display import as_csv, as_json, chances, legend, table
 from space.tables.matrix import Grid, grid, keys
 from space.tables.means import means
 from space.tables.objectives import by_domain, differences, scatter, shots, summary
@@ -162,6 +162,16 @@ def test_its_mark_is_beside_its_numbers_and_its_mean(mixed: Board) -> None:
     assert chances(mixed) == (
         f"± 95 % over {SAMPLE} or {OLD} or unlike chances on unlike data sets."
     )
+
+
+def test_the_legend_explains_the_signs_that_are_there_alone(mixed: Board) -> None:
+    without = board_of([new("a", top1=0.9), new("b", top1=0.3)])
+    for board, has in ((mixed, True), (without, False)):
+        drawn = table(board, View())
+        shown = any("†" in cell for line in drawn["metadata"]["display_value"] for cell in line)
+        assert shown == ("† only over other episodes" in legend(board, View())) == has
+        starred = any("*" in head for head in drawn["headers"])
+        assert starred == ("`*` a subset" in legend(board, View()))
 
 
 def test_downloads_say_the_kinds_the_groups_and_the_places(mixed: Board) -> None:
