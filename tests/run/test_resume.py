@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -25,13 +26,15 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from filelock import FileLock
 
 from eval.__main__ import main
 from eval.common.distributed import Workers
 from eval.common.errors import UserError
+from eval.common.files import locked
 from eval.features import encode
 from eval.results.schema import Result
-from eval.results.store import read_result
+from eval.results.store import LOCK, read_result
 
 ROOT = Path(__file__).resolve().parents[2]
 FORKS = multiprocessing.get_context("forkserver")
@@ -279,6 +282,62 @@ def test_two_runs_at_once(reference: Reference, tmp_path: Path) -> None:
     assert sum(encoded) == 2 * 168  # each image by one of them alone
     assert len(list((tmp_path / "cache" / "banks").iterdir())) == 2
     assert not list((tmp_path / "cache" / "partial").glob("*/*"))
+
+
+@pytest.mark.parametrize("shots", [("1", "5"), ("5", "1"), ("1", "1 5")])
+def test_two_runs_of_other_shots_lose_none(
+    reference: Reference, tmp_path: Path, shots: tuple[str, str]
+) -> None:
+    """Both have scored when the first one writes: the second finds what it did not know of."""
+    results = tmp_path / "results"
+    results.mkdir()
+    shutil.copytree(reference.results.parent / "cache", tmp_path / "cache")
+
+    def run(few: str) -> list[str]:
+        argv = arguments(reference.data, tmp_path)
+        argv[argv.index("--shots") + 1 : argv.index("--precision")] = few.split()
+        return [*argv, "--protocol", "fewshot"]
+
+    with FileLock(results / LOCK):
+        both = [start(run(few), tmp_path / f"log{few}") for few in shots]
+        waiting: set[int] = set()
+        deadline = time.monotonic() + PATIENCE
+        while len(waiting) < 2 and time.monotonic() < deadline:
+            waiting |= {i for i, child in enumerate(both) if holds(child, results / LOCK)}
+        assert len(waiting) == 2, [child.log.read_text() for child in both]
+    assert [c.wait() for c in both] == [0, 0], [c.log.read_text() for c in both]
+    wanted = {k: v for k, v in reference.files().items() if ".fewshot" in k}
+    assert len(wanted) == 2
+    assert results_of(results) == wanted
+
+
+def holds(child: Child, path: Path) -> bool:
+    """Whether the file is open in the child."""
+    for handle in Path(f"/proc/{child.process.pid}/fd").iterdir():
+        with suppress(OSError):
+            if handle.readlink() == path:
+                return True
+    return False
+
+
+def test_a_dead_or_stopped_process_holds_no_run_up(reference: Reference, tmp_path: Path) -> None:
+    """Killed with the lock of the results in its hands, it leaves the lock free."""
+    code = (
+        f"from filelock import FileLock; FileLock({str(tmp_path / 'results' / LOCK)!r}).acquire()"
+    )
+    (tmp_path / "results").mkdir()
+    code += "; print('held', flush=True); import time; time.sleep(1000)"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        with locked(tmp_path / "results" / LOCK, 0.1):  # stopped: not for ever
+            pass
+        holder.kill()
+        holder.wait()
+    shutil.copytree(reference.results.parent / "cache", tmp_path / "cache")
+    last = start(arguments(reference.data, tmp_path), tmp_path / "log")
+    assert last.wait() == 0, last.log.read_text()
+    assert results_of(tmp_path / "results") == reference.files()
 
 
 @pytest.mark.slow
