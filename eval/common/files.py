@@ -9,14 +9,20 @@ import json
 import os
 import re
 import secrets
+import shutil
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from eval.common.errors import BadInput, UserError, one_line
+
 # A list of bare numbers spread over lines by json; strings cannot match, they are quoted.
 _NUMBER_LIST = re.compile(r"(?<=[ \n])\[\n([-+.\deE,\s]+)\]")
+
+MOST_JSON = 1 << 28  # bytes of a file of ours that is read; the largest that ships has 72 kB
 
 
 @contextmanager
@@ -31,8 +37,11 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         temp.replace(path)
-    except BaseException:
-        temp.unlink(missing_ok=True)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temp.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno and error.filename is None:
+            error.filename = str(path)  # a full disk: which one?
         raise
 
 
@@ -78,6 +87,28 @@ def read_plain(path: Path, most: int | None = None) -> bytes:
                 errno.EFBIG, f"it has {facts.st_size:,} bytes, at most {most:,} are read", str(path)
             )
         return file.read()
+
+
+@contextmanager
+def cache_errors(cache: Path, subject: str) -> Iterator[None]:
+    """Any trouble of writing the cache as one sentence."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            free = shutil.disk_usage(cache).free if cache.is_dir() else 0
+            raise BadInput(
+                f"no space is left for {subject} in {cache} ({free:,} bytes are free); set "
+                "TRANSFERZOO_CACHE to a folder with more space"
+            ) from None
+        raise UserError(
+            f"{subject} cannot be kept in {cache} (TRANSFERZOO_CACHE): {one_line(error)}"
+        ) from None
+
+
+def say_damaged(path: Path) -> None:
+    """Tell that a file which this package made, and which is not whole, is made again."""
+    print(f"{path} is damaged; it is made again", file=sys.stderr)
 
 
 def dump_json(value: Any) -> bytes:

@@ -17,10 +17,9 @@ from pydantic import (
 )
 
 from eval.common.errors import BadInput, NotFound, UserError
-from eval.common.files import dump_json, read_plain, write_json
+from eval.common.files import MOST_JSON, dump_json, read_plain, write_json
 from eval.results.schema import ANALYSES, SCHEMA_VERSION, Result
 
-MOST_BYTES = 1 << 28  # of a file that is read; the largest that ships has 72 kB
 LOCK = ".lock"  # below a results directory: held for the moment in which a result is written
 
 
@@ -31,7 +30,7 @@ class NotAResult(ValueError):
 def read_result(path: Path) -> Result:
     """Read and validate one file. Raises NotAResult in one line."""
     try:
-        value = json.loads(read_plain(path, MOST_BYTES))
+        value = json.loads(read_plain(path, MOST_JSON))
     except OSError as error:
         raise NotAResult(f"it cannot be read: {error.strerror or type(error).__name__}") from None
     except (ValueError, RecursionError) as error:

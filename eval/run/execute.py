@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from eval.common.distributed import launched
-from eval.common.errors import UserError, one_line
+from eval.common.errors import OUT_OF_MEMORY, UserError, one_line, ran_out_of_memory
 from eval.common.files import locked
 from eval.models.resolve import ResolvedModel
 from eval.protocols import PROTOCOLS
@@ -163,10 +163,10 @@ def _score_model(
                 continue
             progress.scoring(cell)
             placed, _ = settled(request, cell, str(chosen))
-
-            def score(placed: Cell) -> Result:
-                return score_cell(placed, backbone, encoded, chosen, workers, request, loaded)  # noqa: B023
-
+            score = partial(
+                score_cell, backbone=backbone, encoded=encoded, precision=chosen, workers=workers,
+                request=request, load_seconds=loaded,
+            )  # fmt: skip
             try:
                 first = partial(score, placed)
                 result = workers.together(first) if together else first()
@@ -206,6 +206,8 @@ def _failure(title: str, error: Exception, debug: bool) -> Failure:
     if debug:
         traceback.print_exception(error)
     mistake = isinstance(error, UserError)
+    if ran_out_of_memory(error):
+        return Failure(title, OUT_OF_MEMORY, False)
     text = str(error) if mistake else f"{type(error).__name__}: {one_line(error)}"
     return Failure(title, text, mistake)
 
