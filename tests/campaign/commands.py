@@ -20,10 +20,13 @@ from eval.queue.request import STATES
 from eval.results.store import write_result
 from tests.campaign.outcome import TOKEN, Place
 from tests.children import FORKS
+from tests.data.boxes.make import write_set
+from tests.detection.test_protocol import common
 from tests.factories import make_result, make_task
 from tests.hub.store import Kind
 from tests.prepare.official import make_eurosat
 from tests.zoo.card.test_publish import make as make_checkpoint
+from tests.zoo.study.test_study import pictures, weights, written
 from tests.zoo.train.runs import SMALL
 
 PRELOAD = [
@@ -48,6 +51,15 @@ def files_of(folder: Path, pattern: str) -> State:
     }
 
 
+def _answers(folder: Path) -> State:
+    """Scores and answers of results that tell, beside them, how long each part took."""
+    found = {}
+    for name, data in files_of(folder, "*.json").items():
+        result = json.loads(data)
+        found[name] = json.dumps([result["scores"], result["samples"]]).encode()
+    return found
+
+
 @dataclass(frozen=True)
 class Command:
     """``argv(inputs, folder)`` is the command line, ``state(place, folder)`` what is to be equal
@@ -61,11 +73,19 @@ class Command:
 
 
 def make_inputs(place: Place) -> Path:
-    """What the commands read, once for all."""
+    """What the commands read, once for all. The processes they run in can be started at once
+    afterwards: what is timed is the command."""
+    first = FORKS.Process(target=os.getpid)
+    first.start()
+    first.join()
     inputs = place.folder / "inputs"
     for seed, task in enumerate(("eurosat", "dtd")):
         make_task(inputs / "data" / task, seed=seed)
     make_task(inputs / "images", classes=3, train=12, test=4)
+    write_set(inputs / "boxes", tall=0)
+    (inputs / "study").mkdir()
+    written(inputs / "study")
+    pictures(inputs / "study" / "data")
     make_eurosat(inputs / "download")
     make_checkpoint(inputs / "checkpoint" / "resnet_tiny.ce_made")
     for model in "abcdef":
@@ -83,7 +103,7 @@ def _scored(inputs: Path, folder: Path) -> list[str]:
     return [
         "--task", "eurosat", "dtd", "--data", str(inputs / "data"), "--cache",
         str(folder / "cache"), "--results", str(folder / "results"), "--img-size", "32",
-        "--protocol", "fewshot", "knn", "linear", "--episodes", "20", "--shots", "1", "5",
+        "--protocol", "fewshot", "knn", "--episodes", "20", "--shots", "1", "5",
         "--precision", "fp32", "--batch-size", "8",
     ]  # fmt: skip
 
@@ -113,7 +133,8 @@ def _on_hub(kind: Kind, name: str) -> Callable[[Place, Path], State]:
         repo = place.hub.repos.get((kind, name))
         if repo is None:
             return {}
-        found = {f"commit {i}": c.title.encode() for i, c in enumerate(repo.history(repo.head))}
+        history = list(repo.history(repo.head))[::-1]  # the first one first
+        found = {f"commit {i}": c.title.encode() for i, c in enumerate(history)}
         found |= {p: blob.read() for p, blob in repo.head.files.items()}
         for number, talk in sorted(repo.discussions.items()):
             if talk.pull and (sha := repo.pulls.get(f"refs/pr/{number}")):
@@ -196,6 +217,45 @@ COMMANDS = (
     ),
 )  # fmt: skip
 
+LONGER = (
+    Command(
+        "run of finetune", "eval",
+        lambda i, f: [
+            "run", "random:test_resnet", "--task", f"parquet:{i / 'images'}", "--cache",
+            str(f / "cache"), "--results", str(f / "results"), "--protocol", "finetune",
+            "--img-size", "24", "--precision", "fp32", "--device", "cpu", "--set",
+            "finetune.lrs=[0.05]", "finetune.batch_sizes=[16]", "finetune.weight_decays=[0.0]",
+            "finetune.tune_epochs=6", "finetune.epochs=20",
+        ],
+        lambda place, folder: _answers(folder / "results"),
+    ),
+    Command(
+        "run of detection", "eval",
+        lambda i, f: [
+            "run", "random:test_resnet", "--task", f"parquet:{i / 'boxes'}",
+            *map(str, common(f, 30)),
+        ],
+        lambda place, folder: _answers(folder / "r"),
+    ),
+    Command(
+        "analyze", "eval",
+        lambda i, f: [
+            "analyze", "geometry", "random:test_resnet", "--task", f"parquet:{i / 'images'}",
+            "--img-size", "32", "--cache", str(f / "cache"), "--results", str(f / "results"),
+        ],
+        lambda place, folder: files_of(folder / "results", "*.json"),
+    ),
+    Command(
+        "study run", "zoo",
+        lambda i, f: [
+            "study", "run", "--plan", str(i / "study" / "plan.toml"), "--data",
+            str(i / "study" / "data"), "--out", str(f / "out"), "--cache", str(f / "cache"),
+            "--device", "cpu",
+        ],
+        lambda place, folder: weights(folder / "out"),
+    ),
+)  # fmt: skip
+
 
 def in_child(
     program: str, argv: list[str], log: str, settings: Mapping[str, str], limits: Any = None
@@ -205,9 +265,12 @@ def in_child(
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(file, 1)
     os.dup2(file, 2)
+    from huggingface_hub import constants
+
     from eval.hub import client
     from eval.queue import request
 
+    constants.HF_HUB_CACHE = settings["HF_HUB_CACHE"]  # read when it was imported, before the fork
     client.WAITS = (0.01, 0.02, 0.04)  # type: ignore[assignment]
     request.LEASE = LEASE
     if program == "eval":

@@ -33,11 +33,11 @@ from tqdm import tqdm
 from eval.common.distributed import check_device, launched, stays_on_cpu, together
 from eval.common.errors import BadInput, Conflict, UserError
 from eval.common.files import atomic_file
+from eval.common.interrupts import noted_signals
 from eval.models.objectives import ObjectiveName
 from eval.training.augment import Augmentation, strong, weak
 from zoo.train.export import RECIPE, Exported, assemble, export
 from zoo.train.feed import Batch, Feed, Schedule, draw_seed
-from zoo.train.interrupts import noted_signals
 from zoo.train.learner import Learner, build_learner
 from zoo.train.meter import Meter
 from zoo.train.momentum import processes, rank
