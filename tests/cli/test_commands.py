@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save_file
 from eval.cli.parser import COMMANDS
 from eval.protocols import PROTOCOLS
 from eval.results.schema import Result
-from eval.results.store import read_result
+from eval.results.store import LOCK, read_result
 from eval.tasks.registry import SUITES, TASKS
 from tests.factories import Cli, Ran, blobs, freeze, make_task, write_parquet
 from tests.hub import LoopbackHub
@@ -61,8 +61,12 @@ def process(*argv: str | Path, python: tuple[str, ...] = ()) -> Ran:
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder with its content."""
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    """Every file below a folder with its content, but for locks."""
+    return {
+        str(p.relative_to(folder)): p.read_bytes()
+        for p in folder.rglob("*")
+        if p.is_file() and p.name != LOCK
+    }
 
 
 def numbers(result: Result) -> dict[str, tuple[float, float, float, int]]:
@@ -122,7 +126,7 @@ def test_run_prints_boards_and_writes_one_file_a_cell(shop: Shop) -> None:
     assert "±" in out
     assert "12 scored, 0 already there, 0 failed; 672 images encoded" in out
     assert str(shop.results.resolve()) in out
-    files = [p for p in shop.results.rglob("*") if p.is_file()]
+    files = list(shop.results.rglob("*.json"))
     assert len(files) == 2 * 2 * 3
     for path in files:
         result = read_result(path)
@@ -478,7 +482,7 @@ def test_more_shots_go_into_the_same_file(shop: Shop, cli: Cli, tmp_path: Path) 
             *QUICK, *shop.where, "--results", results, "--shots", *shots,
         )  # fmt: skip
         assert done.code == 0, done.err
-        (path,) = (p for p in results.rglob("*") if p.is_file())
+        (path,) = results.rglob("*.json")
         return read_result(path)
 
     few = run("1", "5")
@@ -544,7 +548,7 @@ def test_the_seed_draws_other_episodes(shop: Shop, cli: Cli, tmp_path: Path) -> 
             "run", "random:test_resnet", "--task", "eurosat", "--protocol", "fewshot",
             "--shots", "1", *QUICK, *shop.where, "--results", results, "--seed", seed,
         ).code == 0  # fmt: skip
-        (path,) = (p for p in results.rglob("*") if p.is_file())
+        (path,) = results.rglob("*.json")
         drawn.append(read_result(path).samples["top1_1shot"].correct)
     assert drawn[0] == drawn[2]
     assert drawn[0] != drawn[1]
@@ -600,7 +604,7 @@ def test_one_unreadable_image_fails_its_task_alone(shop: Shop, cli: Cli, tmp_pat
         for line in failed:
             assert line.startswith("failed: random:test_resnet on eurosat, ")
             assert "row 30 of eurosat/train-00000-of-00001.parquet (train)" in line
-        assert {p.name.partition(".")[0] for p in results.rglob("*") if p.is_file()} == {"dtd"}
+        assert {p.name.partition(".")[0] for p in results.rglob("*.json")} == {"dtd"}
         assert not [p for p in cache.rglob("*") if ".tmp" in p.name]
     summary = cli(*base, "--json")
     assert summary.code == 1
