@@ -20,13 +20,13 @@ from eval.queue.request import STATES
 from eval.results.store import write_result
 from tests.campaign.outcome import TOKEN, Place
 from tests.children import FORKS
-from tests.data.boxes.make import write_set
-from tests.detection.test_protocol import common
+from tests.data.boxes.make import SMALL as SMALL_DETECTOR
+from tests.data.boxes.make import flags, write_set
 from tests.factories import make_result, make_task
 from tests.hub.store import Kind
 from tests.prepare.official import make_eurosat
-from tests.zoo.card.test_publish import make as make_checkpoint
-from tests.zoo.study.test_study import pictures, weights, written
+from tests.zoo.card.made import make as make_checkpoint
+from tests.zoo.study.made import pictures, weights, written
 from tests.zoo.train.runs import SMALL
 
 PRELOAD = [
@@ -233,9 +233,11 @@ LONGER = (
         "run of detection", "eval",
         lambda i, f: [
             "run", "random:test_resnet", "--task", f"parquet:{i / 'boxes'}",
-            *map(str, common(f, 30)),
+            "--schedule", "short:30", "--set", *flags({**SMALL_DETECTOR, "lr": 0.02}), "--device",
+            "cpu", "--precision", "fp32", "--cache", str(f / "cache"), "--results",
+            str(f / "results"),
         ],
-        lambda place, folder: _answers(folder / "r"),
+        lambda place, folder: _answers(folder / "results"),
     ),
     Command(
         "analyze", "eval",

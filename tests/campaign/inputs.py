@@ -15,8 +15,8 @@ from pathlib import Path
 from tests.campaign.commands import Command, begin, fresh, in_child, make_inputs
 from tests.campaign.outcome import TOKEN, Outcome, Place
 from tests.children import FORKS
-from tests.cli.test_commands import BAD, QUICK, command_line
-from tests.cli.test_commands import Place as Shop
+from tests.cli.bad_inputs import BAD, QUICK, command_line
+from tests.cli.bad_inputs import Place as Shop
 
 PATIENCE = 120.0  # seconds until a process counts as hanging
 _SENTENCE = re.compile(r"transfer-(eval|zoo): \S.*")
