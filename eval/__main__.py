@@ -54,7 +54,7 @@ HANDLERS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code: 0 done, 1 some cells failed or a result differs, 2 the user's mistake,
-    3 a result is within tolerance."""
+    3 a result is within tolerance, 130 Ctrl-C, 143 SIGTERM."""
     return dispatch(build_parser, HANDLERS, argv, "interrupted; the same command goes on from here")
 
 

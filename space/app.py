@@ -100,7 +100,7 @@ def desk_of(results: str, cache: Path, data: Data | None = None, queue: str = ""
 def _settings() -> dict[str, str]:
     """What ``transfer-space --push`` wrote beside this file."""
     path = HERE / "settings.json"
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return json.loads(path.read_bytes()) if path.is_file() else {}
 
 
 if __name__ == "__main__":

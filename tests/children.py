@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 from collections.abc import Callable
@@ -32,3 +33,21 @@ def join_two(rank: int, port: int) -> None:
     """In a child: be one of two processes, as torchrun sets them up."""
     both = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
     os.environ |= both | {"MASTER_PORT": str(port), "RANK": str(rank), "LOCAL_RANK": str(rank)}
+
+
+def give_up_root() -> None:
+    """From here on this process may do what the modes of files allow, also where it is root's."""
+    if os.geteuid() != 0:
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    both = (ctypes.c_uint32 * 2)(0x20080522, 0)  # version 3 of the interface, this process
+    held = (ctypes.c_uint32 * 6)()
+    overriding = ~0b111 & 0xFFFFFFFF  # CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+    if libc.capget(both, held) != 0:
+        raise OSError(ctypes.get_errno(), "capget")
+    for i in (0, 1):  # effective and permitted
+        held[i] &= overriding
+    if libc.capset(both, held) != 0:
+        raise OSError(ctypes.get_errno(), "capset")
+    for number in (0, 1, 2):  # nor back by starting another program
+        libc.prctl(24, number, 0, 0, 0)  # PR_CAPBSET_DROP

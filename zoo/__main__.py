@@ -164,8 +164,8 @@ def pretrain_command(args: argparse.Namespace) -> int:
     try:
         done = pretrain(recipe, objective, data, args.out, resume=args.resume, device=args.device)
     except Interrupted as stopped:
-        print(f"interrupted: {stopped}; the same command with --resume goes on", file=sys.stderr)
-        return 130
+        print(f"{stopped.how}: {stopped}; the same command with --resume goes on", file=sys.stderr)
+        return stopped.exit_code
     probe = "" if done.knn_top1 is None else f", kNN {done.knn_top1:.1f} % on its validation split"
     print(
         f"{objective.shown}: {recipe.train.epochs} epochs in {done.seconds / 60:.1f} min "
@@ -292,8 +292,8 @@ def study_command(args: argparse.Namespace) -> int:
     try:
         runner.run(plan, args.data, args.out, args.cache or default_cache(), args.device, say)
     except Interrupted as stopped:
-        print(f"interrupted: {stopped}; the same command goes on", file=sys.stderr)
-        return 130
+        print(f"{stopped.how}: {stopped}; the same command goes on", file=sys.stderr)
+        return stopped.exit_code
     print(f"all of {plan.name} is done. Results: {args.out / 'results'}")
     return 0
 
@@ -324,7 +324,8 @@ HANDLERS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The exit code: 0 done, 2 the user's mistake, 130 interrupted (the state is saved)."""
+    """The exit code: 0 done, 2 the user's mistake, 130 Ctrl-C, 143 SIGTERM
+    (a state is saved)."""
     return dispatch(build_parser, HANDLERS, argv, "interrupted")
 
 

@@ -19,9 +19,13 @@ def checkpoints() -> list[Row]:
     rows = []
     for name in zoo_names():
         folder = ZOO_FOLDER / name
-        config = json.loads((folder / "config.json").read_text())
+        config = json.loads((folder / "config.json").read_bytes())
         recipe = folder / "recipe.toml"
-        run = tomllib.loads(recipe.read_text()).get("run", {}) if recipe.is_file() else {}
+        run = (
+            tomllib.loads(recipe.read_text(encoding="utf-8")).get("run", {})
+            if recipe.is_file()
+            else {}
+        )
         rows.append(
             {
                 "checkpoint": f"zoo:{name}",

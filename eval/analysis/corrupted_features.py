@@ -19,7 +19,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
@@ -27,6 +26,7 @@ from tqdm import tqdm
 from eval.analysis.measures.corruptions import VERSION, corrupt
 from eval.analysis.study import Study
 from eval.common.errors import BadInput, UserError
+from eval.common.files import locked
 from eval.common.text import counted
 from eval.data.task_data import TaskData
 from eval.features.bank import FeatureKey, bank_path, open_bank, write_bank
@@ -128,9 +128,8 @@ class Corrupted:
         facts = _transform(self.models[0][0]) + self.task.split_hash
         name = hashlib.sha256(facts.encode()).hexdigest()[:40]
         lock = self.cache / "locks" / f"corrupted-{name}.lock"
-        lock.parent.mkdir(parents=True, exist_ok=True)
         # The main process holds the lock for all: a second run waits, then finds the banks done.
-        with FileLock(lock) if self.workers.main else contextlib.nullcontext():
+        with locked(lock) if self.workers.main else contextlib.nullcontext():
             # The main process looks for all: a bank that another has just written is not a
             # surprise.
             todo = self.workers.broadcast(self._missing() if self.workers.main else [])

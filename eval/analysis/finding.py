@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from eval.analysis import ANALYSES as REGISTRY
 from eval.common.errors import UserError
-from eval.common.files import write_json
+from eval.common.files import MOST_JSON, read_plain, write_json
 from eval.common.text import slug
 from eval.results.names import (
     differences,
@@ -88,7 +88,7 @@ def read_findings(
     for path in sorted(folder.rglob("*.json")) if folder.is_dir() else ():
         try:
             # not pydantic's own parser: it refuses half a surrogate pair, which names may hold
-            found.append((path, Finding.model_validate(json.loads(path.read_bytes()))))
+            found.append((path, Finding.model_validate(json.loads(read_plain(path, MOST_JSON)))))
         except (OSError, ValueError, RecursionError) as error:
             if say:
                 say(f"skipped {path}: {_why(error)}")

@@ -19,8 +19,11 @@ def list_command(args: argparse.Namespace) -> int:
     from eval.cli import listing
     from eval.data.locations import data_from
 
+    data = data_from(args.data)
+    if isinstance(data, Path) and not data.is_dir():
+        raise NotFound(f"--data {str(data)!r} does not exist or is not a directory")
     verbose = args.verbose and args.what == "protocols"
-    rows = listing.settings() if verbose else listing.rows(args.what, data_from(args.data))
+    rows = listing.settings() if verbose else listing.rows(args.what, data)
     if args.json:
         print(json.dumps(rows, indent=1))
     else:

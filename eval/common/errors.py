@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import re
 import sys
 from collections.abc import Iterable
 
 _TOKEN = re.compile(r"(?<![A-Za-z0-9/])hf_[A-Za-z0-9._-]{4,}|(?i:bearer)(?:\s|%20)+\S+")
+
+TOKEN_NAMES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+# As torch, its threads, the C++ library and the loader of libraries say it.
+_NO_MEMORY = re.compile(
+    r"(?i:can't allocate memory|cannot allocate memory|out of memory|not enough memory|bad_alloc"
+    r"|failed to map segment|can't start new thread)"
+)
 
 
 class UserError(Exception):
@@ -55,12 +63,31 @@ def did_you_mean(name: str, known: Iterable[str], fallback: str = "") -> str:
 
 def without_token(text: str) -> str:
     """The text with Hub tokens blotted out: a server may echo what it was sent."""
-    known = {os.environ.get(name, "") for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")}
+    return _TOKEN.sub("[token]", without_known_tokens(text))
+
+
+def without_known_tokens(text: str) -> str:
+    """The text with the tokens blotted out that this machine has; a name like hf_model may stay."""
+    known = {os.environ.get(name, "") for name in TOKEN_NAMES}
     hub = sys.modules.get("huggingface_hub")  # where it was not imported, no token was sent
     known.add((hub.get_token() if hub else None) or "")
     for token in sorted(filter(None, known), key=len, reverse=True):
         text = text.replace(token, "[token]")
-    return _TOKEN.sub("[token]", text)
+    return text
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether the error is that memory, of this machine or its device, was not to be had."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return (
+        isinstance(error, RuntimeError | ImportError) and _NO_MEMORY.search(str(error)) is not None
+    )
+
+
+OUT_OF_MEMORY = "memory ran out; use a smaller --batch-size, fewer processes or more of it"
 
 
 def one_line(error: BaseException, limit: int = 300) -> str:

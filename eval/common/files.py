@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
 import re
 import secrets
+import shutil
+import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from eval.common.errors import BadInput, UserError, one_line
+
 # A list of bare numbers spread over lines by json; strings cannot match, they are quoted.
 _NUMBER_LIST = re.compile(r"(?<=[ \n])\[\n([-+.\deE,\s]+)\]")
+
+MOST_JSON = 1 << 28  # bytes of a file of ours that is read; the largest that ships has 72 kB
 
 
 @contextmanager
@@ -28,9 +37,78 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         temp.replace(path)
-    except BaseException:
-        temp.unlink(missing_ok=True)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temp.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno and error.filename is None:
+            error.filename = str(path)  # a full disk: which one?
         raise
+
+
+@contextmanager
+def locked(path: Path, patience: float = -1) -> Iterator[None]:
+    """One process at a time is in this block, of all that name the same file: on this machine, or
+    on others where the file system has locks (NFS has, of version 4 or with its lock daemon).
+
+    The system frees the lock of a process that ends, however it ends; the file stays. Where no lock
+    is to be had, in a folder that may only be read, say, or where a stopped process holds it for
+    more than ``patience`` seconds, the block is entered without: it must be right then, too.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = None
+    with contextlib.suppress(OSError, Timeout, NotImplementedError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path)
+        lock.acquire(timeout=patience, poll_interval=0.02)
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+def read_plain(path: Path, most: int | None = None) -> bytes:
+    """The bytes of a regular file, or of one that a link names; nothing else is waited for.
+
+    Raises OSError with a reason for pipes, sockets, devices and folders, for more than ``most``
+    bytes, and for what the system refuses.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):  # before it is opened: a device may act on that
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    # not blocking: another may have put a pipe there since
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    with os.fdopen(handle, "rb") as file:
+        facts = os.fstat(file.fileno())
+        if not stat.S_ISREG(facts.st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+        if most is not None and facts.st_size > most:
+            raise OSError(
+                errno.EFBIG, f"it has {facts.st_size:,} bytes, at most {most:,} are read", str(path)
+            )
+        return file.read()
+
+
+@contextmanager
+def cache_errors(cache: Path, subject: str) -> Iterator[None]:
+    """Any trouble of writing the cache as one sentence."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            free = shutil.disk_usage(cache).free if cache.is_dir() else 0
+            raise BadInput(
+                f"no space is left for {subject} in {cache} ({free:,} bytes are free); set "
+                "TRANSFERZOO_CACHE to a folder with more space"
+            ) from None
+        raise UserError(
+            f"{subject} cannot be kept in {cache} (TRANSFERZOO_CACHE): {one_line(error)}"
+        ) from None
+
+
+def say_damaged(path: Path) -> None:
+    """Tell that a file which this package made, and which is not whole, is made again."""
+    print(f"{path} is damaged; it is made again", file=sys.stderr)
 
 
 def dump_json(value: Any) -> bytes:

@@ -11,6 +11,9 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9._+-]+")
 _MARKS = re.compile(
     r"[\\`*~\[\]<>|#&!$]|(?<![^\W_])_|_(?![^\W_])|(?<=http):|(?<=https):|(?<=www)\."
 )
+# Letters by their category, of which nothing is seen; and blanks that are no control characters.
+_BLANK = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0]")
+_SPACES = "\u00a0\u2002\u2003\u2009\u202f\u3000"
 _NUMBER = re.compile(r"[-+<]?\d[\d.,]*( .*)?|-|")
 
 
@@ -20,9 +23,34 @@ def slug(text: str) -> str:
     return _UNSAFE.sub("--", text).strip("-").lstrip(".") or "-"
 
 
+def visible(text: str, *, lines: bool = False) -> str:
+    """The text with an escape in the place of each character that steers a terminal, turns the
+    direction of what follows or cannot be seen. ``lines``: line ends and tabs may stay."""
+    if text.isprintable():
+        return _BLANK.sub(_code, text)
+    kept = "\n\t" if lines else ""
+    return "".join(
+        c if c in kept or (c.isprintable() and not _BLANK.match(c)) or c in _SPACES else _code(c)
+        for c in text
+    )
+
+
+def _code(found: re.Match[str] | str) -> str:
+    """As Python writes it in a string."""
+    char = found if isinstance(found, str) else found[0]
+    named = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+    number = ord(char)
+    if char in named:
+        return named[char]
+    if number < 0x100:
+        return f"\\x{number:02x}"
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
+
+
 def escaped(text: object) -> str:
     """Foreign text on one line, which Markdown and HTML then show as it is."""
-    return _MARKS.sub(lambda m: f"&#{ord(m[0])};", " ".join(str(text).split()))
+    line = visible(" ".join(str(text).split()))
+    return _MARKS.sub(lambda m: f"&#{ord(m[0])};", line)
 
 
 def percent(value: float, half: float) -> str:
@@ -33,7 +61,12 @@ def percent(value: float, half: float) -> str:
 def text_table(
     header: Sequence[str], lines: Sequence[Sequence[str]], markdown: bool = False
 ) -> str:
-    """Aligned columns, numbers to the right and words to the left; Markdown if asked for."""
+    """Aligned columns, numbers to the right and words to the left; Markdown if asked for.
+
+    Foreign text stays in its cell: line ends and other characters that are not seen are escapes,
+    in Markdown a pipe is one, too.
+    """
+    header, *lines = ([_cell(text, markdown) for text in row] for row in (header, *lines))
     columns = list(zip(header, *lines, strict=True))
     widths = [max(map(len, column)) for column in columns]
     # bold numbers are numbers
@@ -50,6 +83,11 @@ def text_table(
     if markdown:
         dashes = [d[:-1] + ":" if right else d for d, right in zip(dashes, numeric, strict=True)]
     return "\n".join([row(header), row(dashes), *map(row, lines)])
+
+
+def _cell(text: str, markdown: bool) -> str:
+    shown = visible(text)
+    return shown.replace("|", "&#124;") if markdown else shown
 
 
 def counted(count: int, one: str, many: str = "") -> str:

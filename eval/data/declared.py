@@ -8,10 +8,20 @@ declaration names. The same images give the same split hash from any of them.
 from __future__ import annotations
 
 import dataclasses
+import json
 from functools import partial
 from pathlib import Path
 
 from eval.common.errors import BadInput, NotFound, UserError
+from eval.common.files import (
+    MOST_JSON,
+    cache_errors,
+    locked,
+    read_plain,
+    say_damaged,
+    sha256_file,
+    write_json,
+)
 from eval.data import expected, hub_copy
 from eval.data.boxes.assemble import BoxParts
 from eval.data.boxes.parquet import ParquetBoxes
@@ -24,6 +34,8 @@ from eval.hub import client
 from eval.tasks.declaration import SUBSET, Task
 
 VOC_RULES = ("voc2007", "voc0712")  # scored by the rules of PASCAL VOC as well
+
+_SUMS = "sums.json"  # of a drawn task in the cache: its files' sha256
 
 
 def locate(task: Task, split: str, cache: Path, data: Data | None) -> Located:
@@ -56,11 +68,26 @@ def _embedded(task: Task, cache: Path) -> Located:
     from eval.mini.suite import write_task
 
     folder = cache / "mini" / f"v{MINI_VERSION}" / task.name
-    if not (folder / "test-00000-of-00001.parquet").is_file():
-        write_task(task.name, folder)
+    if not _is_whole(folder):
+        with cache_errors(cache, f"task {task.name!r}"), locked(cache / "locks" / "mini.lock"):
+            if not _is_whole(folder):  # else another process was faster
+                if (folder / _SUMS).exists():
+                    say_damaged(folder)
+                write_task(task.name, folder)
+                sums = {path.name: sha256_file(path) for path in folder.glob("*.parquet")}
+                write_json(folder / _SUMS, sums)
     images = Parts(*parquet_pair(folder))
     where = f"mini v{MINI_VERSION}"
     return Located(task.name, where, "", f"task {task.name!r}", images, declared=task)
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a drawn task's files are those that were written."""
+    try:
+        sums = json.loads(read_plain(folder / _SUMS, MOST_JSON))
+        return bool(sums) and all(sha256_file(folder / n) == sum_ for n, sum_ in sums.items())
+    except (OSError, ValueError, AttributeError, TypeError):
+        return False
 
 
 def _folder(task: Task, data: Path) -> Path:

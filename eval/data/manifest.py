@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from eval.common.errors import BadInput, one_line
-from eval.common.files import write_json
+from eval.common.files import MOST_JSON, read_plain, write_json
 
 MANIFEST = "manifest.json"
 
@@ -75,7 +75,7 @@ def read_manifest(folder: Path) -> Manifest | None:
     if not path.exists():
         return None
     try:
-        return Manifest.model_validate(json.loads(path.read_bytes()))
+        return Manifest.model_validate(json.loads(read_plain(path, MOST_JSON)))
     except ValidationError as error:
         first = error.errors()[0]
         why = f"{'.'.join(str(p) for p in first['loc'])}: {first['msg']}"

@@ -5,9 +5,11 @@ Pixels are never kept: images stream from the source when a backbone needs them.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import glob
 import hashlib
+import io
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -21,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.common.errors import BadInput, NotFound, one_line
-from eval.common.files import atomic_file
+from eval.common.files import atomic_file, read_plain
 from eval.hub.dataset import load_at
 
 HASH_BYTES = 16  # of sha256: 128 bits tell images apart
@@ -207,12 +209,12 @@ class FolderSource:
 
     def scan(self) -> Scan:
         labels = [self.names.index(Path(f).parts[0]) for f in self.files]
-        hashes = [image_hash((self.root / f).read_bytes()) for f in self.files]
+        hashes = [image_hash(read_plain(self.root / f)) for f in self.files]
         return Scan(labels, _stack(hashes), self.names)
 
     def images(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, bytes]]:
         for row in rows.tolist():
-            yield row, (self.root / self.files[row]).read_bytes()
+            yield row, read_plain(self.root / self.files[row])
 
 
 @dataclass(frozen=True)
@@ -234,22 +236,22 @@ class ListedSource:
         return f"file {self._path(self.files[row])}"
 
     def scan(self) -> Scan:
-        hashes = [image_hash(self._path(f).read_bytes()) for f in self.files]
+        hashes = [image_hash(read_plain(self._path(f))) for f in self.files]
         return Scan(list(self.classes), _stack(hashes), None)
 
     def images(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, bytes]]:
         for row in rows.tolist():
-            yield row, self._path(self.files[row]).read_bytes()
+            yield row, read_plain(self._path(self.files[row]))
 
 
 def read_table(file: Path, columns: dict[str, str], subject: str) -> dict[str, list[str]]:
     """The named columns of a CSV file. Raises UserError for a file, a column or a row that is not
     as promised; images that are missing are named."""
     try:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
-            reader = csv.DictReader(lines, skipinitialspace=True)
-            rows = [(reader.line_num, row) for row in reader]
-            header = list(reader.fieldnames or ())
+        lines = io.StringIO(read_plain(file).decode("utf-8-sig"), newline="")
+        reader = csv.DictReader(lines, skipinitialspace=True)
+        rows = [(reader.line_num, row) for row in reader]
+        header = list(reader.fieldnames or ())
     except OSError as error:
         raise BadInput(f"{subject}: {str(file)!r} cannot be read: {error.strerror}") from None
     except (UnicodeDecodeError, csv.Error) as error:
@@ -379,10 +381,9 @@ def parquet_pair(
 
     def of(*parts: str) -> tuple[Path, ...]:
         for part in parts:
-            found = sorted(folder.glob(f"{glob.escape(part)}-*.parquet"))
-            found = found or sorted(folder.glob(f"{glob.escape(part)}.parquet"))
-            if found:
-                return tuple(found)
+            for pattern in (f"{glob.escape(part)}-*.parquet", f"{glob.escape(part)}.parquet"):
+                if found := sorted(p for p in folder.glob(pattern) if p.is_file()):  # no pipe
+                    return tuple(found)
         have = sorted(p.name for p in folder.glob("*.parquet"))
         raise BadInput(
             f"{folder} has no {parts[0]}-*.parquet; "
@@ -437,7 +438,7 @@ def remembered_scan(source: Source, cache: Path, subject: str) -> tuple[Scan, ND
                 labels = meta["labels"] if meta["labels"] is not None else saved["labels"].tolist()
                 return Scan(labels, saved["hashes"], names), saved["order"]
         except (OSError, ValueError, KeyError, EOFError, BadZipFile):
-            memo.unlink(missing_ok=True)  # a damaged memo is made again
+            pass  # a damaged memo is made again
     scan = source.scan()
     check_labels(scan.labels, source, subject)
     order = np.argsort(as_keys(scan.hashes), kind="stable").astype(np.int64)
@@ -446,7 +447,8 @@ def remembered_scan(source: Source, cache: Path, subject: str) -> tuple[Scan, ND
     else:
         array, listed = np.zeros(0, np.int64), scan.labels
     meta_bytes = json.dumps({"names": scan.names, "labels": listed}, default=str).encode()
-    with atomic_file(memo) as file:
+    # a memo is a convenience: a cache that may only be read does without
+    with contextlib.suppress(OSError), atomic_file(memo) as file:
         np.savez(
             file,
             labels=array,

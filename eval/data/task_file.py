@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from eval.common.errors import BadInput, Refused, UserError, did_you_mean, one_line
+from eval.common.files import MOST_JSON, read_plain
 from eval.data import own
 from eval.data.located import Located
 from eval.data.task_data import TaskData
@@ -40,7 +41,7 @@ class TaskFile(BaseModel):
 def read_task_file(path: Path) -> TaskFile:
     """Read and validate. Raises UserError with the first thing wrong."""
     try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        tree = tomllib.loads(read_plain(path, MOST_JSON).decode("utf-8-sig"))
     except OSError as error:
         raise BadInput(f"task file {str(path)!r} cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -139,7 +139,7 @@ def architecture_of(backbone: Backbone) -> tuple[str, dict[str, Any]]:
         folder = model.folder or client.fetch(
             str(model.repo), model.revision, ("config.json",), f"model {model.id!r}"
         )
-        config = json.loads((folder / "config.json").read_text())
+        config = json.loads((folder / "config.json").read_bytes())
         name = config["architecture"]
         args = copy.deepcopy(config.get("model_args") or {})
     takes = _parameters(type(net))

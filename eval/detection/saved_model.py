@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from eval.common.errors import BadInput, NotFound, UserError, one_line
-from eval.common.files import atomic_file, dump_json, sha256_file, write_json
+from eval.common.files import atomic_file, dump_json, read_plain, sha256_file, write_json
 from eval.common.images import decode, to_rgb
 from eval.data.boxes.objects import BoxPrediction
 from eval.detection.inference import Sight, find
@@ -143,7 +143,7 @@ def _upright(image: Image.Image | str | Path) -> Image.Image:
         turned = image.getexif().get(0x0112, 1) != 1
         return to_rgb(ImageOps.exif_transpose(image) if turned else image)
     try:
-        return decode(Path(image).read_bytes())
+        return decode(read_plain(Path(image)))
     except Exception as error:  # Pillow's readers raise errors of many kinds on damaged files
         raise BadInput(f"image {str(image)!r} cannot be read: {one_line(error)}") from None
 

@@ -19,16 +19,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 
 from eval.common.errors import BadInput, Conflict, UserError, one_line
-from eval.common.files import atomic_file
+from eval.common.files import atomic_file, cache_errors, locked, say_damaged
 from eval.common.images import decode
 from eval.data.sources import image_hash
 from eval.data.task_data import Split
-from eval.training.pixel_store import cache_errors
 
 IN_MEMORY = 16 << 20  # bytes; fewer than these are not worth a file
 _MAGIC = b"TZIMG\x00\x00\x01"
@@ -122,31 +120,32 @@ def _make(split: Split, path: Path, cache: Path, damaged: int) -> Copy:
     """Copy the images. Image ``damaged`` of a file that is there is known not to be whole, unless
     another process has made the file again meanwhile."""
     lock = cache / "locks" / f"images-{path.stem}.lock"
-    with cache_errors(cache, f"the images of {split.name}"):
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(lock):  # a second process waits here, then finds the copy done
-            if found := _open(path, len(split)):
-                index, data = found
-                begin, length = index[damaged].tolist()
-                if image_hash(data[begin : begin + length]) == split.hashes[damaged].tobytes():
-                    return found
-            index = np.zeros((len(split), 2), np.int64)
-            stream = _stream(split)
-            held: list[bytes] = []
-            size = 0
-            for place, data in stream:
-                index[place] = size, len(data)
-                held.append(data)
-                size += len(data)
-                if size > IN_MEMORY:
-                    break
-            else:
-                return index, b"".join(held)
-            with atomic_file(path) as file:
-                file.write(b"".join(held))
-                held.clear()
-                _write(file, stream, index, size)
-            found = _open(path, len(split))
+    # a second process waits here, then finds the copy done
+    with cache_errors(cache, f"the images of {split.name}"), locked(lock):
+        if found := _open(path, len(split)):
+            index, data = found
+            begin, length = index[damaged].tolist()
+            if image_hash(data[begin : begin + length]) == split.hashes[damaged].tobytes():
+                return found
+        if path.exists():
+            say_damaged(path)
+        index = np.zeros((len(split), 2), np.int64)
+        stream = _stream(split)
+        held: list[bytes] = []
+        size = 0
+        for place, data in stream:
+            index[place] = size, len(data)
+            held.append(data)
+            size += len(data)
+            if size > IN_MEMORY:
+                break
+        else:
+            return index, b"".join(held)
+        with atomic_file(path) as file:
+            file.write(b"".join(held))
+            held.clear()
+            _write(file, stream, index, size)
+        found = _open(path, len(split))
     if found is None:
         raise UserError(f"{path} cannot be read back; remove it and run again")
     return found

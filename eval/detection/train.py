@@ -8,6 +8,7 @@ short; they are then added up. BatchNorm, where it is trained, sees a micro-batc
 from __future__ import annotations
 
 import math
+import signal
 import time
 from collections import deque
 from collections.abc import Generator
@@ -22,6 +23,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from eval.common.errors import BadInput, UserError
+from eval.common.interrupts import noted_signals
 from eval.data.boxes.box_data import DetectionData
 from eval.detection.batch import Batch, Target
 from eval.detection.network import Detector
@@ -141,8 +143,13 @@ class Training:
     def run(self, file: Path) -> None:
         """Train to the end, now and then saving the state.
 
+        Ctrl-C and SIGTERM act after the step, with the state saved where one process trains.
         Raises OutOfMemory on all processes; UserError where the loss is not a finite number, with
         the last good state on disk."""
+        with noted_signals() as heard:
+            self._run(file, heard)
+
+    def _run(self, file: Path, heard: list[int]) -> None:
         where, schedule, workers = self.where, self.schedule, self.setup.workers
         bar = tqdm(
             total=schedule.iterations, initial=where.iteration, unit="it", leave=False,
@@ -169,8 +176,11 @@ class Training:
                     if where.iteration % READ_EVERY == 0:
                         speed = seen / (time.perf_counter() - started)
                         bar.set_postfix_str(f"{self._told()}, {speed:.1f} img/s")
-                    if due and where.iteration < schedule.iterations:
+                    stopped = bool(heard) and workers.count == 1
+                    if (due or stopped) and where.iteration < schedule.iterations:
                         self.save(file)
+                    if heard:
+                        signal.raise_signal(heard[0])
                 self._read_losses(where.iteration)
         finally:
             stream.close()  # its threads end here

@@ -51,7 +51,8 @@ def entries(folder: Path) -> list[Entry]:
 def remove(
     folder: Path, keys: Sequence[str], model: str | None, task: str | None, *, everything: bool
 ) -> list[Entry]:
-    """Remove the named banks; with ``everything`` also what interrupted runs left behind.
+    """Remove the named banks; with ``everything`` also all else that can be made again, and what
+    interrupted runs left behind.
 
     Raises UserError when nothing is named, or a key fits no bank.
     """
@@ -71,10 +72,12 @@ def remove(
     for entry in chosen:
         entry.path.unlink(missing_ok=True)
     if everything:
-        # with temporary files, banks that do not read, what the protocols that train keep, and the
+        # with banks that do not read, what the protocols that train keep, the drawn suite, and the
         # speeds ("probes") by which earlier versions chose a precision
-        for name in ("banks", "partial", "pixels", "finetune", "detection", "probes"):
+        for name in ("banks", "partial", "pixels", "finetune", "detection", "mini", "probes"):
             shutil.rmtree(folder / name, ignore_errors=True)
+        for left in folder.glob("*/.*.tmp"):  # of memos
+            left.unlink(missing_ok=True)
     return chosen
 
 

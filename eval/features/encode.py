@@ -22,7 +22,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock
 from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import save
@@ -31,7 +30,7 @@ from tqdm import tqdm
 
 from eval.common.distributed import Workers
 from eval.common.errors import BadInput, UserError, one_line
-from eval.common.files import atomic_file
+from eval.common.files import atomic_file, cache_errors, locked, say_damaged
 from eval.common.images import decode
 from eval.data.task_data import Split, TaskData
 from eval.features.bank import (
@@ -82,6 +81,8 @@ def encode(
     with _locked(cache / "locks" / f"{key.digest}.lock", workers):
         have = workers.broadcast(open_bank(path, key) is not None if workers.main else False)
         if not have:
+            if workers.main and path.exists():
+                say_damaged(path)
             job = _Job(backbone, task, cache, workers, precision, batch_size, key)
             workers.together(job.encode_shards)
             workers.together(job.merge)
@@ -101,8 +102,7 @@ def _locked(path: Path, workers: Workers) -> Iterator[None]:
     if not workers.main:
         yield
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path):
+    with locked(path):
         yield
 
 
@@ -278,7 +278,7 @@ class _Job:
             )
         data = features.contiguous()
         digest = hashlib.sha256(data.numpy().tobytes()).hexdigest()
-        with atomic_file(self._file(shard)) as file:
+        with cache_errors(self.cache, "features"), atomic_file(self._file(shard)) as file:
             file.write(save({"features": data}, {"sha256": digest}))
 
     def merge(self) -> None:
@@ -302,19 +302,20 @@ class _Job:
         path = bank_path(self.cache, self.key)
         for left in path.parent.glob(f".{path.name}.*.tmp"):  # as large as the bank, of a killed
             left.unlink()  # run; the lock is ours, so nobody is writing it now
-        write_bank(
-            path,
-            self.key,
-            rows=len(labels),
-            dim=len(low),
-            train_rows=len(self.task.train),
-            labels=labels.astype("<i8").tobytes(),
-            pieces=(
-                (s.places.tolist(), _load_shard(self._file(s)).numpy().tobytes())
-                for s in self.shards
-            ),
-            facts={"model": self.backbone.resolved.id, "task": self.task.name},
-        )
+        with cache_errors(self.cache, "features"):
+            write_bank(
+                path,
+                self.key,
+                rows=len(labels),
+                dim=len(low),
+                train_rows=len(self.task.train),
+                labels=labels.astype("<i8").tobytes(),
+                pieces=(
+                    (s.places.tolist(), _load_shard(self._file(s)).numpy().tobytes())
+                    for s in self.shards
+                ),
+                facts={"model": self.backbone.resolved.id, "task": self.task.name},
+            )
 
 
 @dataclass(frozen=True)

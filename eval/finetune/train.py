@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import math
+import signal
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from eval.common.interrupts import noted_signals
 from eval.data.task_data import TaskData
 from eval.features.encode import normalised
 from eval.finetune.stages import frozen
@@ -131,8 +133,13 @@ class Training:
     def run(self, until: int, state: State, name: str, bar: tqdm[Any]) -> None:
         """Train up to epoch ``until``, now and then saving the state under that name.
 
+        Ctrl-C and SIGTERM act after the step, with the state saved where one process trains.
         Raises Diverged or OutOfMemory, on all processes.
         """
+        with noted_signals() as heard:
+            self._run(until, state, name, bar, heard)
+
+    def _run(self, until: int, state: State, name: str, bar: tqdm[Any], heard: list[int]) -> None:
         count = self.setup.workers.count
         slices = batches_of(len(self.rows), self.point.batch_size, count)
         trained = sum(s.stop - s.start for s in slices)
@@ -153,8 +160,10 @@ class Training:
                 now = time.perf_counter()
                 where.seconds, begin = where.seconds + now - begin, now
                 bar.update(size)
-                if due:
+                if due or (heard and count == 1):
                     self.save(state, name)
+                if heard:
+                    signal.raise_signal(heard[0])
             self._read_losses()
             average_statistics(self.setup.workers, self.net.statistics())
             where.epoch, where.step = where.epoch + 1, 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from eval.common.errors import NotFound, Refused, Unreachable, UserError, one_line
+from eval.common.errors import TOKEN_NAMES, NotFound, Refused, Unreachable, UserError, one_line
 from eval.common.files import atomic_file
 
 T = TypeVar("T")
@@ -111,6 +112,8 @@ def pin(
         ref = _ref_file(repo, revision, kind)
         if ref.is_file() and _cached(repo, sha := ref.read_text().strip(), kind, needed):
             return Pin(repo, sha, None)
+        if refuses_token(error):
+            raise Refused(bad_token(subject)) from None
         raise Unreachable(
             f"{subject}: the Hub cannot be reached and {repo!r} is not in the local cache "
             f"({one_line(error, 160)})"
@@ -145,6 +148,38 @@ def gated(repo: str, subject: str) -> str:
     )
 
 
+def refuses_token(error: BaseException | None) -> bool:
+    """Whether the Hub says that the token is none of its own. (401 is also what it says of a
+    repository that it hides: the client tells these apart, by errors of their own.)"""
+    from huggingface_hub import errors as hub_errors
+
+    while error is not None:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status == 401:
+            return not isinstance(error, hub_errors.RepositoryNotFoundError)
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def bad_token(subject: str) -> str:
+    """The sentence for a token that the Hub does not accept: where it stands, never the token."""
+    from huggingface_hub import constants
+
+    named = [name for name in TOKEN_NAMES if os.environ.get(name)]
+    if named:
+        return (
+            f"{subject}: the Hub does not accept the token in the variable {named[0]}; set it to "
+            "a valid one, or unset it and log in with `hf auth login`"
+        )
+    file = Path(constants.HF_TOKEN_PATH)
+    if file.is_file():
+        return (
+            f"{subject}: the Hub does not accept the token in the file {file}; log in again with "
+            "`hf auth login`"
+        )
+    return f"{subject}: the Hub wants a token; log in with `hf auth login` or set HF_TOKEN"
+
+
 def _cached(repo: str, sha: str, kind: str, needed: tuple[str, ...]) -> bool:
     from huggingface_hub import try_to_load_from_cache
 
@@ -165,6 +200,8 @@ def fetch(repo: str, sha: str, names: tuple[str, ...], subject: str) -> Path:
         causes = (error, error.__cause__)
         if any(isinstance(c, hub_errors.GatedRepoError) for c in causes):
             raise Refused(gated(repo, subject)) from None
+        if refuses_token(error):
+            raise Refused(bad_token(subject)) from None
         raise Unreachable(f"{subject}: download of {repo!r} failed: {one_line(error)}") from None
     return Path(files[0]).parent
 
@@ -186,4 +223,6 @@ def snapshot(repo: str, sha: str, patterns: tuple[str, ...], subject: str) -> Pa
         causes = (error, error.__cause__)
         if any(isinstance(c, hub_errors.GatedRepoError) for c in causes):
             raise Refused(gated(repo, subject)) from None
+        if refuses_token(error):
+            raise Refused(bad_token(subject)) from None
         raise Unreachable(f"{subject}: download of {repo!r} failed: {one_line(error)}") from None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from eval.common.errors import BadInput, Conflict, Refused, UserError, one_line
 from eval.common.files import sha256_file
-from eval.hub.client import busy, gated, with_retries
+from eval.hub.client import bad_token, busy, gated, with_retries
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -271,13 +271,12 @@ def refusal(error: BaseException, subject: str, repo: str) -> UserError:
     response = getattr(error, "response", None)
     status = response.status_code if response is not None else None
     said = one_line(Exception(getattr(error, "server_message", None) or str(error)), 160)
+    if isinstance(error, hub_errors.GatedRepoError):
+        return Refused(gated(repo, subject) if repo else f"{where} is gated")
     if isinstance(error, hub_errors.RepositoryNotFoundError):
         return UserError(f"{where}: the Hub has none of that name, or it is private to others")
     if status == 401:
-        return UserError(
-            f"{where}: the Hub does not accept the token; log in with `hf auth login` or set "
-            "HF_TOKEN to a valid one"
-        )
+        return Refused(bad_token(where))
     if status == 403:
         return UserError(f"{where}: the Hub forbids it ({said})")
     if status is not None:

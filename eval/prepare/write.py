@@ -562,7 +562,9 @@ def _no_interrupts() -> Iterator[None]:
 
 
 def _start_worker(stop: Any, count: Any) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A scheduler sends it to all: the main process is the one to end the others.
+    for kind in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(kind, signal.SIG_IGN)
     _shared[:] = stop, count
     for watch in (_end_with_parent, _end_when_stopped):
         threading.Thread(target=watch, daemon=True).start()

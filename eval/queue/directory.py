@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ from eval.queue.request_file import Broken, Record, parse
 from eval.queue.rules import (
     Board,
     Decide,
+    Decision,
     Move,
     T,
     decide_add,
@@ -51,7 +53,11 @@ class DirectoryQueue:
         return self._transact(STATES, decide_tickets)
 
     def take(self, worker: str) -> Ticket | None:
-        return self._transact(("pending", "running"), lambda b: decide_take(b, worker))
+        def decide(board: Board) -> Decision[Ticket | None]:
+            self._set_aside({name for state, name in board.broken if state == "pending"})
+            return decide_take(board, worker)
+
+        return self._transact(("pending", "running"), decide)
 
     def renew_lease(self, ticket: Ticket) -> None:
         self._transact(("running",), lambda b: decide_renewal(b, ticket))
@@ -72,7 +78,12 @@ class DirectoryQueue:
         """A killed process holds no lock. Raises UserError for what the system refuses."""
         try:
             for state in STATES:
-                (self._folder / state).mkdir(parents=True, exist_ok=True)
+                folder = self._folder / state
+                if folder.is_symlink():  # files would be moved out of where it leads
+                    raise BadInput(
+                        f"{state}/ of queue {str(self._folder)!r} is a link; make it a folder"
+                    )
+                folder.mkdir(parents=True, exist_ok=True)
             with FileLock(self._folder / ".lock").acquire(timeout=_PATIENCE, poll_interval=0.01):
                 yield
         except Timeout:
@@ -91,8 +102,7 @@ class DirectoryQueue:
             for entry in sorted(os.scandir(self._folder / state), key=lambda e: e.name):
                 if entry.name.startswith("."):  # on its way
                     continue
-                # Invalid UTF-8 in a name must not break who prints it.
-                name = entry.name.encode(errors="replace").decode()
+                name = _shown(entry.name)
                 try:
                     record, touched = _read(Path(entry.path), name)
                 except FileNotFoundError:
@@ -105,6 +115,15 @@ class DirectoryQueue:
                     board.records[state][record.id] = record
         return board
 
+    def _set_aside(self, broken: set[str]) -> None:
+        """What is no request and never will be leaves pending/ for failed/, as it is."""
+        for entry in list(os.scandir(self._folder / "pending")):
+            if _shown(entry.name) in broken:
+                target = self._folder / "failed" / entry.name
+                if os.path.lexists(target):  # a request's own file, perhaps
+                    target = target.with_name(f"{uuid.uuid4().hex[:8]}.{entry.name}"[-255:])
+                Path(entry.path).rename(target)
+
     def _move(self, move: Move) -> None:
         """The new content first, then the one rename that decides."""
         name = f"{move.record.id}.json"
@@ -116,6 +135,11 @@ class DirectoryQueue:
             os.utime(first, (seconds, seconds))
         if move.source and move.source != move.target:
             first.rename(self._folder / move.target / name)
+
+
+def _shown(name: str) -> str:
+    """Invalid UTF-8 in a name must not break who prints it."""
+    return name.encode(errors="replace").decode()
 
 
 def _read(path: Path, name: str) -> tuple[Record, datetime]:

@@ -12,6 +12,7 @@ from datetime import datetime
 from functools import cached_property
 
 from eval.common.errors import NotFound, Unreachable, UserError
+from eval.common.files import dump_json
 from eval.hub.client import with_retries
 from eval.hub.commits import Account, Moved, Remote, account, check_rights, commit, look, refusal
 from eval.queue import request
@@ -65,7 +66,9 @@ class HubQueue:
 
     def take(self, worker: str) -> Ticket | None:
         self._check_rights()
-        taken = self._transact(lambda b: decide_take(b, worker), "Take a request", _OPEN)
+        taken = self._transact(
+            lambda b: decide_take(b, worker), "Take a request", _OPEN, set_aside=True
+        )
         if taken is not None:
             self._beats[taken.claim] = time.monotonic()
         return taken
@@ -100,16 +103,29 @@ class HubQueue:
             )
         return remote
 
-    def _transact(self, decide: Decide[T], title: str, states: Sequence[State] = STATES) -> T:
-        """Read main, decide, commit; once more where somebody else was faster."""
+    def _transact(
+        self,
+        decide: Decide[T],
+        title: str,
+        states: Sequence[State] = STATES,
+        *,
+        set_aside: bool = False,
+    ) -> T:
+        """Read main, decide, commit; once more where somebody else was faster. ``set_aside``: what
+        is no request leaves pending/ in the same commit."""
         for _ in range(_TRIES):
             remote = self._look()
-            moves, answer = decide(self._board(remote, states))
-            if not moves:
+            board = self._board(remote, states)
+            moves, answer = decide(board)
+            aside = _aside(board, remote) if set_aside else {}
+            if not moves and not aside:
                 return answer
             after = outcome(moves)
             files = {path: record.dump() for path, record in after.items() if record is not None}
             gone = [p for p, record in after.items() if record is None and p in remote.digests]
+            for path, (place, note) in aside.items():
+                files[place] = note
+                gone.append(path)
             try:
                 commit(self._api, self._repo, "dataset", files, gone, remote.sha, title)
             except Moved:
@@ -191,6 +207,20 @@ class HubQueue:
             if name.startswith(_TITLE) and author == self._who.name
         ]
         return address, mine
+
+
+def _aside(board: Board, remote: Remote) -> dict[str, tuple[str, bytes]]:
+    """{path in pending/: (path in failed/, what is written there)} of files that are no requests.
+    What they held stays in the repository's history."""
+    found = {}
+    for (state, name), (why, _) in board.broken.items():
+        if state == "pending":
+            path, place = f"pending/{name}", f"failed/{name}"
+            if place in remote.digests:  # a request's own file, perhaps
+                place = f"failed/{remote.sha[:8]}.{name}"
+            note = {"not_a_request": why, "held_at": f"{path}@{remote.sha}"}
+            found[path] = place, dump_json(note)
+    return found
 
 
 _OPEN: tuple[State, ...] = ("pending", "running")

@@ -34,9 +34,10 @@ def work(
 ) -> int:
     """Take requests and score them until SIGINT or SIGTERM; ``once``: until none is pending.
 
-    Returns how many were done. ``request_of`` says how a pinned model string is to be scored,
-    ``check`` may refuse one by a UserError. What goes wrong with one request is its note, and the
-    next one is taken. Stopped, the request goes back to the queue at once; killed, after
+    Returns how many were done; SIGTERM is then handed on to who listened to it before: a command
+    says by its exit code that it was ended. ``request_of`` says how a pinned model string is to be
+    scored, ``check`` may refuse one by a UserError. What goes wrong with one request is its note,
+    and the next one is taken. Stopped, the request goes back to the queue at once; killed, after
     `requests.LEASE` seconds. Raises UserError where the queue cannot be used from the start, or,
     with ``once``, at any time. Signals are heard only in the main thread.
     """
@@ -58,6 +59,7 @@ class _Worker:
         self._queue, self._request_of, self._say, self._check = queue, request_of, say, check
         self._name = f"{socket.gethostname()}:{os.getpid()}"
         self._stopping = False  # a signal came
+        self._stopped_by = 0  # which one
         self._lost = False  # the request is another worker's by now
         self._inside = False  # an evaluation runs, which may be interrupted
         self._raised = 0.0  # when it was interrupted last
@@ -169,11 +171,14 @@ class _Worker:
         finally:
             for kind, handler in before.items():
                 signal.signal(kind, handler or signal.SIG_DFL)
+        heard = signal.getsignal(signal.SIGTERM)
+        if self._stopped_by == signal.SIGTERM and callable(heard):
+            heard(signal.SIGTERM, None)
 
     def _heard(self, kind: int, frame: FrameType | None) -> None:
         """Ends the evaluation; elsewhere, where a file may be on its way, only notes it."""
         if kind != _NUDGE:
-            self._stopping = True
+            self._stopping, self._stopped_by = True, kind
         wanted = self._stopping or self._lost
         if wanted and self._inside and time.monotonic() - self._raised > _AGAIN:
             self._raised = time.monotonic()

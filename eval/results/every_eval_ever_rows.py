@@ -18,6 +18,7 @@ from typing import Any
 from pydantic import BaseModel, Field, FiniteFloat, TypeAdapter, ValidationError
 
 from eval.common.errors import BadInput, NotFound
+from eval.common.files import read_plain
 
 _SAMPLES = "_samples"  # UUID.json has its samples in UUID_samples.jsonl
 
@@ -219,7 +220,7 @@ def _lines(path: Path, log: _Log) -> Iterator[tuple[int, _Line]]:
 
 def _content(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_plain(path)
     except OSError as error:
         raise NotFound(f"cannot read {path}: {error.strerror or error}") from None
 

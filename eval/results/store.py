@@ -17,8 +17,10 @@ from pydantic import (
 )
 
 from eval.common.errors import BadInput, NotFound, UserError
-from eval.common.files import dump_json, write_json
+from eval.common.files import MOST_JSON, dump_json, read_plain, write_json
 from eval.results.schema import ANALYSES, SCHEMA_VERSION, Result
+
+LOCK = ".lock"  # below a results directory: held for the moment in which a result is written
 
 
 class NotAResult(ValueError):
@@ -28,8 +30,10 @@ class NotAResult(ValueError):
 def read_result(path: Path) -> Result:
     """Read and validate one file. Raises NotAResult in one line."""
     try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        value = json.loads(read_plain(path, MOST_JSON))
+    except OSError as error:
+        raise NotAResult(f"it cannot be read: {error.strerror or type(error).__name__}") from None
+    except (ValueError, RecursionError) as error:
         raise NotAResult(f"no readable JSON ({type(error).__name__})") from None
     if not isinstance(value, dict) or "schema_version" not in value:
         raise NotAResult("it has no schema_version")

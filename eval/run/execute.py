@@ -6,26 +6,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
 from eval.common.distributed import launched
-from eval.common.errors import UserError, one_line
+from eval.common.errors import OUT_OF_MEMORY, UserError, one_line, ran_out_of_memory
+from eval.common.files import locked
 from eval.models.resolve import ResolvedModel
 from eval.protocols import PROTOCOLS
-from eval.results.names import plain
+from eval.results.names import number_format, plain
 from eval.results.receipt import environment, model_info, task_info
 from eval.results.schema import (
     ProtocolInfo,
     Result,
     pack_confidence,
 )
-from eval.results.store import write_result
-from eval.run.plan import Cell, Request, in_precision
+from eval.results.store import LOCK, write_result
+from eval.run.plan import Cell, Request, settled
 from eval.run.progress import Progress
 from eval.training.context import Context
 
@@ -34,6 +37,9 @@ if TYPE_CHECKING:
     from eval.features.encode import Encoded
     from eval.features.precision import Precision
     from eval.models.backbone import Backbone
+    from eval.settings.protocols import Settings
+
+_PATIENCE = 60.0  # seconds for a lock that is held for milliseconds
 
 
 @dataclass(frozen=True)
@@ -156,12 +162,16 @@ def _score_model(
             if not (workers.main or together):
                 continue
             progress.scoring(cell)
-            placed = in_precision(request, cell, str(chosen))
-            score = partial(score_cell, placed, backbone, encoded, chosen, workers, request, loaded)
+            placed, _ = settled(request, cell, str(chosen))
+            score = partial(
+                score_cell, backbone=backbone, encoded=encoded, precision=chosen, workers=workers,
+                request=request, load_seconds=loaded,
+            )  # fmt: skip
             try:
-                result = workers.together(score) if together else score()
+                first = partial(score, placed)
+                result = workers.together(first) if together else first()
                 if workers.main:
-                    write_result(placed.path, result)
+                    placed, result = _save(request, placed, result, str(chosen), score)
                     report.place(cell, placed)
                     report.scored += 1
                     progress.scored(cell, result)
@@ -169,10 +179,35 @@ def _score_model(
                 failed([cell], error)
 
 
+def _save(
+    request: Request, cell: Cell, result: Result, used: str, score: Callable[[Cell], Result]
+) -> tuple[Cell, Result]:
+    """Write the result, and nothing over what another run has written meanwhile: under a lock the
+    file is read again, and where it holds shot counts that this result lacks, all are scored once
+    more. The cell as it is then, and what its file holds."""
+    protocol = PROTOCOLS[cell.protocol]
+    while True:
+        with locked(request.results / LOCK, _PATIENCE):
+            now, held = settled(request, cell, used)
+            wider: Settings | None = cell.settings
+            if protocol.merge and held is not None and number_format(held) == number_format(result):
+                wider = protocol.merged(held.protocol.config, cell.settings)
+            if wider is None:  # another run's holds all that this one has
+                assert held is not None
+                return now, held
+            if wider == cell.settings:
+                write_result(now.path, result)
+                return now, result
+        cell = dataclasses.replace(now, settings=wider)
+        result = score(cell)
+
+
 def _failure(title: str, error: Exception, debug: bool) -> Failure:
     if debug:
         traceback.print_exception(error)
     mistake = isinstance(error, UserError)
+    if ran_out_of_memory(error):
+        return Failure(title, OUT_OF_MEMORY, False)
     text = str(error) if mistake else f"{type(error).__name__}: {one_line(error)}"
     return Failure(title, text, mistake)
 

@@ -198,17 +198,21 @@ def _place(
     return path, held
 
 
-def in_precision(request: Request, cell: Cell, used: str) -> Cell:
-    """The cell where its result belongs, now that the precision is known which the user left open:
-    bf16 stands in the name, fp32 where another one lies under the name without it."""
-    if request.precision:
-        return cell
+def settled(request: Request, cell: Cell, used: str) -> tuple[Cell, Result | None]:
+    """The cell where its result belongs, and the result that lies there by now.
+
+    ``used`` is the precision, known only now where the user left it open: bf16 stands in the name,
+    fp32 where another one lies under the name without it.
+    """
     computed = format_of(used)
-    for name in (None, REFERENCE) if computed == REFERENCE else (computed,):
+    names: tuple[str | None, ...] = (cell.precision,)
+    if not request.precision:
+        names = (None, REFERENCE) if computed == REFERENCE else (computed,)
+    for name in names:
         path, held = _place(request, cell.model, cell.task, cell.protocol, cell.settings, name)
         if held is None or number_format(held) == computed:
             break
-    return dataclasses.replace(cell, path=path, precision=name)
+    return dataclasses.replace(cell, path=path, precision=name), held
 
 
 def _changed_since(held: Result, settings: Settings) -> dict[str, Any]:

@@ -20,12 +20,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from eval.common import files
 from eval.common.distributed import Workers
 from eval.common.errors import UserError, one_line
 from eval.common.files import atomic_file, write_json
@@ -109,8 +109,7 @@ def locked(cache: Path, digest: str, workers: Workers) -> Iterator[None]:
         yield
         return
     path = cache / "locks" / f"finetune-{digest}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path):
+    with files.locked(path):
         yield
 
 
@@ -125,7 +124,7 @@ class State:
     def _read(self, points: int) -> StoredTraining:
         """What an earlier run found; nothing where its file is missing or damaged."""
         try:
-            held = json.loads((self.folder / "points.json").read_text())
+            held = json.loads((self.folder / "points.json").read_bytes())
             records = [Record(**r) for r in held.pop("points")]
             if len(records) == points:
                 return StoredTraining(records, **held)

@@ -12,7 +12,6 @@ source's files (the Hub: by the commit), the image rows taken and S.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -27,12 +26,12 @@ from pathlib import Path
 from typing import BinaryIO, NoReturn, TypeVar
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from eval.common.errors import BadInput, UserError, one_line
+from eval.common.errors import BadInput, one_line
+from eval.common.files import cache_errors, locked, say_damaged
 from eval.common.images import decode
 from eval.data.sources import HASH_BYTES, Source, image_hash
 
@@ -102,8 +101,7 @@ def whole_store(
         if (built := opened(folder)) is not None:
             return built
         lock = cache / "locks" / f"pixels-{folder.name}.lock"
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(lock):  # a second process waits here, then finds the store done
+        with locked(lock):  # a second process waits here, then finds the store done
             if (built := opened(folder)) is not None:
                 return built
             _replaced(folder, build)
@@ -118,7 +116,8 @@ def _replaced(folder: Path, build: Callable[[Path], None]) -> None:
     for left in folder.parent.glob(f".{folder.name}.*.tmp"):  # of a killed run; the lock is ours
         shutil.rmtree(left, ignore_errors=True)
     if folder.exists():
-        shutil.rmtree(folder)  # damaged, or it would have been opened
+        say_damaged(folder)  # or it would have been opened
+        shutil.rmtree(folder)
     temp = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".tmp"))
     try:
         build(temp)
@@ -190,23 +189,6 @@ def synced(path: Path) -> Iterator[BinaryIO]:
         yield file
         file.flush()
         os.fsync(file.fileno())
-
-
-@contextmanager
-def cache_errors(cache: Path, subject: str) -> Iterator[None]:
-    """Any trouble of writing the cache as one sentence."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            free = shutil.disk_usage(cache).free if cache.is_dir() else 0
-            raise BadInput(
-                f"no space is left for {subject} in {cache} ({free:,} bytes are free); set "
-                "TRANSFERZOO_CACHE to a folder with more space"
-            ) from None
-        raise UserError(
-            f"{subject} cannot be kept in {cache} (TRANSFERZOO_CACHE): {one_line(error)}"
-        ) from None
 
 
 def in_parts(

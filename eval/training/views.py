@@ -24,16 +24,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 
 from eval.common.errors import BadInput, UserError
+from eval.common.files import cache_errors, locked
 from eval.features.bank import FeatureKey, bank_path, open_bank, write_bank
 from eval.features.encode import default_batch_size
 from eval.features.precision import forward, prepared
 from eval.training.crop_images import TrainCrops
-from eval.training.pixel_store import cache_errors
 from eval.training.windows import Drawn
 
 if TYPE_CHECKING:
@@ -211,6 +210,5 @@ def _locked(path: Path, main: bool) -> Iterator[None]:
     if not main:
         yield
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path):
+    with locked(path):
         yield

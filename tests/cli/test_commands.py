@@ -22,18 +22,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 from eval.cli.parser import COMMANDS
 from eval.protocols import PROTOCOLS
 from eval.results.schema import Result
-from eval.results.store import read_result
+from eval.results.store import LOCK, read_result
 from eval.tasks.registry import SUITES, TASKS
-from tests.factories import Cli, Ran, blobs, freeze, make_task, write_parquet
+from tests.cli.bad_inputs import (
+    BAD,
+    QUICK,
+    Place,
+    broken_model,
+    command_line,
+    spoiled,
+)
+from tests.factories import Cli, Ran, blobs, make_task
 from tests.hub import LoopbackHub
 
 ROOT = Path(__file__).resolve().parents[2]
-QUICK = ["--episodes", "20", "--precision", "fp32", "--img-size", "32"]
 
 DEFAULTS = [n for n, p in PROTOCOLS.items() if p.default and p.kind == "classification"]
 
@@ -61,8 +67,12 @@ def process(*argv: str | Path, python: tuple[str, ...] = ()) -> Ran:
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder with its content."""
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    """Every file below a folder with its content, but for locks."""
+    return {
+        str(p.relative_to(folder)): p.read_bytes()
+        for p in folder.rglob("*")
+        if p.is_file() and p.name != LOCK
+    }
 
 
 def numbers(result: Result) -> dict[str, tuple[float, float, float, int]]:
@@ -122,7 +132,7 @@ def test_run_prints_boards_and_writes_one_file_a_cell(shop: Shop) -> None:
     assert "±" in out
     assert "12 scored, 0 already there, 0 failed; 672 images encoded" in out
     assert str(shop.results.resolve()) in out
-    files = [p for p in shop.results.rglob("*") if p.is_file()]
+    files = list(shop.results.rglob("*.json"))
     assert len(files) == 2 * 2 * 3
     for path in files:
         result = read_result(path)
@@ -479,7 +489,7 @@ def test_more_shots_go_into_the_same_file(shop: Shop, cli: Cli, tmp_path: Path) 
             *QUICK, *shop.where, "--results", results, "--shots", *shots,
         )  # fmt: skip
         assert done.code == 0, done.err
-        (path,) = (p for p in results.rglob("*") if p.is_file())
+        (path,) = results.rglob("*.json")
         return read_result(path)
 
     few = run("1", "5")
@@ -545,7 +555,7 @@ def test_the_seed_draws_other_episodes(shop: Shop, cli: Cli, tmp_path: Path) -> 
             "run", "random:test_resnet", "--task", "eurosat", "--protocol", "fewshot",
             "--shots", "1", *QUICK, *shop.where, "--results", results, "--seed", seed,
         ).code == 0  # fmt: skip
-        (path,) = (p for p in results.rglob("*") if p.is_file())
+        (path,) = results.rglob("*.json")
         drawn.append(read_result(path).samples["top1_1shot"].correct)
     assert drawn[0] == drawn[2]
     assert drawn[0] != drawn[1]
@@ -564,19 +574,6 @@ def test_other_images_under_the_same_task_name(shop: Shop, cli: Cli, tmp_path: P
             assert done.json["scored"] == scored
     hashes = {read_result(p).task.split_hash for p in results.rglob("*.json")}
     assert len(hashes) == 2
-
-
-def spoiled(folder: Path, row: int = 30) -> Path:
-    """A task one of whose training images is cut off."""
-    make_task(folder)
-    path = folder / "train-00000-of-00001.parquet"
-    rows = pq.read_table(path).to_pylist()
-    images = [r["image"]["bytes"] for r in rows]
-    images[row] = images[row][:100]
-    write_parquet(path, images, [r["label"] for r in rows], [f"kind {i}" for i in range(6)])
-    if folder.name in TASKS:
-        freeze(folder)
-    return folder
 
 
 def test_one_unreadable_image_fails_its_task_alone(shop: Shop, cli: Cli, tmp_path: Path) -> None:
@@ -601,7 +598,7 @@ def test_one_unreadable_image_fails_its_task_alone(shop: Shop, cli: Cli, tmp_pat
         for line in failed:
             assert line.startswith("failed: random:test_resnet on eurosat, ")
             assert "row 30 of eurosat/train-00000-of-00001.parquet (train)" in line
-        assert {p.name.partition(".")[0] for p in results.rglob("*") if p.is_file()} == {"dtd"}
+        assert {p.name.partition(".")[0] for p in results.rglob("*.json")} == {"dtd"}
         assert not [p for p in cache.rglob("*") if ".tmp" in p.name]
     summary = cli(*base, "--json")
     assert summary.code == 1
@@ -639,287 +636,9 @@ def test_debug_shows_the_traceback(shop: Shop, cli: Cli, model_dir: Path, tmp_pa
 # ---- bad input
 
 
-def broken_model(
-    folder: Path, model_dir: Path, change: Callable[[dict[str, torch.Tensor]], Any]
-) -> Path:
-    """The tiny checkpoint with its tensors changed."""
-    shutil.copytree(model_dir, folder)
-    state = load_file(folder / "model.safetensors")
-    change(state)
-    save_file(state, folder / "model.safetensors")
-    return folder
-
-
-@dataclass(frozen=True)
-class Place:
-    """What a bad command line can be made of."""
-
-    tmp: Path
-    data: Path  # holds eurosat and dtd
-    model_dir: Path
-    hub: LoopbackHub
-    results: Path
-    shop_results: Path  # good ones, to be copied
-
-    def model(self, files: dict[str, bytes | None]) -> str:
-        """A local copy of the tiny checkpoint with some files replaced, or left out (None)."""
-        folder = self.tmp / "model"
-        shutil.copytree(self.model_dir, folder)
-        for name, content in files.items():
-            (folder / name).unlink(missing_ok=True)
-            if content is not None:
-                (folder / name).write_bytes(content)
-        return f"local-dir:{folder}"
-
-    def repo(self, files: dict[str, bytes | None], **access: Any) -> str:
-        """The same as a Hub repository."""
-        have: dict[str, bytes | None] = {p.name: p.read_bytes() for p in self.model_dir.iterdir()}
-        kept = {name: data for name, data in (have | files).items() if data is not None}
-        name = f"org/{self.tmp.name.replace('__', '_')}"
-        self.hub.add_model(name, kept, **access)
-        return f"hf-hub:{name}"
-
-    def state(self, change: Callable[[dict[str, torch.Tensor]], Any]) -> str:
-        return f"local-dir:{broken_model(self.tmp / 'state', self.model_dir, change)}"
-
-    def task(
-        self,
-        labels: tuple[list[Any], list[Any]] = ([0, 1] * 10, [0, 1] * 10),
-        names: list[str] | None = None,
-        columns: dict[str, str] | None = None,
-    ) -> str:
-        """A task with these labels in train and test."""
-        folder = self.tmp / "task"
-        for part, values in zip(("train", "test"), labels, strict=True):
-            path = folder / f"{part}.parquet"
-            images = blobs(0, len(values), seed=len(part))
-            write_parquet(path, images, values, names)
-            if columns:
-                table = pq.read_table(path)
-                renamed = table.rename_columns([columns.get(c, c) for c in table.column_names])
-                pq.write_table(renamed, path)
-        return f"parquet:{folder}"
-
-    def result(self, content: str) -> list[str]:
-        """A file where the result of the default model on dtd under knn would go, among good
-        ones."""
-        shutil.copytree(self.shop_results, self.results)
-        (path,) = self.results.glob("random--test_resnet@32px/seed0/dtd.knn*.json")
-        path.write_text(content)
-        return []
-
-
-def unlike(state: dict[str, torch.Tensor]) -> None:
-    state["conv1.0.weight"] = torch.zeros(9, 9, 9, 9)
-
-
-# Each row: what makes the arguments, and what the one line on stderr must hold. A list replaces
-# or adds options; a dictionary {"model": ..., "task": ...} replaces the good model or task.
-Arguments = list[str] | dict[str, Any]
-BAD: dict[str, tuple[Callable[[Place], Arguments], tuple[str, ...]]] = {
-    # models
-    "model: unknown": (lambda p: {"model": "random:resnt18"}, ("'resnt18'", "'resnet18'")),
-    "model: unknown tag": (lambda p: {"model": "resnet18.a1_in1"}, ("resnet18.a1_in1k",)),
-    "model: no weights": (lambda p: {"model": "resnetv2_18x"}, ("unknown model",)),
-    "model: unknown prefix": (lambda p: {"model": "hfhub:org/name"}, ("'hfhub'", "'hf-hub'")),
-    "model: no prefix": (lambda p: {"model": "org/name"}, ("hf-hub:org/name",)),
-    "model: empty": (lambda p: {"model": ""}, ("empty",)),
-    "model: unknown zoo": (lambda p: {"model": "zoo:none"}, ("zoo model 'none'",)),
-    "model: seed": (lambda p: {"model": "random:test_vit@x"}, ("seed", "'x'")),
-    "hub: missing": (lambda p: {"model": "hf-hub:org/absent"}, ("no model 'org/absent'",)),
-    "hub: private": (lambda p: {"model": p.repo({}, private=True)}, ("private",)),
-    "hub: gated": (lambda p: {"model": p.repo({}, gated=True)}, ("gated", "accept its terms")),
-    "hub: revision": (lambda p: {"model": p.repo({}) + "@v9"}, ("no revision 'v9'",)),
-    "hub: pickle": (
-        lambda p: {"model": p.repo({"model.safetensors": None, "pytorch_model.bin": b"x"})},
-        ("only pickled weights (pytorch_model.bin)", "model.safetensors is needed"),
-    ),
-    "hub: no config": (lambda p: {"model": p.repo({"config.json": None})}, ("no config.json",)),
-    "hub: foreign config": (
-        lambda p: {"model": p.repo({"config.json": b'{"model_type": "bert"}'})},
-        ("not timm's", "'bert'"),
-    ),
-    "hub: no repository": (lambda p: {"model": "hf-hub:name"}, ("names no Hub repository",)),
-    "folder: missing": (lambda p: {"model": f"local-dir:{p.tmp}/absent"}, ("absent",)),
-    "folder: pickle": (
-        lambda p: {"model": p.model({"model.safetensors": None, "net.pth": b"x"})},
-        ("only pickled weights (net.pth)",),
-    ),
-    "folder: no weights": (
-        lambda p: {"model": p.model({"model.safetensors": None})},
-        ("has no model.safetensors",),
-    ),
-    "folder: no config": (lambda p: {"model": p.model({"config.json": None})}, ("config.json",)),
-    "folder: config no JSON": (
-        lambda p: {"model": p.model({"config.json": b"{"})},
-        ("not valid JSON",),
-    ),
-    "folder: foreign config": (
-        lambda p: {"model": p.model({"config.json": b'{"model_type": "vit"}'})},
-        ("not timm's", "'vit'"),
-    ),
-    "folder: unknown architecture": (
-        lambda p: {"model": p.model({"config.json": b'{"architecture": "resnt18"}'})},
-        ("resnt18",),
-    ),
-    "weights: other shape": (lambda p: {"model": p.state(unlike)}, ("do not load", "conv1")),
-    "weights: tensor missing": (
-        lambda p: {"model": p.state(lambda s: s.pop("layer1.0.conv1.weight"))},
-        ("do not load", "layer1.0.conv1.weight"),
-    ),
-    "weights: tensor too many": (
-        lambda p: {"model": p.state(lambda s: s.update(extra=torch.zeros(3)))},
-        ("do not load", "extra"),
-    ),
-    "weights: no safetensors": (
-        lambda p: {"model": p.model({"model.safetensors": b"not safetensors at all"})},
-        ("do not load",),
-    ),
-    # tasks
-    "task: unknown": (lambda p: {"task": "eurosatt"}, ("'eurosatt'", "'eurosat'")),
-    "task: a suite": (lambda p: {"task": "mini"}, ("--suite mini",)),
-    "task: unknown prefix": (lambda p: {"task": "parket:x"}, ("'parket'", "'parquet'")),
-    "task: unknown option": (lambda p: {"task": "parquet:x?img=y"}, ("'img'", "'image'")),
-    "task: no directory": (lambda p: {"task": f"parquet:{p.tmp}/absent"}, ("absent",)),
-    "task: no Parquet": (lambda p: {"task": f"parquet:{p.model_dir}"}, ("no Parquet file",)),
-    "task: no image column": (
-        lambda p: {"task": p.task(columns={"image": "picture"})},
-        ("no image column 'image'", "picture, label"),
-    ),
-    "task: no label column": (
-        lambda p: {"task": p.task() + "?label=kind"},
-        ("no label column 'kind'", "image, label"),
-    ),
-    "task: images are no images": (
-        lambda p: {"task": p.task() + "?image=label"},
-        ("not encoded images",),
-    ),
-    "task: label too large": (
-        lambda p: {"task": p.task(([0, 1] * 10, [0, 1] * 9 + [0, 7]))},
-        ("label 7 in row 19 of test is outside 0..1",),
-    ),
-    "task: label negative": (
-        lambda p: {"task": p.task(([0, 1, -1] * 10, [0, 1]))},
-        ("label -1 in row 2 of train is outside 0..1",),
-    ),
-    "task: label beyond its names": (
-        lambda p: {"task": p.task(([0, 1, 2] * 10, [0, 1]), names=["a", "b"])},
-        ("label 2 in row 2 of train is outside 0..1",),
-    ),
-    "task: label unknown": (
-        lambda p: {"task": p.task((["cat", "dog"] * 9, ["cat", "cow"]))},
-        ("label 'cow' in row 1 of test",),
-    ),
-    "task: label missing": (
-        lambda p: {"task": p.task(([0, 1, None] * 9, [0, 1]))},
-        ("label None in row 2 of train",),
-    ),
-    "task: one class": (lambda p: {"task": p.task(([0] * 9, [0] * 5))}, ("two classes",)),
-    "task: one class in test": (lambda p: {"task": p.task(([0, 1], [1, 1]))}, ("two classes",)),
-    "task: no rows": (lambda p: {"task": p.task(([0, 1] * 9, []))}, ("test split is empty",)),
-    "task: unreadable image": (
-        lambda p: {"task": f"parquet:{spoiled(p.tmp / 'spoiled', 30)}"},
-        ("row 30 of spoiled/train-00000-of-00001.parquet", "cannot be read as an image"),
-    ),
-    "task: detection, not here": (
-        lambda p: {"task": "voc2007"},
-        ("no folder 'voc2007'", "voc:FOLDER"),
-    ),
-    "task: Hub data set missing": (
-        lambda p: {"task": "hub:org/none?image=image&label=label"},
-        ("no dataset 'org/none'",),
-    ),
-    "suite: unknown": (lambda p: ["--suite", "minni"], ("'minni'", "'mini'")),
-    "data: not given": (
-        lambda p: {"data": None},
-        ("'dtd' is not at hand: data set 'tanganke/dtd': the H", "--data DIR"),
-    ),
-    "data: missing": (lambda p: {"data": f"{p.tmp}/absent"}, ("absent", "does not exist")),
-    "data: without the task": (lambda p: {"task": "svhn"}, ("no folder 'svhn'", "dtd, eurosat")),
-    # protocols and numbers
-    "protocol: unknown": (lambda p: ["--protocol", "knnn"], ("'knnn'", "'knn'")),
-    "shots: 0": (lambda p: ["--protocol", "fewshot", "--shots", "0"], ("at least 1, got 0",)),
-    "shots: negative": (lambda p: ["--protocol", "fewshot", "--shots=-1"], ("at least 1",)),
-    "shots: no number": (lambda p: ["--shots", "one"], ("--shots", "'one'")),
-    "shots: none given": (lambda p: ["--shots"], ("--shots",)),
-    "shots: more than any class has": (
-        lambda p: ["--protocol", "fewshot", "--shots", "14"],
-        ("14-shot", "largest holds 28"),
-    ),
-    "shots: one of several too large": (
-        lambda p: ["--protocol", "fewshot", "--shots", "1", "99"],
-        ("99-shot", "largest holds 28"),
-    ),
-    "n-way: 1": (lambda p: ["--protocol", "fewshot", "--n-way", "1"], ("at least 2, got 1",)),
-    "n-way: more than classes": (
-        lambda p: ["--protocol", "fewshot", "--n-way", "7"],
-        ("needs 7 classes", "only 6"),
-    ),
-    "queries: 0": (lambda p: ["--protocol", "fewshot", "--queries", "0"], ("at least 1",)),
-    "episodes: 1": (lambda p: ["--protocol", "fewshot", "--episodes", "1"], ("at least 2",)),
-    "limit: 0": (lambda p: ["--limit", "0"], ("--limit", "got 0")),
-    "limit: one class": (lambda p: ["--limit", "1"], ("two classes", "--limit 1")),
-    "img-size: 3": (lambda p: ["--img-size", "3"], ("--img-size", "got 3")),
-    "img-size: no number": (lambda p: ["--img-size", "big"], ("--img-size", "'big'")),
-    "batch-size: 0": (lambda p: ["--batch-size", "0"], ("--batch-size", "got 0")),
-    "seed: negative": (lambda p: ["--seed=-1"], ("--seed", "got -1")),
-    "seed: too large": (lambda p: ["--seed", str(2**32)], ("--seed", "2**32")),
-    "device: unknown": (lambda p: ["--device", "abacus"], ("'abacus'", "cpu")),
-    "precision: unknown": (lambda p: ["--precision", "fp8"], ("fp8", "bf16")),
-    "option: unknown": (lambda p: ["--shot", "5", "--shoots", "1"], ("--shoots",)),
-    # the results directory
-    "results: a file": (
-        lambda p: (p.results.write_text("x"), [])[1],
-        ("is a file",),
-    ),
-    "results: under a file": (
-        lambda p: (
-            (p.tmp / "file").write_text("x"),
-            {"results": str(p.tmp / "file" / "results")},
-        )[1],
-        ("lies under the file",),
-    ),
-    "results: foreign JSON": (
-        lambda p: (
-            p.results.mkdir(),
-            [(p.results / f"{i}.json").write_text("{}") for i in range(3)],
-            [],
-        )[2],
-        ("3 JSON files and none is a result",),
-    ),
-    "results: JSON in the place": (
-        lambda p: p.result('{"a": 1}'),
-        ("is not a result file", "no schema_version", "move it away"),
-    ),
-    "results: half a file in the place": (
-        lambda p: p.result('{"schema_version": 1, "mod'),
-        ("is not a result file", "no readable JSON"),
-    ),
-    "results: incomplete in the place": (
-        lambda p: p.result('{"schema_version": 1}'),
-        ("is not a result file", "model"),
-    ),
-    "results: a later version in the place": (
-        lambda p: p.result('{"schema_version": 2}'),
-        ("is not a result file", "schema_version is 2"),
-    ),
-}
-
-
 @pytest.fixture
 def place(tmp_path: Path, shop: Shop, model_dir: Path, hub: LoopbackHub) -> Place:
     return Place(tmp_path, shop.data, model_dir, hub, tmp_path / "results", shop.results)
-
-
-def command_line(made: Arguments, place: Place, cache: Path) -> list[str]:
-    changed = made if isinstance(made, dict) else {}
-    data = changed.get("data", str(place.data))
-    line = ["run", changed.get("model", "random:test_resnet")]
-    line += ["--task", changed.get("task", "dtd")]
-    line += ["--data", data] if data else []
-    line += ["--cache", str(cache), "--results", changed.get("results", str(place.results))]
-    line += [*QUICK, "--protocol", "knn"]
-    return line + (made if isinstance(made, list) else [])
 
 
 @pytest.mark.parametrize("case", BAD)

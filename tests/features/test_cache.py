@@ -123,9 +123,13 @@ def test_remove_everything_takes_what_broken_runs_left(cache: Path, three: list[
     (cache / "banks" / f"{'ab' * 20}.safetensors").write_bytes(b"\xff" * 100)
     (cache / "splits").mkdir()
     (cache / "splits" / "memo.npz").write_bytes(b"x")
+    (cache / "splits" / ".memo.npz.x2.tmp").write_bytes(b"x")
+    (cache / "mini" / "v1" / "digits").mkdir(parents=True)
+    (cache / "mini" / "v1" / "digits" / ".train-00000-of-00001.parquet.x3.tmp").write_bytes(b"x")
     assert len(remove(cache, [], None, None, everything=True)) == 3
     assert {p.name for p in cache.iterdir()} == {"splits"}
-    assert (cache / "splits" / "memo.npz").exists()  # a memo of the data, not of features
+    # a memo of the data, not of features
+    assert [path.name for path in (cache / "splits").iterdir()] == ["memo.npz"]
 
 
 def test_a_removed_bank_stays_readable_for_who_holds_it(cache: Path, make: Make) -> None:

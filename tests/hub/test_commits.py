@@ -528,3 +528,32 @@ def test_refusals_name_no_token(monkeypatch: pytest.MonkeyPatch, status: int | N
     assert TOKEN[3:] not in said
     assert "\n" not in said
     assert "'a/b'" in said
+
+
+@pytest.mark.parametrize("place", ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "file"])
+def test_a_token_that_is_not_accepted_is_named_by_its_place(
+    place: str, hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By every command that asks the Hub, whether it reads or writes."""
+    token = "hf_expiredexpired"
+    monkeypatch.setattr(hub, "tokens", {"hf_other"})
+    monkeypatch.setattr(hub, "strict_auth", True)
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
+    if place == "file":
+        (tmp_path / "token").write_text(token)
+    else:
+        monkeypatch.setenv(place, token)
+    hub.add_model("me/model", {"config.json": "{}"})
+    api = HfApi(token=token)
+    for call in (
+        lambda: pin("me/model", None, "model", "model 'me/model'"),
+        lambda: fetch("me/model", "a" * 40, ("config.json",), "model 'me/model'"),
+        lambda: commits.look(api, "me/model", "model"),
+        lambda: commits.account(api),
+    ):
+        said = refusal(call)
+        assert "the Hub does not accept the token in the" in said
+        assert (str(tmp_path / "token") if place == "file" else f"variable {place}") in said
+        assert token not in said

@@ -14,6 +14,7 @@ import pytest
 from numpy.random import RandomState
 from PIL import Image
 
+from eval.data.load import load_task
 from eval.mini import factors, painters, suite
 
 TASKS = tuple(factors.FACTOR_TASKS)
@@ -335,3 +336,25 @@ def test_raw_pixels_do_not_solve_it(name: str) -> None:
     model = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=500))
     model.fit(flat(train), train_labels)
     assert 100 * model.score(flat(test), test_labels) < RAW_PIXEL_BOUND
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+@pytest.mark.parametrize("how", ["cut", "flipped", "empty", "gone"])
+def test_a_damaged_file_in_the_cache_is_drawn_again(
+    part: str, how: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a sentence, and the task is the same."""
+    whole = load_task("digits", tmp_path)
+    (path,) = tmp_path.rglob(f"{part}-*.parquet")
+    data = bytearray(path.read_bytes())
+    if how == "flipped":
+        data[len(data) // 2] ^= 1
+    path.write_bytes(data[: {"cut": len(data) // 2, "empty": 0}.get(how, len(data))])
+    if how == "gone":
+        path.unlink()
+    capsys.readouterr()
+    again = load_task("digits", tmp_path)
+    assert capsys.readouterr().err == f"{path.parent} is damaged; it is made again\n"
+    assert again.split_hash == whole.split_hash
+    load_task("digits", tmp_path)
+    assert capsys.readouterr().err == ""

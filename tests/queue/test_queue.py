@@ -6,6 +6,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import shutil
 import tempfile
 import threading
 import time
@@ -416,6 +417,42 @@ def test_hostile_files(tmp_path: Path, clock: Clock) -> None:
     assert queue.take("w") is None
     assert json.loads(secret.read_text()) == own
     assert sorted(p.name for p in tmp_path.iterdir()) == ["queue", "secret.json"]
+    # as they are, out of the way of who takes requests, and still told of
+    assert [*pending.iterdir()] == []
+    assert len([*(tmp_path / "queue" / "failed").iterdir()]) == 9
+    assert len([t for t in queue.tickets() if t.state == "failed"]) == 9
+
+
+def test_a_broken_file_replaces_no_request_that_failed(tmp_path: Path, clock: Clock) -> None:
+    queue: Any = open_queue(str(tmp_path / "queue"))
+    queue.add(model(1), "ada")
+    failed = queue.finish(queue.take("w"), "failed", "it is so")
+    broken = file_of(queue, failed, "pending")
+    broken.write_text("{")
+    assert queue.take("w") is None
+    assert not broken.exists()
+    assert json.loads(file_of(queue, failed).read_text())["note"] == "it is so"
+    kept = [p for p in (tmp_path / "queue" / "failed").iterdir() if p.name != broken.name]
+    assert [p.read_text() for p in kept] == ["{"]
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_a_queue_behind_a_link(state: str, tmp_path: Path, clock: Clock) -> None:
+    """The queue itself may be one; a folder of it may not, as files are moved out of that."""
+    real = tmp_path / "real"
+    open_queue(str(real)).add(model(1), "ada")
+    (tmp_path / "queue").symlink_to(real)
+    queue = open_queue(str(tmp_path / "queue"))
+    taken = queue.take("w")
+    assert taken is not None
+    queue.finish(taken, "done", "")
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "letter.txt").write_text("to nobody")
+    shutil.rmtree(real / state)
+    (real / state).symlink_to(mine)
+    assert f"{state}/ of queue" in refusal(queue.take, "w")
+    assert [p.name for p in mine.iterdir()] == ["letter.txt"]
 
 
 def test_times_of_a_wrong_clock(tmp_path: Path, clock: Clock) -> None:
@@ -768,6 +805,12 @@ def test_hostile_files_on_the_hub(people: LoopbackHub, shared: str) -> None:
     assert taken is not None
     assert taken.ask.spec == model(1).spec
     assert queue.take("w") is None
+    held = people.repos["dataset", repo].head.files
+    assert not [path for path in held if path.startswith("pending/")]
+    note = json.loads(held[f"failed/{name}"].read())
+    assert note["not_a_request"].startswith("it has 100,000 bytes")
+    assert note["held_at"].startswith(f"pending/{name}@")
+    assert len([t for t in queue.tickets() if "is not a request" in t.note]) == 4
 
 
 def test_no_token_in_a_sentence(people: LoopbackHub, shared: str) -> None:

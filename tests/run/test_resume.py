@@ -11,27 +11,33 @@ import multiprocessing
 import os
 import random
 import re
+import resource
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from filelock import FileLock
 
 from eval.__main__ import main
 from eval.common.distributed import Workers
 from eval.common.errors import UserError
+from eval.common.files import locked
 from eval.features import encode
 from eval.results.schema import Result
-from eval.results.store import read_result
+from eval.results.store import LOCK, read_result
+from tests.children import give_up_root
 
 ROOT = Path(__file__).resolve().parents[2]
 FORKS = multiprocessing.get_context("forkserver")
@@ -64,9 +70,12 @@ class Child:
         return self.process.exitcode
 
 
-def _command(argv: list[str], log: Path, settings: dict[str, str], shard: int) -> None:
+def _command(
+    argv: list[str], log: Path, settings: dict[str, str], shard: int, first: Callable[[], object]
+) -> None:
     """In a child: run the command with its output in a file."""
     os.environ.update(settings)
+    first()
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(file, 1)
     os.dup2(file, 2)
@@ -88,9 +97,13 @@ def fork_server() -> Iterator[None]:
 
 
 def start(
-    argv: Sequence[str], log: Path, settings: dict[str, str] | None = None, shard: int = 16
+    argv: Sequence[str],
+    log: Path,
+    settings: dict[str, str] | None = None,
+    shard: int = 16,
+    first: Callable[[], object] = os.getpid,  # called in the child before the command
 ) -> Child:
-    process = FORKS.Process(target=_command, args=(list(argv), log, settings or {}, shard))
+    process = FORKS.Process(target=_command, args=(list(argv), log, settings or {}, shard, first))
     process.start()
     return Child(process, log)
 
@@ -242,8 +255,14 @@ def test_killed_between_any_two_files(reference: Reference, tmp_path: Path) -> N
     assert results_of(tmp_path / "results") == reference.files()
 
 
-def test_interrupted_by_the_user(reference: Reference, tmp_path: Path) -> None:
-    """Ctrl-C says that nothing is lost, in one line."""
+@pytest.mark.parametrize(
+    ("kind", "wanted", "how"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+)
+def test_interrupted_by_the_user_or_the_scheduler(
+    reference: Reference, tmp_path: Path, kind: signal.Signals, wanted: int, how: str
+) -> None:
+    """Ctrl-C and SIGTERM say that nothing is lost, in one line."""
     code = 0
     for attempt in range(3):  # Python loses a signal that falls into a callback: then once more
         shutil.rmtree(tmp_path, ignore_errors=True)
@@ -252,18 +271,89 @@ def test_interrupted_by_the_user(reference: Reference, tmp_path: Path) -> None:
         child = start(run, tmp_path / f"log{attempt}")
         if not Watch(tmp_path).until(10, child):
             continue
-        os.kill(child.process.pid or 0, signal.SIGINT)
+        os.kill(child.process.pid or 0, kind)
         code = child.wait()
-        if code == 130:
+        if code == wanted:
             break
-    assert code == 130
+    assert code == wanted
     said = child.log.read_text()
-    assert said.splitlines()[-1] == "interrupted; the same command goes on from here"
+    assert said.splitlines()[-1] == f"{how}; the same command goes on from here"
     assert "Traceback" not in said
     assert not [p for p in tmp_path.rglob("*") if p.suffix == ".tmp"]
     last = start(run, tmp_path / "log")
     assert last.wait() == 0
     assert results_of(tmp_path / "results") == reference.files()
+
+
+# ---- machines that refuse
+
+
+def only_read(folder: Path) -> None:
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+
+
+def test_a_complete_cache_that_may_only_be_read_does(reference: Reference, tmp_path: Path) -> None:
+    shutil.copytree(reference.results.parent / "cache", tmp_path / "cache")
+    run = arguments(reference.data, tmp_path)
+    only_read(tmp_path / "cache")
+    child = start(run, tmp_path / "log", first=give_up_root)
+    assert child.wait() == 0, child.log.read_text()
+    assert results_of(tmp_path / "results") == reference.files()
+
+
+def test_an_incomplete_cache_that_may_only_be_read_is_named(
+    reference: Reference, tmp_path: Path
+) -> None:
+    (tmp_path / "cache").mkdir()
+    only_read(tmp_path / "cache")
+    child = start(arguments(reference.data, tmp_path), tmp_path / "log", first=give_up_root)
+    assert child.wait() == 2
+    *progress, sentence = child.log.read_text().splitlines()
+    assert f"features cannot be kept in {tmp_path / 'cache'} (TRANSFERZOO_CACHE)" in sentence
+    assert all(line.startswith("[") for line in progress)
+
+
+def full_disk(most: int) -> None:
+    """No file may have more bytes: a write that would go on says so, as on a full disk."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+
+
+def test_a_full_disk_is_one_sentence_and_old_results_stay(
+    reference: Reference, tmp_path: Path
+) -> None:
+    shutil.copytree(reference.results, tmp_path / "results")
+    (gone,) = (tmp_path / "results").rglob("dtd.fewshot*")
+    gone.unlink()
+    run = arguments(reference.data, tmp_path)
+    child = start(run, tmp_path / "log", first=partial(full_disk, 2000))
+    said = child.wait(), child.log.read_text()
+    assert said[0] == 1, said
+    assert "Traceback" not in said[1]
+    assert "cannot be kept in" in said[1]
+    held = results_of(tmp_path / "results")
+    assert held == {k: v for k, v in reference.files().items() if k in held}
+    assert len(held) == len(reference.files()) - 1
+    last = start(run, tmp_path / "log")
+    assert last.wait() == 0, last.log.read_text()
+    assert results_of(tmp_path / "results") == reference.files()
+
+
+def little_memory() -> None:
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + (256 << 20), used + (256 << 20)))
+
+
+def test_too_little_memory_is_one_sentence(reference: Reference, tmp_path: Path) -> None:
+    """A batch of 700 px a side does not fit; the next run, with fewer, does."""
+    run = arguments(reference.data, tmp_path)
+    run[run.index("--img-size") + 1 : run.index("--img-size") + 2] = ["700"]
+    run[run.index("--batch-size") + 1] = "168"
+    child = start(run, tmp_path / "log", first=little_memory)
+    assert child.wait() in (1, 2)
+    said = child.log.read_text()
+    assert "memory ran out; use a smaller --batch-size" in said
+    assert "Traceback" not in said
 
 
 # ---- two at once
@@ -279,6 +369,62 @@ def test_two_runs_at_once(reference: Reference, tmp_path: Path) -> None:
     assert sum(encoded) == 2 * 168  # each image by one of them alone
     assert len(list((tmp_path / "cache" / "banks").iterdir())) == 2
     assert not list((tmp_path / "cache" / "partial").glob("*/*"))
+
+
+@pytest.mark.parametrize("shots", [("1", "5"), ("5", "1"), ("1", "1 5")])
+def test_two_runs_of_other_shots_lose_none(
+    reference: Reference, tmp_path: Path, shots: tuple[str, str]
+) -> None:
+    """Both have scored when the first one writes: the second finds what it did not know of."""
+    results = tmp_path / "results"
+    results.mkdir()
+    shutil.copytree(reference.results.parent / "cache", tmp_path / "cache")
+
+    def run(few: str) -> list[str]:
+        argv = arguments(reference.data, tmp_path)
+        argv[argv.index("--shots") + 1 : argv.index("--precision")] = few.split()
+        return [*argv, "--protocol", "fewshot"]
+
+    with FileLock(results / LOCK):
+        both = [start(run(few), tmp_path / f"log{few}") for few in shots]
+        waiting: set[int] = set()
+        deadline = time.monotonic() + PATIENCE
+        while len(waiting) < 2 and time.monotonic() < deadline:
+            waiting |= {i for i, child in enumerate(both) if holds(child, results / LOCK)}
+        assert len(waiting) == 2, [child.log.read_text() for child in both]
+    assert [c.wait() for c in both] == [0, 0], [c.log.read_text() for c in both]
+    wanted = {k: v for k, v in reference.files().items() if ".fewshot" in k}
+    assert len(wanted) == 2
+    assert results_of(results) == wanted
+
+
+def holds(child: Child, path: Path) -> bool:
+    """Whether the file is open in the child."""
+    for handle in Path(f"/proc/{child.process.pid}/fd").iterdir():
+        with suppress(OSError):
+            if handle.readlink() == path:
+                return True
+    return False
+
+
+def test_a_dead_or_stopped_process_holds_no_run_up(reference: Reference, tmp_path: Path) -> None:
+    """Killed with the lock of the results in its hands, it leaves the lock free."""
+    code = (
+        f"from filelock import FileLock; FileLock({str(tmp_path / 'results' / LOCK)!r}).acquire()"
+    )
+    (tmp_path / "results").mkdir()
+    code += "; print('held', flush=True); import time; time.sleep(1000)"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        with locked(tmp_path / "results" / LOCK, 0.1):  # stopped: not for ever
+            pass
+        holder.kill()
+        holder.wait()
+    shutil.copytree(reference.results.parent / "cache", tmp_path / "cache")
+    last = start(arguments(reference.data, tmp_path), tmp_path / "log")
+    assert last.wait() == 0, last.log.read_text()
+    assert results_of(tmp_path / "results") == reference.files()
 
 
 @pytest.mark.slow

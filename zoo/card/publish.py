@@ -45,8 +45,8 @@ def publish(
 
     api = HfApi()
     remote = begin(api, repo, "model", private=private, dry_run=dry_run, replace=replace)
-    say(f"checking {folder}")
     px = read_checkpoint(folder).px
+    say(f"checking {folder}")
     files = stage(folder, repo)
     before = outputs(f"local-dir:{folder.resolve()}", px)
     terms = Terms(

@@ -101,7 +101,7 @@ def trials(plan: Plan, out: Path, arm: Arm) -> dict[float, float]:
         if trial.failed(out):
             found[rate] = -1.0
         elif trial.done(out):
-            run = tomllib.loads((trial.folder(out) / RECIPE).read_text())["run"]
+            run = tomllib.loads((trial.folder(out) / RECIPE).read_text(encoding="utf-8"))["run"]
             found[rate] = float(run["validation_knn_top1"])
     return found
 
@@ -140,7 +140,7 @@ def status(plan: Plan, out: Path) -> list[dict[str, str]]:
 def _epoch(log: Path) -> float | None:
     if not log.is_file():
         return None
-    for line in reversed(log.read_text().splitlines()):
+    for line in reversed(log.read_text(encoding="utf-8").splitlines()):
         try:
             return float(json.loads(line)["epoch"])
         except (ValueError, KeyError):

@@ -65,7 +65,7 @@ def _results(plan: Plan, out: Path, scored: list[Training]) -> Iterator[dict[str
     from eval.results.store import read_result
 
     for cell in scored:
-        facts = json.loads((cell.folder(out) / SCORED).read_text())
+        facts = json.loads((cell.folder(out) / SCORED).read_bytes())
         for path in facts["results"]:
             result = read_result(out / path)
             shots = plan.evaluation.shots if result.protocol.name == "fewshot" else (0,)
@@ -105,7 +105,7 @@ def _log(plan: Plan, out: Path) -> Iterator[dict[str, Any]]:
             if kind == "budget":  # a branch's log begins with that of its trunk
                 lines = _after(lines, _lines(folder.parent / "log.jsonl"))
             if (failed := folder / FAILED).is_file():
-                lines.append(json.dumps(json.loads(failed.read_text())))
+                lines.append(json.dumps(json.loads(failed.read_bytes())))
             for line in lines:
                 yield {
                     "arm": cell.arm.name,
@@ -141,7 +141,7 @@ def _after(branch: list[str], trunk: list[str]) -> list[str]:
 
 
 def _lines(path: Path) -> list[str]:
-    return path.read_text().splitlines() if path.is_file() else []
+    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
 
 
 def _write(path: Path, columns: dict[str, str], rows: list[dict[str, Any]]) -> None:

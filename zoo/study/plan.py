@@ -161,7 +161,7 @@ def load_plan(text: str) -> Plan:
             + did_you_mean(text, plan_names(), f"shipped are {', '.join(plan_names())}")
         )
     try:
-        tree = tomllib.loads(path.read_text())
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadInput(f"plan {path} is not valid TOML: {one_line(error)}") from None
     try:

@@ -16,6 +16,7 @@ import json
 import math
 import os
 import platform
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -32,11 +33,11 @@ from tqdm import tqdm
 from eval.common.distributed import check_device, launched, stays_on_cpu, together
 from eval.common.errors import BadInput, Conflict, UserError
 from eval.common.files import atomic_file
+from eval.common.interrupts import noted_signals
 from eval.models.objectives import ObjectiveName
 from eval.training.augment import Augmentation, strong, weak
 from zoo.train.export import RECIPE, Exported, assemble, export
 from zoo.train.feed import Batch, Feed, Schedule, draw_seed
-from zoo.train.interrupts import noted_signals
 from zoo.train.learner import Learner, build_learner
 from zoo.train.meter import Meter
 from zoo.train.momentum import processes, rank
@@ -51,7 +52,20 @@ LOG_EVERY = 20  # steps
 
 
 class Interrupted(Exception):
-    """Ctrl-C or SIGTERM: the state was saved first."""
+    """Ctrl-C or SIGTERM, ``number``: the state was saved first."""
+
+    def __init__(self, text: str, number: int = signal.SIGINT) -> None:
+        super().__init__(text)
+        self.number = number
+
+    @property
+    def exit_code(self) -> int:
+        """As shells have it: 130 or 143."""
+        return 128 + self.number
+
+    @property
+    def how(self) -> str:
+        return "terminated" if self.number == signal.SIGTERM else "interrupted"
 
 
 class Diverged(UserError):
@@ -118,7 +132,11 @@ def use_bf16(precision: str, device: torch.device) -> bool:
     if device.type == "cpu":
         from torch.backends.cpu import get_cpu_capability
 
-        flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
+        flags = (
+            Path("/proc/cpuinfo").read_text(encoding="utf-8")
+            if Path("/proc/cpuinfo").is_file()
+            else ""
+        )
         return get_cpu_capability() == "AVX512" and "avx512_bf16" in flags
     return False
 
@@ -311,7 +329,8 @@ class Trainer:
                         meter.skip()
                         saved = time.perf_counter()
                     if stopped:
-                        raise Interrupted(f"{self.step:,} of {self.steps:,} steps are saved")
+                        said = f"{self.step:,} of {self.steps:,} steps are saved"
+                        raise Interrupted(said, *stop[:1])
         finally:
             bar.close()
             feed.close()
@@ -421,7 +440,7 @@ class Trainer:
 
     def write(self, facts: dict[str, Any]) -> None:
         if rank() == 0:
-            with (self.out / "log.jsonl").open("a") as file:
+            with (self.out / "log.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(facts) + "\n")
 
     # ------------------------------------------------------------------ the end
@@ -546,7 +565,7 @@ def _cut_log(path: Path, step: int) -> None:
     if not path.is_file():
         return
     kept = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         try:
             if json.loads(line)["step"] <= step:
                 kept.append(line)
@@ -565,5 +584,5 @@ def _copy_log(trunk: Path, branch: Path) -> None:
 def _last_probe(path: Path) -> float | None:
     if not path.is_file():
         return None
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return next((x["knn_top1"] for x in reversed(lines) if "knn_top1" in x), None)

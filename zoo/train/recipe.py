@@ -202,7 +202,7 @@ def load_recipe(text: str, overrides: Sequence[str] = ()) -> Recipe:
             + did_you_mean(text, recipe_names(), f"shipped are {', '.join(recipe_names())}")
         )
     try:
-        tree = tomllib.loads(path.read_text())
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"recipe {path} is not valid TOML: {one_line(error)}") from None
     tree.pop("run", None)  # of a finished checkpoint's recipe.toml: what happened, not what to do

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.common.errors import BadInput, NotFound, Refused, one_line
+from eval.common.files import read_plain
 from eval.data.boxes.stored import BoxScan, Stored, look
 from eval.data.sources import Scan
 
@@ -37,7 +38,7 @@ class FileBoxes:
     def images(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, bytes]]:
         for row in rows.tolist():
             try:
-                yield row, self.files[row].read_bytes()
+                yield row, read_plain(self.files[row])
             except OSError as error:
                 why = one_line(error)
                 raise BadInput(f"{self.describe(row)} cannot be read: {why}") from None

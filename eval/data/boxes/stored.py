@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -166,11 +167,12 @@ def remembered_boxes(source: BoxSource, cache: Path) -> BoxScan:
                 stored = Stored(**{name: saved[name] for name in ARRAYS}, flagged=meta["flagged"])
                 return BoxScan(stored, saved["hashes"], saved["sizes"], names, saved["answers"])
         except (OSError, ValueError, KeyError, EOFError, BadZipFile):
-            memo.unlink(missing_ok=True)  # a damaged memo is made again
+            pass  # a damaged memo is made again
     scan = source.box_scan()
     meta_bytes = json.dumps({"names": scan.names, "flagged": scan.stored.flagged}).encode()
     arrays: dict[str, Any] = {name: getattr(scan.stored, name) for name in ARRAYS}
-    with atomic_file(memo) as file:
+    # a memo is a convenience: a cache that may only be read does without
+    with contextlib.suppress(OSError), atomic_file(memo) as file:
         np.savez(
             file,
             hashes=scan.hashes,
