@@ -177,7 +177,7 @@ def test_a_gated_repository(hub: LoopbackHub, repo: str, files: Files, cache: Pa
     for text in (repo, f"{repo}@{sha}"):
         message = refusal(resolve, f"hf-hub:{text}", cache)
         assert f"{repo!r} is gated; accept its terms on its Hub page" in message
-    assert ("GET", f"/api/models/{repo}") in hub.requests
+    assert ("GET", f"/api/models/{repo}?blobs=true") in hub.requests
 
 
 def test_a_repository_that_became_gated_after_it_was_resolved(
