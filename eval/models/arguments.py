@@ -20,7 +20,7 @@ from eval.common.errors import BadInput, Refused, did_you_mean
 MOST_PX = 1024  # no model of timm takes a larger side by default
 MOST_CLASSES = 200_000
 MOST_TOKENS = 16_384  # patches of one image
-_MOST_BLOCKS = 512  # of all stages together
+_MOST_BLOCKS = 256  # of all stages together; the most in timm are 139
 _MOST_VALUES = 64  # in one list, nested ones counted through
 
 # Arguments of timm's builder and loader: nothing of the network itself.
@@ -163,7 +163,7 @@ KINDS: dict[str, _Kind] = {
     name: kind
     for names, kind in (
         (_WIDTHS, _Kind(0, 16_384, whole=True)),
-        (_DEPTHS, _Kind(0, 256, whole=True)),
+        (_DEPTHS, _Kind(0, 128, whole=True)),
         (_COUNTS, _Kind(-64, 1024, whole=True)),
         (_IMAGES, _Kind(1, MOST_PX, whole=True)),
         (_WINDOWS, _Kind(0, 128, whole=True)),
