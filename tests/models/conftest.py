@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-Files = dict[str, bytes | str | Path | None]
+from tests.models.checkpoints import Files
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from eval.models.resolve import resolve
 from eval.queue.candidate import check
 from tests.factories import refusal
 from tests.hub import LoopbackHub
-from tests.models.conftest import Files
+from tests.models.checkpoints import Files
 
 
 def cached(repo: str, sha: str, name: str = "model.safetensors") -> Path:

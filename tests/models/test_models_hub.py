@@ -15,7 +15,7 @@ from eval.models.backbone import load
 from eval.models.resolve import resolve
 from tests.factories import refusal
 from tests.hub import LoopbackHub
-from tests.models.conftest import Files
+from tests.models.checkpoints import Files
 
 
 def other_weights(files: Files) -> Files:
