@@ -50,7 +50,7 @@ def weight_names(files: Set[str], where: str, index: Callable[[], Path]) -> tupl
     try:
         found = json.loads(index().read_text(encoding="utf-8-sig"))["weight_map"]
         names = sorted(set(found.values()))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise BadInput(f"{INDEX} of {where} is no index: it has no 'weight_map'") from None
     if (
         not names
@@ -90,7 +90,7 @@ def local_names(folder: Path) -> tuple[str, ...]:
 
 def _listed(folder: Path) -> list[Path]:
     try:
-        return [p for p in folder.iterdir() if not p.is_dir()]
+        return [p for p in folder.iterdir() if p.is_file()]  # a pipe would never end
     except OSError:  # one that may not be read holds nothing of ours
         return []
 

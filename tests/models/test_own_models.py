@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -475,6 +476,13 @@ def test_a_config_in_a_sub_folder(folder: Path) -> None:
     assert "has no config.json, so its architecture is unknown; it holds 'files/config.json'" in (
         refused(folder)
     )
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_pipe_is_no_file(name: str, folder: Path) -> None:
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    assert f"has no {name}" in refused(folder)
 
 
 # --------------------------------------------------------------------------- row 14
