@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import json
 import math
 from collections import OrderedDict
 from typing import Any
@@ -19,8 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eval.common.errors import BadInput, UserError, one_line
-from eval.hub import client
 from eval.models.backbone import Backbone
+from eval.models.resolve import model_config
+from eval.models.timm_config import timm_config
 
 LEVELS = (4, 8, 16, 32)  # strides of a pyramid
 _PROBE = (128, 192)  # not square, and not what anything is built for
@@ -136,12 +136,10 @@ def architecture_of(backbone: Backbone) -> tuple[str, dict[str, Any]]:
     if model.kind == "random":
         name = model.name
     else:
-        folder = model.folder or client.fetch(
-            str(model.repo), model.revision, ("config.json",), f"model {model.id!r}"
-        )
-        config = json.loads((folder / "config.json").read_bytes())
-        name = config["architecture"]
-        args = copy.deepcopy(config.get("model_args") or {})
+        config = timm_config(model_config(model), model.id)
+        if config.channels != 3:
+            raise BadInput(f"{model.id} takes grey images; objects are found in RGB images alone")
+        name, args = config.architecture, copy.deepcopy(config.args)
     takes = _parameters(type(net))
     built_for = getattr(getattr(net, "patch_embed", None), "img_size", None)
     if "img_size" in takes and built_for is not None:

@@ -17,13 +17,13 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from eval.common.errors import UserError, one_line
+from eval.common.errors import BadInput, UserError, one_line
 from eval.common.files import atomic_file, write_json
 from eval.data.task_data import TaskData
 from eval.finetune.train import Classifier
-from eval.hub import client
 from eval.models.backbone import Backbone
-from eval.models.resolve import ResolvedModel
+from eval.models.resolve import ResolvedModel, model_config
+from eval.models.timm_config import timm_config
 from eval.settings.protocols import Finetune
 from eval.training.context import Context
 
@@ -159,6 +159,11 @@ def folded(norm: nn.BatchNorm1d, linear: nn.Linear) -> tuple[Tensor, Tensor]:
 
 def _check(backbone: Backbone) -> None:
     """Raises UserError where timm does not build the same network from the config."""
+    if backbone.net.grey:
+        raise BadInput(
+            f"{backbone.resolved.id} takes grey images and was tuned on RGB ones, which timm's "
+            "config.json cannot say; run without --keep-model"
+        )
     try:
         _empty(_config(backbone, ())).load_state_dict(_inner(backbone.net).state_dict())
     except Exception as error:  # architectures take their arguments as they please
@@ -211,13 +216,10 @@ def _config(backbone: Backbone, classes: Sequence[str]) -> dict[str, Any]:
 
 
 def _source(model: ResolvedModel) -> dict[str, Any]:
-    """config.json of the checkpoint that was fine-tuned; empty where there was none."""
+    """config.json of the checkpoint that was fine-tuned, checked; empty where there was none."""
     if model.kind == "random":
         return {}
-    what = f"model {model.id!r}"
-    folder = model.folder or client.fetch(str(model.repo), model.revision, (CONFIG,), what)
-    found: dict[str, Any] = json.loads((folder / CONFIG).read_bytes())
-    return found
+    return timm_config(model_config(model), model.id).as_json()
 
 
 def _built_for_one_size(model: ResolvedModel, source: dict[str, Any], architecture: str) -> bool:

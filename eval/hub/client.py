@@ -6,14 +6,18 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from eval.common.errors import TOKEN_NAMES, NotFound, Refused, Unreachable, UserError, one_line
 from eval.common.files import atomic_file
+
+if TYPE_CHECKING:
+    from huggingface_hub import DatasetInfo, ModelInfo
+    from huggingface_hub.hf_api import RepoSibling
 
 T = TypeVar("T")
 
@@ -60,12 +64,14 @@ def busy(error: BaseException | None) -> float | None:
 class Pin:
     """A repository at one commit. ``files`` is None when the answer came from the local cache.
 
-    ``repo`` is its name of today: the Hub answers for the old name of a renamed one.
+    ``repo`` is its name of today: the Hub answers for the old name of a renamed one. ``sha256`` is
+    what a model's large files hash to there, by name; empty like ``files`` where nobody was asked.
     """
 
     repo: str
     sha: str
     files: frozenset[str] | None
+    sha256: Mapping[str, str] = field(default_factory=dict, compare=False)
 
 
 def pin(
@@ -73,13 +79,14 @@ def pin(
     revision: str | None,
     kind: Literal["model", "dataset"],
     subject: str,
-    needed: tuple[str, ...] = (),
+    *needed: tuple[str, ...],
 ) -> Pin:
     """Resolve a revision (default main) to a commit sha.
 
-    A full sha whose ``needed`` files are cached asks nobody. Without network, the commit that the
-    cache last saw for the revision serves if its files are there. Raises UserError when the
-    repository is missing, private or gated, the revision unknown or the Hub out of reach.
+    A full sha of which all files of one of ``needed`` are cached asks nobody. Without network,
+    the commit that the cache last saw for the revision serves if its files are there. Raises
+    UserError when the repository is missing, private or gated, the revision unknown or the Hub
+    out of reach.
     """
     from huggingface_hub import HfApi, constants
     from huggingface_hub import errors as hub_errors
@@ -91,12 +98,17 @@ def pin(
     try:
         if constants.HF_HUB_OFFLINE:
             raise hub_errors.OfflineModeIsEnabled("HF_HUB_OFFLINE is set")
-        ask = HfApi().model_info if kind == "model" else HfApi().dataset_info
-        info = with_retries(lambda: ask(repo, revision=revision, timeout=30))
+        ask: Callable[[], ModelInfo | DatasetInfo] = (
+            partial(HfApi().model_info, repo, revision=revision, timeout=30, files_metadata=True)
+            if kind == "model"
+            else partial(HfApi().dataset_info, repo, revision=revision, timeout=30)
+        )
+        info = with_retries(ask)
         if info.sha is None or not _COMMIT.fullmatch(info.sha):  # it will be part of a path
             raise ValueError(f"the Hub calls its commit {info.sha!r}")
         now = info.id if re.fullmatch(r"[\w.-]+/[\w.-]+", info.id) else repo
-        return Pin(now, info.sha, frozenset(s.rfilename for s in info.siblings or []))
+        files = frozenset(s.rfilename for s in info.siblings or [])
+        return Pin(now, info.sha, files, _large_files(info.siblings))
     except hub_errors.GatedRepoError:
         raise Refused(gated(repo, subject)) from None
     except hub_errors.RepositoryNotFoundError:
@@ -180,13 +192,33 @@ def bad_token(subject: str) -> str:
     return f"{subject}: the Hub wants a token; log in with `hf auth login` or set HF_TOKEN"
 
 
-def _cached(repo: str, sha: str, kind: str, needed: tuple[str, ...]) -> bool:
+def _cached(repo: str, sha: str, kind: str, needed: tuple[tuple[str, ...], ...]) -> bool:
     from huggingface_hub import try_to_load_from_cache
 
-    return bool(needed) and all(
-        isinstance(try_to_load_from_cache(repo, name, revision=sha, repo_type=kind), str)
-        for name in needed
+    return any(
+        all(
+            isinstance(try_to_load_from_cache(repo, name, revision=sha, repo_type=kind), str)
+            for name in names
+        )
+        for names in needed
     )
+
+
+def _large_files(siblings: Iterable[RepoSibling] | None) -> dict[str, str]:
+    """SHA-256 by name, of the files that the Hub stores by theirs (LFS)."""
+    return {s.rfilename: s.lfs.sha256 for s in siblings or () if s.lfs is not None}
+
+
+def lfs_sha256(repo: str, sha: str) -> dict[str, str]:
+    """What the large files of a model at a commit hash to, by name; empty where the Hub is out of
+    reach or does not say."""
+    from huggingface_hub import HfApi
+
+    ask = partial(HfApi().model_info, repo, revision=sha, timeout=30, files_metadata=True)
+    try:
+        return _large_files(with_retries(ask).siblings)
+    except Exception:  # no network is no reason not to use a complete cache
+        return {}
 
 
 def fetch(repo: str, sha: str, names: tuple[str, ...], subject: str) -> Path:

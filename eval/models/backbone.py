@@ -1,18 +1,18 @@
-"""A resolved model -> the network that gives features, strictly loaded."""
+"""A resolved model -> the network that gives features, all of it loaded."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval.common.errors import BadInput, one_line
 from eval.common.files import sha256_file
-from eval.hub import client
-from eval.models.resolve import _MODEL_FILES, ResolvedModel
+from eval.models.formats import Loaded, format_of
+from eval.models.hub_weights import check_bytes
+from eval.models.resolve import ResolvedModel, model_files
+from eval.models.weight_files import combined
 
 if TYPE_CHECKING:
     import torch
@@ -35,57 +35,39 @@ class Backbone:
     params: int
     weights_sha256: str
     layer: str = "pooled"  # which features ``net`` gives: part of a bank's key
+    notes: tuple[str, ...] = ()  # what was converted or dropped to load it: stands in results
 
 
 def load(model: ResolvedModel) -> Backbone:
     """Build the network in eval mode on the CPU, its classifier removed.
 
-    Weights are loaded strictly with the classifier in place and it is dropped afterwards: timm
-    loads loosely when the head differs, and a backbone with missing weights must not score.
-    Raises UserError when the weights do not fit the architecture.
+    Every tensor of the backbone comes from the weights (`eval.models.weights`); what they hold
+    beside it is dropped and said in ``notes``. Raises UserError when the weights do not fit the
+    architecture, or are not those of the commit.
     """
-    import timm
     import torch
-    from timm.data import create_transform, resolve_data_config
+    from timm.data import create_transform
 
     from eval.models.pooling import PooledFeatures
 
-    kwargs: dict[str, Any] = {}
     if model.kind == "random":
-        config = timm.get_pretrained_cfg(model.name)
-        if model.img_size and config is not None and config.fixed_input_size:
-            kwargs["img_size"] = model.img_size
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(model.revision.removeprefix("seed")))
-            try:
-                net = timm.create_model(model.name, pretrained=False, **kwargs)
-            except Exception as error:
-                at = f" at {model.img_size} px" if model.img_size else ""
-                raise BadInput(f"{model.id} cannot be built{at}: {one_line(error)}") from None
-        drop_classifier(net)
-        weights_sha256 = _state_sha256(net)
+        loaded = _untrained(model)
+        weights_sha256 = _state_sha256(loaded.net)
     else:
-        folder = model.folder or client.fetch(
-            str(model.repo), model.revision, _MODEL_FILES, f"model {model.id!r}"
-        )
-        if model.img_size and _wants_img_size(folder):
-            kwargs["img_size"] = model.img_size
-        try:
-            with torch.random.fork_rng(devices=[]):  # the weights are drawn, then overwritten
-                net = timm.create_model(f"local-dir:{folder}", pretrained=True, **kwargs)
-        except Exception as error:
-            raise BadInput(
-                f"the weights of {model.id} do not load into its architecture: {one_line(error)}"
-            ) from None
-        drop_classifier(net)
-        weights_sha256 = sha256_file(folder / "model.safetensors")
+        files = model_files(model)
+        hashes = {name: sha256_file(files.folder / name) for name in files.weights}
+        if model.folder is None:
+            check_bytes(model, files.folder, hashes)
+        loaded = format_of(files.config, model.id).loader().load(files)
+        weights_sha256 = combined(hashes)
+    net, data_config = loaded.net, loaded.input_config
     net.eval().requires_grad_(False)
-
-    args = {"img_size": model.img_size} if model.img_size else {}
-    data_config = resolve_data_config(args, model=net)
+    pooled = PooledFeatures(net, grey=loaded.channels == 1)
+    if loaded.channels == 1:  # grey is made of RGB pixels that were normalised alike
+        data_config |= {k: (data_config[k][0],) * 3 for k in ("mean", "std")}
+        data_config["input_size"] = (3, *data_config["input_size"][1:])
     if data_config["input_size"][0] != 3:
         raise BadInput(f"{model.id} takes {data_config['input_size'][0]} channels, not RGB")
-    pooled = PooledFeatures(net)
     with torch.inference_mode():
         try:
             out = pooled(torch.zeros(1, *data_config["input_size"]))
@@ -101,26 +83,32 @@ def load(model: ResolvedModel) -> Backbone:
         dim=out.shape[1],
         params=sum(p.numel() for p in net.parameters()),
         weights_sha256=weights_sha256,
+        notes=loaded.notes,
     )
 
 
-def drop_classifier(net: Any) -> None:
-    """Make a timm model return features. Raises UserError where its class cannot."""
-    if not callable(getattr(net, "reset_classifier", None)):
-        raise BadInput(f"{type(net).__name__} has no reset_classifier: not a timm classifier")
-    net.reset_classifier(0)
-
-
-def _wants_img_size(folder: Path) -> bool:
-    """Whether the architecture is built for one input size (ViTs) rather than any (CNNs)."""
+def _untrained(model: ResolvedModel) -> Loaded:
+    """The network of ``random:``, drawn from its seed."""
     import timm
+    import torch
+    from timm.data import resolve_data_config
 
-    config = json.loads((folder / "config.json").read_text())
-    fixed = config.get("pretrained_cfg", {}).get("fixed_input_size")
-    if fixed is None:
-        known = timm.get_pretrained_cfg(config["architecture"])
-        fixed = bool(known is not None and known.fixed_input_size)
-    return bool(fixed)
+    from eval.models.timm_network import drop_classifier
+
+    kwargs: dict[str, Any] = {}
+    config = timm.get_pretrained_cfg(model.name)
+    if model.img_size and config is not None and config.fixed_input_size:
+        kwargs["img_size"] = model.img_size
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(model.revision.removeprefix("seed")))
+        try:
+            net = timm.create_model(model.name, pretrained=False, **kwargs)
+        except Exception as error:
+            at = f" at {model.img_size} px" if model.img_size else ""
+            raise BadInput(f"{model.id} cannot be built{at}: {one_line(error)}") from None
+    drop_classifier(net)
+    args = {"img_size": model.img_size} if model.img_size else {}
+    return Loaded(net, resolve_data_config(args, model=net))
 
 
 def _state_sha256(net: torch.nn.Module) -> str:

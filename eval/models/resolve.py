@@ -11,16 +11,26 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from eval.common.errors import BadInput, NotFound, Refused, UserError, did_you_mean
-from eval.common.files import sha256_file, write_json
+from eval.common.errors import NotFound, UserError, did_you_mean
+from eval.common.files import write_json
 from eval.hub import client
+from eval.models.formats import FROM_PYTHON, ModelFiles, format_of
 from eval.models.names import _FORMS, ZOO_ORG, Kind, ModelName, parse_model, zoo_folder, zoo_names
-
-_MODEL_FILES = ("config.json", "model.safetensors")
+from eval.models.timm_config import read_json
+from eval.models.weight_files import (
+    CONFIG,
+    INDEX,
+    WEIGHTS,
+    check_files,
+    folder_files,
+    local_names,
+    weight_names,
+    weights_sha256,
+)
 
 
 @dataclass(frozen=True)
@@ -39,6 +49,9 @@ class ResolvedModel:
     folder: Path | None = None  # where config.json and model.safetensors lie, for local and zoo
     repo: str | None = None  # the Hub repository, for hub and timm
     img_size: int | None = None
+    weights: tuple[str, ...] = (WEIGHTS,)  # names of the safetensors files
+    # What these hash to, by name, where the Hub was asked.
+    hub_sha256: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
 
 def resolve(text: str, cache: Path, img_size: int | None = None) -> ResolvedModel:
@@ -65,10 +78,7 @@ def resolve(text: str, cache: Path, img_size: int | None = None) -> ResolvedMode
     if parsed.kind == "timm":
         repo = _timm_facts(parsed.name, cache, weights=True)["repo"]
         pinned = _resolve_repo(repo, None, f"timm name {parsed.name!r}", img_size)
-        return ResolvedModel(
-            "timm", parsed.name, pinned.spec, parsed.name, pinned.revision, repo=pinned.repo,
-            img_size=img_size,
-        )  # fmt: skip
+        return replace(pinned, kind="timm", name=parsed.name, id=parsed.name)
     return _resolve_repo(parsed.name, parsed.revision, f"model {text!r}", img_size)
 
 
@@ -91,62 +101,75 @@ def _resolve_folder(
 ) -> ResolvedModel:
     if not folder.is_dir():
         raise NotFound(f"model folder {str(folder)!r} does not exist or is not a directory")
-    files = {p.name for p in folder.iterdir()}
-    _check_model_files(files, f"folder {str(folder)!r}", lambda: folder / "config.json")
+    names = _check_files(
+        folder_files(folder), f"folder {str(folder)!r}", lambda name: folder / name
+    )
     shown = spec if kind == "zoo" else f"local-dir:{name}"
+    revision = _content_revision(folder, names)
     return ResolvedModel(
-        kind, name, spec, shown, folder_revision(folder), folder=folder, img_size=img_size
+        kind, name, spec, shown, revision, folder=folder, img_size=img_size, weights=names
     )
 
 
 def folder_revision(folder: Path) -> str:
     """What stands for a commit where there is none: a hash of config.json and the weights."""
-    digest = hashlib.sha256((folder / "config.json").read_bytes())
-    digest.update(sha256_file(folder / "model.safetensors").encode())
+    return _content_revision(folder, local_names(folder))
+
+
+def _content_revision(folder: Path, names: tuple[str, ...]) -> str:
+    digest = hashlib.sha256((folder / CONFIG).read_bytes())
+    digest.update(weights_sha256(folder, names).encode())
     return digest.hexdigest()[:40]
 
 
-def _check_model_files(files: Set[str], where: str, config_path: Callable[[], Path]) -> bytes:
-    """The bytes of a config.json that is timm's, in a place that has safetensors weights."""
-    if "model.safetensors" not in files:
-        pickles = sorted(f for f in files if f.endswith((".bin", ".pth", ".pt", ".ckpt", ".pkl")))
-        if pickles:
-            raise Refused(
-                f"{where} offers only pickled weights ({', '.join(pickles[:3])}), which can run "
-                "code when loaded; model.safetensors is needed"
-            )
-        raise NotFound(f"{where} has no model.safetensors")
-    if "config.json" not in files:
-        raise NotFound(f"{where} has no config.json, so its architecture is unknown")
-    raw = config_path().read_bytes()
-    try:
-        config = json.loads(raw)
-    except (ValueError, RecursionError):
-        raise BadInput(f"config.json of {where} is not valid JSON") from None
-    if not isinstance(config, dict) or not isinstance(config.get("architecture"), str):
-        kind = config.get("model_type") if isinstance(config, dict) else None
-        seen = f" (it is of model_type {kind[:40]!r})" if isinstance(kind, str) else ""
-        raise BadInput(f"config.json of {where} is not timm's{seen}: it has no 'architecture' name")
-    if not isinstance(config.get("pretrained_cfg", {}), dict):
-        raise BadInput(f"config.json of {where} is not timm's: 'pretrained_cfg' is not an object")
-    return raw
+def _check_files(files: Set[str], where: str, path: Callable[[str], Path]) -> tuple[str, ...]:
+    """The names of the weights' files, in a place whose config.json is of a format that is read.
+
+    ``path`` gives a file of the place on this machine.
+    """
+    check_files(files, where, f"; {FROM_PYTHON}")
+    config = read_json(path(CONFIG).read_bytes(), where)
+    format_of(config, where).loader().check(config, where)
+    return weight_names(files, where, lambda: path(INDEX))
+
+
+def model_files(model: ResolvedModel) -> ModelFiles:
+    """The files of a model that has any, downloaded where they are not here yet."""
+    what = f"model {model.id!r}"
+    folder = model.folder or client.fetch(
+        str(model.repo), model.revision, (CONFIG, *model.weights), what
+    )
+    config = read_json((folder / CONFIG).read_bytes(), model.id)
+    return ModelFiles(folder, config, model.weights, model.id, model.img_size)
+
+
+def model_config(model: ResolvedModel) -> dict[str, Any]:
+    """config.json of a model that has one, its weights not downloaded."""
+    folder = model.folder or client.fetch(
+        str(model.repo), model.revision, (CONFIG,), f"model {model.id!r}"
+    )
+    return read_json((folder / CONFIG).read_bytes(), model.id)
 
 
 def _resolve_repo(
     repo: str, revision: str | None, subject: str, img_size: int | None
 ) -> ResolvedModel:
-    """Pin a Hub repository to a commit and check that timm can load it safely."""
-    pinned = client.pin(repo, revision, "model", subject, _MODEL_FILES)
-    now = pinned.repo
-    _check_model_files(
-        frozenset(_MODEL_FILES) if pinned.files is None else pinned.files,
-        f"Hub repository {now!r}",
-        lambda: client.fetch(now, pinned.sha, ("config.json",), subject) / "config.json",
-    )
+    """Pin a Hub repository to a commit and check that it can be loaded safely."""
+    pinned = client.pin(repo, revision, "model", subject, (CONFIG, WEIGHTS), (CONFIG, INDEX))
+    now, where = pinned.repo, f"Hub repository {pinned.repo!r}"
+
+    def path(name: str) -> Path:
+        return client.fetch(now, pinned.sha, (name,), subject) / name
+
+    files = pinned.files
+    if files is None:  # nobody was asked: what the cache has of the commit
+        files = folder_files(path(CONFIG).parent)
+    names = _check_files(files, where, path)
     client.remember(now, revision, pinned.sha)
+    said = tuple((name, pinned.sha256[name]) for name in names if name in pinned.sha256)
     return ResolvedModel(
         "hub", now, f"hf-hub:{now}@{pinned.sha}", f"hf-hub:{now}", pinned.sha, repo=now,
-        img_size=img_size,
+        img_size=img_size, weights=names, hub_sha256=said,
     )  # fmt: skip
 
 

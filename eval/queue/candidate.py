@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from eval.common.errors import BadInput, NotFound, UserError, one_line
 from eval.hub import client
 from eval.hub.commits import check_repo_id, refusal
-from eval.models.resolve import resolve
+from eval.models.formats import format_of
+from eval.models.resolve import model_config, resolve
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo
@@ -22,10 +21,6 @@ _LONGEST = 200  # characters of what a user may paste
 _FORMS = "org/name, org/name@REVISION or its address https://huggingface.co/org/name"
 _REVISION = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_./-]*[A-Za-z0-9_])?")
 _CONFIG_BYTES = 1_000_000  # a config.json has a few thousand
-_MOST_PX = 1024  # no model of timm takes more; a made-up size would fill the worker's memory
-# A hostile config.json may ask for a network that takes hours to build, even without weights.
-_ARGS, _WIDEST, _DEEPEST = 200, 100_000, 512
-_DEPTH = re.compile(r"depth|layer|block|stage|repeat", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -111,26 +106,32 @@ def _check(repo: str, revision: str | None, cache: Path, max_bytes: int) -> Cand
     sizes = {file.rfilename: file.size for file in info.siblings or ()}
     if (sizes.get("config.json") or 0) > _CONFIG_BYTES:
         raise BadInput(f"config.json of {subject} is larger than {_CONFIG_BYTES:,} bytes")
-    spec = resolve(f"hf-hub:{repo}@{pinned.sha}", cache).spec
-    size = sizes.get("model.safetensors")
-    if not isinstance(size, int):
-        raise BadInput(f"{subject}: the Hub does not say how large model.safetensors is")
+    model = resolve(f"hf-hub:{repo}@{pinned.sha}", cache)
+    size = 0
+    for name in model.weights:
+        part = sizes.get(name)
+        if not isinstance(part, int):
+            raise BadInput(f"{subject}: the Hub does not say how large {name} is")
+        size += part
+    what = model.weights[0] if len(model.weights) == 1 else "its weights"
     if size > max_bytes:
         raise BadInput(
-            f"{subject} is too large: model.safetensors has {size / 1e9:,.2f} GB, "
+            f"{subject} is too large: {what} has {size / 1e9:,.2f} GB, "
             f"the limit is {max_bytes / 1e9:,.2f} GB"
         )
-    folder = client.fetch(repo, pinned.sha, ("config.json",), subject)
-    config = json.loads((folder / "config.json").read_bytes())
+    config = model_config(model)
+    # No format has less than a byte a number. The worker draws the network before it reads the
+    # file: one of a billion classes must not get as far.
+    found = format_of(config, subject).loader().examine(config, size, subject)
     return Candidate(
-        spec=spec,
+        spec=model.spec,
         repo=repo,
         sha=pinned.sha,
-        architecture=clean(config["architecture"], 80),
+        architecture=clean(found.architecture, 80),
         params=_params(info),
         bytes=size,
         licence=_licence(info),
-        px=_build(folder, config, size, subject),
+        px=max(found.sides),
         gated=bool(info.gated),
     )
 
@@ -159,65 +160,3 @@ def _licence(info: ModelInfo) -> str:
     if isinstance(found, list):
         found = ", ".join(str(f) for f in found[:5])
     return clean(found, 80) if isinstance(found, str) else ""
-
-
-def _build(folder: Path, config: dict[str, Any], weights_bytes: int, subject: str) -> int:
-    """The side of the input; the architecture was built without memory for its weights."""
-    import timm
-    import torch
-    from timm.data import resolve_data_config
-
-    architecture = config["architecture"]
-    if not timm.is_model(architecture):
-        raise BadInput(f"{subject}: timm {timm.__version__} knows no architecture {architecture!r}")
-    _check_args(config.get("model_args"), subject)
-    try:
-        with torch.device("meta"):
-            net = timm.create_model(f"local-dir:{folder}", pretrained=False)
-        size = resolve_data_config({}, model=net)["input_size"]
-        channels, *sides = (int(n) for n in size)
-    except Exception as error:
-        raise BadInput(
-            f"{subject}: timm cannot build {architecture!r} ({one_line(error)})"
-        ) from None
-    if not callable(getattr(net, "reset_classifier", None)):
-        raise BadInput(f"{subject}: {architecture!r} is not a timm classifier")
-    if channels != 3:
-        raise BadInput(f"{subject} takes {channels} channels, not RGB")
-    if len(sides) != 2 or min(sides) < 1 or max(sides) > _MOST_PX:
-        shown = "x".join(map(str, sides))
-        raise BadInput(f"{subject} takes images of {shown} px, at most {_MOST_PX} are scored")
-    # Weights are loaded strictly, and no format has less than a byte a number. The worker draws the
-    # network before it reads the file: one of a billion classes must not get as far.
-    count = sum(p.numel() for p in net.parameters())
-    if count > weights_bytes:
-        raise BadInput(
-            f"{subject}: config.json describes {count:,} parameters, which model.safetensors with "
-            f"its {weights_bytes:,} bytes cannot hold"
-        )
-    return max(sides)
-
-
-def _check_args(args: object, subject: str) -> None:
-    """Refuses arguments that no trained network has; building would take for ever."""
-    refused = UserError(
-        f"config.json of {subject} asks for a network of no sane size ('model_args')"
-    )
-    for count, (path, value) in enumerate(_leaves(args)):
-        if count >= _ARGS or len(path) > 200:
-            raise refused
-        if isinstance(value, int | float) and not -_WIDEST <= value <= _WIDEST:
-            raise refused
-        if isinstance(value, int) and value > _DEEPEST and _DEPTH.search(path):
-            raise refused
-
-
-def _leaves(value: object, path: str = "") -> Iterator[tuple[str, object]]:
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _leaves(inner, f"{path}.{key}")
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _leaves(inner, path)
-    else:
-        yield path, value

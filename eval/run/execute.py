@@ -233,7 +233,7 @@ def score_cell(
     start = time.perf_counter()
     outcome = protocol.load()(context, cell.settings)
     total = time.perf_counter() - start
-    notes = [*task.notes, *outcome.notes]
+    notes = [*task.notes, *backbone.notes, *outcome.notes]
     if task.duplicates:
         notes.append(f"{task.duplicates} test images also stand in train, byte for byte")
     return Result(

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import nn
 
 from eval.common.errors import BadInput, NotFound, UserError, did_you_mean
+from eval.models.formats import format_of
 from eval.models.names import ModelName, parse_model, zoo_names
+from eval.models.resolve import ResolvedModel, model_config
 
 MAX_CONFIG_BYTES = 10**6
-MAX_INPUT = 1024  # pixels a side a configuration may ask for
-MAX_WIDTH = 16384  # any number in a configuration's model_args
 _FORMS = "zoo:NAME, hf-hub:org/name[@revision] or a timm name"
 
 
@@ -41,42 +38,16 @@ def checked_name(text: str) -> ModelName:
     return name
 
 
-def check_config(folder: Path, text: str, max_bytes: int) -> None:
+def check_config(model: ResolvedModel, held: int, text: str, max_bytes: int) -> None:
     """Refuse a configuration whose network would not fit in memory, before it is built.
 
-    The weights' size says little: ``model_args`` may ask for any width, ``input_size`` for any
-    picture. So both are bounded, and the network is first built without memory (meta device).
+    ``held`` is how many bytes its weights have, which says little of what ``model_args`` ask for:
+    so the network is first built without memory.
     """
-    from timm.models import model_entrypoint
-
-    config = json.loads((folder / "config.json").read_bytes())
-    cfg, args = config.get("pretrained_cfg") or {}, config.get("model_args") or {}
-    if not isinstance(cfg, dict) or not isinstance(args, dict):
-        raise BadInput(f"config.json of model {text!r} is not timm's")
-    sizes = [cfg.get("input_size"), cfg.get("test_input_size"), args.get("img_size")]
-    if any(n > MAX_INPUT for size in sizes for n in _numbers(size)):
-        raise BadInput(f"model {text!r} wants pictures of more than {MAX_INPUT} pixels a side")
-    if any(abs(n) > MAX_WIDTH for n in _numbers(args)):
-        raise BadInput(f"model {text!r} has model_args beyond anything that fits here")
-    try:
-        with torch.device("meta"):
-            # Not create_model: its own arguments (checkpoint_path) are not for a stranger to set.
-            net = model_entrypoint(config["architecture"])(pretrained=False, **args)
-    except Exception:
-        return  # some networks compute while they are built; load() says what is wrong
-    if weight_bytes(net) > max_bytes:
+    config = model_config(model)
+    found = format_of(config, text).loader().examine(config, held, f"model {text!r}")
+    if 4 * found.numbers > max_bytes:  # in fp32
         raise BadInput(f"model {text!r} is a network of more than {max_bytes / 1e9:.2g} GB")
-
-
-def _numbers(value: Any) -> Iterator[float]:
-    """All numbers in a JSON value."""
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list):
-        for item in value:
-            yield from _numbers(item)
-    elif isinstance(value, int | float):
-        yield value
 
 
 def weight_bytes(net: nn.Module) -> int:

@@ -23,10 +23,11 @@ from eval.common.errors import BadInput, Unreachable
 from eval.common.files import default_cache
 from eval.features.encode import default_batch_size, normalised
 from eval.features.precision import Precision, forward, prepared
-from eval.hub.client import fetch, with_retries
+from eval.hub.client import with_retries
 from eval.models.backbone import Backbone, load
 from eval.models.names import ModelName
-from eval.models.resolve import resolve
+from eval.models.resolve import model_files, resolve
+from eval.models.weight_files import CONFIG, WEIGHTS
 from space.demo.admission import (
     MAX_CONFIG_BYTES,
     check_config,
@@ -41,7 +42,6 @@ MAX_MODELS = 4
 MAX_BYTES = 2 * 10**9  # of weights in memory, one model's and all together
 FEATURE_BYTES = 64 * 2**20
 _LOADS = 2  # models being downloaded or built at a time
-_FILES = ("config.json", "model.safetensors")
 
 
 class Shelf:
@@ -175,16 +175,14 @@ class Shelf:
     def _load(self, text: str, name: ModelName) -> Backbone:
         with in_public_words(self.cache, text):
             if name.kind == "hub":
-                self._check_hub(name.name, name.revision, text, sure=False)
+                self._check_hub(name.name, name.revision, text, (WEIGHTS,), sure=False)
             model = resolve(text, self.cache)
             if model.repo:
-                self._check_hub(model.repo, model.revision, text, sure=True)
-            folder = model.folder or fetch(
-                str(model.repo), model.revision, _FILES, f"model {text!r}"
-            )
-            size = (folder / "model.safetensors").stat().st_size
+                self._check_hub(model.repo, model.revision, text, model.weights, sure=True)
+            files = model_files(model)
+            size = sum((files.folder / part).stat().st_size for part in files.weights)
             self._check_size(size, text)
-            check_config(folder, text, self.max_bytes)
+            check_config(model, size, text, self.max_bytes)
             backbone = load(model)
             # Once, here: while encoding, threads would race to move the weights about.
             with prepared(backbone.net, torch.device("cpu"), _precision(backbone.net)):
@@ -199,7 +197,9 @@ class Shelf:
                 f"{self.max_bytes / 1e9:.2g} GB"
             )
 
-    def _check_hub(self, repo: str, revision: str | None, text: str, *, sure: bool) -> None:
+    def _check_hub(
+        self, repo: str, revision: str | None, text: str, weights: tuple[str, ...], *, sure: bool
+    ) -> None:
         """Refuse by the Hub's metadata what is too large to download; ``sure`` refuses as well
         what is neither cached nor of a size the Hub tells."""
         from huggingface_hub import HfApi, try_to_load_from_cache
@@ -207,7 +207,7 @@ class Shelf:
         exact = revision is not None and re.fullmatch(r"[0-9a-f]{40}", revision)
         if exact and all(
             isinstance(try_to_load_from_cache(repo, file, revision=revision), str)
-            for file in _FILES
+            for file in (CONFIG, *weights)
         ):
             return
         sizes: dict[str, int | None] = {}
@@ -217,11 +217,11 @@ class Shelf:
                 lambda: ask(repo, revision=revision, files_metadata=True, timeout=30)
             )
             sizes = {s.rfilename: s.size for s in info.siblings or []}
-        weights, config = (sizes.get(file) for file in reversed(_FILES))
-        if sure and (weights is None or config is None):
+        held = [sizes.get(file) for file in (CONFIG, *weights)]
+        if sure and None in held:
             raise Unreachable(f"the Hub does not tell the size of model {text!r}; try again later")
-        self._check_size(weights or 0, text)
-        if (config or 0) > MAX_CONFIG_BYTES:
+        self._check_size(sum(size or 0 for size in held[1:]), text)
+        if (held[0] or 0) > MAX_CONFIG_BYTES:
             raise BadInput(f"model {text!r} has a config.json that is too large to be one")
 
 

@@ -10,6 +10,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+Files = dict[str, bytes | str | Path | None]  # of a repository, as the loopback Hub takes them
 HEAD = {"test_resnet": ("fc", "conv1.0"), "test_vit": ("head", "patch_embed.proj")}
 
 

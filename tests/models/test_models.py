@@ -389,17 +389,19 @@ def only_pickles(folder: Path) -> None:
 
 
 UNFIT = [
-    (lambda f: change_weights(f, conv1__0__weight=None), 'Missing key(s) in state_dict: "conv1.0'),
-    (lambda f: change_weights(f, fc__weight=None), 'Missing key(s) in state_dict: "fc.weight"'),
-    (lambda f: change_weights(f, extra=torch.zeros(2)), 'Unexpected key(s) in state_dict: "extra"'),
-    (lambda f: change_weights(f, fc__weight=torch.zeros(9, 96)), "size mismatch for fc.weight"),
-    (lambda f: change_weights(f, conv1__0__weight=torch.zeros(4, 1, 3, 3)), "(4, 1, 3, 3)"),
-    (lambda f: change_config(f, num_classes=9), "size mismatch for fc.weight"),
-    (lambda f: change_config(f, architecture="test_vit"), "local-dir:m"),
-    (lambda f: change_config(f, architecture="test_resnt"), "Unknown model (test_resnt)"),
-    (lambda f: truncate(f, 0.9), "local-dir:m"),
-    (lambda f: truncate(f, 0.001), "local-dir:m"),
-    (lambda f: truncate(f, 0), "local-dir:m"),
+    (
+        lambda f: change_weights(f, conv1__0__weight=None),
+        "1 of its 75 tensors are missing (conv1.0.weight)",
+    ),
+    (
+        lambda f: change_weights(f, conv1__0__weight=torch.zeros(4, 1, 3, 3)),
+        "conv1.0.weight has the shape (4, 1, 3, 3) where",
+    ),
+    (
+        lambda f: change_weights(f, conv1__0__weight=torch.zeros(8, 3, 3, 3, dtype=torch.int8)),
+        "conv1.0.weight",
+    ),
+    (lambda f: change_config(f, architecture="test_vit"), "tensors are missing (cls_token, "),
 ]
 
 
@@ -412,6 +414,21 @@ def test_weights_that_do_not_fit(
     message = refusal(lambda: loaded(f"local-dir:{folder}", cache))
     assert "the weights of local-dir:m do not load into its architecture" in message
     assert why in message
+
+
+def test_an_architecture_that_timm_lacks(cache: Path, tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path / "m", architecture="test_resnt")
+    message = refusal(lambda: loaded(f"local-dir:{folder}", cache))
+    assert "knows no architecture 'test_resnt'" in message
+    assert "did you mean 'test_resnet'" in message
+
+
+@pytest.mark.parametrize("share", [0.9, 0.001, 0])
+def test_weights_that_are_cut_short(share: float, cache: Path, tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path / "m")
+    truncate(folder, share)
+    message = refusal(lambda: loaded(f"local-dir:{folder}", cache))
+    assert "the weights of local-dir:m cannot be read" in message
 
 
 def test_a_vit_with_missing_weights_is_refused_at_another_size_too(
@@ -436,7 +453,7 @@ NOT_TIMMS = [
         "is not timm's (it is of model_type 'vit')",
     ),
     (lambda f: change_config(f, architecture=None), "has no 'architecture' name"),
-    (lambda f: change_config(f, pretrained_cfg=None), "'pretrained_cfg' is not an object"),
+    (lambda f: change_config(f, pretrained_cfg=[1]), "'pretrained_cfg' is not an object"),
     (shutil.rmtree, "does not exist or is not a directory"),
 ]
 
@@ -466,21 +483,6 @@ def test_a_file_is_no_folder(cache: Path, tmp_path: Path) -> None:
 )
 def test_sizes_an_architecture_cannot_take(text: str, img_size: int, why: str, cache: Path) -> None:
     assert why in refusal(lambda: loaded(text, cache, img_size))
-
-
-def test_a_net_for_grey_images_is_refused(cache: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "m"
-    folder.mkdir()
-    net = timm.create_model("test_resnet", num_classes=5, in_chans=1)
-    save_file(net.state_dict(), folder / "model.safetensors")
-    config = {
-        "architecture": "test_resnet",
-        "num_classes": 5,
-        "model_args": {"in_chans": 1},
-        "pretrained_cfg": {"input_size": [1, 32, 32], "num_classes": 5, "first_conv": "conv1.0"},
-    }
-    (folder / "config.json").write_text(json.dumps(config))
-    assert "takes 1 channels, not RGB" in refusal(lambda: loaded(f"local-dir:{folder}", cache))
 
 
 # --------------------------------------------------------------------------- the zoo

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from pathlib import Path
@@ -16,21 +15,7 @@ from eval.models.backbone import load
 from eval.models.resolve import resolve
 from tests.factories import refusal
 from tests.hub import LoopbackHub
-
-Files = dict[str, bytes | str | Path | None]
-
-
-@pytest.fixture
-def repo(request: pytest.FixtureRequest) -> str:
-    """A repository name of this test's own: the Hub and its cache live as long as the session."""
-    unique = hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:8]  # no name begins another
-    return f"org/{unique}-" + re.sub(r"[^A-Za-z0-9]+", "-", request.node.name)[:60].strip("-")
-
-
-@pytest.fixture
-def files(model_dir: Path) -> Files:
-    """What a timm checkpoint's repository holds."""
-    return {p.name: p.read_bytes() for p in model_dir.iterdir()}
+from tests.models.checkpoints import Files
 
 
 def other_weights(files: Files) -> Files:
@@ -177,7 +162,7 @@ def test_a_gated_repository(hub: LoopbackHub, repo: str, files: Files, cache: Pa
     for text in (repo, f"{repo}@{sha}"):
         message = refusal(resolve, f"hf-hub:{text}", cache)
         assert f"{repo!r} is gated; accept its terms on its Hub page" in message
-    assert ("GET", f"/api/models/{repo}") in hub.requests
+    assert ("GET", f"/api/models/{repo}?blobs=true") in hub.requests
 
 
 def test_a_repository_that_became_gated_after_it_was_resolved(

@@ -149,13 +149,13 @@ def test_pickles_and_strangers_are_refused(
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"pretrained_cfg": {"input_size": [3, 20000, 20000]}}, "pixels a side"),
-        ({"model_args": {"img_size": 5000}}, "pixels a side"),
-        ({"model_args": {"channels": [10**6] * 4}}, "beyond"),
-        ({"model_args": {"channels": [16000] * 4}}, "a network of more than"),
+        ({"pretrained_cfg": {"input_size": [3, 20000, 20000]}}, "20000x20000 px"),
+        ({"model_args": {"img_size": 5000}}, "sets img_size to 5000"),
+        ({"model_args": {"channels": [10**6] * 4}}, "sets channels to [1000000"),
+        ({"model_args": {"channels": [16000] * 4}}, "describes a network of 35,339,641,692"),
         ({"model_args": [1]}, "not timm's"),
-        ({"model_args": {"checkpoint_path": "/etc/passwd"}}, ""),
-        ({"architecture": "no_such_net"}, ""),
+        ({"model_args": {"checkpoint_path": "/etc/passwd"}}, "names a file to load"),
+        ({"architecture": "no_such_net"}, "knows no architecture 'no_such_net'"),
         ({"padding": "x" * 2_000_000}, "config.json that is too large"),
     ],
 )
