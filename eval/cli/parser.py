@@ -40,7 +40,7 @@ EXAMPLES = """examples:
   transfer-eval run random:resnet18 zoo:NAME --suite mini
   transfer-eval run hf-hub:timm/resnet50.a1_in1k --data DATA --task eurosat dtd --protocol fewshot
   transfer-eval run local-dir:my_model --task imagefolder:photos --shots 1 5
-  torchrun --nproc_per_node 2 -m eval run resnet50.a1_in1k --data DATA --suite subsets
+  torchrun --nproc_per_node 2 --no-python transfer-eval run MODEL --data DATA --suite subsets
   transfer-eval run zoo:all --suite detection --data DATA --schedule short:600
   transfer-eval run --author ORG --filter objective:supcon --suite mini
   transfer-eval compare random:resnet18 resnet50.a1_in1k
