@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from eval.api import evaluate, leaderboard, load_model, load_task, read_results, ties
     from eval.common.errors import UserError
     from eval.models.in_memory import backbone
+    from eval.probe.training_probe import TrainingProbe
     from eval.results.compare import compare
     from eval.run.execute import execute
     from eval.run.plan import Request, plan
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Request",
+    "TrainingProbe",
     "UserError",
     "__version__",
     "backbone",
@@ -44,6 +46,7 @@ __all__ = [
 
 _MODULES = {  # where each name is made
     "Request": "eval.run.plan",
+    "TrainingProbe": "eval.probe.training_probe",
     "UserError": "eval.common.errors",
     "backbone": "eval.models.in_memory",
     "compare": "eval.results.compare",

@@ -92,7 +92,7 @@ def evaluate(
     request = Request(
         models=_models(models),
         tasks=_several("tasks", tasks),
-        protocols=_settings(protocols),
+        protocols=protocol_settings(protocols),
         cache=_cache(cache),
         results=Path(results),
         data=_data(data),
@@ -258,8 +258,9 @@ def _several(subject: str, given: str | Sequence[str]) -> list[str]:
     return values
 
 
-def _settings(protocols: Protocols | None) -> dict[str, Settings]:
-    """Each protocol's settings, every changed one checked against its bounds."""
+def protocol_settings(protocols: Protocols | None) -> dict[str, Settings]:
+    """Each protocol's settings, every changed one checked against its bounds; None is what a run
+    that names no protocol does. Raises UserError."""
     if protocols is None:
         protocols = [name for name, protocol in PROTOCOLS.items() if protocol.default]
     if not isinstance(protocols, Mapping):

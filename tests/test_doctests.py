@@ -10,7 +10,13 @@ import pytest
 
 import eval as transfer
 
-MODULES = ["eval.api", "eval.models.in_memory", "eval.results.collection", "eval.results.compare"]
+MODULES = [
+    "eval.api",
+    "eval.models.in_memory",
+    "eval.results.collection",
+    "eval.results.compare",
+    "eval.probe.training_probe",
+]
 # Exceptions, and what the commands are made of rather than what a notebook calls.
 WITHOUT_EXAMPLE = {"UserError", "__version__", "Request", "execute", "plan"}
 

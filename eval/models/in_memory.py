@@ -77,14 +77,13 @@ def backbone(
     >>> mine.resolved.id, mine.dim, mine.params
     ('python:mine', 8, 224)
     """
-    subject = _subject(name)
-    if pool not in (None, "avg", "max"):
-        raise BadInput(f"{subject}: pool must be 'avg', 'max' or left out, got {pool!r}")
+    subject = python_id(name)
+    check_pool(pool, subject)
     own = _snapshot(net, subject)
     weights = state_sha256(own)
     own = own.float().eval().requires_grad_(False)
     _check_eval_mode(own, subject)
-    prepare, facts, images = _prepared(transform, subject)
+    prepare, facts, images = prepared_transform(transform, subject)
     features = PlainFeatures(own, pool, subject)
     found = _check_features(features, images, subject)
     features.num_features = 0  # a task's images may be of another size, and have more
@@ -117,18 +116,7 @@ class PlainFeatures(nn.Module):
         self.num_features = 0  # not known before the first batch
 
     def forward(self, images: Tensor) -> Tensor:
-        out = self.net(images)
-        if not isinstance(out, Tensor):
-            raise BadInput(
-                f"{self._subject} returns {_told(out)}; it must return one tensor of features "
-                "[N, D], so wrap it in a module whose forward picks that one"
-            )
-        found = self._pooled(out)
-        if not found.is_floating_point() or len(found) != len(images) or found.shape[1] == 0:
-            raise BadInput(
-                f"{self._subject} returns {_shape(out)} of {out.dtype} for {len(images)} images; "
-                "it must return floats [N, D], one row an image"
-            )
+        found = one_row_each(self.net(images), images, self._pool, self._subject)
         if self.num_features and found.shape[1] != self.num_features:
             raise BadInput(
                 f"{self._subject} returns {found.shape[1]} features for one batch and "
@@ -137,25 +125,45 @@ class PlainFeatures(nn.Module):
         self.num_features = found.shape[1]
         return found
 
-    def _pooled(self, out: Tensor) -> Tensor:
-        if out.ndim == 4 and self._pool is not None:
-            return out.mean((2, 3)) if self._pool == "avg" else out.amax((2, 3))
-        if out.ndim == 4:
-            raise BadInput(
-                f"{self._subject} returns maps {_shape(out)}; say how they become one vector an "
-                "image, with pool='avg' or pool='max'"
-            )
-        if out.ndim != 2:
-            raise BadInput(
-                f"{self._subject} returns {_shape(out)}; it must return features [N, D], so pick "
-                "the class token or the mean in its forward"
-            )
-        if self._pool is not None:
-            raise BadInput(
-                f"{self._subject} returns {_shape(out)}, which pool={self._pool!r} has nothing to "
-                "do with; leave pool out"
-            )
-        return out
+
+def one_row_each(out: object, images: Tensor, pool: Pool | None, subject: str) -> Tensor:
+    """Features [N, D] of what a network returned for N images: these, or maps [N, D, h, w] pooled.
+
+    Raises UserError, beginning with ``subject``, for anything else.
+    """
+    if not isinstance(out, Tensor):
+        raise BadInput(
+            f"{subject} returns {_told(out)}; it must return one tensor of features [N, D], so "
+            "wrap it in a module whose forward picks that one"
+        )
+    found = _pooled(out, pool, subject)
+    if not found.is_floating_point() or len(found) != len(images) or found.shape[1] == 0:
+        raise BadInput(
+            f"{subject} returns {_shape(out)} of {out.dtype} for {len(images)} images; it must "
+            "return floats [N, D], one row an image"
+        )
+    return found
+
+
+def _pooled(out: Tensor, pool: Pool | None, subject: str) -> Tensor:
+    if out.ndim == 4 and pool is not None:
+        return out.mean((2, 3)) if pool == "avg" else out.amax((2, 3))
+    if out.ndim == 4:
+        raise BadInput(
+            f"{subject} returns maps {_shape(out)}; say how they become one vector an image, with "
+            "pool='avg' or pool='max'"
+        )
+    if out.ndim != 2:
+        raise BadInput(
+            f"{subject} returns {_shape(out)}; it must return features [N, D], so pick the class "
+            "token or the mean in its forward"
+        )
+    if pool is not None:
+        raise BadInput(
+            f"{subject} returns {_shape(out)}, which pool={pool!r} has nothing to do with; leave "
+            "pool out"
+        )
+    return out
 
 
 def state_sha256(net: nn.Module) -> str:
@@ -185,13 +193,20 @@ def unwrapped(net: nn.Module) -> nn.Module:
 # --------------------------------------------------------------------------- the network
 
 
-def _subject(name: str) -> str:
+def python_id(name: str) -> str:
+    """``python:NAME``. Raises UserError for a name that is not safe in files and on boards."""
     if not isinstance(name, str) or not re.fullmatch(r"[\w.+-]{1,80}", name, re.ASCII):
         raise BadInput(
             f"name {name!r} must be 1 to 80 letters, digits and . _ + -, such as 'mine' or "
             "'moco-v2.800ep'"
         )
     return PREFIX + name
+
+
+def check_pool(pool: object, subject: str) -> None:
+    """Raises UserError for a way of pooling that there is not."""
+    if pool not in (None, "avg", "max"):
+        raise BadInput(f"{subject}: pool must be 'avg', 'max' or left out, got {pool!r}")
 
 
 def _snapshot(net: nn.Module, subject: str) -> nn.Module:
@@ -273,11 +288,11 @@ def _fingerprint(features: Tensor) -> str:
 # --------------------------------------------------------------------------- the transform
 
 
-def _prepared(
+def prepared_transform(
     transform: Transform | Mapping[str, Any], subject: str
 ) -> tuple[Transform, dict[str, Any], Tensor]:
-    """(transform of an encoder, what a result says of it, the fixed pictures [3, C, H, W] as they
-    go into the network)."""
+    """(transform as an encoder uses it, what a result says of it, the fixed pictures [3, C, H, W]
+    as they go into the network). Raises UserError, beginning with ``subject``."""
     if isinstance(transform, Mapping):
         from timm.data import create_transform
 
