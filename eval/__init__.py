@@ -3,8 +3,9 @@
     import eval
 
     results = eval.evaluate("zoo:all", "digits", protocols=["linear"])
-    for table in eval.leaderboard(results):
-        print(table.title, dict(zip(table.models, table.means() or ())))
+    mine = eval.backbone(net, transform, name="mine")      # any nn.Module of yours
+    results += eval.evaluate(mine, "digits", protocols=["linear"])
+    results.to_frame()                                     # or print(results): the boards
 
 The names below are imported on first use. Importing the package imports neither torch nor timm, so
 that ``transfer-eval --help`` and a run that finds everything done answer at once.
@@ -18,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from eval.api import evaluate, leaderboard, load_model, load_task, read_results, ties
     from eval.common.errors import UserError
+    from eval.models.in_memory import backbone
+    from eval.probe.training_probe import TrainingProbe
     from eval.results.compare import compare
     from eval.run.execute import execute
     from eval.run.plan import Request, plan
@@ -26,8 +29,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Request",
+    "TrainingProbe",
     "UserError",
     "__version__",
+    "backbone",
     "compare",
     "evaluate",
     "execute",
@@ -41,7 +46,9 @@ __all__ = [
 
 _MODULES = {  # where each name is made
     "Request": "eval.run.plan",
+    "TrainingProbe": "eval.probe.training_probe",
     "UserError": "eval.common.errors",
+    "backbone": "eval.models.in_memory",
     "compare": "eval.results.compare",
     "evaluate": "eval.api",
     "execute": "eval.run.execute",

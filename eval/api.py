@@ -1,4 +1,4 @@
-"""What the commands do, as functions for Python: strings in, results out.
+"""What the commands do, as functions for Python: strings or networks in, results out.
 
 ``import eval`` offers these names (``eval.evaluate``, ``eval.load_model`` ...) and imports this
 module when one of them is first used. A plan is made without torch, as for the commands.
@@ -20,11 +20,13 @@ from eval.data.locations import Data, data_from
 from eval.models.names import expand
 from eval.models.resolve import resolve
 from eval.protocols import PROTOCOLS, protocol_named
+from eval.results.collection import Results
 from eval.results.item_scores import TiedBoard, item_scores, read_items, ties_of
 from eval.results.leaderboard import Table, tables
 from eval.results.store import read_result, read_shelf
 from eval.run.execute import Failure, execute
 from eval.run.plan import Request, check_number, plan
+from eval.run.progress import Progress, run_progress
 from eval.settings.assign import with_setting
 from eval.settings.protocols import Fewshot, Settings
 
@@ -48,7 +50,7 @@ class CellsFailed(RuntimeError):
 
 
 def evaluate(
-    models: str | Sequence[str],
+    models: str | Backbone | Sequence[str | Backbone],
     tasks: str | Sequence[str],
     protocols: Protocols | None = None,
     *,
@@ -62,28 +64,35 @@ def evaluate(
     precision: str | None = None,
     batch_size: int | None = None,
     keep_model: bool = False,
-) -> list[Result]:
+    progress: bool = True,
+) -> Results:
     """Score every model on every task under every protocol: ``transfer-eval run`` as a function.
 
-    ``models`` and ``tasks`` are the strings that the command takes. ``protocols`` are names, or a
-    mapping of a name to settings: ``{"fewshot": {"shots": [5]}, "linear": {}}``; None is what the
-    command runs. What lies under ``results`` already is read, not scored again. ``cache`` and
-    ``data`` default to TRANSFERZOO_CACHE and TRANSFERZOO_DATA, as for the command.
+    ``models`` are the strings that the command takes, or networks of yours (see `backbone`), and
+    ``tasks`` its strings. ``protocols`` are names, or a mapping of a name to settings:
+    ``{"fewshot": {"shots": [5]}, "linear": {}}``; None is what the command runs. What lies under
+    ``results`` already is read, not scored again. ``cache`` and ``data`` default to
+    TRANSFERZOO_CACHE and TRANSFERZOO_DATA, as for the command. ``progress`` says a line on stderr
+    for each finished cell.
 
     One result a cell: models vary slowest, protocols fastest. Under torchrun every process calls
-    this; the main one gets the results, the others an empty list.
+    this; the main one gets the results, the others none.
 
     Raises UserError for a mistake, before anything is scored where that can be known; CellsFailed
     where a cell failed otherwise. What was scored is saved in either case.
+
+    >>> found = evaluate("random:test_resnet", "digits", "knn", limit=60, img_size=32)
+    >>> found[0].score("top1").n  # test images; .value is a fraction of one
+    60
     """
     for name, value in (
         ("limit", limit), ("img_size", img_size), ("batch_size", batch_size), ("seed", seed),
     ):  # fmt: skip
         check_number(name, value)
     request = Request(
-        models=[name for text in _several("models", models) for name in expand(text)],
+        models=_models(models),
         tasks=_several("tasks", tasks),
-        protocols=_settings(protocols),
+        protocols=protocol_settings(protocols),
         cache=_cache(cache),
         results=Path(results),
         data=_data(data),
@@ -97,14 +106,14 @@ def evaluate(
     )
     if not is_main_process():  # helps to encode and train: the main process's plan counts
         execute(request, [])
-        return []
+        return Results()
     cells = plan(request)
-    failures = execute(request, cells).failures
+    failures = execute(request, cells, progress=run_progress() if progress else Progress()).failures
     if failures and all(f.user_mistake for f in failures):
         raise BadInput(_told(failures))
     if failures:
         raise CellsFailed(failures)
-    return [read_result(cell.path) for cell in cells]
+    return Results(read_result(cell.path) for cell in cells)
 
 
 def load_task(
@@ -119,6 +128,10 @@ def load_task(
 
     ``data`` is where declared tasks are looked for: a folder, or ``hub:OWNER``. ``limit`` keeps at
     most that many images of each split. Raises UserError for anything wrong with the data.
+
+    >>> task = load_task("digits")
+    >>> len(task.classes), len(task.train), len(task.test)
+    (10, 1258, 539)
     """
     check_number("limit", limit)
     check_number("seed", seed)
@@ -131,6 +144,10 @@ def load_model(model: str, *, img_size: int | None = None, cache: Place | None =
     ``backbone.net`` maps normalised [B, 3, H, W] to [B, dim]; ``backbone.transform`` takes an RGB
     image to [3, H, W] uint8. Raises UserError for a string that names no one model, or weights
     that do not fit.
+
+    >>> loaded = load_model("random:test_resnet", img_size=32)
+    >>> loaded.dim, loaded.input_config["input_size"]
+    (96, [3, 32, 32])
     """
     from eval.models.backbone import load
 
@@ -140,11 +157,15 @@ def load_model(model: str, *, img_size: int | None = None, cache: Place | None =
     return load(resolve(model, _cache(cache), img_size))
 
 
-def read_results(place: Place = "results") -> list[Result]:
+def read_results(place: Place = "results") -> Results:
     """All results of a folder, or of a data set repository of the Hub (``hub:ORG/NAME[@rev]``).
 
     A JSON file there that is not a result is left out with a warning. Raises UserError where there
     is no such place, or JSON but no result at all.
+
+    >>> shipped = read_results(Path(__file__).parents[1] / "model_cards")
+    >>> shipped.to_frame().query("task == 'dtd' and score == 'top1_5shot'").shape[0]
+    6
     """
     folder = Path(place)
     if isinstance(place, str) and place.startswith("hub:"):
@@ -154,12 +175,17 @@ def read_results(place: Place = "results") -> list[Result]:
     shelf = read_shelf(folder)
     for path, why in shelf.foreign:
         warnings.warn(f"skipped {path}: {why}", stacklevel=2)
-    return [result for _, result in shelf.results]
+    return Results(result for _, result in shelf.results)
 
 
 def leaderboard(results: Iterable[Result]) -> list[Table]:
     """All boards of the results, one for each protocol, setting and score: ``models`` are its rows,
-    ``tasks`` its columns, ``cells[row, column]`` the scores that were measured."""
+    ``tasks`` its columns, ``cells[row, column]`` the scores that were measured.
+
+    >>> boards = leaderboard(read_results(Path(__file__).parents[1] / "model_cards"))
+    >>> boards[0].title, len(boards[0].models)
+    ('fewshot, 1-shot top-1, %', 6)
+    """
     return tables(results)
 
 
@@ -178,6 +204,13 @@ def ties(scores: Place | Iterable[Mapping[str, Any]]) -> list[TiedBoard]:
 
     Raises UserError for a column that is missing, a score that is not a finite number or is there
     twice, and where no two models share two items of a task.
+
+    >>> right = {"a": [1, 1, 1, 1, 1, 1, 1, 0], "b": [1, 1, 1, 1, 1, 1, 0, 1]}
+    >>> scores = [
+    ...     {"model": m, "item": i, "score": s} for m in right for i, s in enumerate(right[m])
+    ... ]
+    >>> ties(scores)[0].ties.group.tolist()
+    [1, 1]
     """
     if isinstance(scores, str | Path):
         whole, boards = ties_of(read_items(Path(scores)))
@@ -186,13 +219,38 @@ def ties(scores: Place | Iterable[Mapping[str, Any]]) -> list[TiedBoard]:
     return [whole, *boards] if whole is not None else boards
 
 
+def _models(given: str | Backbone | Sequence[str | Backbone]) -> list[str | Backbone]:
+    """Strings, each a model of its own, and networks in memory. A model that was loaded from a
+    string is named by that string again: somebody may have trained it since."""
+    from eval.models.backbone import Backbone
+
+    several = [given] if isinstance(given, str | Backbone) else list(given)
+    strings: list[str | Backbone] = []
+    for model in several:
+        if isinstance(model, Backbone) and model.resolved.kind != "python":
+            raise BadInput(
+                f"{model.resolved.id} was loaded from a string, and its network may have changed "
+                f"since; give evaluate the string {model.resolved.spec!r} itself, or "
+                "backbone(loaded.net, loaded.input_config, name='mine')"
+            )
+        if not isinstance(model, str | Backbone):
+            raise BadInput(
+                "models must be strings such as 'zoo:NAME' or networks such as "
+                f"backbone(net, transform, name='mine'), got a {type(model).__name__}"
+            )
+        strings += [model] if isinstance(model, Backbone) else expand(model)
+    if not strings:
+        raise BadInput("models is empty; name at least one")
+    return strings
+
+
 def _several(subject: str, given: str | Sequence[str]) -> list[str]:
     """One string or several, as a list. Raises UserError for none, or for what is not a string."""
     values = [given] if isinstance(given, str) else list(given)
     for value in values:
         if not isinstance(value, str):
             raise BadInput(
-                f"{subject} must be strings such as 'zoo:NAME' or 'digits', got a "
+                f"{subject} must be strings such as 'digits' or 'linear', got a "
                 f"{type(value).__name__}"
             )
     if not values:
@@ -200,8 +258,9 @@ def _several(subject: str, given: str | Sequence[str]) -> list[str]:
     return values
 
 
-def _settings(protocols: Protocols | None) -> dict[str, Settings]:
-    """Each protocol's settings, every changed one checked against its bounds."""
+def protocol_settings(protocols: Protocols | None) -> dict[str, Settings]:
+    """Each protocol's settings, every changed one checked against its bounds; None is what a run
+    that names no protocol does. Raises UserError."""
     if protocols is None:
         protocols = [name for name, protocol in PROTOCOLS.items() if protocol.default]
     if not isinstance(protocols, Mapping):

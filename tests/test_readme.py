@@ -113,8 +113,8 @@ def ours(command: list[str]) -> tuple[str, list[str]] | None:
     program, *rest = command
     if program.startswith("transfer-"):
         return program.removeprefix("transfer-"), rest
-    if "-m" in rest and (module := rest[rest.index("-m") + 1]) in PARSERS:
-        return module, rest[rest.index("-m") + 2 :]
+    if program == "torchrun":
+        return ours(rest[rest.index("--no-python") + 1 :])
     return None
 
 

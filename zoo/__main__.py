@@ -31,7 +31,8 @@ EXAMPLES = """examples:
   transfer-zoo pretrain tiny --objective supcon+0.5*selfsupcon --data photos --out runs/mine
   transfer-zoo pretrain my_recipe.toml --objective selfsupcon --data 'hub:org/name' --out runs/x
   transfer-zoo pretrain tiny --objective ce --data DATA/tiny_imagenet --out runs/ce --resume
-  torchrun --nproc_per_node 8 -m zoo pretrain imagenet --objective supcon --data DIR --out runs/sup
+  torchrun --nproc_per_node 8 --no-python transfer-zoo pretrain imagenet --objective supcon \\
+      --data DIR --out runs/sup
   transfer-zoo convert moco_v2_800ep_pretrain.pth.tar --source moco --out my/resnet50.moco
   transfer-zoo card my/resnet50.moco --results results
   transfer-zoo publish my/resnet50.moco ORG/resnet50.moco --dry-run

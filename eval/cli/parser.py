@@ -17,7 +17,7 @@ COMMANDS = {
     "plan": "what a run with the same arguments would cost",
     "list": "tasks, suites, protocols or models that can be named",
     "leaderboard": "boards of all results in a directory or a data set repository of the Hub",
-    "curves": "plot accuracy against the number of training images (--train-fraction)",
+    "curves": "plot accuracy against training images (--train-fraction) or steps of a training",
     "reliability": "plot how often answers of a confidence are right (linear, finetune)",
     "compare": "two models on the same episodes and images, with paired tests",
     "ties": "ranks, intervals and tie groups of anybody's scores, item by item",
@@ -40,7 +40,7 @@ EXAMPLES = """examples:
   transfer-eval run random:resnet18 zoo:NAME --suite mini
   transfer-eval run hf-hub:timm/resnet50.a1_in1k --data DATA --task eurosat dtd --protocol fewshot
   transfer-eval run local-dir:my_model --task imagefolder:photos --shots 1 5
-  torchrun --nproc_per_node 2 -m eval run resnet50.a1_in1k --data DATA --suite subsets
+  torchrun --nproc_per_node 2 --no-python transfer-eval run MODEL --data DATA --suite subsets
   transfer-eval run zoo:all --suite detection --data DATA --schedule short:600
   transfer-eval run --author ORG --filter objective:supcon --suite mini
   transfer-eval compare random:resnet18 resnet50.a1_in1k
@@ -62,6 +62,11 @@ DETECT_EXAMPLE = """example:
 RELIABILITY_EXAMPLE = """examples:
   transfer-eval run zoo:all --task eurosat dtd --data DATA --protocol linear
   transfer-eval reliability --task eurosat --out reliability.svg
+"""
+CURVES_EXAMPLES = """examples:
+  transfer-eval run zoo:all --protocol linear --train-fraction 0.01 0.1 0.25 0.5 1
+  transfer-eval curves --out parts.png
+  transfer-eval curves --x step --results probe --out training.png
 """
 CKA_EXAMPLE = """example:
   transfer-eval cka zoo:NAME random:resnet18 --task eurosat --data DATA --img-size 64 --out map.png
@@ -126,8 +131,12 @@ def build_parser() -> Parser:
     board = command("leaderboard")
     _add_shelf(board)
     board.add_argument("--protocol", nargs="+", action="extend", help="only these protocols")
-    curves = command("curves")
+    curves = command("curves", CURVES_EXAMPLES)
     _add_shelf(curves)
+    curves.add_argument(
+        "--x", choices=("train", "step"), default="train",
+        help="training images (default), or steps: the readings of a TrainingProbe",
+    )  # fmt: skip
     curves.add_argument(
         "--out", type=Path, default=Path("curves.png"), metavar="FILE", help=".png or .svg"
     )

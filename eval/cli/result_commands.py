@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from eval.cli.inputs import results_from
@@ -37,10 +38,16 @@ def leaderboard_command(args: argparse.Namespace) -> int:
 def curves_command(args: argparse.Namespace) -> int:
     import dataclasses
 
-    from eval.analysis import curves
+    from eval.analysis import curves, step_curves
 
-    found = curves.curves(r for _, r in results_from(args.results).results)
-    path = curves.draw(found, args.out)
+    results = [r for _, r in results_from(args.results).results]
+    found: Sequence[curves.Curve | step_curves.StepCurve]
+    if args.x == "step":
+        found = steps = step_curves.step_curves(results)
+        path = step_curves.draw(steps, args.out)
+    else:
+        found = parts = curves.curves(results)
+        path = curves.draw(parts, args.out)
     if args.json:
         print(json.dumps([dataclasses.asdict(c) for c in found], indent=1))
     else:

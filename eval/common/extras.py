@@ -10,12 +10,17 @@ from typing import Literal
 
 from eval.common.errors import UserError
 
-Extra = Literal["space", "plots"]
+Extra = Literal["space", "plots", "trackio", "wandb", "tensorboard", "lightning", "transformers"]
 
 # The same as in pyproject.toml: a test holds the two together.
 LIBRARIES: dict[Extra, tuple[str, ...]] = {
     "space": ("gradio", "plotly", "pandas"),
     "plots": ("matplotlib",),
+    "trackio": ("trackio",),
+    "wandb": ("wandb",),
+    "tensorboard": ("tensorboard",),
+    "lightning": ("lightning",),
+    "transformers": ("transformers",),
 }
 
 

@@ -43,6 +43,7 @@ from eval.features.bank import (
 )
 from eval.features.precision import Precision, agrees, forward, preferred, prepared
 from eval.models.backbone import Backbone
+from eval.models.in_memory import BadTransform
 
 SHARD = 512  # rows a shard: a few seconds of work lost at most, few files
 CHECKED_IMAGES = 16  # whose bf16 features are held against fp32
@@ -158,9 +159,12 @@ def _chosen(backbone: Backbone, task: TaskData, workers: Workers) -> Precision:
 def pixels_of(
     backbone: Backbone, task: TaskData, split: Split, row: int, data: bytes
 ) -> NDArray[np.uint8]:
-    """One image as [3, H, W] uint8. Raises UserError naming the row and the task."""
+    """One image as [3, H, W] uint8; float32 of a transform that normalises itself. Raises UserError
+    naming the row and the task."""
     try:
         return np.asarray(backbone.transform(decode(data)))
+    except BadTransform:  # no image's fault
+        raise
     except Exception as error:  # decoders raise whatever a broken file makes them raise
         raise BadInput(
             f"task {task.name!r}: {split.source.describe(row)} ({split.name}) cannot be read as "
@@ -169,8 +173,12 @@ def pixels_of(
 
 
 def normalised(pixels: NDArray[np.uint8], backbone: Backbone, device: str = "cpu") -> Tensor:
-    """[B, 3, H, W] uint8 -> float32 on the device, by the model's own mean and std."""
-    images = torch.from_numpy(pixels).to(device, non_blocking=True).float()
+    """[B, 3, H, W] uint8 -> float32 on the device, by the model's own mean and std; floats are
+    normalised already."""
+    images = torch.from_numpy(pixels).to(device, non_blocking=True)
+    if images.is_floating_point():
+        return images
+    images = images.float()
     mean = torch.tensor(backbone.input_config["mean"], device=device).view(1, 3, 1, 1)
     std = torch.tensor(backbone.input_config["std"], device=device).view(1, 3, 1, 1)
     return images.sub_(mean * 255).div_(std * 255)

@@ -18,7 +18,7 @@ from typing import Literal
 from eval.common.errors import BadInput, NotFound, did_you_mean
 from eval.models.objectives import OBJECTIVES
 
-Kind = Literal["hub", "local", "zoo", "timm", "random"]
+Kind = Literal["hub", "local", "zoo", "timm", "random", "python"]
 
 ZOO_ORG = "transferzoo"
 # Beside the packages in a checkout; an installed package is told where its checkpoints lie.

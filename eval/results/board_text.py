@@ -41,8 +41,8 @@ def render(found: Sequence[Table], *, markdown: bool = False, width: int | None 
         out += [wrapped(table.title, width) if width else table.title, text, ""]
     if names and width:
         out += [legend(names, width), ""]
-    notes = _notes(found, names)
-    return "\n".join([*out, *(wrapped(n, width, "  ") if width else n for n in notes)])
+    told = notes(found, names)
+    return "\n".join([*out, *(wrapped(n, width, "  ") if width else n for n in told)])
 
 
 def _short_names(found: Sequence[Table], width: int) -> tuple[dict[str, str], dict[str, str]]:
@@ -108,10 +108,11 @@ def ahead(table: Table, names: Mapping[str, str] = MappingProxyType({})) -> str:
     return text + "."
 
 
-def _notes(found: Sequence[Table], names: Mapping[str, str]) -> list[str]:
-    notes = [*chances(found), *(line for table in found if (line := ahead(table, names)))]
+def notes(found: Sequence[Table], names: Mapping[str, str] = MappingProxyType({})) -> list[str]:
+    """What readers of the boards must know, a line each. ``names`` as for `ahead`."""
+    told = [*chances(found), *(line for table in found if (line := ahead(table, names)))]
     if any(table.ties for table in found if len(table.models) > 1):
-        notes.append(TIES)
+        told.append(TIES)
     if any(any(t.subsets) for t in found):
-        notes.append("* a subset of the data set: not comparable to published numbers.")
-    return notes
+        told.append("* a subset of the data set: not comparable to published numbers.")
+    return told

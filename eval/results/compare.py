@@ -127,7 +127,18 @@ def find_model(text: str, results: Sequence[Result]) -> list[Result]:
 def compare(a: str, b: str, results: Sequence[Result]) -> list[Comparison]:
     """Every protocol and score that both models have on the same episodes or images.
 
+    ``a`` and ``b`` are names on the board, perhaps with ``@revision``; ``sentence`` of each
+    comparison says its outcome, ``tasks`` the differences (fractions of one) with their intervals.
+
     Raises UserError when a model has no results or they share none.
+
+    >>> from eval.models.names import ZOO_FOLDER
+    >>> from eval.results.store import read_shelf
+    >>> results = [result for _, result in read_shelf(ZOO_FOLDER).results]
+    >>> name = "zoo:resnet18_narrow.{}_tin100"
+    >>> found = compare(name.format("supcon"), name.format("selfsupcon"), results)
+    >>> [(c.score, len(c.tasks)) for c in found if c.protocol == "linear"]
+    [('top1', 12)]
     """
     rows_a, rows_b = find_model(a, results), find_model(b, results)
     label_a, label_b = model_label(rows_a[0]), model_label(rows_b[0])

@@ -49,7 +49,9 @@ def table(results: Sequence[tuple[str, Result]]) -> pyarrow.Table:
 
     schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in _COLUMNS.items()])
     rows = [
-        row for path, result in sorted(results, key=lambda r: r[0]) for row in _rows(path, result)
+        row
+        for path, result in sorted(results, key=lambda r: r[0])
+        for row in score_rows(path, result)
     ]
     try:
         return pa.Table.from_pylist(rows, schema)
@@ -106,7 +108,8 @@ def objective_of(model: str) -> str:
         return ""
 
 
-def _rows(path: str, result: Result) -> list[dict[str, Any]]:
+def score_rows(path: str, result: Result) -> list[dict[str, Any]]:
+    """One mapping a score, with the table's columns as its keys."""
     shared = {
         "path": path,
         "model": result.model.id,

@@ -26,6 +26,15 @@ class ModelInfo(_Part):
     params: int  # of the backbone, without classifier
     input: dict[str, Any] = Field(default_factory=dict)  # timm's data config
     img_size: int | None = None  # as overridden by the user
+    step: int | None = None  # of the training that it was taken from, while that went on
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A model of no step is written as files of before steps were known have it."""
+        out: dict[str, Any] = handler(self)
+        if self.step is None:
+            out.pop("step", None)
+        return out
 
 
 class TaskInfo(_Part):

@@ -122,7 +122,6 @@ def _score_model(
 ) -> None:
     from eval.features.encode import auto_precision, encode
     from eval.features.precision import Precision
-    from eval.models.backbone import load
 
     def failed(cells: list[Cell], error: Exception) -> None:
         failures = [_failure(c.title, error, debug) for c in cells]
@@ -133,7 +132,7 @@ def _score_model(
     start = time.perf_counter()
     precision = Precision.parse(request.precision) if request.precision else None
     try:
-        backbone = workers.together(lambda: load(model))
+        backbone = workers.together(lambda: _backbone(request, model))
     except Exception as error:
         failed(cells, error)
         return
@@ -200,6 +199,14 @@ def _save(
                 return now, result
         cell = dataclasses.replace(now, settings=wider)
         result = score(cell)
+
+
+def _backbone(request: Request, model: ResolvedModel) -> Backbone:
+    """The model's network: loaded, or the one that the request holds already."""
+    from eval.models.backbone import load
+
+    held = (m for m in request.models if not isinstance(m, str) and m.resolved == model)
+    return next(held, None) or load(model)
 
 
 def _failure(title: str, error: Exception, debug: bool) -> Failure:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eval.common.errors import BadInput
 from eval.data.load import load_task
@@ -29,6 +29,9 @@ from eval.results.schema import Result
 from eval.results.store import NotAResult, check_writable, read_result
 from eval.settings.protocols import Settings
 
+if TYPE_CHECKING:
+    from eval.models.backbone import Backbone
+
 CONFIG = "config.json"  # of a kept model: written last
 # The numbers of a request with the smallest value of each.
 NUMBERS = {"limit": 1, "img_size": 8, "batch_size": 1, "seed": 0}
@@ -46,9 +49,10 @@ def check_number(name: str, value: int | None, subject: str = "") -> None:
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for."""
+    """What the user asked for. ``models`` are strings, or networks of this process's memory
+    (`eval.models.in_memory`)."""
 
-    models: Sequence[str]
+    models: Sequence[str | Backbone]
     tasks: Sequence[str]
     protocols: dict[str, Settings]
     cache: Path
@@ -91,7 +95,12 @@ def plan(request: Request) -> list[Cell]:
     Raises UserError for whatever is wrong before a backbone is loaded: nothing is written then.
     """
     check_writable(request.results)
-    models = _unique(resolve(m, request.cache, request.img_size) for m in request.models)
+    for model in request.models:
+        _check_in_memory(request, model)
+    models = _unique(
+        resolve(m, request.cache, request.img_size) if isinstance(m, str) else m.resolved
+        for m in request.models
+    )
     names = list(dict.fromkeys(request.tasks))
     tasks = [load_task(t, request.cache, request.data, request.limit, request.seed) for t in names]
     for task in tasks:
@@ -106,6 +115,29 @@ def plan(request: Request) -> list[Cell]:
         for name, settings in request.protocols.items()
         if PROTOCOLS[name].kind == task.kind
     ]
+
+
+def _check_in_memory(request: Request, model: str | Backbone) -> None:
+    """Raises UserError for what cannot be asked of a network in memory."""
+    if isinstance(model, str):
+        return
+    name = model.resolved.id
+    if request.img_size is not None:
+        raise BadInput(
+            f"img_size changes how models named by a string are prepared; {name} has a transform "
+            "of its own, so let that resize"
+        )
+    for protocol in request.protocols:
+        if PROTOCOLS[protocol].kind != "classification" or request.keep_model:
+            raise BadInput(
+                f"{name} is a network in memory, which protocol {protocol!r} cannot "
+                + ("keep: leave keep_model out" if request.keep_model else "take: it needs timm's")
+            )
+        if PROTOCOLS[protocol].trains and "mean" not in model.input_config:
+            raise BadInput(
+                f"protocol {protocol!r} cuts crops of its own and must know how {name} normalises; "
+                "give backbone() timm's data config (input_size, mean, std) as its transform"
+            )
 
 
 def _check_kind(request: Request, task: TaskData) -> None:

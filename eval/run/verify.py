@@ -40,6 +40,11 @@ def verify(path: Path, cache: Path, data: Data | None = None) -> Verdict:
         raise BadInput(
             f"{path} has settings this version of {protocol.name} does not know"
         ) from None
+    if old.model.spec.startswith("python:") and old.model.spec.count(":") == 1:
+        raise BadInput(
+            f"{path} scores {old.model.id}, a network in the memory of a Python process; call "
+            "evaluate there again, with another folder of results, and compare"
+        )
     model = resolve(old.model.spec, cache, old.model.img_size)
     name = old.task.name
     if old.task.source.startswith("local:") and (name not in TASKS or data is None):

@@ -22,16 +22,18 @@ _PROJECT = ("pyproject.toml", "README.md", "LICENSE")  # what the wheel is built
 
 def sources() -> list[str]:
     """Paths in the checkout of what a wheel installs: modules, and data files they declare."""
-    declared = pyproject()["tool"]["setuptools"].get("package-data", {})
+    setuptools = pyproject()["tool"]["setuptools"]
+    declared = setuptools.get("package-data", {})
     found = [
         path
         for package in _PACKAGES
         for pattern in ("**/*.py", *declared.get(package, ()))
         for path in (ROOT / package).glob(pattern)
     ]
+    modules = [f"{name}.py" for name in setuptools.get("py-modules", ())]
     places = {path.relative_to(ROOT) for path in found if path.is_file() and not path.is_symlink()}
     inside = [p for p in places if p.suffix != ".py" or (ROOT / p.parent / "__init__.py").is_file()]
-    return sorted(place.as_posix() for place in inside)
+    return sorted([*modules, *(place.as_posix() for place in inside)])
 
 
 def build_wheel(build: Path) -> tuple[str, bytes]:

@@ -43,7 +43,7 @@ def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("push") / "checkout"
     root.mkdir()
     caches = shutil.ignore_patterns("__pycache__")  # other processes write there meanwhile
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "transferzoo.py"):
         shutil.copy(CHECKOUT / name, root)
     for name in ("eval", "zoo", "space"):
         shutil.copytree(CHECKOUT / name, root / name, ignore=caches)
