@@ -515,6 +515,7 @@ def test_tensors_that_share_memory(tmp_path: Path) -> None:
 # --------------------------------------------------------------------------- rows 15 and 17
 
 
+@pytest.mark.usefixtures("hub")  # its address is read when the Hub's client is imported
 @pytest.mark.parametrize("config", [{"hidden": 64, "depth": 2}, {}, None])
 def test_a_folder_of_ones_own_class(config: dict[str, Any] | None, tmp_path: Path) -> None:
     """As PyTorchModelHubMixin saves it: weights, and the arguments of __init__ if there are any."""
