@@ -8,6 +8,7 @@ import dataclasses
 import json
 import math
 import os
+import shutil
 import signal
 import socket
 import time
@@ -645,6 +646,39 @@ def test_no_step_is_taken_twice(
     assert np.array_equal(answer.probability, wanted.probability)
     assert timeless(answer.details) == timeless(wanted.details)
     assert not list(other.cache.rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_the_step(
+    setup: Context, monkeypatch: pytest.MonkeyPatch, kind: signal.Signals
+) -> None:
+    """Between two states that the clock asks for: no step of the stopped run is taken again."""
+    steps, plain = [0], Training.gradients
+
+    def counted(self: Training, *args: Any) -> None:
+        steps[0] += 1
+        if steps[0] == 5:
+            signal.raise_signal(kind)
+        plain(self, *args)
+
+    def stopped(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Training, "gradients", counted)
+    before = signal.signal(kind, stopped)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            fit(setup, SHORT, everything(setup))
+        assert steps[0] == 5  # the step was ended first
+        assert signal.getsignal(kind) is stopped
+    finally:
+        signal.signal(kind, before)
+    fit(setup, SHORT, everything(setup))
+    together = steps[0]
+    shutil.rmtree(setup.cache / "finetune")
+    steps[0] = 100
+    fit(setup, SHORT, everything(setup))
+    assert together == steps[0] - 100
 
 
 def test_damaged_state_is_passed_over(setup: Context, tmp_path: Path) -> None:
