@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from eval.common.text import escaped, text_table
-from eval.data.sources import IMAGE_SUFFIXES
+from eval.data.inventory.image_files import has_image_suffix
 from eval.data.task_data import TaskData
 
 if TYPE_CHECKING:
@@ -144,8 +144,7 @@ def _folded(name: str) -> str:
 
 
 def _like_a_path(name: str) -> bool:
-    suffix = re.search(r"\.\w+$", name)
-    if suffix and suffix[0].lower() in IMAGE_SUFFIXES:
+    if has_image_suffix(name):
         return True
     return name.startswith(("/", "./", "../", "~/")) or "\\" in name or "://" in name
 

@@ -86,7 +86,7 @@ def _as_it_lies(found: Located, cache: Path) -> TaskData:
         return DetectionData(
             found.name, found.where, found.revision, boxes.classes, boxes.train, boxes.test,
             declared=found.declared, notes=(*boxes.notes, *found.notes), split=found.split,
-            partial=found.partial, voc=boxes.voc,
+            partial=found.partial, inventory=found.inventory, voc=boxes.voc,
         )  # fmt: skip
     if isinstance(found.images, Whole):
         classes, train, test = _from_whole(found.images, cache, found.subject)
@@ -94,7 +94,7 @@ def _as_it_lies(found: Located, cache: Path) -> TaskData:
         classes, train, test = _from_parts(found.images, cache, found.subject)
     return TaskData(
         found.name, found.where, found.revision, classes, train, test, declared=found.declared,
-        notes=found.notes, split=found.split, partial=found.partial,
+        notes=found.notes, split=found.split, partial=found.partial, inventory=found.inventory,
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.data.boxes.assemble import BoxParts
+from eval.data.inventory.facts import NOTHING, Inventory
 from eval.data.sources import Source
 from eval.data.task_data import Split, TaskData
 from eval.tasks.declaration import Task
@@ -74,4 +75,5 @@ class Located:
     split: str = ""
     partial: bool = False
     cure: str = ""  # what else to do, where the data turn out to be others than was promised
+    inventory: Inventory = NOTHING
     otherwise: Callable[[], Located | None] | None = None  # where they cannot be taken like this

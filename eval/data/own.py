@@ -4,24 +4,25 @@ with boxes."""
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import urlencode
 
 from eval.common.errors import BadInput, NotFound, UserError
 from eval.data import own_boxes
+from eval.data.folders import read_folders
+from eval.data.inventory.facts import Inventory
+from eval.data.inventory.split_words import Chosen, choose
 from eval.data.located import Located, Parts, Rule, Whole
 from eval.data.sources import (
-    FolderSource,
     HubSource,
     ListedSource,
     ParquetSource,
-    folder_source,
     open_parquet,
     parquet_pair,
     read_table,
 )
 from eval.data.whole_split import Drawn, Given, WholeGroups
 from eval.hub import client
-from eval.tasks.names import TaskName
+from eval.hub.dataset import split_names
+from eval.tasks.names import TaskName, query
 
 
 def locate(parsed: TaskName, text: str, seed: int) -> Located:
@@ -56,8 +57,8 @@ def _parquet(parsed: TaskName, text: str) -> Located:
             return None
         return own_boxes.locate_parquet(folder, train, test, OBJECTS, text)
 
-    columns = urlencode({"image": parsed.image, "label": parsed.label})
-    where, name = f"parquet:{folder.resolve()}?{columns}", folder.resolve().name
+    columns = query({"image": parsed.image, "label": parsed.label})
+    where, name = f"parquet:{folder.resolve()}{columns}", folder.resolve().name
     images = Parts(train, test)
     return Located(name, where, "", text, images, kind="parquet", otherwise=with_boxes)
 
@@ -77,24 +78,20 @@ def _existing_folder(path: str, subject: str) -> Path:
 
 def _imagefolder(parsed: TaskName, text: str, seed: int) -> Located:
     root = _existing_folder(parsed.value, text)
-    where, name = f"imagefolder:{root.resolve()}", root.resolve().name
-    folders = {p.name for p in root.iterdir() if p.is_dir()}
-    test_name = next((n for n in ("test", "val", "validation") if n in folders), None)
-    if "train" in folders and test_name:
-        train = folder_source(root / "train")
-        test = folder_source(root / test_name)
-        if missing := sorted(set(test.names) - set(train.names)):
-            raise BadInput(f"task {text!r}: test has classes that train has not: {missing[:5]}")
-        test = FolderSource(test.root, test.files, train.names)
-        return Located(name, where, "", text, Parts(train, test), kind="imagefolder")
-    if "train" in folders and any(p.is_dir() for p in (root / "train").iterdir()):
-        raise BadInput(
-            f"task {text!r}: {root} has train/ but neither test/, val/ nor validation/; "
-            f"to split one folder here, use imagefolder:{root / 'train'}"
-        )
-    note = f"one folder, split here: 70 % of each class to train, seed {seed}"
-    images = Whole(folder_source(root), Drawn(seed))
-    return Located(name, where, "", text, images, kind="imagefolder", notes=(note,))
+    found = read_folders(root, f"task {text!r}", parsed.train, parsed.test)
+    given = {k: v for k in ("train", "test") if (v := getattr(parsed, k))}
+    where = f"imagefolder:{root.resolve()}{query(given)}"
+    notes: tuple[str, ...] = ()
+    images: Parts | Whole
+    if found.test is not None:
+        images = Parts(found.train, found.test)
+    else:
+        notes = (f"one folder, split here: 70 % of each class to train, seed {seed}",)
+        images = Whole(found.train, Drawn(seed))
+    return Located(
+        root.resolve().name, where, "", text, images, kind="imagefolder", notes=notes,
+        inventory=found.inventory,
+    )  # fmt: skip
 
 
 def _csv(parsed: TaskName, text: str, seed: int) -> Located:
@@ -102,7 +99,7 @@ def _csv(parsed: TaskName, text: str, seed: int) -> Located:
     columns = {"image": parsed.image, "label": parsed.label}
     columns |= {k: v for k in ("group", "split") if (v := getattr(parsed, k))}
     table = read_table(file, columns, f"task {text!r}")
-    where = f"csv:{file.resolve()}?{urlencode(columns)}"
+    where = f"csv:{file.resolve()}{query(columns)}"
     notes: list[str] = []
     if "split" in table:
         table, notes = _own_parts(table, text)
@@ -161,13 +158,18 @@ def _own_parts(table: dict[str, list[str]], text: str) -> tuple[dict[str, list[s
 
 def _hub(parsed: TaskName, text: str) -> Located:
     sha = client.pin(parsed.value, parsed.revision, "dataset", f"task {text!r}").sha
+    chosen = Chosen(parsed.train or "train", parsed.test or "test")
+    if names := split_names(parsed.value, parsed.config, sha):
+        place = f"task {text!r}: {parsed.value}"
+        chosen = choose(names, place, parsed.train, parsed.test) or chosen
     train, test = (
         HubSource(parsed.value, sha, parsed.config, part, parsed.image, parsed.label)
-        for part in (parsed.train, parsed.test)
+        for part in (chosen.train, chosen.test)
     )
     options = {"revision": sha, "image": parsed.image, "label": parsed.label}
     options |= {"config": parsed.config} if parsed.config else {}
-    options |= {"train": parsed.train, "test": parsed.test}
-    where = f"hub:{parsed.value}?{urlencode(options)}"
+    options |= {"train": chosen.train, "test": chosen.test}
+    where = f"hub:{parsed.value}{query(options)}"
     name = parsed.value.replace("/", "--")
-    return Located(name, where, sha, text, Parts(train, test), kind="hub")
+    found = Inventory(said=chosen.said)
+    return Located(name, where, sha, text, Parts(train, test), kind="hub", inventory=found)

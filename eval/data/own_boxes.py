@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import urlencode
 
 from eval.common.errors import BadInput, NotFound, UserError
 from eval.data.boxes.assemble import BoxParts
@@ -13,7 +12,7 @@ from eval.data.boxes.voc_format import read_voc
 from eval.data.boxes.yolo_format import read_yolo
 from eval.data.located import Located
 from eval.data.sources import ParquetSource
-from eval.tasks.names import TaskName
+from eval.tasks.names import TaskName, query
 
 
 def locate(parsed: TaskName, text: str) -> Located:
@@ -30,7 +29,7 @@ def locate(parsed: TaskName, text: str) -> Located:
             train, test = read_yolo(place, subject)
     except OSError as error:  # a folder that may not be looked into
         raise BadInput(f"{subject}: {error.filename!r} cannot be read: {error.strerror}") from None
-    where = f"{parsed.kind}:{place}" + (f"?{urlencode(options)}" if options else "")
+    where = f"{parsed.kind}:{place}{query(options)}"
     name = place.parent.name if place.is_file() else place.name
     images = BoxParts(train, test, voc=parsed.kind == "voc")
     return Located(name, where, "", subject, images, kind=parsed.kind)
@@ -40,7 +39,7 @@ def locate_parquet(
     folder: Path, train: ParquetSource, test: ParquetSource, column: str, text: str
 ) -> Located:
     """Parquet files with a column of objects; none is opened."""
-    where = f"parquet:{folder.resolve()}?{urlencode({'image': train.image, 'objects': column})}"
+    where = f"parquet:{folder.resolve()}{query({'image': train.image, 'objects': column})}"
     images = BoxParts(ParquetBoxes(train, column), ParquetBoxes(test, column))
     name, subject = folder.resolve().name, f"task {text!r}"
     return Located(name, where, "", subject, images, kind="parquet")

@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 
 from eval.common.errors import BadInput, NotFound, one_line
 from eval.common.files import atomic_file
+from eval.data.inventory.labels import composed
 from eval.hub.dataset import load_at
 
 HASH_BYTES = 16  # of sha256: 128 bits tell images apart
 MOST_CLASSES = 1_000_000  # a larger label is an id or a time, not a class
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 
 
 class Source(Protocol):
@@ -192,7 +192,7 @@ def declared_names(metadata: dict[bytes, bytes] | None, label: str) -> tuple[str
 
 @dataclass(frozen=True)
 class FolderSource:
-    """Image files of one folder a class; the class is the folder's name."""
+    """Image files of one folder a class; the class is the folder's name, in any Unicode form."""
 
     root: Path
     files: tuple[str, ...]  # relative to root, sorted
@@ -206,7 +206,8 @@ class FolderSource:
         return f"file {self.root / self.files[row]}"
 
     def scan(self) -> Scan:
-        labels = [self.names.index(Path(f).parts[0]) for f in self.files]
+        number = {composed(name): i for i, name in enumerate(self.names)}
+        labels = [number[composed(f.partition(os.sep)[0])] for f in self.files]
         hashes = [image_hash((self.root / f).read_bytes()) for f in self.files]
         return Scan(labels, _stack(hashes), self.names)
 
@@ -391,27 +392,6 @@ def parquet_pair(
 
     train = ParquetSource(of("train"), image, label)
     return train, ParquetSource(of("test", "validation"), image, label)
-
-
-def folder_source(root: Path) -> FolderSource:
-    names = tuple(sorted(p.name for p in root.iterdir() if p.is_dir() and is_shown(p.name)))
-    if not names:
-        raise BadInput(f"{root} has no class folders; expected {root}/CLASS/IMAGE")
-    files = [
-        str(Path(folder, file).relative_to(root))
-        for name in names
-        for folder, _, found in os.walk(root / name)
-        for file in found
-        if Path(file).suffix.lower() in IMAGE_SUFFIXES and is_shown(file)
-    ]
-    if not files:
-        raise NotFound(f"{root} holds no image files ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    return FolderSource(root, tuple(sorted(files)), names)
-
-
-def is_shown(name: str) -> bool:
-    """Not hidden: notebooks leave .ipynb_checkpoints, macOS ._photo.jpg beside photo.jpg."""
-    return not name.startswith(".")
 
 
 def check_labels(labels: Sequence[Any], source: Source, subject: str) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.common.errors import BadInput
+from eval.data.inventory.facts import NOTHING, Inventory
 from eval.data.sources import Source, as_keys
 from eval.settings.protocols import Kind
 from eval.tasks.declaration import Task
@@ -60,6 +61,7 @@ class TaskData:
     limit: int | None = None
     split: str = ""  # of a declared task: 'study', 'clean', ...
     partial: bool = False  # less than the whole data set
+    inventory: Inventory = NOTHING  # of data of the user's own
 
     @property
     def kind(self) -> Kind:

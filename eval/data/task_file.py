@@ -117,7 +117,7 @@ def _absolute(source: str, file: Path) -> str:
     prefix, _, rest = source.partition(":")
     if prefix == "hub":
         return source
-    path, options = (rest, "") if prefix == "imagefolder" else split_query(rest)
+    path, options = split_query(rest)
     try:
         place = file.resolve().parent / Path(path).expanduser()
     except (RuntimeError, ValueError) as error:  # ~nobody, a NUL

@@ -690,10 +690,13 @@ def new_class_in_test(root: Path) -> None:
 FOLDERS_REFUSED: list[tuple[Callable[[Path], Any], str]] = [
     (lambda r: None, "does not exist or is not a directory"),
     (lambda r: r.mkdir(), "has no class folders; expected"),
-    (lambda r: (r / "a").mkdir(parents=True), "holds no image files (.bmp, .gif,"),
+    (lambda r: (r / "a").mkdir(parents=True), "holds no image files such as .jpg or .png"),
     (lambda r: to_folders(r, ["a"]), "have label 0; at least two classes are needed"),
     (lambda r: to_folders(r, ["a", "b"], per_class=1), "the test split is empty"),
-    (only_train, "has train/ but neither test/, val/ nor validation/; to split one folder here"),
+    (
+        only_train,
+        "has train/ but no part to score (test, val, validation, dev or eval)",
+    ),
     (new_class_in_test, "test has classes that train has not: ['z']"),
     (no_class_in_test, "/x/test has no class folders"),
 ]
@@ -973,11 +976,15 @@ def test_a_hub_data_set_with_other_columns_and_splits(
     assert task.classes == ("dog", "cat")
     assert sorted(contents(task.test)) == sorted(IMAGES)
     assert load_task(task.where, cache).split_hash == task.split_hash
+    assert task.inventory.said == ()
+    found = load_task(f"hub:{repo}?image=img&label=y", cache)
+    assert found.split_hash == task.split_hash
+    assert found.inventory.said == ("there is no test: validation is scored in its place",)
     for option, why in (
         ("image=img", "split 'train' of '{}' has no label column 'label'; its columns are img, y"),
         ("label=y", "has no image column 'image'"),
         ("image=y&label=y", "column 'y' of '{}' is ClassLabel(names=['dog', 'cat']), not images"),
-        ("image=img&label=y", 'Unknown split "test"'),
+        ("image=img&label=y&test=test", "has no 'test'; there are train, validation"),
         ("image=img&label=y&config=no", "BuilderConfig 'no' not found"),
     ):
         message = refusal(load_task, f"hub:{repo}?{option}", cache)

@@ -11,7 +11,8 @@ from eval.common.errors import BadInput, NotFound, did_you_mean
 from eval.data.boxes.files import FileBoxes, read_text, refuse_missing, safe_name
 from eval.data.boxes.notation import voc_difficult, voc_place, xml_root
 from eval.data.boxes.stored import Row, stack
-from eval.data.sources import IMAGE_SUFFIXES, is_shown
+from eval.data.inventory.image_files import has_image_suffix
+from eval.data.inventory.junk import is_junk
 
 _FOLDERS = ("JPEGImages", "Annotations")
 
@@ -113,7 +114,7 @@ def _ids(path: Path, subject: str) -> list[str]:
     for line in lines:
         name = safe_name(line, f"{subject}: {path}")
         suffix = Path(name).suffix
-        found.append(name.removesuffix(suffix) if suffix.lower() in IMAGE_SUFFIXES else name)
+        found.append(name.removesuffix(suffix) if has_image_suffix(name) else name)
     if not found:
         raise BadInput(f"{subject}: {path} lists no images")
     if len(set(found)) < len(found):
@@ -127,7 +128,7 @@ def _by_stem(folder: Path) -> dict[str, Path]:
     return {
         str(path.relative_to(folder).with_suffix("")).replace("\\", "/"): path
         for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in IMAGE_SUFFIXES and is_shown(path.name)
+        if has_image_suffix(path.name) and not is_junk(path.name)
     }
 
 

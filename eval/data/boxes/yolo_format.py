@@ -10,7 +10,8 @@ from typing import Any
 from eval.common.errors import BadInput, NotFound, one_line
 from eval.data.boxes.files import FileBoxes, read_text, refuse_missing
 from eval.data.boxes.stored import Row, stack
-from eval.data.sources import IMAGE_SUFFIXES, is_shown
+from eval.data.inventory.image_files import has_image_suffix
+from eval.data.inventory.junk import is_junk
 
 TEST_NAMES = ("test", "val", "valid", "validation")  # the first that is there is scored
 MOST = 2.0  # a share beyond this is a number of pixels
@@ -132,9 +133,7 @@ def _laid_out(root: Path, keys: Sequence[str]) -> list[Path]:
 
 def _below(folder: Path) -> list[Path]:
     return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES and is_shown(path.name)
+        path for path in folder.rglob("*") if has_image_suffix(path.name) and not is_junk(path.name)
     )
 
 

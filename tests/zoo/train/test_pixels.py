@@ -478,7 +478,7 @@ def test_the_limit_is_balanced(tmp_path: Path, cache: Path) -> None:
 @pytest.mark.parametrize(
     ("tree", "why"),
     [
-        ({"notes.txt": b""}, "holds no images (.bmp, .gif"),
+        ({"notes.txt": b""}, "holds no images such as .jpg or .png"),
         ({"a/notes.txt": b""}, "holds no image files"),
         ({"a.png": b"", "b/c.png": b""}, "holds both images (a.png) and folders; put every"),
         ({"a.png": b"", "b.png": b""}, "without class folders, but this objective needs labels"),
