@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from eval.common.errors import BadInput, UserError
 from eval.data import declared, own, task_file
 from eval.data.boxes.assemble import BoxParts, assemble_boxes
 from eval.data.boxes.box_data import DetectionData
-from eval.data.canonical import canonical, class_names, halves, joined, numbered
+from eval.data.canonical import canonical, class_names, halves, joined, numbered, refuse_unlabelled
 from eval.data.limit import limited
 from eval.data.located import Located, Parts, Resplit, Whole
 from eval.data.locations import Data
@@ -91,16 +92,18 @@ def _as_it_lies(found: Located, cache: Path) -> TaskData:
     if isinstance(found.images, Whole):
         classes, train, test = _from_whole(found.images, cache, found.subject)
     else:
-        classes, train, test = _from_parts(found.images, cache, found.subject)
+        classes, train, test = _from_parts(found.images, cache, found.subject, found.unused)
     return TaskData(
         found.name, found.where, found.revision, classes, train, test, declared=found.declared,
         notes=found.notes, split=found.split, partial=found.partial, inventory=found.inventory,
     )  # fmt: skip
 
 
-def _from_parts(images: Parts, cache: Path, subject: str) -> Divided:
+def _from_parts(images: Parts, cache: Path, subject: str, unused: Sequence[str] = ()) -> Divided:
     train, train_order = remembered_scan(images.train, cache, subject)
     test, test_order = remembered_scan(images.test, cache, subject)
+    refuse_unlabelled(train, images.train, "train", subject)
+    refuse_unlabelled(test, images.test, "test", subject, unused)
     names, by_number = class_names(train, [test], subject, images.names)
     splits = []
     for part, source, scan, order in (
@@ -115,6 +118,7 @@ def _from_parts(images: Parts, cache: Path, subject: str) -> Divided:
 
 def _from_whole(images: Whole, cache: Path, subject: str) -> Divided:
     scan, order = remembered_scan(images.source, cache, subject)
+    refuse_unlabelled(scan, images.source, "all", subject)
     if images.names and not scan.names:
         scan = Scan(scan.labels, scan.hashes, images.names)
     names, by_number = class_names(scan, [], subject)

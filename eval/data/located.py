@@ -76,4 +76,5 @@ class Located:
     partial: bool = False
     cure: str = ""  # what else to do, where the data turn out to be others than was promised
     inventory: Inventory = NOTHING
+    unused: tuple[str, ...] = ()  # parts that could be scored instead
     otherwise: Callable[[], Located | None] | None = None  # where they cannot be taken like this

@@ -8,17 +8,18 @@ from pathlib import Path
 from eval.common.errors import BadInput, NotFound, UserError
 from eval.data import own_boxes
 from eval.data.folders import read_folders
-from eval.data.inventory.facts import Inventory
+from eval.data.inventory.facts import Inventory, Tally
+from eval.data.inventory.labels import as_meant
 from eval.data.inventory.split_words import Chosen, choose
 from eval.data.located import Located, Parts, Rule, Whole
+from eval.data.shards import read_shards
 from eval.data.sources import (
     HubSource,
     ListedSource,
     ParquetSource,
     open_parquet,
-    parquet_pair,
-    read_table,
 )
+from eval.data.tables import count_twice, own_parts, read_table
 from eval.data.whole_split import Drawn, Given, WholeGroups
 from eval.hub import client
 from eval.hub.dataset import split_names
@@ -46,21 +47,29 @@ OBJECTS = "objects"  # the column of boxes where a task string names none
 
 def _parquet(parsed: TaskName, text: str) -> Located:
     folder = _existing_folder(parsed.value, text)
-    train, test = parquet_pair(folder, parsed.image, parsed.label)
-    if parsed.objects:
-        return own_boxes.locate_parquet(folder, train, test, parsed.objects, text)
+    found = read_shards(folder, f"task {text!r}", parsed.train, parsed.test)
+    parts = {k: v for k in ("train", "test") if (v := getattr(parsed, k))}
+    train, test = (
+        ParquetSource(files, parsed.image, parsed.label) for files in (found.train, found.test)
+    )
 
-    def with_boxes() -> Located | None:
+    def with_boxes(column: str) -> Located:
+        return own_boxes.locate_parquet(folder, train, test, column, text, parts, found.inventory)
+
+    def otherwise() -> Located | None:
         """Looked at only where there is no label, so that the second load of a data set opens no
         file."""
-        if not _has_boxes_alone(train):
-            return None
-        return own_boxes.locate_parquet(folder, train, test, OBJECTS, text)
+        return with_boxes(OBJECTS) if _has_boxes_alone(train) else None
 
-    columns = query({"image": parsed.image, "label": parsed.label})
+    if parsed.objects:
+        return with_boxes(parsed.objects)
+    columns = query({"image": parsed.image, "label": parsed.label} | parts)
     where, name = f"parquet:{folder.resolve()}{columns}", folder.resolve().name
     images = Parts(train, test)
-    return Located(name, where, "", text, images, kind="parquet", otherwise=with_boxes)
+    return Located(
+        name, where, "", text, images, kind="parquet", inventory=found.inventory,
+        unused=found.unused, otherwise=otherwise,
+    )  # fmt: skip
 
 
 def _has_boxes_alone(source: ParquetSource) -> bool:
@@ -99,22 +108,34 @@ def _csv(parsed: TaskName, text: str, seed: int) -> Located:
     columns = {"image": parsed.image, "label": parsed.label}
     columns |= {k: v for k in ("group", "split") if (v := getattr(parsed, k))}
     table = read_table(file, columns, f"task {text!r}")
-    where = f"csv:{file.resolve()}{query(columns)}"
+    parts = {k: v for k in ("train", "test") if (v := getattr(parsed, k))}
+    if parts and "split" not in table:
+        raise BadInput(f"task {text!r}: train= and test= are values of a column; name it: split=..")
+    where = f"csv:{file.resolve()}{query(columns | parts)}"
     notes: list[str] = []
-    if "split" in table:
-        table, notes = _own_parts(table, text)
+    tally = Tally("rows")
     rule: Rule
     if "split" in table:
+        table = own_parts(table, tally, text, parsed.train, parsed.test)
         rule = Given(tuple(side == "train" for side in table["split"]))
+        if left := tally.done().left_out:
+            which = ", ".join(one.why.removeprefix("of ") for one in left[:5])
+            notes.append(f"{sum(one.count for one in left):,} rows of {which} are not used")
     elif "group" in table:
         rule = WholeGroups(tuple(table["group"]), seed)
         notes.append(f"split here: whole groups, 70 % of each class to train, seed {seed}")
     else:
         rule = Drawn(seed)
         notes.append(f"split here: 70 % of each class to train, seed {seed}")
-    source = ListedSource(file.resolve().parent, tuple(table["image"]), tuple(table["label"]))
-    images = Whole(source, rule)
-    return Located(file.stem, where, "", text, images, kind="csv", notes=tuple(notes))
+    if "split" not in table:
+        tally.take(len(table["image"]))
+    count_twice(table["image"], tally)
+    labels = as_meant(table["label"])
+    source = ListedSource(file.resolve().parent, tuple(table["image"]), tuple(labels))
+    return Located(
+        file.stem, where, "", text, Whole(source, rule), kind="csv", notes=tuple(notes),
+        inventory=tally.done(),
+    )  # fmt: skip
 
 
 def _file(path: str, text: str) -> Path:
@@ -122,38 +143,6 @@ def _file(path: str, text: str) -> Path:
         return Path(path).expanduser()
     except RuntimeError as error:  # ~nobody
         raise UserError(f"task {text!r}: {error}") from None
-
-
-_SIDES = {"train": "train", "training": "train", "test": "test", "testing": "test"}
-_INSTEAD = ("val", "validation", "valid", "dev")  # of test, where there is none
-
-
-def _own_parts(table: dict[str, list[str]], text: str) -> tuple[dict[str, list[str]], list[str]]:
-    """(the rows of train and test alone, a note about the others). Raises UserError where a side is
-    missing or a group is on both."""
-    said = [value.strip().lower() for value in table["split"]]
-    sides = dict(_SIDES)
-    if "test" not in (sides.get(s) for s in said):
-        sides |= dict.fromkeys(_INSTEAD, "test")
-    have = {sides.get(s, "") for s in said}
-    if not {"train", "test"} <= have:
-        values = ", ".join(repr(v) for v in sorted(set(table["split"]))[:8])
-        raise BadInput(f"task {text!r}: its split column holds {values}; use 'train' and 'test'")
-    kept = [i for i, s in enumerate(said) if s in sides]
-    out = {role: [values[i] for i in kept] for role, values in table.items()}
-    out["split"] = [sides[said[i]] for i in kept]
-    both = set()
-    if "group" in table:
-        rows = list(zip(out["group"], out["split"], strict=True))
-        both = {g for g, s in rows if s == "train"} & {g for g, s in rows if s == "test"}
-    if both:
-        raise BadInput(
-            f"task {text!r}: {len(both):,} groups are on both sides of the split, such as "
-            f"{min(both)!r}; leave out ?split= to split whole groups here"
-        )
-    others = sorted({table["split"][i] for i, s in enumerate(said) if s not in sides})
-    unused = len(said) - len(kept)
-    return out, [f"{unused:,} rows of {', '.join(others[:5])} are not used"] if others else []
 
 
 def _hub(parsed: TaskName, text: str) -> Located:
@@ -172,4 +161,5 @@ def _hub(parsed: TaskName, text: str) -> Located:
     where = f"hub:{parsed.value}{query(options)}"
     name = parsed.value.replace("/", "--")
     found = Inventory(said=chosen.said)
-    return Located(name, where, sha, text, Parts(train, test), kind="hub", inventory=found)
+    return Located(name, where, sha, text, Parts(train, test), kind="hub", inventory=found,
+                   unused=chosen.unused)  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from eval.common.errors import BadInput, NotFound, UserError
@@ -10,6 +11,7 @@ from eval.data.boxes.coco_format import read_coco
 from eval.data.boxes.parquet import ParquetBoxes
 from eval.data.boxes.voc_format import read_voc
 from eval.data.boxes.yolo_format import read_yolo
+from eval.data.inventory.facts import Inventory
 from eval.data.located import Located
 from eval.data.sources import ParquetSource
 from eval.tasks.names import TaskName, query
@@ -36,13 +38,21 @@ def locate(parsed: TaskName, text: str) -> Located:
 
 
 def locate_parquet(
-    folder: Path, train: ParquetSource, test: ParquetSource, column: str, text: str
+    folder: Path,
+    train: ParquetSource,
+    test: ParquetSource,
+    column: str,
+    text: str,
+    parts: Mapping[str, str],
+    inventory: Inventory,
 ) -> Located:
-    """Parquet files with a column of objects; none is opened."""
-    where = f"parquet:{folder.resolve()}{query({'image': train.image, 'objects': column})}"
+    """Parquet files with a column of objects; none is opened. ``parts`` are those that the user
+    named."""
+    options = {"image": train.image, "objects": column, **parts}
+    where = f"parquet:{folder.resolve()}{query(options)}"
     images = BoxParts(ParquetBoxes(train, column), ParquetBoxes(test, column))
     name, subject = folder.resolve().name, f"task {text!r}"
-    return Located(name, where, "", subject, images, kind="parquet")
+    return Located(name, where, "", subject, images, kind="parquet", inventory=inventory)
 
 
 def _place(parsed: TaskName, subject: str) -> Path:

@@ -5,13 +5,11 @@ Pixels are never kept: images stream from the source when a backbone needs them.
 
 from __future__ import annotations
 
-import csv
-import glob
 import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,7 +20,7 @@ from numpy.typing import NDArray
 
 from eval.common.errors import BadInput, NotFound, one_line
 from eval.common.files import atomic_file
-from eval.data.inventory.labels import composed
+from eval.data.inventory.labels import MULTI_LABEL, as_meant, composed
 from eval.hub.dataset import load_at
 
 HASH_BYTES = 16  # of sha256: 128 bits tell images apart
@@ -243,49 +241,6 @@ class ListedSource:
             yield row, self._path(self.files[row]).read_bytes()
 
 
-def read_table(file: Path, columns: dict[str, str], subject: str) -> dict[str, list[str]]:
-    """The named columns of a CSV file. Raises UserError for a file, a column or a row that is not
-    as promised; images that are missing are named."""
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
-            reader = csv.DictReader(lines, skipinitialspace=True)
-            rows = [(reader.line_num, row) for row in reader]
-            header = list(reader.fieldnames or ())
-    except OSError as error:
-        raise BadInput(f"{subject}: {str(file)!r} cannot be read: {error.strerror}") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise BadInput(
-            f"{subject}: {str(file)!r} is not valid CSV in UTF-8: {one_line(error)}"
-        ) from None
-    if not rows:
-        raise BadInput(f"{subject}: {str(file)!r} has no rows")
-    for role, column in columns.items():
-        if column not in header:
-            raise NotFound(
-                f"{subject}: {str(file)!r} has no {role} column {column!r}; its columns are "
-                f"{', '.join(header)}"
-            )
-    table = {role: [row[column] or "" for _, row in rows] for role, column in columns.items()}
-    for role, values in table.items():
-        if "" in values:
-            line = rows[values.index("")][0]
-            raise BadInput(f"{subject}: line {line} of {str(file)!r} has no {role}")
-    gone = [name for name in table["image"] if not _is_file(file.parent / name)]
-    if gone:
-        raise NotFound(
-            f"{subject}: {len(gone):,} of {len(rows):,} images are missing, the first is "
-            f"{str(file.parent / gone[0])[:300]!r}"
-        )
-    return table
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a text that is not a name of a file
-        return False
-
-
 @dataclass(frozen=True)
 class HubSource:
     """One split of a Hub data set at a pinned commit, read through ``datasets``.
@@ -320,10 +275,9 @@ class HubSource:
                     f"split {self.split!r} of {self.repo!r} has no {role} column {column!r}; "
                     f"its columns are {', '.join(data.column_names)}"
                 )
-        if not isinstance(data.features[self.image], Image):
-            raise BadInput(
-                f"column {self.image!r} of {self.repo!r} is {data.features[self.image]}, not images"
-            )
+        feature = data.features[self.image]
+        if not (isinstance(feature, Image) or _holds_bytes(feature)):
+            raise BadInput(f"column {self.image!r} of {self.repo!r} is {feature}, not images")
         if self.single_of:
             lists = data[self.label]
             single = [i for i, v in enumerate(lists) if len(v) == 1 and v[0] in self._ids]
@@ -333,7 +287,8 @@ class HubSource:
                     f"{', '.join(self.single_of)} in its column {self.label!r}"
                 )
             data = data.select(single)
-        return data.cast_column(self.image, Image(decode=False))
+        is_image = isinstance(feature, Image)
+        return data.cast_column(self.image, Image(decode=False)) if is_image else data
 
     @cached_property
     def _ids(self) -> dict[Any, int]:
@@ -362,42 +317,35 @@ class HubSource:
         for begin in range(0, len(rows), 256):
             chunk = rows[begin : begin + 256].tolist()
             for row, cell in zip(chunk, table[chunk][self.image], strict=True):
-                if cell is None or (cell["bytes"] is None and cell["path"] is None):
-                    raise NotFound(f"{self.describe(row)} holds no image")
-                data = cell["bytes"]
-                yield row, data if data is not None else Path(cell["path"]).read_bytes()
+                facts = cell if isinstance(cell, dict) else {"bytes": cell}
+                data, path = facts.get("bytes"), Path(facts.get("path") or "")
+                if data is None and not path.is_file():
+                    raise NotFound(f"{self.describe(row)} holds no image bytes")
+                yield row, data if data is not None else path.read_bytes()
+
+
+def _holds_bytes(feature: Any) -> bool:
+    """Encoded images without the type Image: bytes, or a struct of bytes and path."""
+    from datasets import Value
+
+    inner = feature.get("bytes") if isinstance(feature, dict) else feature
+    return isinstance(inner, Value) and inner.dtype in ("binary", "large_binary")
 
 
 def _stack(hashes: Sequence[bytes]) -> NDArray[np.uint8]:
     return np.frombuffer(b"".join(hashes), np.uint8).reshape(len(hashes), HASH_BYTES)
 
 
-def parquet_pair(
-    folder: Path, image: str = "image", label: str = "label"
-) -> tuple[ParquetSource, ParquetSource]:
-    """(train, test) of a folder of train-*.parquet and test-*.parquet, or validation-*.parquet
-    instead. Raises UserError where one is not there; no file is opened."""
-
-    def of(*parts: str) -> tuple[Path, ...]:
-        for part in parts:
-            found = sorted(folder.glob(f"{glob.escape(part)}-*.parquet"))
-            found = found or sorted(folder.glob(f"{glob.escape(part)}.parquet"))
-            if found:
-                return tuple(found)
-        have = sorted(p.name for p in folder.glob("*.parquet"))
-        raise BadInput(
-            f"{folder} has no {parts[0]}-*.parquet; "
-            + (f"it holds {', '.join(have[:5])}" if have else "it holds no Parquet file at all")
-        )
-
-    train = ParquetSource(of("train"), image, label)
-    return train, ParquetSource(of("test", "validation"), image, label)
-
-
 def check_labels(labels: Sequence[Any], source: Source, subject: str) -> None:
     """Raise UserError for a label that is neither missing, a class number nor a string."""
     for row, label in enumerate(labels):
         number = isinstance(label, int) and label <= MOST_CLASSES
+        if isinstance(label, (list, dict)):
+            raise BadInput(
+                f"{subject}: label {repr(label)[:80]} of {source.describe(row)} is neither a class "
+                f"number nor a string but {'a list' if isinstance(label, list) else 'a struct'}; "
+                f"{MULTI_LABEL}"
+            )
         if not (number or label is None or isinstance(label, str)):
             raise BadInput(
                 f"{subject}: label {repr(label)[:80]} of {source.describe(row)} is neither a class "
@@ -419,6 +367,7 @@ def remembered_scan(source: Source, cache: Path, subject: str) -> tuple[Scan, ND
         except (OSError, ValueError, KeyError, EOFError, BadZipFile):
             memo.unlink(missing_ok=True)  # a damaged memo is made again
     scan = source.scan()
+    scan = replace(scan, labels=as_meant(scan.labels))
     check_labels(scan.labels, source, subject)
     order = np.argsort(as_keys(scan.hashes), kind="stable").astype(np.int64)
     if scan.labels and all(type(v) is int for v in scan.labels):

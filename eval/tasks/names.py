@@ -34,9 +34,9 @@ class TaskName:
 _Prefix = Literal["parquet", "imagefolder", "csv", "hub", "coco", "voc", "yolo"]
 _PREFIXES: tuple[_Prefix, ...] = get_args(_Prefix)
 _KEYS = {
-    "parquet": ("image", "label", "objects"),
+    "parquet": ("image", "label", "objects", "train", "test"),
     "imagefolder": ("train", "test"),
-    "csv": ("image", "label", "group", "split"),
+    "csv": ("image", "label", "group", "split", "train", "test"),
     "hub": ("image", "label", "revision", "config", "train", "test"),
     "coco": ("train", "test", "images"),  # two JSON files and a folder
     "voc": ("train", "test", "classes"),  # two lists of ImageSets/Main
