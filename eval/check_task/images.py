@@ -27,7 +27,8 @@ from eval.check_task.facts import (
 )
 from eval.check_task.wording import SMALL, some, warnings_of
 from eval.check_task.wording import render as render
-from eval.common.errors import UserError, one_line
+from eval.common.errors import UserError
+from eval.common.images import why_unreadable
 from eval.data.task_data import TaskData
 from eval.data.validation import held_out
 from eval.protocols import PROTOCOLS
@@ -110,7 +111,7 @@ def _images(data: TaskData) -> Images:
                     unreadable += 1
                     if len(named) < NAMED:
                         place = f"{part.source.describe(row)} ({part.name})"
-                        named.append(f"{place}: {_no_image(content, error)}")
+                        named.append(f"{place}: {why_unreadable(content, error)}")
                     continue
                 sizes.append(size)
                 facts[part.name].append(((size, kind, mode), label))
@@ -149,22 +150,6 @@ def _told(
     answer = {fact: seen.most_common(1)[0][0] for fact, seen in by_fact.items()}
     told = sum(answer.get(fact, common) == label for fact, label in test)
     return told / len(test), sum(common == label for _, label in test) / len(test)
-
-
-def _no_image(content: bytes, error: Exception) -> str:
-    """Why bytes are no image; Pillow's own words name an address in memory."""
-    from PIL import UnidentifiedImageError
-
-    start = content[:200].lstrip().lower()
-    if not content:
-        return "it is empty"
-    if start.startswith(b"version https://git-lfs"):
-        return "it is a Git LFS pointer; fetch the files with `git lfs pull`"
-    if start.startswith((b"<!doctype html", b"<html")):
-        return "it is a web page"
-    if isinstance(error, UnidentifiedImageError):
-        return "it is in no image format that Pillow knows"
-    return one_line(error, 120)
 
 
 def _spread(values: NDArray[np.int64]) -> Spread | None:

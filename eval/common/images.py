@@ -19,7 +19,16 @@ from __future__ import annotations
 import io
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from eval.common.errors import one_line
+
+try:
+    import pillow_heif
+except ImportError:  # HEIC is read where it is installed, and named where it is not
+    pass
+else:
+    pillow_heif.register_heif_opener()
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -42,3 +51,18 @@ def decode(data: bytes) -> Image.Image:
     if image.getexif().get(0x0112, 1) != 1:
         image = ImageOps.exif_transpose(image)
     return to_rgb(image)
+
+
+def why_unreadable(data: bytes, error: Exception) -> str:
+    """Why bytes are no image, to complete 'it cannot be read: ..'. Pillow's own words name an
+    address in memory."""
+    start = data[:200].lstrip().lower()
+    if not data:
+        return "it is empty"
+    if start.startswith(b"version https://git-lfs"):
+        return "it is a Git LFS pointer; fetch the files with `git lfs pull`"
+    if start.startswith((b"<!doctype html", b"<html")):
+        return "it is a web page"
+    if isinstance(error, UnidentifiedImageError):
+        return "it is in no image format that Pillow knows"
+    return one_line(error, 120)

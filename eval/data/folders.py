@@ -9,13 +9,11 @@ from pathlib import Path
 from eval.common.errors import BadInput, NotFound
 from eval.data.inventory.facts import Inventory, Tally
 from eval.data.inventory.image_files import kind_of, unread
+from eval.data.inventory.junk import JUNK, NO_IMAGES
 from eval.data.inventory.labels import composed
 from eval.data.inventory.split_words import HOW, choose, role_of
 from eval.data.inventory.walk import Entry, walk
 from eval.data.sources import FolderSource
-
-JUNK = "hidden, or left behind by a program"
-NO_IMAGES = "not images"
 
 
 @dataclass(frozen=True)

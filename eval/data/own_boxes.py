@@ -24,17 +24,17 @@ def locate(parsed: TaskName, text: str) -> Located:
     options = {k: v for k in ("train", "test", "images", "classes") if (v := getattr(parsed, k))}
     try:
         if parsed.kind == "coco":
-            train, test = read_coco(place, parsed.train, parsed.test, parsed.images, subject)
+            train, test, found = read_coco(place, parsed.train, parsed.test, parsed.images, subject)
         elif parsed.kind == "voc":
-            train, test = read_voc(place, parsed.train, parsed.test, parsed.classes, subject)
+            train, test, found = read_voc(place, parsed.train, parsed.test, parsed.classes, subject)
         else:
-            train, test = read_yolo(place, subject)
+            train, test, found = read_yolo(place, parsed.train, parsed.test, subject)
     except OSError as error:  # a folder that may not be looked into
         raise BadInput(f"{subject}: {error.filename!r} cannot be read: {error.strerror}") from None
     where = f"{parsed.kind}:{place}{query(options)}"
     name = place.parent.name if place.is_file() else place.name
     images = BoxParts(train, test, voc=parsed.kind == "voc")
-    return Located(name, where, "", subject, images, kind=parsed.kind)
+    return Located(name, where, "", subject, images, kind=parsed.kind, inventory=found)
 
 
 def locate_parquet(

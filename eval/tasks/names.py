@@ -40,7 +40,7 @@ _KEYS = {
     "hub": ("image", "label", "revision", "config", "train", "test"),
     "coco": ("train", "test", "images"),  # two JSON files and a folder
     "voc": ("train", "test", "classes"),  # two lists of ImageSets/Main
-    "yolo": (),
+    "yolo": ("train", "test"),
 }
 
 

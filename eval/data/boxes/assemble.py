@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.common.errors import BadInput
-from eval.data.boxes.box_check import REASONS, Checked, check
+from eval.data.boxes.box_check import REASONS, Checked, check, taken_for_corners
 from eval.data.boxes.box_data import BoxSplit
 from eval.data.boxes.files import FileBoxes
 from eval.data.boxes.objects import Dropped, Objects
@@ -85,6 +85,13 @@ def _split(
             f"{subject}: category {stored.labels[wrong[0]]} in {source.describe(row)} ({part}) is "
             f"outside 0..{classes - 1}"
         )
+    if over := len(stored.xywh) and taken_for_corners(stored.xywh, scan.sizes[stored.image_of]):
+        raise BadInput(
+            f"{subject}: all {len(stored.xywh):,} boxes of {part} fit their images as corners x1, "
+            f"y1, x2, y2, and {over:,} of them do not as x, y, width, height, such as "
+            f"{_numbers(stored.xywh[0])} in {source.describe(int(stored.image_of[0]))}; give x, y, "
+            "width, height"
+        )
     least = 1.0 if part == "train" else 0.0
     checked = check(stored.xywh, scan.sizes[stored.image_of], least)
     order = canonical_order(scan.answers, scan.hashes)
@@ -99,6 +106,10 @@ def _split(
         why = f"; {dropped.note}" if dropped.note else ""
         raise BadInput(f"{subject}: no image of {part} has a box that counts{why}")
     return split, dropped.note
+
+
+def _numbers(box: NDArray[np.float32]) -> str:
+    return ", ".join(f"{value:g}" for value in box.tolist())
 
 
 def _objects(stored: Stored, checked: Checked) -> list[Objects]:
@@ -159,8 +170,10 @@ def _of_another_size(split: BoxSplit) -> str:
         return ""
     first = int(wrong[0])
     (height, width), (tall, wide) = split.sizes[first].tolist(), claimed[first].tolist()
+    turned = bool((claimed[wrong] == split.sizes[wrong][:, ::-1]).all())
+    off = "are those before their EXIF orientation turns them" if turned else "may be off"
     return (
         f"{split.name}: {len(wrong):,} of {len(split):,} images have another size than their "
         f"annotation says, such as {source.describe(int(split.rows[first]))} with {width} x "
-        f"{height} pixels where {wide} x {tall} are annotated; their boxes may be off"
+        f"{height} pixels where {wide} x {tall} are annotated; their boxes {off}"
     )

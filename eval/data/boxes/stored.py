@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from pathlib import Path
@@ -17,9 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from eval.common.errors import BadInput, one_line
+from eval.common.errors import BadInput
 from eval.common.files import atomic_file
+from eval.common.images import why_unreadable
 from eval.data.boxes.objects import answer_hash
+from eval.data.inventory.unreadable import unreadable
 from eval.data.sources import HASH_BYTES, Scan, Source, image_hash
 
 _ORIENTATION = 0x0112  # EXIF tag; 5 to 8 lay the image on its side
@@ -116,10 +118,10 @@ class BoxScan:
     def of(
         cls,
         stored: Stored,
-        found: Sequence[tuple[bytes, tuple[int, int]]],
+        found: Sequence[Look],
         names: tuple[str, ...] | None,
     ) -> BoxScan:
-        """``found``: ``look`` at each image."""
+        """``found``: what ``look_at_all`` returns."""
         hashes = np.frombuffer(b"".join(key for key, _ in found), np.uint8)
         sizes = np.asarray([size for _, size in found], np.int64).reshape(-1, 2)
         answers = np.asarray(stored.answers(), np.int64)
@@ -139,19 +141,34 @@ class BoxSource(Source, Protocol):
         """One pass over all rows. Raises UserError."""
 
 
-def look(data: bytes, where: str) -> tuple[bytes, tuple[int, int]]:
-    """(hash, upright height and width) of an image file, from its header. Raises UserError."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd metadata
-            image = Image.open(io.BytesIO(data))
-            width, height = image.size
-            turned = image.format != "PNG" or any(mark in data for mark in _PNG_MARKS)
-            if turned and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8):
-                width, height = height, width
-    except Exception as error:  # a parser fed with arbitrary bytes raises anything
-        raise BadInput(f"{where} cannot be read as an image: {one_line(error)}") from None
-    return image_hash(data), (height, width)
+Look = tuple[bytes, tuple[int, int]]  # hash, upright height and width
+
+
+def upright_size(data: bytes) -> tuple[int, int]:
+    """Height and width by an image's header. Raises whatever a broken file makes Pillow raise."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of odd metadata
+        image = Image.open(io.BytesIO(data))
+        width, height = image.size
+        turned = image.format != "PNG" or any(mark in data for mark in _PNG_MARKS)
+        if turned and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8):
+            width, height = height, width
+    return height, width
+
+
+def look_at_all(images: Iterable[tuple[int, bytes]], describe: Callable[[int], str]) -> list[Look]:
+    """Hash and size of each of (row, file bytes). Raises UserError naming all unreadable ones."""
+    found: list[Look] = []
+    failed: list[tuple[str, str]] = []
+    for row, data in images:
+        key = image_hash(data)
+        try:
+            found.append((key, upright_size(data)))
+        except Exception as error:  # a parser fed with arbitrary bytes raises anything
+            failed.append((describe(row), why_unreadable(data, error)))
+    if failed:
+        raise BadInput(unreadable(failed))
+    return found
 
 
 def remembered_boxes(source: BoxSource, cache: Path) -> BoxScan:

@@ -13,6 +13,10 @@ _NAMES = {
 }  # fmt: skip
 
 
+JUNK = "hidden, or left behind by a program"  # why such a file is left out
+NO_IMAGES = "not images"
+
+
 def is_junk(name: str) -> bool:
     """Whether a file or folder of that name was left by a program, or is hidden."""
     return name.startswith(".") or name.lower() in _NAMES
