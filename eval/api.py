@@ -61,6 +61,7 @@ def evaluate(
     device: str | None = None,
     precision: str | None = None,
     batch_size: int | None = None,
+    strict: bool = False,
     keep_model: bool = False,
 ) -> list[Result]:
     """Score every model on every task under every protocol: ``transfer-eval run`` as a function.
@@ -68,7 +69,8 @@ def evaluate(
     ``models`` and ``tasks`` are the strings that the command takes. ``protocols`` are names, or a
     mapping of a name to settings: ``{"fewshot": {"shots": [5]}, "linear": {}}``; None is what the
     command runs. What lies under ``results`` already is read, not scored again. ``cache`` and
-    ``data`` default to TRANSFERZOO_CACHE and TRANSFERZOO_DATA, as for the command.
+    ``data`` default to TRANSFERZOO_CACHE and TRANSFERZOO_DATA, as for the command. What deserves a
+    warning stands in each result's ``warnings``; ``strict`` makes it an error.
 
     One result a cell: models vary slowest, protocols fastest. Under torchrun every process calls
     this; the main one gets the results, the others an empty list.
@@ -93,6 +95,7 @@ def evaluate(
         device=device,
         precision=None if precision == "auto" else precision,
         batch_size=batch_size,
+        strict=strict,
         keep_model=keep_model,
     )
     if not is_main_process():  # helps to encode and train: the main process's plan counts

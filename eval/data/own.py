@@ -3,9 +3,11 @@ with boxes."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from eval.common.errors import BadInput, NotFound, UserError
+from eval.common.images import Range
 from eval.data import own_boxes
 from eval.data.folders import read_folders
 from eval.data.inventory.facts import Inventory, Tally
@@ -20,10 +22,11 @@ from eval.data.sources import (
     open_parquet,
 )
 from eval.data.tables import count_twice, own_parts, read_table
+from eval.data.values import parse_range
 from eval.data.whole_split import Drawn, Given, WholeGroups
 from eval.hub import client
 from eval.hub.dataset import split_names
-from eval.tasks.names import TaskName, query
+from eval.tasks.names import TaskName, query, with_option
 
 
 def locate(parsed: TaskName, text: str, seed: int) -> Located:
@@ -31,6 +34,22 @@ def locate(parsed: TaskName, text: str, seed: int) -> Located:
 
     ``seed`` is that of a split made here, where the data have none.
     """
+    found = _locate(parsed, text, seed)
+    if not parsed.range:
+        return found
+    return _ranged(found, parsed.range, parse_range(parsed.range, f"task {text!r}"))
+
+
+def _ranged(found: Located, text: str, given: Range) -> Located:
+    def otherwise() -> Located | None:
+        other = found.otherwise() if found.otherwise else None
+        return None if other is None else _ranged(other, text, given)
+
+    where = with_option(found.where, "range", text)
+    return dataclasses.replace(found, where=where, range=given, otherwise=otherwise)
+
+
+def _locate(parsed: TaskName, text: str, seed: int) -> Located:
     if parsed.kind == "parquet":
         return _parquet(parsed, text)
     if parsed.kind == "imagefolder":

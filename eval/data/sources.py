@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from eval.common.errors import BadInput, NotFound, one_line
 from eval.common.files import atomic_file
+from eval.common.images import is_deep
 from eval.data.inventory.labels import MULTI_LABEL, as_meant, composed
 from eval.hub.dataset import load_at
 
@@ -50,11 +51,30 @@ class Scan:
     labels: list[Any]
     hashes: NDArray[np.uint8]  # [N, HASH_BYTES]
     names: tuple[str, ...] | None  # class names where the source declares them
+    deep: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
+    # [N] of more than 8 bits; empty for none
 
 
 def as_keys(hashes: NDArray[np.uint8]) -> NDArray[np.void]:
     flat = np.ascontiguousarray(hashes)
     return flat.view(np.dtype((np.void, HASH_BYTES))).reshape(-1)
+
+
+@dataclass
+class Looks:
+    """Images while a scan goes over them."""
+
+    hashes: list[bytes] = field(default_factory=list)
+    deep: list[bool] = field(default_factory=list)
+
+    def add(self, data: bytes) -> None:
+        self.hashes.append(image_hash(data))
+        self.deep.append(is_deep(data))
+
+    def scan(self, labels: list[Any], names: tuple[str, ...] | None) -> Scan:
+        hashes = np.frombuffer(b"".join(self.hashes), np.uint8)
+        hashes = hashes.reshape(len(self.hashes), HASH_BYTES)
+        return Scan(labels, hashes, names, np.asarray(self.deep, np.bool_))
 
 
 def image_hash(data: bytes) -> bytes:
@@ -86,7 +106,7 @@ class ParquetSource:
 
     def scan(self) -> Scan:
         labels: list[Any] = []
-        hashes: list[bytes] = []
+        looks = Looks()
         names: tuple[str, ...] | None = None
         for file in self.files:
             parquet = open_parquet(file)
@@ -103,12 +123,13 @@ class ParquetSource:
             if names and declared and declared != names:
                 raise BadInput(f"{file} declares other class names than the files before it")
             names = names or declared
-            begin = len(hashes)
+            begin = len(looks.hashes)
             for batch in parquet_batches(parquet, file, columns=[self.image, self.label]):
                 labels += batch.column(self.label).to_pylist()
-                for data in self._bytes_of(batch.column(self.image), file, len(hashes) - begin):
-                    hashes.append(image_hash(data))
-        return Scan(labels, _stack(hashes), names)
+                first = len(looks.hashes) - begin
+                for data in self._bytes_of(batch.column(self.image), file, first):
+                    looks.add(data)
+        return looks.scan(labels, names)
 
     def _bytes_of(self, column: Any, file: Path, first: int) -> Iterator[bytes]:
         import pyarrow as pa
@@ -206,8 +227,10 @@ class FolderSource:
     def scan(self) -> Scan:
         number = {composed(name): i for i, name in enumerate(self.names)}
         labels = [number[composed(f.partition(os.sep)[0])] for f in self.files]
-        hashes = [image_hash((self.root / f).read_bytes()) for f in self.files]
-        return Scan(labels, _stack(hashes), self.names)
+        looks = Looks()
+        for file in self.files:
+            looks.add((self.root / file).read_bytes())
+        return looks.scan(labels, self.names)
 
     def images(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, bytes]]:
         for row in rows.tolist():
@@ -233,8 +256,10 @@ class ListedSource:
         return f"file {self._path(self.files[row])}"
 
     def scan(self) -> Scan:
-        hashes = [image_hash(self._path(f).read_bytes()) for f in self.files]
-        return Scan(list(self.classes), _stack(hashes), None)
+        looks = Looks()
+        for file in self.files:
+            looks.add(self._path(file).read_bytes())
+        return looks.scan(list(self.classes), None)
 
     def images(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, bytes]]:
         for row in rows.tolist():
@@ -306,11 +331,13 @@ class HubSource:
     def scan(self) -> Scan:
         table = self._table
         labels: list[Any] = list(table[self.label])
-        hashes = _stack([image_hash(data) for _, data in self.images(np.arange(len(table)))])
+        looks = Looks()
+        for _, data in self.images(np.arange(len(table))):
+            looks.add(data)
         if self.single_of:
-            return Scan([self._ids[found[0]] for found in labels], hashes, self.single_of)
+            return looks.scan([self._ids[found[0]] for found in labels], self.single_of)
         feature = table.features[self.label]
-        return Scan(labels, hashes, tuple(feature.names) if hasattr(feature, "names") else None)
+        return looks.scan(labels, tuple(feature.names) if hasattr(feature, "names") else None)
 
     def images(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, bytes]]:
         table = self._table.select_columns([self.image])
@@ -330,10 +357,6 @@ def _holds_bytes(feature: Any) -> bool:
 
     inner = feature.get("bytes") if isinstance(feature, dict) else feature
     return isinstance(inner, Value) and inner.dtype in ("binary", "large_binary")
-
-
-def _stack(hashes: Sequence[bytes]) -> NDArray[np.uint8]:
-    return np.frombuffer(b"".join(hashes), np.uint8).reshape(len(hashes), HASH_BYTES)
 
 
 def check_labels(labels: Sequence[Any], source: Source, subject: str) -> None:
@@ -363,7 +386,7 @@ def remembered_scan(source: Source, cache: Path, subject: str) -> tuple[Scan, ND
                 meta = json.loads(saved["meta"].tobytes())
                 names = None if meta["names"] is None else tuple(meta["names"])
                 labels = meta["labels"] if meta["labels"] is not None else saved["labels"].tolist()
-                return Scan(labels, saved["hashes"], names), saved["order"]
+                return Scan(labels, saved["hashes"], names, saved["deep"]), saved["order"]
         except (OSError, ValueError, KeyError, EOFError, BadZipFile):
             memo.unlink(missing_ok=True)  # a damaged memo is made again
     scan = source.scan()
@@ -380,6 +403,7 @@ def remembered_scan(source: Source, cache: Path, subject: str) -> tuple[Scan, ND
             file,
             labels=array,
             hashes=scan.hashes,
+            deep=scan.deep,
             order=order,
             meta=np.frombuffer(meta_bytes, np.uint8),
         )

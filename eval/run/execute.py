@@ -14,7 +14,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from eval.common.distributed import launched
-from eval.common.errors import UserError, one_line
+from eval.common.errors import BadInput, Unreadable, UserError, one_line
+from eval.data.inventory.unreadable import unreadable
+from eval.data.task_data import TaskData
 from eval.models.resolve import ResolvedModel
 from eval.protocols import PROTOCOLS
 from eval.results.names import plain
@@ -25,7 +27,7 @@ from eval.results.schema import (
     pack_confidence,
 )
 from eval.results.store import write_result
-from eval.run.plan import Cell, Request, in_precision
+from eval.run.plan import Cell, Request, in_precision, warnings_of
 from eval.run.progress import Progress
 from eval.training.context import Context
 
@@ -148,7 +150,7 @@ def _score_model(
                 encoded = None
                 chosen = precision or auto_precision(backbone, task, workers)
         except Exception as error:
-            failed(group, error)
+            failed(group, _with_all_unreadable(error, task))
             continue
         report.images += encoded.images if encoded else 0
         for cell in group:
@@ -166,7 +168,17 @@ def _score_model(
                     report.scored += 1
                     progress.scored(cell, result)
             except Exception as error:
-                failed([cell], error)
+                failed([cell], _with_all_unreadable(error, task))
+
+
+def _with_all_unreadable(error: Exception, task: TaskData) -> Exception:
+    """The error; where it is about one image that cannot be read, about all of the task."""
+    if not isinstance(error, Unreadable):
+        return error
+    from eval.data.decoding import undecodable
+
+    found = undecodable(task)
+    return BadInput(f"task {task.name!r}: {unreadable(found)}") if len(found) > 1 else error
 
 
 def _failure(title: str, error: Exception, debug: bool) -> Failure:
@@ -222,6 +234,7 @@ def score_cell(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         details=outcome.details,
         notes=notes,
+        warnings=list(warnings_of(task)),
         limit=task.limit,
         precision=cell.precision,
         confidence=(None if outcome.confidence is None else pack_confidence(outcome.confidence)),

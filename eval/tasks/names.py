@@ -29,6 +29,7 @@ class TaskName:
     objects: str = ""  # column of Parquet files with boxes; of the others:
     images: str = ""  # of COCO: the folder that file names count from
     classes: str = ""  # of VOC: names with commas between
+    range: str = ""  # LOW,HIGH: black and white in images of more than 8 bits
 
 
 _Prefix = Literal["parquet", "imagefolder", "csv", "hub", "coco", "voc", "yolo"]
@@ -69,7 +70,7 @@ def parse_task(text: str) -> TaskName:
     if not value:
         raise BadInput(f"task {text!r} has nothing between the prefix and '?'")
     options = _options(given_options)
-    known = _KEYS[prefix]
+    known = (*_KEYS[prefix], "range")
     for key, given in options.items():
         if key not in known:
             raise NotFound(f"task {text!r} has an unknown option {key!r}" + did_you_mean(
@@ -106,6 +107,12 @@ def query(options: Mapping[str, str]) -> str:
     """``?key=value&..`` that ``parse_task`` reads back; '' for none."""
     pairs = [f"{key}={quote(value, safe='/,')}" for key, value in options.items()]
     return "?" + "&".join(pairs) if pairs else ""
+
+
+def with_option(text: str, key: str, value: str) -> str:
+    """A task string with one more option."""
+    place, options = split_query(text)
+    return f"{place}?{options}&{query({key: value})[1:]}" if options else text + query({key: value})
 
 
 def _parse_declared(text: str) -> TaskName:

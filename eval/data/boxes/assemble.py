@@ -15,6 +15,7 @@ from eval.data.boxes.box_data import BoxSplit
 from eval.data.boxes.files import FileBoxes
 from eval.data.boxes.objects import Dropped, Objects
 from eval.data.boxes.stored import BoxScan, BoxSource, Stored, remembered_boxes
+from eval.data.sources import as_keys
 from eval.data.task_data import canonical_order
 
 NAMED = 5  # classes that a note names
@@ -38,6 +39,7 @@ class BoxSplits:
     train: BoxSplit
     test: BoxSplit
     notes: tuple[str, ...]  # about boxes that were left out or may be wrong
+    deep: NDArray[np.void]  # hashes of the images of more than 8 bits
     voc: bool
 
 
@@ -58,7 +60,8 @@ def assemble_boxes(images: BoxParts, cache: Path, subject: str) -> BoxSplits:
     notes += _unseen(splits[0], splits[1], classes)
     notes += filter(None, map(_of_another_size, splits))
     voc = images.voc or any(scan.stored.flagged for scan in scans)
-    return BoxSplits(classes, splits[0], splits[1], tuple(notes), voc)
+    deep = np.concatenate([as_keys(scan.hashes[scan.deep]) for scan in scans])
+    return BoxSplits(classes, splits[0], splits[1], tuple(notes), deep, voc)
 
 
 def _classes(scans: list[BoxScan], names: tuple[str, ...], subject: str) -> tuple[str, ...]:

@@ -56,7 +56,7 @@ class FileBoxes:
     def box_scan(self) -> BoxScan:
         rows = np.arange(len(self.files))
         found = look_at_all(self.images(rows), self.describe)
-        sizes = np.asarray([size for _, size in found], np.int64).reshape(-1, 2)
+        sizes = np.asarray([one.size for one in found], np.int64).reshape(-1, 2)
         stored = in_pixels(self.stored, sizes) if self.shares else self.stored
         return BoxScan.of(stored, found, self.classes)
 
@@ -83,11 +83,11 @@ def images_below(folder: Path, tally: Tally) -> list[Path]:
         if kind == "image":
             found.append(path)
         elif entry.is_junk:
-            tally.leave(JUNK, str(path), expected=True)
+            tally.leave(JUNK, entry.path, expected=True)
         elif kind == "foreign":
-            tally.leave(unread(path.suffix.lower()), str(path))
+            tally.leave(unread(path.suffix.lower()), entry.path)
         else:
-            tally.leave(NO_IMAGES, str(path), expected=True)
+            tally.leave(NO_IMAGES, entry.path, expected=True)
     return sorted(found)
 
 
@@ -96,7 +96,7 @@ def count_listed(found: Sequence[Path], listed: Collection[Path], tally: Tally, 
     tally.take(len(listed))
     for path in found:
         if path not in listed:
-            tally.leave(f"images that {by} does not list", str(path), expected=True)
+            tally.leave(f"images that {by} does not list", path.name, expected=True)
 
 
 def safe_name(name: Any, where: str) -> str:

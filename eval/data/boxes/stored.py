@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from zipfile import BadZipFile
 
 import numpy as np
@@ -19,7 +19,7 @@ from PIL import Image
 
 from eval.common.errors import BadInput
 from eval.common.files import atomic_file
-from eval.common.images import why_unreadable
+from eval.common.images import is_deep, why_unreadable
 from eval.data.boxes.objects import answer_hash
 from eval.data.inventory.unreadable import unreadable
 from eval.data.sources import HASH_BYTES, Scan, Source, image_hash
@@ -104,6 +104,14 @@ def stack(images: Iterable[Sequence[Row]], flagged: bool = False) -> Stored:
     )
 
 
+class Look(NamedTuple):
+    """What is kept of one image."""
+
+    key: bytes
+    size: tuple[int, int]  # upright: height, width
+    deep: bool  # of more than 8 bits
+
+
 @dataclass(frozen=True)
 class BoxScan:
     """What one pass over a source finds, in the source's own order."""
@@ -113,6 +121,7 @@ class BoxScan:
     sizes: NDArray[np.int64]  # [N, 2] height, width, upright
     names: tuple[str, ...] | None  # of the classes, where the source declares them
     answers: NDArray[np.int64]  # [N] what stands for each image's label in a split hash
+    deep: NDArray[np.bool_]  # [N] of more than 8 bits
 
     @classmethod
     def of(
@@ -122,13 +131,14 @@ class BoxScan:
         names: tuple[str, ...] | None,
     ) -> BoxScan:
         """``found``: what ``look_at_all`` returns."""
-        hashes = np.frombuffer(b"".join(key for key, _ in found), np.uint8)
-        sizes = np.asarray([size for _, size in found], np.int64).reshape(-1, 2)
+        hashes = np.frombuffer(b"".join(one.key for one in found), np.uint8)
+        sizes = np.asarray([one.size for one in found], np.int64).reshape(-1, 2)
         answers = np.asarray(stored.answers(), np.int64)
-        return cls(stored, hashes.reshape(len(found), HASH_BYTES), sizes, names, answers)
+        deep = np.asarray([one.deep for one in found], np.bool_)
+        return cls(stored, hashes.reshape(len(found), HASH_BYTES), sizes, names, answers, deep)
 
     def plain(self) -> Scan:
-        return Scan(self.answers.tolist(), self.hashes, self.names)
+        return Scan(self.answers.tolist(), self.hashes, self.names, self.deep)
 
 
 class BoxSource(Source, Protocol):
@@ -139,9 +149,6 @@ class BoxSource(Source, Protocol):
 
     def box_scan(self) -> BoxScan:
         """One pass over all rows. Raises UserError."""
-
-
-Look = tuple[bytes, tuple[int, int]]  # hash, upright height and width
 
 
 def upright_size(data: bytes) -> tuple[int, int]:
@@ -163,7 +170,7 @@ def look_at_all(images: Iterable[tuple[int, bytes]], describe: Callable[[int], s
     for row, data in images:
         key = image_hash(data)
         try:
-            found.append((key, upright_size(data)))
+            found.append(Look(key, upright_size(data), is_deep(data)))
         except Exception as error:  # a parser fed with arbitrary bytes raises anything
             failed.append((describe(row), why_unreadable(data, error)))
     if failed:
@@ -181,7 +188,8 @@ def remembered_boxes(source: BoxSource, cache: Path) -> BoxScan:
                 meta = json.loads(saved["meta"].tobytes())
                 names = None if meta["names"] is None else tuple(meta["names"])
                 stored = Stored(**{name: saved[name] for name in ARRAYS}, flagged=meta["flagged"])
-                return BoxScan(stored, saved["hashes"], saved["sizes"], names, saved["answers"])
+                plain = (saved["hashes"], saved["sizes"], names, saved["answers"], saved["deep"])
+                return BoxScan(stored, *plain)
         except (OSError, ValueError, KeyError, EOFError, BadZipFile):
             memo.unlink(missing_ok=True)  # a damaged memo is made again
     scan = source.box_scan()
@@ -193,6 +201,7 @@ def remembered_boxes(source: BoxSource, cache: Path) -> BoxScan:
             hashes=scan.hashes,
             sizes=scan.sizes,
             answers=scan.answers,
+            deep=scan.deep,
             meta=np.frombuffer(meta_bytes, np.uint8),
             **arrays,
         )

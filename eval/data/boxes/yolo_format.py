@@ -50,7 +50,7 @@ def read_yolo(
     tally.take(sum(map(len, files)))
     for name in sorted(parts.keys() - {chosen.train, chosen.test}):
         for path in parts[name]:
-            tally.leave(f"of part {name}", str(path), expected=True)
+            tally.leave(f"of part {name}", path.name, expected=True)
     found = [_part(f, n, names, subject, tally) for n, f in zip(("train", "test"), files,
                                                                 strict=True)]  # fmt: skip
     return found[0], found[1], tally.done()
@@ -150,7 +150,7 @@ def _listed(
         tried = [top / n for n in dict.fromkeys((str(name), bare)) for top in (*tops, root)]
         place = next((p for p in tried if p.exists()), None)
         if place is None:
-            return [], f"{str(name)!r}, which is not there (looked for {tried[0]})"
+            return [], f"{str(name)!r}, which is not there"
         if place.is_dir():
             found += images_below(place, tally)
         else:
@@ -202,13 +202,15 @@ def _part(
     if bare:
         tally.say(
             f"{len(bare):,} of {len(files):,} images of {part} have no label file, such as "
-            f"{bare[0]}: taken as pictures without objects"
+            f"{bare[0].name}: taken as pictures without objects"
         )
     outlined: list[Path] = []
     rows = [list(_rows(path, len(names), subject, outlined)) if path else [] for path in labels]
     if outlined:
-        tally.say(f"{len(outlined):,} objects of {part} are polygons, as in {outlined[0]}: the "
-                  "boxes around them are taken")  # fmt: skip
+        tally.say(
+            f"{len(outlined):,} objects of {part} are polygons, as in {outlined[0].name}: the "
+            "boxes around them are taken"
+        )
     return FileBoxes(tuple(files), stack(rows), names, shares=True)
 
 

@@ -1,0 +1,125 @@
+"""What a run says of data of the user's own, keeps in the result, and refuses when asked to."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from eval.api import evaluate
+from eval.common.errors import BadInput
+from eval.data.load import load_task
+from eval.results.store import read_result
+from eval.run.plan import warnings_of
+from tests.factories import Cli, blobs, make_task, write_parquet
+
+MODEL = "random:test_resnet"
+SAID = "there is no test: val is scored in its place"
+
+
+def photos(root: Path, each: int = 6) -> Path:
+    """train/ and val/ of two classes, and an image that is in no class."""
+    for number, part in enumerate(("train", "val")):
+        for label, name in enumerate(("cat", "dog")):
+            (root / part / name).mkdir(parents=True)
+            for i, image in enumerate(blobs(label, each, number, size=32)):
+                (root / part / name / f"{i}.png").write_bytes(image)
+    shutil.copy(root / "train" / "cat" / "0.png", root / "stray.png")
+    return root
+
+
+def test_a_run_warns_and_its_result_keeps_it(tmp_path: Path, cache: Path, cli: Cli) -> None:
+    task = f"imagefolder:{photos(tmp_path / 'photos')}"
+    options = ["--protocol", "knn", "--cache", cache, "--results", tmp_path / "results"]
+    ran = cli("run", MODEL, "--task", task, *options)
+    assert ran.code == 0
+    (line,) = [text for text in ran.err.splitlines() if text.startswith("warning: ")]
+    name = load_task(task, cache).name
+    assert line == (f"warning: {name}: {SAID}; left out: 1 images beside the parts (stray.png).")
+    (file,) = (tmp_path / "results").rglob("*.json")
+    assert read_result(file).warnings == [
+        SAID, "left out: 1 images beside the parts (stray.png)"
+    ]  # fmt: skip
+    assert line in cli("run", MODEL, "--task", task, *options).err  # the result was there
+    (tmp_path / "photos" / "stray.png").unlink()
+    ran = cli("run", MODEL, "--task", f"{task}?train=train&test=val", *options, "--strict")
+    assert (ran.code, "warning" in ran.err) == (0, False)
+
+
+def test_strict_refuses_and_writes_nothing(tmp_path: Path, cache: Path, cli: Cli) -> None:
+    task = f"imagefolder:{photos(tmp_path / 'photos')}"
+    results = tmp_path / "results"
+    ran = cli("run", MODEL, "--task", task, "--strict", "--cache", cache, "--results", results)
+    assert ran.code == 2
+    assert f"{SAID}; left out: 1 images beside the parts (stray.png) (--strict)" in ran.err
+    assert not list(results.rglob("*.json"))
+    with pytest.raises(BadInput, match="--strict"):
+        evaluate(MODEL, task, ["knn"], cache=cache, results=results, strict=True)
+    sheet = tmp_path / "sheet.png"
+    for strict, code in (((), 0), (("--strict",), 2)):
+        ran = cli("check-task", task, "--cache", cache, "--sheet", sheet, *strict)
+        assert ran.code == code
+        assert f"- {SAID}\n" in ran.out
+        assert ("--strict" in ran.err) == bool(code)
+
+
+def test_what_check_task_knows_a_run_says(tmp_path: Path, cache: Path) -> None:
+    """One image under two labels, 'Cat' and 'cat', and a class that test alone has."""
+    images = [image for label in range(3) for image in blobs(label, 4, 0, size=8)]
+    names = ["cat", "Cat", "dog"]
+    labels = [0] * 4 + [1] * 4
+    train, train_labels = [*images[:8], images[0]], [*labels, 1]
+    write_parquet(tmp_path / "x" / "train-0.parquet", train, train_labels, names)
+    write_parquet(tmp_path / "x" / "test-0.parquet", images[8:] + images[:1], [2] * 4 + [0], names)
+    said = warnings_of(load_task(f"parquet:{tmp_path / 'x'}", cache))
+    assert said == (
+        "3 images under two labels (the bytes are equal): one label is always wrong; fewshot "
+        "leaves them out",
+        "1 class ('dog') without a training image, though in test",
+        "classes that differ only by case, spaces or accents' form: 'cat' and 'Cat': are they one?",
+    )
+
+
+def test_declared_data_are_not_warned_of(tmp_path: Path, cache: Path) -> None:
+    make_task(tmp_path / "eurosat", classes=10, train=2, test=2)
+    assert warnings_of(load_task("eurosat", cache, tmp_path)) == ()
+    assert warnings_of(load_task("digits", cache)) == ()
+
+
+def test_results_without_warnings_are_as_before(tmp_path: Path, cache: Path) -> None:
+    make_task(tmp_path / "x", classes=3, train=8, test=4)
+    (result,) = evaluate(
+        MODEL, f"parquet:{tmp_path / 'x'}", ["knn"], cache=cache, results=tmp_path / "results"
+    )
+    assert result.warnings == []
+    (file,) = (tmp_path / "results").rglob("*.json")
+    assert '"warnings":' not in file.read_text()
+
+
+def test_every_image_that_cannot_be_read_is_named(tmp_path: Path, cache: Path, cli: Cli) -> None:
+    """A truncated JPEG, an empty file, a web page and nonsense at once, by both commands."""
+    root = photos(tmp_path / "photos")
+    whole = (root / "train" / "cat" / "1.png").read_bytes()
+    for file, content in (
+        ("train/cat/1.png", whole[: len(whole) // 2]), ("train/dog/2.png", b""),
+        ("val/cat/3.png", b"<!DOCTYPE html>"), ("val/dog/4.png", b"nonsense"),
+    ):  # fmt: skip
+        (root / file).write_bytes(content)
+    task = f"imagefolder:{root}?train=train&test=val"
+    ran = cli(
+        "run", MODEL, "--task", task, "--protocol", "knn", "--cache", cache,
+        "--results", tmp_path / "results",
+    )  # fmt: skip
+    assert ran.code == 2
+    assert "4 images cannot be read: " in ran.err
+    checked = cli("check-task", task, "--cache", cache, "--sheet", tmp_path / "s.png", "--strict")
+    assert checked.code == 2
+    assert "4 images cannot be read, so that nothing is scored" in checked.err
+    for file, why in (
+        ("train/cat/1.png", "truncated"), ("train/dog/2.png", "it is empty"),
+        ("val/cat/3.png", "it is a web page"), ("val/dog/4.png", "it is in no image format"),
+    ):  # fmt: skip
+        for text in (ran.err, checked.out):
+            (place,) = {t for t in text.replace("; ", "\n").splitlines() if file in t}
+            assert why in place
