@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from eval.common.errors import BadInput, NotFound
+from eval.common.text import counted, some
 from eval.data.inventory.facts import Inventory, Tally
 from eval.data.inventory.image_files import kind_of, unread
 from eval.data.inventory.junk import JUNK, NO_IMAGES
@@ -46,7 +48,7 @@ def read_folders(root: Path, subject: str, train: str = "", test: str = "") -> F
     ours, theirs = parts
     known = set(map(composed, ours.names))
     if strange := [name for name in theirs.names if composed(name) not in known]:
-        raise BadInput(f"{subject}: test has classes that train has not: {strange[:5]}")
+        raise BadInput(f"{subject}: test has classes that train has not: {some(strange)}")
     same = {composed(name): name for name in ours.names}
     unlike = [n for n in theirs.names if same[composed(n)] != n]
     if unlike:
@@ -196,12 +198,15 @@ def _source(tree: _Tree, above: tuple[str, ...], tally: Tally) -> FolderSource:
             kept = _kept(tree, entry, tally)
             files += [str(Path(file).relative_to(Path(*above))) for file in kept]
             nested += [entry.path] if kept and len(entry.parts) > depth + 2 else []
+    labelled = {file.partition(os.sep)[0] for file in files}
+    if files and (empty := [name for name in tree.folders(*above) if name not in labelled]):
+        tally.say(f"{counted(len(empty), 'class folder')} without an image ({some(empty)})")
     if not files:
         raise NotFound(f"{root} holds no image files such as .jpg or .png{_instead(tally)}")
     if nested:
         first = Path(nested[0]).parent
-        tally.say(f"{len(nested):,} images lie in folders below their class folder, such as "
-                  f"{first}: they count to the outer one")  # fmt: skip
+        tally.say(f"{counted(len(nested), 'image')} in folders below a class folder, such as "
+                  f"{first}: counted to the outer class")  # fmt: skip
     return FolderSource(root, tuple(sorted(files)), names)
 
 

@@ -159,7 +159,13 @@ def _from_whole(images: Whole, cache: Path, subject: str) -> Divided:
     names, by_number = class_names(scan, [], subject)
     scan = numbered(scan, names, by_number, "all", subject)
     whole = canonical("all", images.source, scan, order, subject)
-    return names, *halves(whole, images.rule.in_train(whole), subject), deep
+    in_train = images.rule.in_train(whole)
+    if in_train.all():
+        raise BadInput(
+            f"{subject}: no image is left to test on: every class has one image, or one group, "
+            "alone; give at least two a class"
+        )
+    return names, *halves(whole, in_train, subject), deep
 
 
 def _again(task: TaskData, how: Resplit, subject: str) -> TaskData:

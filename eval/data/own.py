@@ -86,7 +86,7 @@ def _parquet(parsed: TaskName, text: str) -> Located:
     where, name = f"parquet:{folder.resolve()}{columns}", folder.resolve().name
     images = Parts(train, test)
     return Located(
-        name, where, "", text, images, kind="parquet", inventory=found.inventory,
+        name, where, "", f"task {text!r}", images, kind="parquet", inventory=found.inventory,
         unused=found.unused, otherwise=otherwise,
     )  # fmt: skip
 
@@ -106,7 +106,8 @@ def _existing_folder(path: str, subject: str) -> Path:
 
 def _imagefolder(parsed: TaskName, text: str, seed: int) -> Located:
     root = _existing_folder(parsed.value, text)
-    found = read_folders(root, f"task {text!r}", parsed.train, parsed.test)
+    subject = f"task {text!r}"
+    found = read_folders(root, subject, parsed.train, parsed.test)
     given = {k: v for k in ("train", "test") if (v := getattr(parsed, k))}
     where = f"imagefolder:{root.resolve()}{query(given)}"
     notes: tuple[str, ...] = ()
@@ -117,7 +118,7 @@ def _imagefolder(parsed: TaskName, text: str, seed: int) -> Located:
         notes = (f"one folder, split here: 70 % of each class to train, seed {seed}",)
         images = Whole(found.train, Drawn(seed))
     return Located(
-        root.resolve().name, where, "", text, images, kind="imagefolder", notes=notes,
+        root.resolve().name, where, "", subject, images, kind="imagefolder", notes=notes,
         inventory=found.inventory,
     )  # fmt: skip
 
@@ -152,7 +153,7 @@ def _csv(parsed: TaskName, text: str, seed: int) -> Located:
     labels = as_meant(table["label"])
     source = ListedSource(file.resolve().parent, tuple(table["image"]), tuple(labels))
     return Located(
-        file.stem, where, "", text, Whole(source, rule), kind="csv", notes=tuple(notes),
+        file.stem, where, "", f"task {text!r}", Whole(source, rule), kind="csv", notes=tuple(notes),
         inventory=tally.done(),
     )  # fmt: skip
 
@@ -180,5 +181,7 @@ def _hub(parsed: TaskName, text: str) -> Located:
     where = f"hub:{parsed.value}{query(options)}"
     name = parsed.value.replace("/", "--")
     found = Inventory(said=chosen.said)
-    return Located(name, where, sha, text, Parts(train, test), kind="hub", inventory=found,
-                   unused=chosen.unused)  # fmt: skip
+    return Located(
+        name, where, sha, f"task {text!r}", Parts(train, test), kind="hub", inventory=found,
+        unused=chosen.unused,
+    )  # fmt: skip

@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 from eval.common.errors import BadInput, NotFound, one_line
+from eval.common.text import counted
 from eval.data.inventory.facts import Tally
 from eval.data.inventory.labels import MULTI_LABEL, is_unlabelled, unlabelled
 from eval.data.inventory.split_words import choose, role_of
@@ -54,6 +55,7 @@ def read_table(file: Path, columns: dict[str, str], subject: str) -> dict[str, l
             raise BadInput(f"{subject}: line {line} of {name} has no {role}")
     _refuse_unlabelled(table["label"], [line for line, _ in rows], f"{subject}: {name}")
     _refuse_two_labels(table["image"], table["label"], f"{subject}: {name}")
+    table["image"] = [_as_here(file.parent, image) for image in table["image"]]
     gone = [image for image in table["image"] if not _is_file(file.parent / image)]
     if gone:
         raise NotFound(
@@ -86,7 +88,7 @@ def _refuse_unlabelled(labels: list[str], lines: list[int], place: str) -> None:
     bare = [i for i, label in enumerate(labels) if is_unlabelled(label, numbers)]
     if bare:
         label = labels[bare[0]]
-        where = f"line {lines[bare[0]]} of it"
+        where = f"on line {lines[bare[0]]}"
         raise BadInput(f"{place}: {unlabelled(len(bare), len(labels), 'rows', label, where)}")
 
 
@@ -106,7 +108,7 @@ def _refuse_two_labels(images: list[str], labels: list[str], place: str) -> None
     if both:
         image, (one, other) = next(iter(both.items()))
         raise BadInput(
-            f"{place}: {len(both):,} images stand under two labels, such as {image!r} under "
+            f"{place}: {counted(len(both), 'image')} under two labels, such as {image!r} under "
             f"{one!r} and {other!r}; {MULTI_LABEL}"
         )
 
@@ -115,7 +117,7 @@ def count_twice(images: list[str], tally: Tally) -> None:
     """Say how many images are listed more than once, under one label."""
     twice = [n for n in Counter(map(os.path.normpath, images)).values() if n > 1]
     if twice:
-        tally.say(f"{len(twice):,} images are listed more than once; each row counts")
+        tally.say(f"{counted(len(twice), 'image')} listed more than once: each row counts")
 
 
 def own_parts(
@@ -162,6 +164,12 @@ def _plain(value: str) -> str:
     if found and not found[1] and found[0] != "validation":
         return found[0]
     return value.strip().lower()
+
+
+def _as_here(folder: Path, image: str) -> str:
+    """An image's path; one that was written on Windows with the slashes of here."""
+    plain = image.replace("\\", "/")
+    return plain if plain != image and not _is_file(folder / image) else image
 
 
 def _is_file(path: Path) -> bool:

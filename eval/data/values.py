@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from eval.common.errors import BadInput
 from eval.common.files import write_json
 from eval.common.images import PLAIN, Range, Values, grey_values
+from eval.common.text import counted
 from eval.data.sources import Scan, Source
 
 BITS = (8, 10, 12, 14, 16)
@@ -129,6 +130,6 @@ def in_words(count: int, found: Extremes, values: Values) -> str:
         for black, white in ((values.integers if kind == "I" else values.floats),)
     ]
     return (
-        f"{count:,} images have more than 8 bits: {' and '.join(parts)}; ?range=LOW,HIGH says it "
-        "otherwise"
+        f"{counted(count, 'image')} with more than 8 bits: {' and '.join(parts)}; ?range=LOW,HIGH "
+        "says it otherwise"
     )

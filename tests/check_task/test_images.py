@@ -145,7 +145,7 @@ def test_sizes_modes_and_formats(tmp_path: Path) -> None:
     assert warned(found, "transparency").startswith("1 image with")
     assert warned(found, "CMYK").startswith("1 image in CMYK")
     assert warned(found, "8 bits") == (
-        "1 images have more than 8 bits: values 0 to 4080 of train are read as 0 for black and "
+        "1 image with more than 8 bits: values 0 to 4080 of train are read as 0 for black and "
         "4095 for white; ?range=LOW,HIGH says it otherwise"
     )
 
@@ -172,12 +172,12 @@ def test_what_was_found_is_shown(tmp_path: Path, cache: Path) -> None:
     found = check(load_task(f"imagefolder:{tmp_path / 'x'}", cache))
     text = render(found)
     assert "- 74 files found: 48 taken, 26 left out\n" in text
-    assert "- left out: 1 hidden, or left behind by a program (Thumbs.db)\n" in text
-    assert "- left out: 24 files of a validation part that is not used (val/cat/0.png" in text
+    assert "- left out: hidden, or left behind by a program (1: Thumbs.db)\n" in text
+    assert "- left out: files of a validation part that is not used (24: val/cat/0.png" in text
     assert as_json(found)["inventory"]["found"] == 74
     assert [w for w in found.warnings if "lone" in w or "val" in w] == [
         "val is not used: test is scored, and settings are chosen on a part of train",
-        "left out: 1 images beside the class folders (train/lone.png)",
+        "left out: images beside the class folders (1: train/lone.png)",
     ]
 
 

@@ -206,9 +206,9 @@ def test_folders_beside_the_parts_are_named(tmp_path: Path) -> None:
     assert adds_up(task)
     assert task.inventory.found == files_below(tmp_path / "x")
     assert task.inventory.warnings() == (
-        "left out: 1 images beside the parts (lone.png)",
-        "left out: 8 files of folders beside train and test "
-        "(unlabelled/cat/0.png, unlabelled/cat/1.png, unlabelled/cat/2.png, ..)",
+        "left out: images beside the parts (1: lone.png)",
+        "left out: files of folders beside train and test "
+        "(8: unlabelled/cat/0.png, unlabelled/cat/1.png, unlabelled/cat/2.png, ..)",
     )
 
 
@@ -301,16 +301,16 @@ def test_formats_that_are_not_read_are_named(tmp_path: Path) -> None:
     put(root, "dog/LICENSE", b"no picture")
     task = loaded(root)
     assert task.inventory.warnings() == (
-        "left out: 1 .svg images, which cannot be read here; convert them to PNG or JPEG "
-        "(cat/a.svg)",
-        "left out: 1 .dcm images, which cannot be read here; convert them to PNG or JPEG "
-        "(dog/b.DCM)",
+        "left out: .svg images, which cannot be read here; convert them to PNG or JPEG "
+        "(1: cat/a.svg)",
+        "left out: .dcm images, which cannot be read here; convert them to PNG or JPEG "
+        "(1: dog/b.DCM)",
     )
     assert adds_up(task)
     for file in root.rglob("*.png"):
         file.rename(file.with_suffix(".svg"))
     said = refusal(loaded, root)
-    assert "holds no image files such as .jpg or .png; left out: 13 .svg images" in said
+    assert "holds no image files such as .jpg or .png; left out: .svg images" in said
 
 
 def test_images_deeper_and_beside_are_said(tmp_path: Path) -> None:
@@ -320,9 +320,8 @@ def test_images_deeper_and_beside_are_said(tmp_path: Path) -> None:
     task = loaded(root)
     assert len(task.train) + len(task.test) == 13
     assert task.inventory.warnings() == (
-        "1 images lie in folders below their class folder, such as cat/siamese: they count to the "
-        "outer one",
-        "left out: 1 images beside the class folders (stray.png)",
+        "1 image in folders below a class folder, such as cat/siamese: counted to the outer class",
+        "left out: images beside the class folders (1: stray.png)",
     )
 
 
@@ -386,6 +385,14 @@ def test_labels_are_looked_up_not_searched(tmp_path: Path, monkeypatch: pytest.M
     files = tuple(sorted(str(p.relative_to(root)) for p in root.rglob("*.png")))
     source = sources.FolderSource(root, files, Names(("cat", "dog")))
     assert source.scan().labels == [0] * 4 + [1] * 4
+
+
+def test_a_class_without_an_image_is_said(tmp_path: Path) -> None:
+    root = class_folders(tmp_path / "x", each=6)
+    (root / "eel").mkdir()
+    task = loaded(root)
+    assert task.classes == ("cat", "dog", "eel")
+    assert task.inventory.said == ("1 class folder without an image ('eel')",)
 
 
 @pytest.mark.parametrize(

@@ -475,7 +475,7 @@ def test_parts_that_are_not_used_are_said(cache: Path, tmp_path: Path) -> None:
     assert (found.found, found.taken) == (4, 2)
     assert found.warnings() == (
         "validation is not used: test is scored, and settings are chosen on a part of train",
-        "left out: 1 of part unsupervised (unsupervised-0.parquet)",
+        "left out: of part unsupervised (1: unsupervised-0.parquet)",
     )
 
 
@@ -814,12 +814,15 @@ FOLDERS_REFUSED: list[tuple[Callable[[Path], Any], str]] = [
     (lambda r: r.mkdir(), "has no class folders; expected"),
     (lambda r: (r / "a").mkdir(parents=True), "holds no image files such as .jpg or .png"),
     (lambda r: to_folders(r, ["a"]), "have label 0; at least two classes are needed"),
-    (lambda r: to_folders(r, ["a", "b"], per_class=1), "the test split is empty"),
+    (
+        lambda r: to_folders(r, ["a", "b"], per_class=1),
+        "no image is left to test on: every",
+    ),
     (
         only_train,
         "has train/ but no part to score (test, val, validation, dev or eval)",
     ),
-    (new_class_in_test, "test has classes that train has not: ['z']"),
+    (new_class_in_test, "test has classes that train has not: 'z'"),
     (no_class_in_test, "/x/test has no class folders"),
 ]
 

@@ -85,7 +85,7 @@ def test_every_usual_range_is_visible(
         assert read in (values.integers, values.floats)
         assert task.test.values == values
         (said,) = task.inventory.said
-        assert said.startswith(f"16 images have more than 8 bits: values {low:g} to {high:g} of")
+        assert said.startswith(f"16 images with more than 8 bits: values {low:g} to {high:g} of")
         assert f"are read as {read[0]:g} for black and {read[1]:g} for white" in said
         grey = seen(task)
         assert grey.min() == 0

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from eval.api import evaluate
 from eval.common.errors import BadInput
@@ -36,10 +38,10 @@ def test_a_run_warns_and_its_result_keeps_it(tmp_path: Path, cache: Path, cli: C
     assert ran.code == 0
     (line,) = [text for text in ran.err.splitlines() if text.startswith("warning: ")]
     name = load_task(task, cache).name
-    assert line == (f"warning: {name}: {SAID}; left out: 1 images beside the parts (stray.png).")
+    assert line == (f"warning: {name}: {SAID}; left out: images beside the parts (1: stray.png).")
     (file,) = (tmp_path / "results").rglob("*.json")
     assert read_result(file).warnings == [
-        SAID, "left out: 1 images beside the parts (stray.png)"
+        SAID, "left out: images beside the parts (1: stray.png)"
     ]  # fmt: skip
     assert line in cli("run", MODEL, "--task", task, *options).err  # the result was there
     (tmp_path / "photos" / "stray.png").unlink()
@@ -52,7 +54,7 @@ def test_strict_refuses_and_writes_nothing(tmp_path: Path, cache: Path, cli: Cli
     results = tmp_path / "results"
     ran = cli("run", MODEL, "--task", task, "--strict", "--cache", cache, "--results", results)
     assert ran.code == 2
-    assert f"{SAID}; left out: 1 images beside the parts (stray.png) (--strict)" in ran.err
+    assert f"{SAID}; left out: images beside the parts (1: stray.png) (--strict)" in ran.err
     assert not list(results.rglob("*.json"))
     with pytest.raises(BadInput, match="--strict"):
         evaluate(MODEL, task, ["knn"], cache=cache, results=results, strict=True)
@@ -98,12 +100,16 @@ def test_results_without_warnings_are_as_before(tmp_path: Path, cache: Path) -> 
 
 
 def test_every_image_that_cannot_be_read_is_named(tmp_path: Path, cache: Path, cli: Cli) -> None:
-    """A truncated JPEG, an empty file, a web page and nonsense at once, by both commands."""
+    """A truncated file, an empty one, a web page, nonsense and 196 megapixels at once, by both
+    commands."""
+    bomb = io.BytesIO()
+    Image.new("1", (14_000, 14_000)).save(bomb, "PNG")
     root = photos(tmp_path / "photos")
     whole = (root / "train" / "cat" / "1.png").read_bytes()
     for file, content in (
         ("train/cat/1.png", whole[: len(whole) // 2]), ("train/dog/2.png", b""),
         ("val/cat/3.png", b"<!DOCTYPE html>"), ("val/dog/4.png", b"nonsense"),
+        ("val/dog/5.png", bomb.getvalue()),
     ):  # fmt: skip
         (root / file).write_bytes(content)
     task = f"imagefolder:{root}?train=train&test=val"
@@ -112,13 +118,14 @@ def test_every_image_that_cannot_be_read_is_named(tmp_path: Path, cache: Path, c
         "--results", tmp_path / "results",
     )  # fmt: skip
     assert ran.code == 2
-    assert "4 images cannot be read: " in ran.err
+    assert "5 images cannot be read: " in ran.err
     checked = cli("check-task", task, "--cache", cache, "--sheet", tmp_path / "s.png", "--strict")
     assert checked.code == 2
-    assert "4 images cannot be read, so that nothing is scored" in checked.err
+    assert "5 images cannot be read, so that nothing is scored" in checked.err
     for file, why in (
         ("train/cat/1.png", "truncated"), ("train/dog/2.png", "it is empty"),
         ("val/cat/3.png", "it is a web page"), ("val/dog/4.png", "it is in no image format"),
+        ("val/dog/5.png", "exceeds limit"),
     ):  # fmt: skip
         for text in (ran.err, checked.out):
             (place,) = {t for t in text.replace("; ", "\n").splitlines() if file in t}

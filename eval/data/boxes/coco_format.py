@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from eval.common.errors import BadInput, NotFound, one_line
+from eval.common.text import counted
 from eval.data.boxes.files import (
     FileBoxes,
     count_listed,
@@ -133,8 +134,8 @@ class _Part:
                 f"have no bbox and no polygon, the first is {_named(bare[0])}; boxes are needed"
             )
         if outlined := sum(not _has_box(note) for note in self.annotations):
-            tally.say(f"{outlined:,} objects of {self.file.name} have no bbox: the box around "
-                      "their polygons is taken")  # fmt: skip
+            tally.say(f"{counted(outlined, 'object')} of {self.file.name} without bbox: the box "
+                      "around the polygons is taken")  # fmt: skip
         for note in self.annotations:
             where = f"{subject}: {self.file}: {_named(note)}"
             image, category = (_field(note, key, where) for key in ("image_id", "category_id"))

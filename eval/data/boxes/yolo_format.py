@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.common.errors import BadInput, NotFound, one_line
+from eval.common.text import counted
 from eval.data.boxes.files import FileBoxes, images_below, read_text, refuse_missing
 from eval.data.boxes.stored import Row, stack
 from eval.data.inventory.facts import Inventory, Tally
@@ -28,19 +29,17 @@ def read_yolo(
     tally = Tally("files")
     parts, gone = _parts(facts, root, subject, tally)
     chosen = choose(parts, f"{subject}: {root}", train, test)
+    told = [f"data.yaml names {name!r} for {key}, which is not there" for key, name in gone.items()]
+    if gone and (chosen is None or any(role_of(key) == ("train", ()) for key in gone)):
+        raise NotFound(f"{subject}: {told[0]}")
     if chosen is None:
-        for key, why in gone.items():
-            raise NotFound(f"{subject}: data.yaml names {why} for {key}")
         lacks = "test" if any((role_of(name) or ("",))[0] == "train" for name in parts) else "train"
         raise BadInput(
             f"{subject}: {root} has no images of {lacks}: neither images/{lacks} nor "
             f"{lacks}/images, nor does data.yaml name them"
             + (" (val or valid would do)" if lacks == "test" else "")
         )
-    for key, why in gone.items():
-        if key not in chosen.unused:
-            tally.say(f"data.yaml names {why} for {key}")
-    for said in chosen.said:
+    for said in (*told, *chosen.said):
         tally.say(said)
     files = [parts[name] for name in (chosen.train, chosen.test)]
     if both := sorted(set(files[0]) & set(files[1])):
@@ -150,14 +149,14 @@ def _listed(
         tried = [top / n for n in dict.fromkeys((str(name), bare)) for top in (*tops, root)]
         place = next((p for p in tried if p.exists()), None)
         if place is None:
-            return [], f"{str(name)!r}, which is not there"
+            return [], str(name)
         if place.is_dir():
             found += images_below(place, tally)
         else:
             found += _in_list(place, (*tops, root), subject)
     once = list(dict.fromkeys(found))
     if twice := len(found) - len(once):
-        tally.say(f"{twice:,} images are listed twice in one part, and taken once")
+        tally.say(f"{counted(twice, 'image')} listed twice in one part: taken once")
     return once, ""
 
 
@@ -201,15 +200,15 @@ def _part(
         )
     if bare:
         tally.say(
-            f"{len(bare):,} of {len(files):,} images of {part} have no label file, such as "
+            f"no label file for {len(bare):,} of {len(files):,} images of {part}, such as "
             f"{bare[0].name}: taken as pictures without objects"
         )
     outlined: list[Path] = []
     rows = [list(_rows(path, len(names), subject, outlined)) if path else [] for path in labels]
     if outlined:
         tally.say(
-            f"{len(outlined):,} objects of {part} are polygons, as in {outlined[0].name}: the "
-            "boxes around them are taken"
+            f"{counted(len(outlined), 'polygon')} among the objects of {part}, as in "
+            f"{outlined[0].name}: the boxes around them are taken"
         )
     return FileBoxes(tuple(files), stack(rows), names, shares=True)
 

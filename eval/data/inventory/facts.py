@@ -11,14 +11,14 @@ FIRST = 3  # names that are kept of each reason
 class LeftOut:
     """Some of what was found and is not used."""
 
-    why: str  # completes "3 files left out: ..."
+    why: str  # completes "left out: .."
     count: int
     first: tuple[str, ...]  # at most FIRST names, as they were met
     expected: bool  # nobody would want it: shown by check-task, no warning
 
     def __str__(self) -> str:
         more = ", .." if self.count > len(self.first) else ""
-        return f"{self.count:,} {self.why} ({', '.join(self.first)}{more})"
+        return f"{self.why} ({self.count:,}: {', '.join(self.first)}{more})"
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ def kind_of(path: Path) -> Kind:
 
 
 def unread(suffix: str) -> str:
-    """Why images of a format are left out, to complete '3 files left out: 3 ...'."""
+    """Why images of a format are left out, to complete 'left out: ..'."""
     if suffix in HEIC:
         return f"{suffix} images, which need `pip install pillow-heif`"
     return f"{suffix} images, which cannot be read here; convert them to PNG or JPEG"

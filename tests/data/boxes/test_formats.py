@@ -341,7 +341,7 @@ def test_coco_polygons_become_boxes(tmp_path: Path, cache: Path) -> None:
     task = load(f"coco:{root}", cache)
     assert shown(task) == shown(expected)
     assert (
-        "3 objects of instances_train2017.json have no bbox: the box around their polygons is taken"
+        "3 objects of instances_train2017.json without bbox: the box around the polygons is taken"
     ) in task.inventory.said
 
 
@@ -581,7 +581,7 @@ def test_yolo_takes_val_where_test_is_not_there(test: str, tmp_path: Path, cache
     said = task.inventory.said
     assert "there is no test: val is scored in its place" in said
     if "../test" in test:
-        assert "data.yaml names '../test/images', which is not there" in said[0]
+        assert said[0] == "data.yaml names '../test/images' for test, which is not there"
 
 
 def test_yolo_both_val_and_test(tmp_path: Path, cache: Path) -> None:
@@ -613,8 +613,7 @@ def test_yolo_pictures_without_label_files(tmp_path: Path, cache: Path) -> None:
     root = write_yolo(tmp_path / "set", some())
     said = load(f"yolo:{root}", cache).inventory.said
     assert said[1] == (
-        "1 of 3 images of train have no label file, such as b.png: taken as pictures without "
-        "objects"
+        "no label file for 1 of 3 images of train, such as b.png: taken as pictures without objects"
     )
     (root / "labels/train/b.txt").write_text("")
     assert len(load(f"yolo:{root}", cache).inventory.said) == 1
@@ -641,7 +640,9 @@ def test_yolo_polygons_become_boxes(tmp_path: Path, cache: Path) -> None:
     task = load(f"yolo:{root}", cache)
     for ours, theirs in zip(task.train.objects, expected.train.objects, strict=True):
         assert np.allclose(ours.boxes, theirs.boxes, atol=1e-3)
-    assert any("3 objects of train are polygons, as in" in said for said in task.inventory.said)
+    assert any(
+        "3 polygons among the objects of train, as in" in said for said in task.inventory.said
+    )
 
 
 def test_yolo_copies_that_programs_leave_are_no_pictures(tmp_path: Path, cache: Path) -> None:
@@ -667,7 +668,7 @@ def test_yolo_a_picture_listed_twice(tmp_path: Path, cache: Path) -> None:
     (root / "data.yaml").write_text(yaml)
     task = load(f"yolo:{root}", cache)
     assert task.split_hash == expected
-    assert "1 images are listed twice in one part, and taken once" in task.inventory.said
+    assert "1 image listed twice in one part: taken once" in task.inventory.said
 
 
 def label(line: str) -> Callable[[Path], object]:
@@ -692,7 +693,9 @@ YOLO_WRONG: list[tuple[Callable[[Path], object], str]] = [
     (label("-1 0.1 0.1 0.2 0.2"), "is of class -1"),
     (label("1 12 40 30 20"), "has 40 where shares of the image's size are expected"),
     (lambda r: shutil.rmtree(r / "labels"), "none of 3 images of train has a label file"),
-    (lambda r: shutil.rmtree(r / "images" / "val"), "names 'images/val', which is not there"),
+    (lambda r: shutil.rmtree(r / "images" / "val"), "names 'images/val' for val, which is not there"),
+    (config("names: [a, b, c]\ntrain: ../train\nval: images/val"),
+     "data.yaml names '../train' for train, which is not there"),
     (lambda r: (r / "data.yaml").unlink(), "neither data.yaml with names nor classes.txt"),
     (config("names: {0: a, 2: b}"), "are not numbered from 0 without gaps"),
     (config("names: [a, a, b]"), "hold one twice: a, a, b"),
