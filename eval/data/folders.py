@@ -41,7 +41,7 @@ def read_folders(root: Path, subject: str, train: str = "", test: str = "") -> F
     elif inner := _inner(tree, subject):
         parts = _take_inner(tree, tally, inner)
     else:
-        _refuse_lone_train(tree, subject)
+        _refuse_lone_folder(tree, subject)
         parts = [_source(tree, (), tally)]
     if len(parts) == 1:
         return Folders(parts[0], None, tally.done())
@@ -96,8 +96,15 @@ def _has_parts(tree: _Tree, subject: str) -> bool:
     return bool(tree.folders(chosen.train)) or only
 
 
-def _refuse_lone_train(tree: _Tree, subject: str) -> None:
+def _refuse_lone_folder(tree: _Tree, subject: str) -> None:
+    """Raise UserError where the classes lie a folder deeper, or train alone is there."""
     names = tree.folders()
+    if len(names) == 1 and len(tree.folders(names[0])) > 1 and not role_of(names[0]):
+        inside = tree.root / names[0]
+        raise BadInput(
+            f"{subject}: {tree.root} holds one folder alone, {names[0]}/, which would be the only "
+            f"class; did you mean imagefolder:{inside}?"
+        )
     roles = [found[0] for name in names if (found := role_of(name))]
     if len(names) == 1 and roles == ["train"] and tree.folders(names[0]):
         root = tree.root
@@ -112,7 +119,7 @@ def _inner(tree: _Tree, subject: str) -> dict[str, tuple[str, str]]:
     nothing but parts; else nothing."""
     inside = {name: tree.folders(name) for name in tree.folders()}
     every = sorted({part for parts in inside.values() for part in parts})
-    if not every or not all(map(role_of, every)) or not all(inside.values()):
+    if len(inside) < 2 or not all(map(role_of, every)) or not all(inside.values()):
         return {}
     if any(tree.holds_images(name) for name in inside):
         return {}

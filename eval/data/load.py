@@ -123,8 +123,8 @@ def _with_values(task: TaskData, deep: Keys, found: Located, cache: Path) -> Tas
         values = as_given(found.range, seen)
     else:
         values = by_rule(seen, found.subject)
-        said = in_words(count, seen, values)
-        inventory = dataclasses.replace(inventory, said=(*inventory.said, said))
+        said = (*inventory.said, in_words(count, seen, values)) if seen else inventory.said
+        inventory = dataclasses.replace(inventory, said=said)
     train, test = (
         dataclasses.replace(part, source=Valued(part.source, values))
         for part in (task.train, task.test)

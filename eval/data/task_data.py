@@ -88,6 +88,17 @@ class TaskData:
         """Images of test that also stand, byte for byte, in train."""
         return int(np.isin(self.test.keys, self.train.keys).sum())
 
+    @cached_property
+    def ambiguous(self) -> int:
+        """Images whose bytes stand under two labels, wherever; of boxes, with different ones."""
+        keys = np.concatenate([self.train.keys, self.test.keys])
+        labels = np.concatenate([self.train.labels, self.test.labels])
+        _, copy_of, sizes = np.unique(keys, return_inverse=True, return_counts=True)
+        ordered = labels[np.argsort(copy_of.reshape(-1), kind="stable")]
+        begin = np.cumsum(sizes) - sizes
+        two = np.maximum.reduceat(ordered, begin) > np.minimum.reduceat(ordered, begin)
+        return int(sizes[two].sum())
+
     @property
     def subset(self) -> bool:
         """Whether this is less than the whole data set, by itself or by --limit."""

@@ -399,6 +399,8 @@ def test_a_class_without_an_image_is_said(tmp_path: Path) -> None:
     ("make", "said"),
     [
         (lambda r: class_folders(r / "train"), "no part to score (test, val, validation, dev or"),
+        (lambda r: [class_folders(r / "brain" / p) for p in ("Training", "Testing")],
+         "holds one folder alone, brain/, which would be the only class; did you mean imagefold"),
         (lambda r: [class_folders(r / p) for p in ("train", "Training", "test")],
          "has Training and train; say which with ?train=NAME&test=NAME"),
         (lambda r: [class_folders(r / p) for p in ("train", "val", "eval")],

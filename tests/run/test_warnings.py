@@ -14,6 +14,7 @@ from eval.common.errors import BadInput
 from eval.data.load import load_task
 from eval.results.store import read_result
 from eval.run.plan import warnings_of
+from tests.detection.drawn import some, write_voc
 from tests.factories import Cli, blobs, make_task, write_parquet
 
 MODEL = "random:test_resnet"
@@ -81,6 +82,23 @@ def test_what_check_task_knows_a_run_says(tmp_path: Path, cache: Path) -> None:
         "1 class ('dog') without a training image, though in test",
         "classes that differ only by case, spaces or accents' form: 'cat' and 'Cat': are they one?",
     )
+
+
+def test_labels_that_differ_by_a_space_or_by_case_are_said(tmp_path: Path, cache: Path) -> None:
+    lines = ["image,label"]
+    for label, name in enumerate(("cat", "cat ", "Dog", "dog")):
+        for i, image in enumerate(blobs(label, 4, 0, size=8)):
+            (tmp_path / f"{label}-{i}.png").write_bytes(image)
+            lines.append(f"{label}-{i}.png,{name}")
+    table = tmp_path / "all.csv"
+    table.write_text("\n".join(lines))
+    (said,) = warnings_of(load_task(f"csv:{table}", cache))
+    assert said.endswith("'Dog' and 'dog'; 'cat' and 'cat ': are they one?")
+    root = write_voc(tmp_path / "voc", some())
+    file = root / "Annotations" / "a.xml"
+    file.write_text(file.read_text().replace(">ant<", ">Bee<"))
+    said = warnings_of(load_task(f"voc:{root}", cache))[-1]
+    assert said.endswith("accents' form: 'Bee' and 'bee': are they one?")
 
 
 def test_declared_data_are_not_warned_of(tmp_path: Path, cache: Path) -> None:

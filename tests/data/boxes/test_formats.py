@@ -693,7 +693,7 @@ YOLO_WRONG: list[tuple[Callable[[Path], object], str]] = [
     (label("-1 0.1 0.1 0.2 0.2"), "is of class -1"),
     (label("1 12 40 30 20"), "has 40 where shares of the image's size are expected"),
     (lambda r: shutil.rmtree(r / "labels"), "none of 3 images of train has a label file"),
-    (lambda r: shutil.rmtree(r / "images" / "val"), "names 'images/val' for val, which is not there"),
+    (lambda r: shutil.rmtree(r / "images" / "val"), "names 'images/val' for val, which is"),
     (config("names: [a, b, c]\ntrain: ../train\nval: images/val"),
      "data.yaml names '../train' for train, which is not there"),
     (lambda r: (r / "data.yaml").unlink(), "neither data.yaml with names nor classes.txt"),
