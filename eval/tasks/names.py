@@ -69,7 +69,7 @@ def parse_task(text: str) -> TaskName:
         value, _, given_options = rest.partition("?")
     if not value:
         raise BadInput(f"task {text!r} has nothing between the prefix and '?'")
-    options = _options(given_options)
+    options = options_of(given_options)
     known = (*_KEYS[prefix], "range")
     for key, given in options.items():
         if key not in known:
@@ -97,7 +97,7 @@ def split_query(text: str) -> tuple[str, str]:
     return text, ""
 
 
-def _options(text: str) -> dict[str, str]:
+def options_of(text: str) -> dict[str, str]:
     """As typed: '+' is a plus, ``%2B`` and the like stand for what a '&' or '=' would break."""
     pairs = (pair.partition("=") for pair in text.split("&") if pair)
     return {unquote(key): unquote(value) for key, _, value in pairs}

@@ -9,7 +9,6 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +29,7 @@ from eval.data.sources import (
 )
 from eval.hub import client
 from eval.hub.dataset import load_at
-from eval.tasks.names import parse_task
+from eval.tasks.names import parse_task, query
 
 VALIDATION_NAMES = ("validation", "val", "valid")
 
@@ -199,8 +198,7 @@ def _find_hub(text: str, image: str, label: str, need_labels: bool) -> ImageFold
     options |= {"label": label} if label != "label" else {}
     options |= {"config": parsed.config} if parsed.config else {}
     options |= {"train": wanted} if wanted != "train" else {}
-    query = f"?{urlencode(options)}" if options else ""
-    return ImageFolder(train, validation, f"hub:{repo}@{sha}{query}")
+    return ImageFolder(train, validation, f"hub:{repo}@{sha}{query(options)}")
 
 
 # --------------------------------------------------------------------------- labels

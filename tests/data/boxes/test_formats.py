@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -103,6 +104,37 @@ def test_the_same_boxes_from_every_format(parts: dict[str, list[Picture]]) -> No
             assert [label for label, _ in found[other][key]] == [label for label, _ in boxes]
             for (_, ours), (_, theirs) in zip(boxes, found[other][key], strict=True):
                 assert np.allclose(ours, theirs, atol=1e-3)
+
+
+IMAGE_FOLDERS = {
+    "coco": ("train2017", "val2017"), "voc": ("JPEGImages",), "yolo": ("images/train", "images/val")
+}  # fmt: skip
+strange = st.tuples(
+    st.lists(st.sampled_from(["deep", "@eaDir", "__MACOSX", ".git"]), max_size=2),
+    st.sampled_from(["x.txt", "Thumbs.db", "._a.png", "x.heic", "x.svg", "README"]),
+).map(lambda p: "/".join([*p[0], p[1]]))
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.sets(strange, max_size=8), st.sampled_from(sorted(WRITERS)))
+def test_taken_and_left_out_are_all_that_was_found(files: set[str], form: str) -> None:
+    """What programs and people leave beside the pictures changes nothing and is counted."""
+    with tempfile.TemporaryDirectory() as folder:
+        root, cache = WRITERS[form](Path(folder, "set"), some()), Path(folder, "cache")
+        before = load(f"{form}:{root}", cache)
+        for number, name in enumerate(sorted(files)):
+            top = IMAGE_FOLDERS[form][number % len(IMAGE_FOLDERS[form])]
+            file = root / top / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            data = picture(f"strange{number}", []).data
+            file.write_bytes(b"in words" if file.name == "README" else data)
+        task = load(f"{form}:{root}", cache)
+        assert task.split_hash == before.split_hash
+        found = task.inventory
+        below = [len(names) for top in IMAGE_FOLDERS[form] for *_, names in os.walk(root / top)]
+        assert found.found == sum(below) == 5 + len(files)
+        assert found.taken + sum(one.count for one in found.left_out) == found.found
+        assert found.taken == len(task.train) + len(task.test) == 5
 
 
 @pytest.mark.parametrize("form", WRITERS)
