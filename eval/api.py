@@ -63,6 +63,7 @@ def evaluate(
     device: str | None = None,
     precision: str | None = None,
     batch_size: int | None = None,
+    strict: bool = False,
     keep_model: bool = False,
     progress: bool = True,
 ) -> Results:
@@ -73,7 +74,8 @@ def evaluate(
     ``{"fewshot": {"shots": [5]}, "linear": {}}``; None is what the command runs. What lies under
     ``results`` already is read, not scored again. ``cache`` and ``data`` default to
     TRANSFERZOO_CACHE and TRANSFERZOO_DATA, as for the command. ``progress`` says a line on stderr
-    for each finished cell.
+    for each finished cell. What deserves a warning
+    stands in each result's ``warnings``; ``strict`` makes it an error.
 
     One result a cell: models vary slowest, protocols fastest. Under torchrun every process calls
     this; the main one gets the results, the others none.
@@ -102,6 +104,7 @@ def evaluate(
         device=device,
         precision=None if precision == "auto" else precision,
         batch_size=batch_size,
+        strict=strict,
         keep_model=keep_model,
     )
     if not is_main_process():  # helps to encode and train: the main process's plan counts

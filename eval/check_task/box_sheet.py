@@ -21,7 +21,7 @@ from eval.check_task.contact_sheet import (
     png_path,
     save_png,
 )
-from eval.common.images import decode
+from eval.common.images import Values, decode
 from eval.data.boxes.box_data import BoxSplit, DetectionData
 from eval.data.boxes.objects import Objects
 from eval.detection.draw import draw
@@ -57,7 +57,7 @@ def box_sheet(
             for row, content in part.source.images(np.asarray(sorted(slot_of), np.int64)):
                 slot = slot_of[row]
                 truth = part.objects[chosen[slot]]
-                sheet.paste(content, truth, part.source.describe(row), slot, top)
+                sheet.paste(content, part.values, truth, part.source.describe(row), slot, top)
     save_png(sheet.image, path)
     return path
 
@@ -97,7 +97,9 @@ class _Sheet:
             text = f"{part.name}: {min(per_part, len(part)):,} of {len(part):,} images"
             self.pen.text((MARGIN, top - self.line - MARGIN // 2), text, INK, self.font)
 
-    def paste(self, content: bytes, truth: Objects, where: str, slot: int, top: int) -> None:
+    def paste(
+        self, content: bytes, values: Values, truth: Objects, where: str, slot: int, top: int
+    ) -> None:
         """Draw one image file and its boxes into its tile, with a caption below."""
         line, column = divmod(slot, self.columns)
         wide, high = self.tile
@@ -110,7 +112,7 @@ class _Sheet:
             at = (x, y + high + MARGIN // 4 + i * self.line)
             self.pen.text(at, fitted(text, wide, self.font), colour, self.font)
         try:
-            image = decode(content)
+            image = decode(content, values)
         except Exception:  # decoders raise whatever a broken file makes them raise
             self.pen.line(box, CROSS, 2)
             self.pen.line((box[0], box[3], box[2], box[1]), CROSS, 2)

@@ -1,6 +1,7 @@
 """A detection task looked over before any model is: its boxes, images and copies, and in words.
 
-Nothing is decoded: boxes and sizes are known once the task is loaded, copies by their hashes.
+Boxes and sizes are known once the task is loaded, copies by their hashes; every image is decoded as
+a run would decode it, so that what a run cannot read is named before.
 """
 
 from __future__ import annotations
@@ -15,8 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.check_task.facts import Copies, Spread
-from eval.check_task.wording import Page, number, origin, some
+from eval.check_task.wording import Page, cannot_be_read, found_text, origin
+from eval.common.text import counted, some
 from eval.data.boxes.box_data import BoxSplit, DetectionData
+from eval.data.concerns import concerns
+from eval.data.decoding import undecodable
+from eval.data.inventory.facts import Inventory
+from eval.data.inventory.unreadable import NAMED
 from eval.detection.resample import RANGES
 from eval.settings.schedules import SMALL, Schedule, schedule_named
 
@@ -71,6 +77,7 @@ class BoxCheck:
     split: str
     split_hash: str
     subset: bool
+    inventory: Inventory
     kind: str
     voc: bool
     train: PartBoxes
@@ -78,16 +85,19 @@ class BoxCheck:
     classes: tuple[ClassBoxes, ...]
     duplicates: int  # test images that are also in train
     copies: tuple[Copies, ...]
+    unreadable: int
+    named: tuple[str, ...]  # the first NAMED unreadable ones, each with the reason
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
 
 
 def check_boxes(data: DetectionData) -> BoxCheck:
-    """Look a detection task over. Opens no image."""
+    """Look a detection task over. Decodes every image once, and keeps none."""
     schedule = schedule_named(SMALL)
     tables = [_table(part) for part in (data.train, data.test)]
     train, test = _part(data.train, tables[0], schedule), _part(data.test, tables[1], schedule)
     classes, copies = tuple(_classes(data.classes, tables)), _copies(data)
+    broken = [f"{where}: {why}" for where, why in undecodable(data)]
     return BoxCheck(
         task=data.name,
         where=data.where,
@@ -95,6 +105,7 @@ def check_boxes(data: DetectionData) -> BoxCheck:
         split=data.split,
         split_hash=data.split_hash,
         subset=data.subset,
+        inventory=data.inventory,
         kind=data.kind,
         voc=data.voc,
         train=train,
@@ -102,8 +113,14 @@ def check_boxes(data: DetectionData) -> BoxCheck:
         classes=classes,
         duplicates=data.duplicates,
         copies=copies,
+        unreadable=len(broken),
+        named=tuple(broken[:NAMED]),
         notes=data.notes,
-        warnings=tuple(_warnings(data, train, test, classes, copies, schedule)),
+        warnings=(
+            *cannot_be_read(len(broken)),
+            *concerns(data),
+            *_warnings(data, train, test, classes, schedule),
+        ),
     )
 
 
@@ -242,23 +259,16 @@ def _warnings(
     train: PartBoxes,
     test: PartBoxes,
     classes: Sequence[ClassBoxes],
-    copies: Sequence[Copies],
     schedule: Schedule,
 ) -> Iterator[str]:
     if data.duplicates:
         yield (
-            f"{data.duplicates:,} of {number(test.images, 'test image')} also in train: the "
+            f"{data.duplicates:,} of {counted(test.images, 'test image')} also in train: the "
             "detector has learned their boxes"
-        )
-    different = next(c for c in copies if c.kind == "with different boxes")
-    if different.groups:
-        yield (
-            f"{number(different.images, 'image')} whose bytes are equal have different boxes: "
-            "at least one annotation is wrong"
         )
     if test.images < FEW_IMAGES:
         yield (
-            f"{number(test.images, 'test image')}: under {FEW_IMAGES} an interval is too wide to "
+            f"{counted(test.images, 'test image')}: under {FEW_IMAGES} an interval is too wide to "
             "tell backbones apart"
         )
     yield from _class_warnings(classes)
@@ -270,7 +280,7 @@ def _warnings(
 def _class_warnings(classes: Sequence[ClassBoxes]) -> Iterator[str]:
     def named(wanted: Callable[[ClassBoxes], bool]) -> str:
         names = [c.name for c in classes if wanted(c)]
-        return f"{number(len(names), 'class', 'classes')} ({some(names)})" if names else ""
+        return f"{counted(len(names), 'class', 'classes')} ({some(names)})" if names else ""
 
     if which := named(lambda c: not c.train and c.test > 0):
         yield f"{which} without a box in train, though asked for in test: the AP of each is 0"
@@ -303,12 +313,12 @@ def _part_warnings(train: PartBoxes, test: PartBoxes, schedule: Schedule) -> Ite
     for name, part in parts:
         if 2 * part.empty > part.images:
             yield (
-                f"{part.empty:,} of {number(part.images, 'image')} of {name} without boxes: are "
+                f"{part.empty:,} of {counted(part.images, 'image')} of {name} without boxes: are "
                 "annotations missing?"
             )
         if part.twice:
             yield (
-                f"{number(part.twice, 'box', 'boxes')} of {name} annotated twice (equal place and "
+                f"{counted(part.twice, 'box', 'boxes')} of {name} annotated twice (equal place and "
                 "class in one image)" + (": each can be found only once" * (name == "test"))
             )
     if test.per_image.most > FINDABLE:
@@ -327,13 +337,14 @@ def render(found: BoxCheck, *, markdown: bool = False) -> str:
     page = Page(markdown)
     foreign, title, bullets, table = page.foreign, page.title, page.bullets, page.table
     head = (
-        f"{found.task}: object detection, {number(len(found.classes), 'class', 'classes')}, "
+        f"{found.task}: object detection, {counted(len(found.classes), 'class', 'classes')}, "
         f"{found.train.images:,} training and {found.test.images:,} test images"
     )
     rules = "PASCAL VOC's rules beside COCO's" if found.voc else "COCO's rules"
     facts = [*origin(found), f"scored by {rules}", f"split hash: {found.split_hash}", *found.notes]
     out = [f"## {foreign(head)}\n" if markdown else foreign(head), *bullets(facts)]
 
+    out += found_text(found.inventory, page)
     out += [title("Images and boxes"), table(("", "train", "test"), list(_rows(found)))]
     out += [title("Boxes that count, by class")]
     rows = [
@@ -344,6 +355,10 @@ def render(found: BoxCheck, *, markdown: bool = False) -> str:
     out.append(table(header, rows))
     if hidden := len(found.classes) - len(rows):
         out.append(f"\n{hidden:,} classes between the largest and the smallest are in --json only")
+
+    out += [title("Images that cannot be read"), *bullets(found.named)] if found.named else []
+    if (more := found.unreadable - len(found.named)) > 0:
+        out.append(f"- and {more:,} more")
 
     out.append(title("Copies (equal bytes)"))
     if any(c.groups for c in found.copies):

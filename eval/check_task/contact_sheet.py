@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from eval.common.errors import BadInput, UserError
 from eval.common.files import atomic_file
+from eval.common.images import Values, decode
 from eval.data.task_data import Split, TaskData
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def contact_sheet(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd EXIF and of large images, which are readable
             for row, content in part.source.images(rows):
-                sheet.paste(content, *places[row])
+                sheet.paste(content, part.values, *places[row])
     save_png(sheet.image, path)
     return path
 
@@ -144,17 +145,15 @@ class _Sheet:
     ) -> None:
         self.draw.text(place, fitted(text, room, font), colour, font)
 
-    def paste(self, content: bytes, line: int, column: int) -> None:
+    def paste(self, content: bytes, values: Values, line: int, column: int) -> None:
         """Draw one image file into its tile."""
         from PIL import Image
-
-        from eval.common.images import decode
 
         x, y = self._column(column), self.top + line * (self.tile + GAP)
         box = (x, y, x + self.tile - 1, y + self.tile - 1)
         self.draw.rectangle(box, EMPTY)
         try:
-            image = decode(content)
+            image = decode(content, values)
         except Exception:  # decoders raise whatever a broken file makes them raise
             self.draw.line(box, CROSS, 2)
             self.draw.line((box[0], box[3], box[2], box[1]), CROSS, 2)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from eval.data.inventory.facts import Inventory
+
 
 @dataclass(frozen=True)
 class ClassCount:
@@ -21,9 +23,9 @@ class Spread:
 
 @dataclass(frozen=True)
 class Images:
-    """What the headers say."""
+    """What they turned out to be when they were decoded."""
 
-    width: Spread | None  # None: no header could be read
+    width: Spread | None  # None: no image could be read
     height: Spread | None
     formats: dict[str, int]  # the most frequent first
     modes: dict[str, int]
@@ -73,6 +75,7 @@ class Check:
     split: str
     split_hash: str
     subset: bool
+    inventory: Inventory
     train: int
     test: int
     classes: tuple[ClassCount, ...]

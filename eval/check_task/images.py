@@ -1,13 +1,11 @@
 """A task's data looked over before any model is: what the protocols can do with them.
 
-Nothing is decoded: sizes and modes come from the images' headers, copies from their hashes.
+Every image is decoded as a run would decode it, so that what a run cannot read is named before.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import io
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -25,16 +23,18 @@ from eval.check_task.facts import (
     ProbeCheck,
     Spread,
 )
-from eval.check_task.wording import SMALL, some, warnings_of
+from eval.check_task.wording import SMALL, warnings_of
 from eval.check_task.wording import render as render
-from eval.common.errors import UserError, one_line
+from eval.common.errors import UserError
+from eval.common.text import some
+from eval.data.decoding import decoded
+from eval.data.inventory.unreadable import NAMED
 from eval.data.task_data import TaskData
 from eval.data.validation import held_out
 from eval.protocols import PROTOCOLS
 from eval.protocols.episodes import Pool, able, refusals
 from eval.settings.protocols import Fewshot
 
-NAMED = 20  # unreadable images that are named
 GROUPS = 10  # groups of copies that are shown of each kind
 PLACES = 4  # places that are shown of a group
 
@@ -49,7 +49,7 @@ CHOICES = {
 
 
 def check(data: TaskData, settings: Fewshot | None = None) -> Check:
-    """Look a task's data over. Reads every image's header, decodes none."""
+    """Look a task's data over. Decodes every image once, and keeps none."""
     size = len(data.classes)
     per_class = [np.bincount(part.labels, minlength=size) for part in (data.train, data.test)]
     counts = tuple(
@@ -65,6 +65,7 @@ def check(data: TaskData, settings: Fewshot | None = None) -> Check:
         split=data.split,
         split_hash=data.split_hash,
         subset=data.subset,
+        inventory=data.inventory,
         train=len(data.train),
         test=len(data.test),
         classes=counts,
@@ -73,15 +74,14 @@ def check(data: TaskData, settings: Fewshot | None = None) -> Check:
         fewshot=_fewshot(data, settings or Fewshot()),
         probes=tuple(_probe(data, name) for name in CHOICES),
         notes=data.notes,
-        warnings=tuple(warnings_of(data, counts, images, copies)),
+        warnings=tuple(warnings_of(data, counts, images)),
     )
 
 
-# --------------------------------------------------------------------------- headers
+# --------------------------------------------------------------------------- images
 
 
 def _images(data: TaskData) -> Images:
-    from PIL import Image
     from tqdm import tqdm
 
     sizes: list[tuple[int, int]] = []
@@ -91,32 +91,17 @@ def _images(data: TaskData) -> Images:
     turned = unreadable = 0
     named: list[str] = []
     total = len(data.train) + len(data.test)
-    bar = tqdm(total=total, desc="headers", unit="image", leave=False, disable=None)
-    with bar, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of odd EXIF and of large images, which are readable
-        for part in (data.train, data.test):
-            order = np.argsort(part.rows)
-            labels = iter(part.labels[order].tolist())
-            for row, content in part.source.images(part.rows[order]):
-                label = next(labels)
-                bar.update()
-                try:
-                    with Image.open(io.BytesIO(content)) as image:
-                        size, kind, mode = image.size, image.format or "?", image.mode
-                        # A PNG that keeps its EXIF behind the pixels would be decoded for it.
-                        known = kind != "PNG" or "exif" in image.info
-                        turn = known and image.getexif().get(0x0112, 1) != 1
-                except Exception as error:  # decoders raise whatever a broken file makes them
-                    unreadable += 1
-                    if len(named) < NAMED:
-                        place = f"{part.source.describe(row)} ({part.name})"
-                        named.append(f"{place}: {_no_image(content, error)}")
-                    continue
-                sizes.append(size)
-                facts[part.name].append(((size, kind, mode), label))
-                formats[kind] += 1
-                modes[mode] += 1
-                turned += turn
+    for one in tqdm(decoded(data), "images", total, unit="image", leave=False, disable=None):
+        if one.why:
+            unreadable += 1
+            if len(named) < NAMED:
+                named.append(f"{one.place}: {one.why}")
+            continue
+        sizes.append(one.size)
+        facts[one.part.name].append(((one.size, one.format, one.mode), one.label))
+        formats[one.format] += 1
+        modes[one.mode] += 1
+        turned += one.turned
     both = np.asarray(sizes, np.int64).reshape(-1, 2)
     told, guessed = _told(facts["train"], facts["test"])
     return Images(
@@ -149,22 +134,6 @@ def _told(
     answer = {fact: seen.most_common(1)[0][0] for fact, seen in by_fact.items()}
     told = sum(answer.get(fact, common) == label for fact, label in test)
     return told / len(test), sum(common == label for _, label in test) / len(test)
-
-
-def _no_image(content: bytes, error: Exception) -> str:
-    """Why bytes are no image; Pillow's own words name an address in memory."""
-    from PIL import UnidentifiedImageError
-
-    start = content[:200].lstrip().lower()
-    if not content:
-        return "it is empty"
-    if start.startswith(b"version https://git-lfs"):
-        return "it is a Git LFS pointer; fetch the files with `git lfs pull`"
-    if start.startswith((b"<!doctype html", b"<html")):
-        return "it is a web page"
-    if isinstance(error, UnidentifiedImageError):
-        return "it is in no image format that Pillow knows"
-    return one_line(error, 120)
 
 
 def _spread(values: NDArray[np.int64]) -> Spread | None:

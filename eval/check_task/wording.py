@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from eval.common.text import escaped, text_table
-from eval.data.sources import IMAGE_SUFFIXES
+from eval.common.text import counted, escaped, quoted, some, text_table
+from eval.data.concerns import concerns
+from eval.data.inventory.image_files import has_image_suffix
 from eval.data.task_data import TaskData
 
 if TYPE_CHECKING:
-    from eval.check_task.facts import Check, ClassCount, Copies, Images
+    from eval.check_task.facts import Check, ClassCount, Images
+    from eval.data.inventory.facts import Inventory
 
 MOST_ROWS = 24  # classes in the printed table; --json has all
 SMALL = 32  # pixels
@@ -24,42 +25,39 @@ GREY = {"1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "I;16N", "F"}
 ALPHA = {"RGBA", "LA", "PA", "RGBa", "La"}
 
 
-def warnings_of(
-    data: TaskData, counts: Sequence[ClassCount], images: Images, copies: Sequence[Copies]
-) -> Iterator[str]:
-    if images.unreadable:
-        yield (
-            f"{number(images.unreadable, 'image')} cannot be read: every protocol stops at the "
-            "first; take them out or fetch them anew"
-        )
-    by_kind = {c.kind: c for c in copies}
+def warnings_of(data: TaskData, counts: Sequence[ClassCount], images: Images) -> Iterator[str]:
+    yield from cannot_be_read(images.unreadable)
     if data.duplicates:
         yield (
-            f"{data.duplicates:,} of {number(len(data.test), 'test image')} also in train: knn "
+            f"{data.duplicates:,} of {counted(len(data.test), 'test image')} also in train: knn "
             "and linear have seen the answer"
         )
-    if (ambiguous := by_kind["under two labels"]).groups:
-        yield (
-            f"{number(ambiguous.images, 'image')} under two labels (the bytes are equal): one "
-            "label is always wrong; fewshot leaves them out"
-        )
+    yield from concerns(data)
     yield from _count_warnings(counts)
-    yield from _header_warnings(images, len(data.test))
+    yield from _image_warnings(images, len(data.test))
     yield from _name_warnings(data.classes)
+
+
+def cannot_be_read(count: int) -> Iterator[str]:
+    if count:
+        yield (
+            f"{counted(count, 'image')} cannot be read, so that nothing is scored; take them out "
+            "or fetch them anew"
+        )
 
 
 def _count_warnings(counts: Sequence[ClassCount]) -> Iterator[str]:
     def named(wanted: Callable[[ClassCount], bool]) -> str:
         names = [c.name for c in counts if wanted(c)]
-        return f"{number(len(names), 'class', 'classes')} ({some(names)})" if names else ""
+        return f"{counted(len(names), 'class', 'classes')} ({some(names)})" if names else ""
 
     trained = [c for c in counts if c.train]
     large = max(trained, key=lambda c: c.train)
     small = min(trained, key=lambda c: c.train)
     if large.train > 10 * small.train:
         yield (
-            f"strong imbalance: {_quoted(large.name)} has {large.train:,} training images, "
-            f"{_quoted(small.name)} {small.train:,}; read the mean per class beside top-1"
+            f"strong imbalance: {quoted(large.name)} has {large.train:,} training images, "
+            f"{quoted(small.name)} {small.train:,}; read the mean per class beside top-1"
         )
     total = sum(c.train for c in trained)
     if len(trained) > total / 2:
@@ -69,8 +67,6 @@ def _count_warnings(counts: Sequence[ClassCount]) -> Iterator[str]:
         )
     if which := named(lambda c: not c.train and not c.test):
         yield f"{which} without any image"
-    if which := named(lambda c: not c.train and c.test > 0):
-        yield f"{which} without a training image, though in test"
     if which := named(lambda c: 0 < c.train < FEW_TRAIN):
         yield f"{which} with fewer than {FEW_TRAIN} training images"
     if which := named(lambda c: c.train > 0 and not c.test):
@@ -79,7 +75,7 @@ def _count_warnings(counts: Sequence[ClassCount]) -> Iterator[str]:
         yield f"{which} with fewer than {FEW_TEST} test images: the accuracy of each is coarse"
 
 
-def _header_warnings(images: Images, tests: int) -> Iterator[str]:
+def _image_warnings(images: Images, tests: int) -> Iterator[str]:
     error = np.sqrt(images.guessed * (1 - images.guessed) / tests)
     if images.told - images.guessed > max(0.1, 3 * error):
         yield (
@@ -89,7 +85,7 @@ def _header_warnings(images: Images, tests: int) -> Iterator[str]:
         )
     if images.small:
         yield (
-            f"{number(images.small, 'image')} with a side under {SMALL} px: models enlarge them "
+            f"{counted(images.small, 'image')} with a side under {SMALL} px: models enlarge them "
             "and see little in them"
         )
     modes = images.modes
@@ -102,31 +98,17 @@ def _header_warnings(images: Images, tests: int) -> Iterator[str]:
         )
     if alpha := sum(n for mode, n in modes.items() if mode in ALPHA):
         yield (
-            f"{number(alpha, 'image')} with transparency, which is dropped: the colour under it "
+            f"{counted(alpha, 'image')} with transparency, which is dropped: the colour under it "
             "shows, often black"
         )
     if printed := modes.get("CMYK", 0):
         yield (
-            f"{number(printed, 'image')} in CMYK, converted without the colour profile: colours "
+            f"{counted(printed, 'image')} in CMYK, converted without the colour profile: colours "
             "may be off"
-        )
-    if deep := sum(n for mode, n in modes.items() if mode[0] in "IF"):
-        yield (
-            f"{number(deep, 'image')} with more than 8 bits: scaled from 16 bits (floats: from "
-            "0..255), so that values which use fewer bits turn nearly black; see the contact sheet"
         )
 
 
 def _name_warnings(names: Sequence[str]) -> Iterator[str]:
-    alike: dict[str, list[str]] = {}
-    for name in names:
-        alike.setdefault(_folded(name), []).append(name)
-    if same := [" and ".join(map(_quoted, group)) for group in alike.values() if len(group) > 1]:
-        more = f" and {len(same) - 5:,} more" if len(same) > 5 else ""
-        yield (
-            "classes that differ only by case, spaces or accents' form: "
-            f"{'; '.join(same[:5])}{more}: are they one?"
-        )
     if all(re.fullmatch(r"class \d+", name) for name in names):
         yield "the classes have numbers for names: the source declares none"
     if measured := [n for n in names if re.fullmatch(r"[-+]?\d*[.,]\d+(e[-+]?\d+)?", n.strip())]:
@@ -137,30 +119,10 @@ def _name_warnings(names: Sequence[str]) -> Iterator[str]:
         yield f"class names that look like paths ({some(paths)}): is it the right column?"
 
 
-def _folded(name: str) -> str:
-    """A name without what one label is often written with differently."""
-    plain = unicodedata.normalize("NFKC", name).casefold().strip()
-    return re.sub(r"(?<=[^\W_])[\s_-]+(?=[^\W_])", " ", plain)
-
-
 def _like_a_path(name: str) -> bool:
-    suffix = re.search(r"\.\w+$", name)
-    if suffix and suffix[0].lower() in IMAGE_SUFFIXES:
+    if has_image_suffix(name):
         return True
     return name.startswith(("/", "./", "../", "~/")) or "\\" in name or "://" in name
-
-
-def number(count: int, one: str, many: str = "") -> str:
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
-
-
-def _quoted(name: str) -> str:
-    return repr(name if len(name) <= 60 else name[:57] + "...")
-
-
-def some(names: Sequence[str], most: int = 5) -> str:
-    more = f" and {len(names) - most:,} more" if len(names) > most else ""
-    return ", ".join(map(_quoted, names[:most])) + more
 
 
 # --------------------------------------------------------------------------- words
@@ -208,17 +170,31 @@ def origin(found: CheckedTask) -> list[str]:
     return facts + (["less than the whole data set"] if found.subset else [])
 
 
+def found_text(found: Inventory, page: Page) -> list[str]:
+    """What a source holds, and what of it is left out; nothing where it was not counted."""
+    if not found.unit:
+        return []
+    left = found.found - found.taken
+    lines = [
+        f"{found.found:,} {found.unit} found: {found.taken:,} taken, {left:,} left out",
+        *(f"left out: {one}" for one in found.left_out),
+    ]
+    return [page.title("What was found"), *page.bullets(lines)]
+
+
 def render(found: Check, *, markdown: bool = False) -> str:
     """The check for a terminal, or as Markdown."""
 
     page = Page(markdown)
     foreign, title, bullets, table = page.foreign, page.title, page.bullets, page.table
     head = (
-        f"{found.task}: {number(len(found.classes), 'class', 'classes')}, "
+        f"{found.task}: {counted(len(found.classes), 'class', 'classes')}, "
         f"{found.train:,} training and {found.test:,} test images"
     )
     out = [f"## {foreign(head)}\n" if markdown else foreign(head)]
     out += bullets([*origin(found), f"split hash: {found.split_hash}", *found.notes])
+
+    out += found_text(found.inventory, page)
 
     out += [title("Classes"), *bullets(list(_balance(found.classes)))]
     rows = [(_cell(c.name), f"{c.train:,}", f"{c.test:,}") for c in _table_classes(found.classes)]
@@ -226,7 +202,7 @@ def render(found: Check, *, markdown: bool = False) -> str:
     if hidden := len(found.classes) - len(rows):
         out.append(f"\n{hidden:,} classes between the largest and the smallest are in --json only")
 
-    out += [title("Images, by their headers"), *_sizes(found.images, table)]
+    out += [title("Images"), *_sizes(found.images, table)]
     out += bullets(found.images.named)
     if (more := found.images.unreadable - len(found.images.named)) > 0:
         out.append(f"- and {more:,} more that cannot be read")

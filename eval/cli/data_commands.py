@@ -82,6 +82,7 @@ def _mirrored(done: Mirrored) -> str:
 
 
 def check_task_command(args: argparse.Namespace) -> int:
+    from eval.check_task.wording import cannot_be_read
     from eval.data.load import load_task
     from eval.data.locations import data_from
 
@@ -96,16 +97,24 @@ def check_task_command(args: argparse.Namespace) -> int:
         assert isinstance(data, DetectionData)
         sheet = box_sheet(data, path)
         boxes = checkboxes.check_boxes(data)
+        unreadable = boxes.unreadable
         facts, text = checkboxes.as_json(boxes), checkboxes.render(boxes, markdown=markdown)
     else:
         from eval.check_task import images
 
         sheet = images.contact_sheet(data, path)
         found = images.check(data)
+        unreadable = found.images.unreadable
         facts, text = images.as_json(found), images.render(found, markdown=markdown)
     if args.json:
         print(json.dumps(facts | {"sheet": str(sheet.resolve())}, indent=1))
     else:
         print(text)
         print(f"contact sheet: {sheet.resolve()}")
+    if args.strict:
+        from eval.run.plan import warnings_of
+
+        wrong = [*cannot_be_read(unreadable), *warnings_of(data)]
+        if wrong:
+            raise BadInput(f"task {data.name!r}: {'; '.join(wrong)} (--strict)")
     return 0

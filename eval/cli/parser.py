@@ -242,6 +242,9 @@ def build_parser() -> Parser:
         "--sheet", type=Path, metavar="FILE.png", help="contact sheet (default: NAME.png here)"
     )
     check.add_argument("--data", metavar="DIR", help="of a declared task")
+    check.add_argument(
+        "--strict", action="store_true", help="fail where `run --strict` would: exit code 2"
+    )
     _add_cache(check)
     check.add_argument("--json", action="store_true", help="print JSON")
     push = command("push", EXAMPLES)
@@ -325,6 +328,9 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
         "--schedule", metavar="S",
         help="detection: voc-24k, coco-1x, coco-2x or short:N (default: the task's)",
     )  # fmt: skip
+    parser.add_argument(
+        "--strict", action="store_true", help="refuse data of your own that deserve a warning"
+    )
     parser.add_argument(
         "--keep-model", action="store_true",
         help="detection: the detector, finetune: the network for timm, beside its result",

@@ -20,6 +20,7 @@ from eval.protocols.requested import SMALL_GRID, requested
 
 if TYPE_CHECKING:
     from eval.data.locations import Data
+    from eval.run.plan import Cell
     from eval.settings.protocols import Settings
 
 
@@ -55,6 +56,7 @@ def _request_for(args: argparse.Namespace, models: list[str]) -> Any:
         device=args.device,
         precision=None if args.precision == "auto" else args.precision,
         batch_size=args.batch_size,
+        strict=args.strict,
         keep_model=args.keep_model,
     )
 
@@ -131,6 +133,8 @@ def run_command(args: argparse.Namespace) -> int:
         execute(request, [])
         return 0
     cells = plan(request)
+    for line in _warnings(cells):
+        print(line, file=sys.stderr)
     report = execute(request, cells, debug=args.debug, progress=run_progress())
     if report.exit_code == 2:
         raise BadInput("; ".join(dict.fromkeys(f.error for f in report.failures)))
@@ -161,6 +165,15 @@ def run_command(args: argparse.Namespace) -> int:
     for line in (closing, f"Results: {request.results.resolve()}"):
         print(wrapped(line, width) if width else line, file=sys.stderr if args.json else sys.stdout)
     return report.exit_code
+
+
+def _warnings(cells: Sequence[Cell]) -> list[str]:
+    """What each task's data deserve to be warned of, a paragraph a task."""
+    from eval.run.plan import warnings_of
+
+    tasks = {cell.task.name: cell.task for cell in cells}
+    found = {name: warnings_of(task) for name, task in tasks.items()}
+    return [f"warning: {name}: {'; '.join(texts)}." for name, texts in found.items() if texts]
 
 
 def _notes(results: Sequence[Any]) -> list[str]:

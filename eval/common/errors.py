@@ -52,6 +52,10 @@ class TooFew(BadInput):
     """There are too few images for what was asked; with more it would do."""
 
 
+class Unreadable(BadInput):
+    """An image that is there and cannot be decoded."""
+
+
 def did_you_mean(name: str, known: Iterable[str], fallback: str = "") -> str:
     """``; did you mean 'x' or 'y'?`` for near names, else ``; `` + fallback (may be empty)."""
     known = list(known)

@@ -91,8 +91,19 @@ def _cell(text: str, markdown: bool) -> str:
 
 
 def counted(count: int, one: str, many: str = "") -> str:
-    """``1 model``, ``2 models``."""
-    return f"{count} {one if count == 1 else many or one + 's'}"
+    """``1 model``, ``2,000 models``."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def quoted(name: str) -> str:
+    """A foreign name within a sentence, cut where it is long."""
+    return repr(name if len(name) <= 60 else name[:57] + "...")
+
+
+def some(names: Sequence[str], most: int = 5) -> str:
+    """``'a', 'b' and 3 more``."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(map(quoted, names[:most])) + more
 
 
 def duration(seconds: float) -> str:

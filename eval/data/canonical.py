@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.common.errors import BadInput
+from eval.data.inventory.labels import MULTI_LABEL, is_unlabelled, several_in_one, unlabelled
 from eval.data.sources import Scan, Source
 from eval.data.task_data import Split, canonical_order, check_split, take
 
@@ -19,12 +20,17 @@ def class_names(
     """(class names, whether an integer label is a class's number rather than its name).
 
     They are those that the scans declare, else those of the first scan's labels; ``known`` are
-    those of numbered classes, where there are as many. Raises UserError for scans that declare
-    different ones.
+    those of numbered classes, where there are as many. Where several declare some, in whatever
+    order, the first one's count. Raises UserError for a scan that declares others than the first,
+    and for labels that name several classes each.
     """
     declared = list(dict.fromkeys(scan.names for scan in (first, *others) if scan.names))
-    if len(declared) > 1:
-        raise BadInput(f"{subject}: train and test declare different class names")
+    for names in declared[1:]:
+        if strange := sorted(set(names) - set(declared[0])):
+            raise BadInput(
+                f"{subject}: train and test declare different class names: test has "
+                f"{', '.join(map(repr, strange[:5]))}, which train has not"
+            )
     if declared:
         return declared[0], True
     values = {v for v in first.labels if v is not None}
@@ -32,7 +38,10 @@ def class_names(
         count = max(values, default=-1) + 1
         named = known if len(known) == count else tuple(f"class {i}" for i in range(count))
         return named, True
-    return tuple(sorted({str(v) for v in values})), False
+    names = tuple(sorted({str(v) for v in values}))
+    if several := several_in_one(names):
+        raise BadInput(f"{subject}: label {several!r} names several classes; {MULTI_LABEL}")
+    return names, False
 
 
 def numbered(scan: Scan, names: tuple[str, ...], by_number: bool, part: str, subject: str) -> Scan:
@@ -43,15 +52,32 @@ def numbered(scan: Scan, names: tuple[str, ...], by_number: bool, part: str, sub
     if scan.names == names:
         return scan
     index = {name: i for i, name in enumerate(names)}
+    own = [index[name] for name in scan.names] if scan.names else range(len(names))
     labels: list[Any] = []
     for row, label in enumerate(scan.labels):
-        number = label if by_number and isinstance(label, int) else index.get(str(label))
+        number = index.get(str(label))
+        if by_number and isinstance(label, int):  # a class's number in this scan's own order
+            number = own[label] if 0 <= label < len(own) else label
         if label is None or number is None:
             raise BadInput(
                 f"{subject}: label {label!r} in row {row} of {part} is not a class of train"
             )
         labels.append(number)
     return Scan(labels, scan.hashes, names)
+
+
+def refuse_unlabelled(
+    scan: Scan, source: Source, part: str, subject: str, unused: Sequence[str] = ()
+) -> None:
+    """Raise UserError where images have no label. ``unused`` are parts that may have some."""
+    numbers = all(is_unlabelled(v) or isinstance(v, int) for v in scan.labels)
+    bare = [row for row, label in enumerate(scan.labels) if is_unlabelled(label, numbers)]
+    if bare:
+        what = "images" if part == "all" else f"images of {part}"
+        label, where = scan.labels[bare[0]], source.describe(bare[0])
+        sentence = unlabelled(len(bare), len(scan.labels), what, label, where)
+        other = f", such as ?test={unused[0]}" if unused and len(bare) == len(scan.labels) else ""
+        raise BadInput(f"{subject}: {sentence}{other}")
 
 
 def canonical(

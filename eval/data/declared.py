@@ -28,7 +28,8 @@ from eval.data.boxes.parquet import ParquetBoxes
 from eval.data.located import Check, Located, Parts, Resplit
 from eval.data.locations import Data, HubData, how_to_get
 from eval.data.manifest import MANIFEST, Manifest, read_manifest
-from eval.data.sources import ParquetSource, parquet_pair
+from eval.data.shards import parquet_pair
+from eval.data.sources import ParquetSource
 from eval.data.whole_split import OfficialOrder
 from eval.hub import client
 from eval.tasks.declaration import SUBSET, Task

@@ -8,22 +8,28 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from eval.common.errors import BadInput, UserError
 from eval.data import declared, own, task_file
 from eval.data.boxes.assemble import BoxParts, assemble_boxes
 from eval.data.boxes.box_data import DetectionData
-from eval.data.canonical import canonical, class_names, halves, joined, numbered
+from eval.data.canonical import canonical, class_names, halves, joined, numbered, refuse_unlabelled
 from eval.data.limit import limited
 from eval.data.located import Located, Parts, Resplit, Whole
 from eval.data.locations import Data
-from eval.data.sources import Scan, remembered_scan
+from eval.data.sources import Scan, as_keys, remembered_scan
 from eval.data.task_data import Split, TaskData, check_split
+from eval.data.values import Valued, as_given, by_rule, extremes, in_words, memo_of
 from eval.tasks.names import parse_task
 from eval.tasks.registry import TASKS
 
-Divided = tuple[tuple[str, ...], Split, Split]  # class names by label, train, test
+Keys = NDArray[np.void]  # hashes of the images of more than 8 bits
+Divided = tuple[tuple[str, ...], Split, Split, Keys]  # class names by label, train, test
 
 
 def load_task(
@@ -65,13 +71,15 @@ def load(found: Located, cache: Path) -> TaskData:
 
 
 def _load(found: Located, cache: Path) -> TaskData:
-    task = _as_it_lies(found, cache)
+    task, deep = _as_it_lies(found, cache)
     for check in found.checks:
         check(task)
     if found.resplit is not None:
         task = _again(task, found.resplit, found.subject)
     if found.classes:
         task = dataclasses.replace(task, classes=found.classes)
+    if found.kind or found.describe:  # what is declared is read as it always was
+        task = dataclasses.replace(_with_values(task, deep, found, cache), own=True)
     if found.describe is not None:
         task = dataclasses.replace(task, declared=found.describe(task))
     if found.kind:  # by content, so that two folders `photos` never collide
@@ -80,27 +88,55 @@ def _load(found: Located, cache: Path) -> TaskData:
     return task
 
 
-def _as_it_lies(found: Located, cache: Path) -> TaskData:
+def _as_it_lies(found: Located, cache: Path) -> tuple[TaskData, Keys]:
     if isinstance(found.images, BoxParts):
         boxes = assemble_boxes(found.images, cache, found.subject)
-        return DetectionData(
+        task: TaskData = DetectionData(
             found.name, found.where, found.revision, boxes.classes, boxes.train, boxes.test,
             declared=found.declared, notes=(*boxes.notes, *found.notes), split=found.split,
-            partial=found.partial, voc=boxes.voc,
+            partial=found.partial, inventory=found.inventory, voc=boxes.voc,
         )  # fmt: skip
+        return task, boxes.deep
     if isinstance(found.images, Whole):
-        classes, train, test = _from_whole(found.images, cache, found.subject)
+        classes, train, test, deep = _from_whole(found.images, cache, found.subject)
     else:
-        classes, train, test = _from_parts(found.images, cache, found.subject)
-    return TaskData(
+        classes, train, test, deep = _from_parts(found.images, cache, found.subject, found.unused)
+    task = TaskData(
         found.name, found.where, found.revision, classes, train, test, declared=found.declared,
-        notes=found.notes, split=found.split, partial=found.partial,
+        notes=found.notes, split=found.split, partial=found.partial, inventory=found.inventory,
     )  # fmt: skip
+    return task, deep
 
 
-def _from_parts(images: Parts, cache: Path, subject: str) -> Divided:
+def _with_values(task: TaskData, deep: Keys, found: Located, cache: Path) -> TaskData:
+    """The task with its grey values of more than 8 bits read by one range for all images."""
+    in_train, in_test = (np.isin(part.keys, deep) for part in (task.train, task.test))
+    count = int(in_train.sum() + in_test.sum())
+    if not count:
+        if found.range:
+            raise BadInput(f"{found.subject}: range= has no effect, no image has more than 8 bits")
+        return task
+    part, mask = (task.train, in_train) if in_train.any() else (task.test, in_test)
+    seen = extremes(part.source, np.sort(part.rows[mask]), memo_of(cache, part.hash))
+    inventory = task.inventory
+    if found.range:
+        values = as_given(found.range, seen)
+    else:
+        values = by_rule(seen, found.subject)
+        said = (*inventory.said, in_words(count, seen, values)) if seen else inventory.said
+        inventory = dataclasses.replace(inventory, said=said)
+    train, test = (
+        dataclasses.replace(part, source=Valued(part.source, values))
+        for part in (task.train, task.test)
+    )
+    return dataclasses.replace(task, train=train, test=test, inventory=inventory)
+
+
+def _from_parts(images: Parts, cache: Path, subject: str, unused: Sequence[str] = ()) -> Divided:
     train, train_order = remembered_scan(images.train, cache, subject)
     test, test_order = remembered_scan(images.test, cache, subject)
+    refuse_unlabelled(train, images.train, "train", subject)
+    refuse_unlabelled(test, images.test, "test", subject, unused)
     names, by_number = class_names(train, [test], subject, images.names)
     splits = []
     for part, source, scan, order in (
@@ -110,17 +146,26 @@ def _from_parts(images: Parts, cache: Path, subject: str) -> Divided:
         scan = numbered(scan, names, by_number, part, subject)
         splits.append(canonical(part, source, scan, order, subject))
         check_split(splits[-1], subject)
-    return names, splits[0], splits[1]
+    deep = np.concatenate([as_keys(scan.hashes[scan.deep]) for scan in (train, test)])
+    return names, splits[0], splits[1], deep
 
 
 def _from_whole(images: Whole, cache: Path, subject: str) -> Divided:
     scan, order = remembered_scan(images.source, cache, subject)
+    refuse_unlabelled(scan, images.source, "all", subject)
+    deep = as_keys(scan.hashes[scan.deep])
     if images.names and not scan.names:
         scan = Scan(scan.labels, scan.hashes, images.names)
     names, by_number = class_names(scan, [], subject)
     scan = numbered(scan, names, by_number, "all", subject)
     whole = canonical("all", images.source, scan, order, subject)
-    return names, *halves(whole, images.rule.in_train(whole), subject)
+    in_train = images.rule.in_train(whole)
+    if in_train.all():
+        raise BadInput(
+            f"{subject}: no image is left to test on: every class has one image, or one group, "
+            "alone; give at least two a class"
+        )
+    return names, *halves(whole, in_train, subject), deep
 
 
 def _again(task: TaskData, how: Resplit, subject: str) -> TaskData:

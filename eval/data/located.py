@@ -13,7 +13,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from eval.common.images import Range
 from eval.data.boxes.assemble import BoxParts
+from eval.data.inventory.facts import NOTHING, Inventory
 from eval.data.sources import Source
 from eval.data.task_data import Split, TaskData
 from eval.tasks.declaration import Task
@@ -74,4 +76,7 @@ class Located:
     split: str = ""
     partial: bool = False
     cure: str = ""  # what else to do, where the data turn out to be others than was promised
+    inventory: Inventory = NOTHING
+    range: Range | None = None  # black and white of images of more than 8 bits, as the user says
+    unused: tuple[str, ...] = ()  # parts that could be scored instead
     otherwise: Callable[[], Located | None] | None = None  # where they cannot be taken like this

@@ -3,25 +3,30 @@ with boxes."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
-from urllib.parse import urlencode
 
 from eval.common.errors import BadInput, NotFound, UserError
+from eval.common.images import Range
 from eval.data import own_boxes
+from eval.data.folders import read_folders
+from eval.data.inventory.facts import Inventory, Tally
+from eval.data.inventory.labels import as_meant
+from eval.data.inventory.split_words import Chosen, choose
 from eval.data.located import Located, Parts, Rule, Whole
+from eval.data.shards import read_shards
 from eval.data.sources import (
-    FolderSource,
     HubSource,
     ListedSource,
     ParquetSource,
-    folder_source,
     open_parquet,
-    parquet_pair,
-    read_table,
 )
+from eval.data.tables import count_twice, own_parts, read_table
+from eval.data.values import parse_range
 from eval.data.whole_split import Drawn, Given, WholeGroups
 from eval.hub import client
-from eval.tasks.names import TaskName
+from eval.hub.dataset import split_names
+from eval.tasks.names import TaskName, query, with_option
 
 
 def locate(parsed: TaskName, text: str, seed: int) -> Located:
@@ -29,6 +34,22 @@ def locate(parsed: TaskName, text: str, seed: int) -> Located:
 
     ``seed`` is that of a split made here, where the data have none.
     """
+    found = _locate(parsed, text, seed)
+    if not parsed.range:
+        return found
+    return _ranged(found, parsed.range, parse_range(parsed.range, f"task {text!r}"))
+
+
+def _ranged(found: Located, text: str, given: Range) -> Located:
+    def otherwise() -> Located | None:
+        other = found.otherwise() if found.otherwise else None
+        return None if other is None else _ranged(other, text, given)
+
+    where = with_option(found.where, "range", text)
+    return dataclasses.replace(found, where=where, range=given, otherwise=otherwise)
+
+
+def _locate(parsed: TaskName, text: str, seed: int) -> Located:
     if parsed.kind == "parquet":
         return _parquet(parsed, text)
     if parsed.kind == "imagefolder":
@@ -45,21 +66,29 @@ OBJECTS = "objects"  # the column of boxes where a task string names none
 
 def _parquet(parsed: TaskName, text: str) -> Located:
     folder = _existing_folder(parsed.value, text)
-    train, test = parquet_pair(folder, parsed.image, parsed.label)
-    if parsed.objects:
-        return own_boxes.locate_parquet(folder, train, test, parsed.objects, text)
+    found = read_shards(folder, f"task {text!r}", parsed.train, parsed.test)
+    parts = {k: v for k in ("train", "test") if (v := getattr(parsed, k))}
+    train, test = (
+        ParquetSource(files, parsed.image, parsed.label) for files in (found.train, found.test)
+    )
 
-    def with_boxes() -> Located | None:
+    def with_boxes(column: str) -> Located:
+        return own_boxes.locate_parquet(folder, train, test, column, text, parts, found.inventory)
+
+    def otherwise() -> Located | None:
         """Looked at only where there is no label, so that the second load of a data set opens no
         file."""
-        if not _has_boxes_alone(train):
-            return None
-        return own_boxes.locate_parquet(folder, train, test, OBJECTS, text)
+        return with_boxes(OBJECTS) if _has_boxes_alone(train) else None
 
-    columns = urlencode({"image": parsed.image, "label": parsed.label})
-    where, name = f"parquet:{folder.resolve()}?{columns}", folder.resolve().name
+    if parsed.objects:
+        return with_boxes(parsed.objects)
+    columns = query({"image": parsed.image, "label": parsed.label} | parts)
+    where, name = f"parquet:{folder.resolve()}{columns}", folder.resolve().name
     images = Parts(train, test)
-    return Located(name, where, "", text, images, kind="parquet", otherwise=with_boxes)
+    return Located(
+        name, where, "", f"task {text!r}", images, kind="parquet", inventory=found.inventory,
+        unused=found.unused, otherwise=otherwise,
+    )  # fmt: skip
 
 
 def _has_boxes_alone(source: ParquetSource) -> bool:
@@ -77,24 +106,21 @@ def _existing_folder(path: str, subject: str) -> Path:
 
 def _imagefolder(parsed: TaskName, text: str, seed: int) -> Located:
     root = _existing_folder(parsed.value, text)
-    where, name = f"imagefolder:{root.resolve()}", root.resolve().name
-    folders = {p.name for p in root.iterdir() if p.is_dir()}
-    test_name = next((n for n in ("test", "val", "validation") if n in folders), None)
-    if "train" in folders and test_name:
-        train = folder_source(root / "train")
-        test = folder_source(root / test_name)
-        if missing := sorted(set(test.names) - set(train.names)):
-            raise BadInput(f"task {text!r}: test has classes that train has not: {missing[:5]}")
-        test = FolderSource(test.root, test.files, train.names)
-        return Located(name, where, "", text, Parts(train, test), kind="imagefolder")
-    if "train" in folders and any(p.is_dir() for p in (root / "train").iterdir()):
-        raise BadInput(
-            f"task {text!r}: {root} has train/ but neither test/, val/ nor validation/; "
-            f"to split one folder here, use imagefolder:{root / 'train'}"
-        )
-    note = f"one folder, split here: 70 % of each class to train, seed {seed}"
-    images = Whole(folder_source(root), Drawn(seed))
-    return Located(name, where, "", text, images, kind="imagefolder", notes=(note,))
+    subject = f"task {text!r}"
+    found = read_folders(root, subject, parsed.train, parsed.test)
+    given = {k: v for k in ("train", "test") if (v := getattr(parsed, k))}
+    where = f"imagefolder:{root.resolve()}{query(given)}"
+    notes: tuple[str, ...] = ()
+    images: Parts | Whole
+    if found.test is not None:
+        images = Parts(found.train, found.test)
+    else:
+        notes = (f"one folder, split here: 70 % of each class to train, seed {seed}",)
+        images = Whole(found.train, Drawn(seed))
+    return Located(
+        root.resolve().name, where, "", subject, images, kind="imagefolder", notes=notes,
+        inventory=found.inventory,
+    )  # fmt: skip
 
 
 def _csv(parsed: TaskName, text: str, seed: int) -> Located:
@@ -102,22 +128,34 @@ def _csv(parsed: TaskName, text: str, seed: int) -> Located:
     columns = {"image": parsed.image, "label": parsed.label}
     columns |= {k: v for k in ("group", "split") if (v := getattr(parsed, k))}
     table = read_table(file, columns, f"task {text!r}")
-    where = f"csv:{file.resolve()}?{urlencode(columns)}"
+    parts = {k: v for k in ("train", "test") if (v := getattr(parsed, k))}
+    if parts and "split" not in table:
+        raise BadInput(f"task {text!r}: train= and test= are values of a column; name it: split=..")
+    where = f"csv:{file.resolve()}{query(columns | parts)}"
     notes: list[str] = []
-    if "split" in table:
-        table, notes = _own_parts(table, text)
+    tally = Tally("rows")
     rule: Rule
     if "split" in table:
+        table = own_parts(table, tally, text, parsed.train, parsed.test)
         rule = Given(tuple(side == "train" for side in table["split"]))
+        if left := tally.done().left_out:
+            which = ", ".join(one.why.removeprefix("of ") for one in left[:5])
+            notes.append(f"{sum(one.count for one in left):,} rows of {which} are not used")
     elif "group" in table:
         rule = WholeGroups(tuple(table["group"]), seed)
         notes.append(f"split here: whole groups, 70 % of each class to train, seed {seed}")
     else:
         rule = Drawn(seed)
         notes.append(f"split here: 70 % of each class to train, seed {seed}")
-    source = ListedSource(file.resolve().parent, tuple(table["image"]), tuple(table["label"]))
-    images = Whole(source, rule)
-    return Located(file.stem, where, "", text, images, kind="csv", notes=tuple(notes))
+    if "split" not in table:
+        tally.take(len(table["image"]))
+    count_twice(table["image"], tally)
+    labels = as_meant(table["label"])
+    source = ListedSource(file.resolve().parent, tuple(table["image"]), tuple(labels))
+    return Located(
+        file.stem, where, "", f"task {text!r}", Whole(source, rule), kind="csv", notes=tuple(notes),
+        inventory=tally.done(),
+    )  # fmt: skip
 
 
 def _file(path: str, text: str) -> Path:
@@ -127,47 +165,23 @@ def _file(path: str, text: str) -> Path:
         raise UserError(f"task {text!r}: {error}") from None
 
 
-_SIDES = {"train": "train", "training": "train", "test": "test", "testing": "test"}
-_INSTEAD = ("val", "validation", "valid", "dev")  # of test, where there is none
-
-
-def _own_parts(table: dict[str, list[str]], text: str) -> tuple[dict[str, list[str]], list[str]]:
-    """(the rows of train and test alone, a note about the others). Raises UserError where a side is
-    missing or a group is on both."""
-    said = [value.strip().lower() for value in table["split"]]
-    sides = dict(_SIDES)
-    if "test" not in (sides.get(s) for s in said):
-        sides |= dict.fromkeys(_INSTEAD, "test")
-    have = {sides.get(s, "") for s in said}
-    if not {"train", "test"} <= have:
-        values = ", ".join(repr(v) for v in sorted(set(table["split"]))[:8])
-        raise BadInput(f"task {text!r}: its split column holds {values}; use 'train' and 'test'")
-    kept = [i for i, s in enumerate(said) if s in sides]
-    out = {role: [values[i] for i in kept] for role, values in table.items()}
-    out["split"] = [sides[said[i]] for i in kept]
-    both = set()
-    if "group" in table:
-        rows = list(zip(out["group"], out["split"], strict=True))
-        both = {g for g, s in rows if s == "train"} & {g for g, s in rows if s == "test"}
-    if both:
-        raise BadInput(
-            f"task {text!r}: {len(both):,} groups are on both sides of the split, such as "
-            f"{min(both)!r}; leave out ?split= to split whole groups here"
-        )
-    others = sorted({table["split"][i] for i, s in enumerate(said) if s not in sides})
-    unused = len(said) - len(kept)
-    return out, [f"{unused:,} rows of {', '.join(others[:5])} are not used"] if others else []
-
-
 def _hub(parsed: TaskName, text: str) -> Located:
     sha = client.pin(parsed.value, parsed.revision, "dataset", f"task {text!r}").sha
+    chosen = Chosen(parsed.train or "train", parsed.test or "test")
+    if names := split_names(parsed.value, parsed.config, sha):
+        place = f"task {text!r}: {parsed.value}"
+        chosen = choose(names, place, parsed.train, parsed.test) or chosen
     train, test = (
         HubSource(parsed.value, sha, parsed.config, part, parsed.image, parsed.label)
-        for part in (parsed.train, parsed.test)
+        for part in (chosen.train, chosen.test)
     )
     options = {"revision": sha, "image": parsed.image, "label": parsed.label}
     options |= {"config": parsed.config} if parsed.config else {}
-    options |= {"train": parsed.train, "test": parsed.test}
-    where = f"hub:{parsed.value}?{urlencode(options)}"
+    options |= {"train": chosen.train, "test": chosen.test}
+    where = f"hub:{parsed.value}{query(options)}"
     name = parsed.value.replace("/", "--")
-    return Located(name, where, sha, text, Parts(train, test), kind="hub")
+    found = Inventory(said=chosen.said)
+    return Located(
+        name, where, sha, f"task {text!r}", Parts(train, test), kind="hub", inventory=found,
+        unused=chosen.unused,
+    )  # fmt: skip

@@ -6,14 +6,11 @@ Pixels are never kept: images stream from the source when a backbone needs them.
 from __future__ import annotations
 
 import contextlib
-import csv
-import glob
 import hashlib
-import io
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,11 +21,12 @@ from numpy.typing import NDArray
 
 from eval.common.errors import BadInput, NotFound, one_line
 from eval.common.files import atomic_file, read_plain
+from eval.common.images import is_deep
+from eval.data.inventory.labels import MULTI_LABEL, as_meant, composed
 from eval.hub.dataset import load_at
 
 HASH_BYTES = 16  # of sha256: 128 bits tell images apart
 MOST_CLASSES = 1_000_000  # a larger label is an id or a time, not a class
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 
 
 class Source(Protocol):
@@ -54,11 +52,30 @@ class Scan:
     labels: list[Any]
     hashes: NDArray[np.uint8]  # [N, HASH_BYTES]
     names: tuple[str, ...] | None  # class names where the source declares them
+    deep: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
+    # [N] of more than 8 bits; empty for none
 
 
 def as_keys(hashes: NDArray[np.uint8]) -> NDArray[np.void]:
     flat = np.ascontiguousarray(hashes)
     return flat.view(np.dtype((np.void, HASH_BYTES))).reshape(-1)
+
+
+@dataclass
+class Looks:
+    """Images while a scan goes over them."""
+
+    hashes: list[bytes] = field(default_factory=list)
+    deep: list[bool] = field(default_factory=list)
+
+    def add(self, data: bytes) -> None:
+        self.hashes.append(image_hash(data))
+        self.deep.append(is_deep(data))
+
+    def scan(self, labels: list[Any], names: tuple[str, ...] | None) -> Scan:
+        hashes = np.frombuffer(b"".join(self.hashes), np.uint8)
+        hashes = hashes.reshape(len(self.hashes), HASH_BYTES)
+        return Scan(labels, hashes, names, np.asarray(self.deep, np.bool_))
 
 
 def image_hash(data: bytes) -> bytes:
@@ -90,7 +107,7 @@ class ParquetSource:
 
     def scan(self) -> Scan:
         labels: list[Any] = []
-        hashes: list[bytes] = []
+        looks = Looks()
         names: tuple[str, ...] | None = None
         for file in self.files:
             parquet = open_parquet(file)
@@ -107,12 +124,13 @@ class ParquetSource:
             if names and declared and declared != names:
                 raise BadInput(f"{file} declares other class names than the files before it")
             names = names or declared
-            begin = len(hashes)
+            begin = len(looks.hashes)
             for batch in parquet_batches(parquet, file, columns=[self.image, self.label]):
                 labels += batch.column(self.label).to_pylist()
-                for data in self._bytes_of(batch.column(self.image), file, len(hashes) - begin):
-                    hashes.append(image_hash(data))
-        return Scan(labels, _stack(hashes), names)
+                first = len(looks.hashes) - begin
+                for data in self._bytes_of(batch.column(self.image), file, first):
+                    looks.add(data)
+        return looks.scan(labels, names)
 
     def _bytes_of(self, column: Any, file: Path, first: int) -> Iterator[bytes]:
         import pyarrow as pa
@@ -194,7 +212,7 @@ def declared_names(metadata: dict[bytes, bytes] | None, label: str) -> tuple[str
 
 @dataclass(frozen=True)
 class FolderSource:
-    """Image files of one folder a class; the class is the folder's name."""
+    """Image files of one folder a class; the class is the folder's name, in any Unicode form."""
 
     root: Path
     files: tuple[str, ...]  # relative to root, sorted
@@ -208,9 +226,12 @@ class FolderSource:
         return f"file {self.root / self.files[row]}"
 
     def scan(self) -> Scan:
-        labels = [self.names.index(Path(f).parts[0]) for f in self.files]
-        hashes = [image_hash(read_plain(self.root / f)) for f in self.files]
-        return Scan(labels, _stack(hashes), self.names)
+        number = {composed(name): i for i, name in enumerate(self.names)}
+        labels = [number[composed(f.partition(os.sep)[0])] for f in self.files]
+        looks = Looks()
+        for file in self.files:
+            looks.add(read_plain(self.root / file))
+        return looks.scan(labels, self.names)
 
     def images(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, bytes]]:
         for row in rows.tolist():
@@ -236,55 +257,14 @@ class ListedSource:
         return f"file {self._path(self.files[row])}"
 
     def scan(self) -> Scan:
-        hashes = [image_hash(read_plain(self._path(f))) for f in self.files]
-        return Scan(list(self.classes), _stack(hashes), None)
+        looks = Looks()
+        for file in self.files:
+            looks.add(read_plain(self._path(file)))
+        return looks.scan(list(self.classes), None)
 
     def images(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, bytes]]:
         for row in rows.tolist():
             yield row, read_plain(self._path(self.files[row]))
-
-
-def read_table(file: Path, columns: dict[str, str], subject: str) -> dict[str, list[str]]:
-    """The named columns of a CSV file. Raises UserError for a file, a column or a row that is not
-    as promised; images that are missing are named."""
-    try:
-        lines = io.StringIO(read_plain(file).decode("utf-8-sig"), newline="")
-        reader = csv.DictReader(lines, skipinitialspace=True)
-        rows = [(reader.line_num, row) for row in reader]
-        header = list(reader.fieldnames or ())
-    except OSError as error:
-        raise BadInput(f"{subject}: {str(file)!r} cannot be read: {error.strerror}") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise BadInput(
-            f"{subject}: {str(file)!r} is not valid CSV in UTF-8: {one_line(error)}"
-        ) from None
-    if not rows:
-        raise BadInput(f"{subject}: {str(file)!r} has no rows")
-    for role, column in columns.items():
-        if column not in header:
-            raise NotFound(
-                f"{subject}: {str(file)!r} has no {role} column {column!r}; its columns are "
-                f"{', '.join(header)}"
-            )
-    table = {role: [row[column] or "" for _, row in rows] for role, column in columns.items()}
-    for role, values in table.items():
-        if "" in values:
-            line = rows[values.index("")][0]
-            raise BadInput(f"{subject}: line {line} of {str(file)!r} has no {role}")
-    gone = [name for name in table["image"] if not _is_file(file.parent / name)]
-    if gone:
-        raise NotFound(
-            f"{subject}: {len(gone):,} of {len(rows):,} images are missing, the first is "
-            f"{str(file.parent / gone[0])[:300]!r}"
-        )
-    return table
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a text that is not a name of a file
-        return False
 
 
 @dataclass(frozen=True)
@@ -321,10 +301,9 @@ class HubSource:
                     f"split {self.split!r} of {self.repo!r} has no {role} column {column!r}; "
                     f"its columns are {', '.join(data.column_names)}"
                 )
-        if not isinstance(data.features[self.image], Image):
-            raise BadInput(
-                f"column {self.image!r} of {self.repo!r} is {data.features[self.image]}, not images"
-            )
+        feature = data.features[self.image]
+        if not (isinstance(feature, Image) or _holds_bytes(feature)):
+            raise BadInput(f"column {self.image!r} of {self.repo!r} is {feature}, not images")
         if self.single_of:
             lists = data[self.label]
             single = [i for i, v in enumerate(lists) if len(v) == 1 and v[0] in self._ids]
@@ -334,7 +313,8 @@ class HubSource:
                     f"{', '.join(self.single_of)} in its column {self.label!r}"
                 )
             data = data.select(single)
-        return data.cast_column(self.image, Image(decode=False))
+        is_image = isinstance(feature, Image)
+        return data.cast_column(self.image, Image(decode=False)) if is_image else data
 
     @cached_property
     def _ids(self) -> dict[Any, int]:
@@ -352,73 +332,44 @@ class HubSource:
     def scan(self) -> Scan:
         table = self._table
         labels: list[Any] = list(table[self.label])
-        hashes = _stack([image_hash(data) for _, data in self.images(np.arange(len(table)))])
+        looks = Looks()
+        for _, data in self.images(np.arange(len(table))):
+            looks.add(data)
         if self.single_of:
-            return Scan([self._ids[found[0]] for found in labels], hashes, self.single_of)
+            return looks.scan([self._ids[found[0]] for found in labels], self.single_of)
         feature = table.features[self.label]
-        return Scan(labels, hashes, tuple(feature.names) if hasattr(feature, "names") else None)
+        return looks.scan(labels, tuple(feature.names) if hasattr(feature, "names") else None)
 
     def images(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, bytes]]:
         table = self._table.select_columns([self.image])
         for begin in range(0, len(rows), 256):
             chunk = rows[begin : begin + 256].tolist()
             for row, cell in zip(chunk, table[chunk][self.image], strict=True):
-                if cell is None or (cell["bytes"] is None and cell["path"] is None):
-                    raise NotFound(f"{self.describe(row)} holds no image")
-                data = cell["bytes"]
-                yield row, data if data is not None else Path(cell["path"]).read_bytes()
+                facts = cell if isinstance(cell, dict) else {"bytes": cell}
+                data, path = facts.get("bytes"), Path(facts.get("path") or "")
+                if data is None and not path.is_file():
+                    raise NotFound(f"{self.describe(row)} holds no image bytes")
+                yield row, data if data is not None else path.read_bytes()
 
 
-def _stack(hashes: Sequence[bytes]) -> NDArray[np.uint8]:
-    return np.frombuffer(b"".join(hashes), np.uint8).reshape(len(hashes), HASH_BYTES)
+def _holds_bytes(feature: Any) -> bool:
+    """Encoded images without the type Image: bytes, or a struct of bytes and path."""
+    from datasets import Value
 
-
-def parquet_pair(
-    folder: Path, image: str = "image", label: str = "label"
-) -> tuple[ParquetSource, ParquetSource]:
-    """(train, test) of a folder of train-*.parquet and test-*.parquet, or validation-*.parquet
-    instead. Raises UserError where one is not there; no file is opened."""
-
-    def of(*parts: str) -> tuple[Path, ...]:
-        for part in parts:
-            for pattern in (f"{glob.escape(part)}-*.parquet", f"{glob.escape(part)}.parquet"):
-                if found := sorted(p for p in folder.glob(pattern) if p.is_file()):  # no pipe
-                    return tuple(found)
-        have = sorted(p.name for p in folder.glob("*.parquet"))
-        raise BadInput(
-            f"{folder} has no {parts[0]}-*.parquet; "
-            + (f"it holds {', '.join(have[:5])}" if have else "it holds no Parquet file at all")
-        )
-
-    train = ParquetSource(of("train"), image, label)
-    return train, ParquetSource(of("test", "validation"), image, label)
-
-
-def folder_source(root: Path) -> FolderSource:
-    names = tuple(sorted(p.name for p in root.iterdir() if p.is_dir() and is_shown(p.name)))
-    if not names:
-        raise BadInput(f"{root} has no class folders; expected {root}/CLASS/IMAGE")
-    files = [
-        str(Path(folder, file).relative_to(root))
-        for name in names
-        for folder, _, found in os.walk(root / name)
-        for file in found
-        if Path(file).suffix.lower() in IMAGE_SUFFIXES and is_shown(file)
-    ]
-    if not files:
-        raise NotFound(f"{root} holds no image files ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    return FolderSource(root, tuple(sorted(files)), names)
-
-
-def is_shown(name: str) -> bool:
-    """Not hidden: notebooks leave .ipynb_checkpoints, macOS ._photo.jpg beside photo.jpg."""
-    return not name.startswith(".")
+    inner = feature.get("bytes") if isinstance(feature, dict) else feature
+    return isinstance(inner, Value) and inner.dtype in ("binary", "large_binary")
 
 
 def check_labels(labels: Sequence[Any], source: Source, subject: str) -> None:
     """Raise UserError for a label that is neither missing, a class number nor a string."""
     for row, label in enumerate(labels):
         number = isinstance(label, int) and label <= MOST_CLASSES
+        if isinstance(label, (list, dict)):
+            raise BadInput(
+                f"{subject}: label {repr(label)[:80]} of {source.describe(row)} is neither a class "
+                f"number nor a string but {'a list' if isinstance(label, list) else 'a struct'}; "
+                f"{MULTI_LABEL}"
+            )
         if not (number or label is None or isinstance(label, str)):
             raise BadInput(
                 f"{subject}: label {repr(label)[:80]} of {source.describe(row)} is neither a class "
@@ -436,10 +387,11 @@ def remembered_scan(source: Source, cache: Path, subject: str) -> tuple[Scan, ND
                 meta = json.loads(saved["meta"].tobytes())
                 names = None if meta["names"] is None else tuple(meta["names"])
                 labels = meta["labels"] if meta["labels"] is not None else saved["labels"].tolist()
-                return Scan(labels, saved["hashes"], names), saved["order"]
+                return Scan(labels, saved["hashes"], names, saved["deep"]), saved["order"]
         except (OSError, ValueError, KeyError, EOFError, BadZipFile):
             pass  # a damaged memo is made again
     scan = source.scan()
+    scan = replace(scan, labels=as_meant(scan.labels))
     check_labels(scan.labels, source, subject)
     order = np.argsort(as_keys(scan.hashes), kind="stable").astype(np.int64)
     if scan.labels and all(type(v) is int for v in scan.labels):
@@ -453,6 +405,7 @@ def remembered_scan(source: Source, cache: Path, subject: str) -> tuple[Scan, ND
             file,
             labels=array,
             hashes=scan.hashes,
+            deep=scan.deep,
             order=order,
             meta=np.frombuffer(meta_bytes, np.uint8),
         )

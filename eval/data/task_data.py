@@ -16,7 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.common.errors import BadInput
+from eval.common.images import PLAIN, Values
+from eval.data.inventory.facts import NOTHING, Inventory
 from eval.data.sources import Source, as_keys
+from eval.data.values import values_of
 from eval.settings.protocols import Kind
 from eval.tasks.declaration import Task
 
@@ -41,8 +44,17 @@ class Split:
 
     @cached_property
     def hash(self) -> str:
-        """Hex digest over every image's bytes and label, the same for any row order."""
-        return _hash_split(self.name, self.labels, self.hashes)
+        """Hex digest over every image's bytes and label, the same for any row order; over how
+        its values are read as well, where that is not as by default."""
+        found = _hash_split(self.name, self.labels, self.hashes)
+        if self.values == PLAIN:
+            return found
+        return hashlib.sha256(f"{found}:{self.values}".encode()).hexdigest()
+
+    @property
+    def values(self) -> Values:
+        """How grey values of more than 8 bits are read."""
+        return values_of(self.source)
 
 
 @dataclass(frozen=True)
@@ -60,6 +72,8 @@ class TaskData:
     limit: int | None = None
     split: str = ""  # of a declared task: 'study', 'clean', ...
     partial: bool = False  # less than the whole data set
+    inventory: Inventory = NOTHING
+    own: bool = False  # data of the user's own: neither declared nor embedded
 
     @property
     def kind(self) -> Kind:
@@ -73,6 +87,17 @@ class TaskData:
     def duplicates(self) -> int:
         """Images of test that also stand, byte for byte, in train."""
         return int(np.isin(self.test.keys, self.train.keys).sum())
+
+    @cached_property
+    def ambiguous(self) -> int:
+        """Images whose bytes stand under two labels, wherever; of boxes, with different ones."""
+        keys = np.concatenate([self.train.keys, self.test.keys])
+        labels = np.concatenate([self.train.labels, self.test.labels])
+        _, copy_of, sizes = np.unique(keys, return_inverse=True, return_counts=True)
+        ordered = labels[np.argsort(copy_of.reshape(-1), kind="stable")]
+        begin = np.cumsum(sizes) - sizes
+        two = np.maximum.reduceat(ordered, begin) > np.minimum.reduceat(ordered, begin)
+        return int(sizes[two].sum())
 
     @property
     def subset(self) -> bool:

@@ -41,11 +41,19 @@ class TaskFile(BaseModel):
 def read_task_file(path: Path) -> TaskFile:
     """Read and validate. Raises UserError with the first thing wrong."""
     try:
-        tree = tomllib.loads(read_plain(path, MOST_JSON).decode("utf-8-sig"))
+        text = read_plain(path, MOST_JSON).decode("utf-8-sig")
     except OSError as error:
         raise BadInput(f"task file {str(path)!r} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise BadInput(f"task file {str(path)!r} is not valid TOML: {one_line(error)}") from None
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        hint = ""
+        if re.search(r'=\s*"[^"\n]*\\', text):
+            hint = "; write a path with '\\' in single quotes: source = 'csv:C:\\photos\\all.csv'"
+        why = one_line(error)
+        raise BadInput(f"task file {str(path)!r} is not valid TOML: {why}{hint}") from None
     try:
         found = TaskFile.model_validate(tree)
     except ValidationError as error:
@@ -118,7 +126,7 @@ def _absolute(source: str, file: Path) -> str:
     prefix, _, rest = source.partition(":")
     if prefix == "hub":
         return source
-    path, options = (rest, "") if prefix == "imagefolder" else split_query(rest)
+    path, options = split_query(rest)
     try:
         place = file.resolve().parent / Path(path).expanduser()
     except (RuntimeError, ValueError) as error:  # ~nobody, a NUL

@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from eval.common.errors import BadInput, Conflict, UserError, one_line
+from eval.common.errors import BadInput, Conflict, Unreadable, UserError, one_line
 from eval.common.files import atomic_file, cache_errors, locked, say_damaged
-from eval.common.images import decode
+from eval.common.images import decode, why_unreadable
 from eval.data.sources import image_hash
 from eval.data.task_data import Split
 
@@ -84,10 +84,10 @@ class EncodedImages:
         """Canonical image ``index`` as upright RGB. Raises UserError where it is none."""
         data = self.bytes(index)
         try:
-            return decode(data)
+            return decode(data, self._split.values)
         except Exception as error:  # decoders raise whatever a broken file makes them raise
-            raise BadInput(
-                f"{self.describe(index)} cannot be read as an image: {one_line(error, 120)}"
+            raise Unreadable(
+                f"{self.describe(index)} cannot be read as an image: {why_unreadable(data, error)}"
             ) from None
 
     def describe(self, index: int) -> str:

@@ -29,9 +29,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from eval.common.distributed import Workers
-from eval.common.errors import BadInput, UserError, one_line
+from eval.common.errors import BadInput, Unreadable, UserError
 from eval.common.files import atomic_file, cache_errors, locked, say_damaged
-from eval.common.images import decode
+from eval.common.images import decode, why_unreadable
 from eval.data.task_data import Split, TaskData
 from eval.features.bank import (
     FeatureBank,
@@ -162,13 +162,13 @@ def pixels_of(
     """One image as [3, H, W] uint8; float32 of a transform that normalises itself. Raises UserError
     naming the row and the task."""
     try:
-        return np.asarray(backbone.transform(decode(data)))
+        return np.asarray(backbone.transform(decode(data, split.values)))
     except BadTransform:  # no image's fault
         raise
     except Exception as error:  # decoders raise whatever a broken file makes them raise
-        raise BadInput(
+        raise Unreadable(
             f"task {task.name!r}: {split.source.describe(row)} ({split.name}) cannot be read as "
-            f"an image: {one_line(error, 120)}"
+            f"an image: {why_unreadable(data, error)}"
         ) from None
 
 

@@ -33,6 +33,16 @@ def load_at(repo: str, config: str | None, sha: str, split: str | None = None) -
     )
 
 
+def split_names(repo: str, config: str | None, sha: str) -> tuple[str, ...]:
+    """The splits that it has; () where that cannot be found out without loading it."""
+    try:
+        builder = _builder(repo, config, sha)
+        files = builder.config.data_files if builder is not None else None
+        return tuple(map(str, files or builder.info.splits or ()))
+    except Exception:  # what is wrong is said when it is loaded
+        return ()
+
+
 def _builder(repo: str, config: str | None, sha: str) -> Any:
     from datasets import load_dataset_builder
     from datasets.packaged_modules.cache.cache import Cache

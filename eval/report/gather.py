@@ -100,6 +100,7 @@ def _harmless(result: Result) -> Result:
         "task": TaskInfo.model_validate(_clean(shown.task.model_dump())),
         "protocol": ProtocolInfo.model_validate(_clean(shown.protocol.model_dump())),
         "notes": _clean(shown.notes),
+        "warnings": _clean(shown.warnings),
     }
     return shown.model_copy(update=update)
 

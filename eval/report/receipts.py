@@ -126,10 +126,10 @@ def _commands(results: Sequence[tuple[str, Result]]) -> tuple[Sheet, ...]:
 
 
 def _notes(results: Sequence[Result]) -> tuple[str, ...]:
-    """Each note once, with the tasks that it is about."""
+    """Each note and warning once, with the tasks that it is about."""
     about: dict[str, dict[str, None]] = {}
     for r in results:
-        for note in r.notes:
+        for note in (*r.notes, *(f"warning: {text}" for text in r.warnings)):
             about.setdefault(note, {})[r.task.name] = None
     return tuple(f"{', '.join(tasks)}: {note}" for note, tasks in about.items())
 

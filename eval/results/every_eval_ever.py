@@ -17,7 +17,6 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
 from typing import Any
-from urllib.parse import parse_qsl
 
 from eval.common.errors import BadInput, UserError
 from eval.common.files import atomic_file, write_json
@@ -27,6 +26,7 @@ from eval.models.names import ZOO_ORG
 from eval.results.leaderboard import setting_label
 from eval.results.names import earlier
 from eval.results.schema import ModelInfo, Result
+from eval.tasks.names import options_of
 
 EVERY_EVAL_EVER = "0.3.0"
 
@@ -233,7 +233,7 @@ def _source_data(result: Result) -> dict[str, Any]:
     if task.source.startswith("hub:") and re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
         # The columns, config and splits of the task string. No hf_split: few-shot episodes are
         # drawn from train and test together.
-        options = {f"hub_{key}": text for key, text in parse_qsl(query)}
+        options = {f"hub_{key}": text for key, text in options_of(query).items()}
         return {
             "dataset_name": task.name,
             "source_type": "hf_dataset",

@@ -98,6 +98,7 @@ class Result(_Part):
     created: str
     details: dict[str, Any] = Field(default_factory=dict)
     notes: list[str] = Field(default_factory=list)
+    warnings: list[str] = Field(default_factory=list)  # about data of the user's own
     limit: int | None = None  # images of each split, where the user cut the task short
     # As in the file's name: where the user chose it, or it is not fp32. What was used is
     # environment.dtype; earlier versions chose bf16 without a word here.
@@ -114,10 +115,13 @@ class Result(_Part):
 
     @model_serializer(mode="wrap")
     def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without confidences the file is, byte for byte, what earlier versions wrote."""
+        """Without confidences and warnings the file is, byte for byte, what earlier versions
+        wrote."""
         out: dict[str, Any] = handler(self)
         if self.confidence is None:
             out.pop("confidence", None)
+        if not self.warnings:
+            out.pop("warnings", None)
         return out
 
     def confidences(self) -> NDArray[np.float64] | None:

@@ -16,8 +16,17 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from eval.common.distributed import launched
-from eval.common.errors import OUT_OF_MEMORY, UserError, one_line, ran_out_of_memory
+from eval.common.errors import (
+    OUT_OF_MEMORY,
+    BadInput,
+    Unreadable,
+    UserError,
+    one_line,
+    ran_out_of_memory,
+)
 from eval.common.files import locked
+from eval.data.inventory.unreadable import unreadable
+from eval.data.task_data import TaskData
 from eval.models.resolve import ResolvedModel
 from eval.protocols import PROTOCOLS
 from eval.results.names import number_format, plain
@@ -28,7 +37,7 @@ from eval.results.schema import (
     pack_confidence,
 )
 from eval.results.store import LOCK, write_result
-from eval.run.plan import Cell, Request, settled
+from eval.run.plan import Cell, Request, settled, warnings_of
 from eval.run.progress import Progress
 from eval.training.context import Context
 
@@ -153,7 +162,7 @@ def _score_model(
                 encoded = None
                 chosen = precision or auto_precision(backbone, task, workers)
         except Exception as error:
-            failed(group, error)
+            failed(group, _with_all_unreadable(error, task))
             continue
         report.images += encoded.images if encoded else 0
         for cell in group:
@@ -175,7 +184,17 @@ def _score_model(
                     report.scored += 1
                     progress.scored(cell, result)
             except Exception as error:
-                failed([cell], error)
+                failed([cell], _with_all_unreadable(error, task))
+
+
+def _with_all_unreadable(error: Exception, task: TaskData) -> Exception:
+    """The error; where it is about one image that cannot be read, about all of the task."""
+    if not isinstance(error, Unreadable):
+        return error
+    from eval.data.decoding import undecodable
+
+    found = undecodable(task)
+    return BadInput(f"task {task.name!r}: {unreadable(found)}") if len(found) > 1 else error
 
 
 def _save(
@@ -264,6 +283,7 @@ def score_cell(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         details=outcome.details,
         notes=notes,
+        warnings=list(warnings_of(task)),
         limit=task.limit,
         precision=cell.precision,
         confidence=(None if outcome.confidence is None else pack_confidence(outcome.confidence)),

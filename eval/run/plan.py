@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval.common.errors import BadInput
+from eval.data.concerns import concerns
 from eval.data.load import load_task
 from eval.data.locations import Data
 from eval.data.task_data import TaskData
@@ -64,6 +65,7 @@ class Request:
     device: str | None = None
     precision: str | None = None
     batch_size: int | None = None
+    strict: bool = False  # refuse data of the user's own that deserve a warning
     keep_model: bool = False  # of detection and finetune: what was trained, beside its result
 
 
@@ -105,6 +107,8 @@ def plan(request: Request) -> list[Cell]:
     tasks = [load_task(t, request.cache, request.data, request.limit, request.seed) for t in names]
     for task in tasks:
         _check_kind(request, task)
+        if request.strict and (wrong := warnings_of(task)):
+            raise BadInput(f"task {task.name!r}: {'; '.join(wrong)} (--strict)")
     for name, settings in request.protocols.items():
         protocol = PROTOCOLS[name]
         protocol.check(settings, [t for t in tasks if t.kind == protocol.kind])
@@ -115,6 +119,11 @@ def plan(request: Request) -> list[Cell]:
         for name, settings in request.protocols.items()
         if PROTOCOLS[name].kind == task.kind
     ]
+
+
+def warnings_of(task: TaskData) -> tuple[str, ...]:
+    """What a run warns of: all concerns about data of the user's own, none about known data."""
+    return concerns(task) if task.own else ()
 
 
 def _check_in_memory(request: Request, model: str | Backbone) -> None:

@@ -149,12 +149,14 @@ def covers(one: Result, other: Result) -> bool:
 
 
 def combine(mine: Result, theirs: Result) -> Result:
-    """``mine`` with all that only ``theirs`` says: scores, samples, notes, fields of its own."""
+    """``mine`` with all that only ``theirs`` says: scores, samples, notes, warnings,
+    fields of its own."""
     ours, other = mine.model_dump(mode="json"), theirs.model_dump(mode="json")
     out = _filled(ours, other)
     names = {score["name"] for score in ours["scores"]}
     out["scores"] = ours["scores"] + [s for s in other["scores"] if s["name"] not in names]
     out["notes"] = list(dict.fromkeys([*ours["notes"], *other["notes"]]))
+    out["warnings"] = list(dict.fromkeys([*mine.warnings, *theirs.warnings]))
     shots = [r["protocol"]["config"].get("shots") for r in (ours, other)]
     if all(isinstance(s, list) for s in shots):
         out["protocol"]["config"]["shots"] = sorted({*shots[0], *shots[1]})

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
-from urllib.parse import parse_qsl
+from typing import Literal, cast, get_args
+from urllib.parse import quote, unquote
 
 from eval.common.errors import BadInput, NotFound, did_you_mean
 from eval.tasks.registry import SUITES, TASKS
@@ -21,23 +22,26 @@ class TaskName:
     label: str = "label"
     revision: str | None = None
     config: str | None = None
-    train: str = "train"
-    test: str = "test"
+    train: str = ""  # the parts by name, '' to find them
+    test: str = ""
     split: str = ""  # of a declared task, '' for its default; of a CSV file: the column
     group: str = ""  # column of a CSV file: rows of one group stay on one side
     objects: str = ""  # column of Parquet files with boxes; of the others:
     images: str = ""  # of COCO: the folder that file names count from
     classes: str = ""  # of VOC: names with commas between
+    range: str = ""  # LOW,HIGH: black and white in images of more than 8 bits
 
 
-_PREFIXES = ("parquet", "imagefolder", "csv", "hub", "coco", "voc", "yolo")
+_Prefix = Literal["parquet", "imagefolder", "csv", "hub", "coco", "voc", "yolo"]
+_PREFIXES: tuple[_Prefix, ...] = get_args(_Prefix)
 _KEYS = {
-    "parquet": ("image", "label", "objects"),
-    "csv": ("image", "label", "group", "split"),
+    "parquet": ("image", "label", "objects", "train", "test"),
+    "imagefolder": ("train", "test"),
+    "csv": ("image", "label", "group", "split", "train", "test"),
     "hub": ("image", "label", "revision", "config", "train", "test"),
     "coco": ("train", "test", "images"),  # two JSON files and a folder
     "voc": ("train", "test", "classes"),  # two lists of ImageSets/Main
-    "yolo": (),
+    "yolo": ("train", "test"),
 }
 
 
@@ -60,30 +64,21 @@ def parse_task(text: str) -> TaskName:
         )
     if not rest:
         raise BadInput(f"task {text!r} has nothing behind the prefix")
-    if prefix == "imagefolder":
-        return TaskName("imagefolder", rest)
-    value, query = split_query(rest)
+    value, given_options = split_query(rest)
+    if prefix == "hub":  # no name on the Hub has a '?'
+        value, _, given_options = rest.partition("?")
     if not value:
         raise BadInput(f"task {text!r} has nothing between the prefix and '?'")
-    options = dict(parse_qsl(query, keep_blank_values=True))
-    known = _KEYS[prefix]
+    options = options_of(given_options)
+    known = (*_KEYS[prefix], "range")
     for key, given in options.items():
         if key not in known:
             raise NotFound(f"task {text!r} has an unknown option {key!r}" + did_you_mean(
                 key, known, "known: " + (", ".join(known) or "none")))  # fmt: skip
         if not given:
             raise BadInput(f"task {text!r}: option {key!r} is empty")
-    if prefix == "parquet":
-        return TaskName("parquet", value, **options)
-    if prefix == "csv":
-        return TaskName("csv", value, **options)
-    boxes = {"train": "", "test": ""} | options  # '': found by the layout
-    if prefix == "coco":
-        return TaskName("coco", value, **boxes)
-    if prefix == "voc":
-        return TaskName("voc", value, **boxes)
-    if prefix == "yolo":
-        return TaskName("yolo", value, **boxes)
+    if prefix != "hub":
+        return TaskName(cast(_Prefix, prefix), value, **options)
     value, at, revision = value.partition("@")
     if at and not revision:
         raise BadInput(f"task {text!r} has '@' without a revision")
@@ -96,10 +91,28 @@ def parse_task(text: str) -> TaskName:
 
 def split_query(text: str) -> tuple[str, str]:
     """(path or name, options) of ``PATH?key=value``; a path may have a '?' of its own."""
-    value, mark, query = text.rpartition("?")
-    if not mark or "=" not in query:
-        value, _, query = text.partition("?")
-    return value, query
+    value, mark, options = text.rpartition("?")
+    if mark and re.match(r"[A-Za-z_]+=", options):
+        return value, options
+    return text, ""
+
+
+def options_of(text: str) -> dict[str, str]:
+    """As typed: '+' is a plus, ``%2B`` and the like stand for what a '&' or '=' would break."""
+    pairs = (pair.partition("=") for pair in text.split("&") if pair)
+    return {unquote(key): unquote(value) for key, _, value in pairs}
+
+
+def query(options: Mapping[str, str]) -> str:
+    """``?key=value&..`` that ``parse_task`` reads back; '' for none."""
+    pairs = [f"{key}={quote(value, safe='/,')}" for key, value in options.items()]
+    return "?" + "&".join(pairs) if pairs else ""
+
+
+def with_option(text: str, key: str, value: str) -> str:
+    """A task string with one more option."""
+    place, options = split_query(text)
+    return f"{place}?{options}&{query({key: value})[1:]}" if options else text + query({key: value})
 
 
 def _parse_declared(text: str) -> TaskName:

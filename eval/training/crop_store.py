@@ -25,6 +25,7 @@ from PIL import Image
 
 from eval.common.images import decode
 from eval.data.sources import Source
+from eval.data.values import values_of
 from eval.training.pixel_store import (
     CHUNK_IMAGES,
     Pixels,
@@ -131,7 +132,10 @@ def expected_bytes(source: Source, rows: NDArray[np.int64], bound: Bound) -> int
     some = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), SAMPLE)).astype(np.int64))]
     total = 0
     for row, data in source.images(some):
-        with unreadable(source, row), Image.open(io.BytesIO(data)) as image:  # the header alone
+        with (
+            unreadable(source, row, data),
+            Image.open(io.BytesIO(data)) as image,
+        ):  # the header alone
             width, height = bound.size(*image.size)
         total += width * height * 3
     return math.ceil(total / len(some) * len(rows))
@@ -147,9 +151,10 @@ class _Piece:
 
 def _decode_chunk(source: Source, chunk: list[tuple[int, bytes]], bound: Bound) -> _Piece:
     piece = _Piece([], [])
+    values = values_of(source)
     for row, data in chunk:
-        with unreadable(source, row):
-            image = decode(data)
+        with unreadable(source, row, data):
+            image = decode(data, values)
             size = bound.size(*image.size)
             kept = image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
             piece.pixels.append(np.asarray(kept))

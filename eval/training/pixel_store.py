@@ -30,10 +30,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from eval.common.errors import BadInput, one_line
+from eval.common.errors import BadInput, Unreadable, one_line
 from eval.common.files import cache_errors, locked, say_damaged
-from eval.common.images import decode
+from eval.common.images import decode, why_unreadable
 from eval.data.sources import HASH_BYTES, Source, image_hash
+from eval.data.values import values_of
 
 T = TypeVar("T")
 
@@ -237,9 +238,10 @@ def _decode_chunk(source: Source, chunk: list[tuple[int, bytes]], px: int) -> Pi
     pixels = np.empty((len(chunk), px, px, 3), np.uint8)
     aspect = np.empty(len(chunk), np.float32)
     hashes = np.empty((len(chunk), HASH_BYTES), np.uint8)
+    values = values_of(source)
     for i, (row, data) in enumerate(chunk):
-        with unreadable(source, row):
-            image = decode(data)
+        with unreadable(source, row, data):
+            image = decode(data, values)
             aspect[i] = image.width / image.height
             if image.size != (px, px):
                 image = image.resize((px, px), Image.Resampling.BICUBIC)
@@ -249,11 +251,11 @@ def _decode_chunk(source: Source, chunk: list[tuple[int, bytes]], px: int) -> Pi
 
 
 @contextmanager
-def unreadable(source: Source, row: int) -> Iterator[None]:
+def unreadable(source: Source, row: int, data: bytes) -> Iterator[None]:
     """Whatever a decoder raises of a row as one sentence."""
     try:
         yield
     except Exception as error:  # decoders raise whatever a broken file makes them raise
-        raise BadInput(
-            f"{source.describe(row)} cannot be read as an image: {one_line(error, 120)}"
+        raise Unreadable(
+            f"{source.describe(row)} cannot be read as an image: {why_unreadable(data, error)}"
         ) from None

@@ -117,10 +117,10 @@ def test_balance_counts_each_class_of_each_part(tmp_path: Path) -> None:
     ]
 
 
-# --------------------------------------------------------------------------- headers
+# --------------------------------------------------------------------------- images
 
 
-def test_sizes_modes_and_formats_come_from_the_headers(tmp_path: Path) -> None:
+def test_sizes_modes_and_formats(tmp_path: Path) -> None:
     kinds = [
         picture((20, 50), "RGB", "JPEG"),
         picture((30, 60), "L"),
@@ -144,22 +144,41 @@ def test_sizes_modes_and_formats_come_from_the_headers(tmp_path: Path) -> None:
     assert "grey images (3) and colour images (6)" in warned(found, "grey images")
     assert warned(found, "transparency").startswith("1 image with")
     assert warned(found, "CMYK").startswith("1 image in CMYK")
-    assert warned(found, "8 bits").startswith("1 image with more than 8 bits")
-
-
-def test_no_pixel_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = task_of(
-        tmp_path,
-        [(picture(kind=k, seed=i), i % 2) for i, k in enumerate(["PNG", "JPEG", "GIF", "TIFF"])],
-        [(picture(kind=k, seed=9 + i), i % 2) for i, k in enumerate(["WEBP", "BMP"])],
+    assert warned(found, "8 bits") == (
+        "1 image with more than 8 bits: values 0 to 4080 of train are read as 0 for black and "
+        "4095 for white; ?range=LOW,HIGH says it otherwise"
     )
 
-    def refuse(self: Image.Image) -> None:
-        raise AssertionError("pixels were decoded")
 
-    for kind in ("ImageFile.ImageFile", "PngImagePlugin.PngImageFile", "Image.Image"):
-        monkeypatch.setattr(f"PIL.{kind}.load", refuse)
-    assert check(data).images.unreadable == 0
+def test_a_truncated_image_is_found(tmp_path: Path) -> None:
+    """Its header is sound: what `run` could not decode is named before."""
+    train, test = plain({"cat": (6, 3), "dog": (6, 3)})
+    whole = picture((200, 200), kind="JPEG")
+    found = check(task_of(tmp_path, [*train, (whole[:2000], 0), (whole, 1)], test))
+    (named,) = found.images.named
+    assert named.startswith(f"row 12 of {tmp_path.name}/train-0.parquet (train): ")
+    assert "truncated" in named
+    assert sum(found.images.modes.values()) == 19
+
+
+def test_what_was_found_is_shown(tmp_path: Path, cache: Path) -> None:
+    for part in ("train", "test", "val"):
+        for label, name in enumerate(("cat", "dog")):
+            (tmp_path / "x" / part / name).mkdir(parents=True)
+            for i, image in enumerate(blobs(label, 12, len(part), size=33)):
+                (tmp_path / "x" / part / name / f"{i}.png").write_bytes(image)
+    (tmp_path / "x" / "Thumbs.db").write_bytes(b"x")
+    (tmp_path / "x" / "train" / "lone.png").write_bytes(b"x")
+    found = check(load_task(f"imagefolder:{tmp_path / 'x'}", cache))
+    text = render(found)
+    assert "- 74 files found: 48 taken, 26 left out\n" in text
+    assert "- left out: hidden, or left behind by a program (1: Thumbs.db)\n" in text
+    assert "- left out: files of a validation part that is not used (24: val/cat/0.png" in text
+    assert as_json(found)["inventory"]["found"] == 74
+    assert [w for w in found.warnings if "lone" in w or "val" in w] == [
+        "val is not used: test is scored, and settings are chosen on a part of train",
+        "left out: images beside the class folders (1: train/lone.png)",
+    ]
 
 
 def test_images_turned_by_exif_are_counted(tmp_path: Path) -> None:
@@ -191,7 +210,7 @@ def test_unreadable_images_are_named_with_the_reason(tmp_path: Path) -> None:
         assert any(n.startswith(place) for n in found.images.named)
     assert any(n.startswith("row 6 of") and "(test)" in n for n in found.images.named)
     assert "0x" not in " ".join(found.images.named)
-    assert "5 images cannot be read: every protocol stops" in found.warnings[0]
+    assert "5 images cannot be read, so that nothing is scored" in found.warnings[0]
     assert found.images.modes == {"RGB": 18}
 
 
@@ -629,9 +648,9 @@ def test_small_images_are_enlarged_by_whole_pixels(tmp_path: Path) -> None:
 
 def test_unreadable_images_are_crossed_out(tmp_path: Path) -> None:
     whole = picture((64, 64), "RGB", "JPEG")
-    rows = [(b"no image", 0), (whole[: len(whole) // 3], 1)]  # the second has a whole header
+    rows = [(b"no image", 0), (whole[: len(whole) // 3], 1)]
     data = task_of(tmp_path, rows, [(flat((1, 2, 3)), 0), (flat((4, 5, 6)), 1)])
-    assert check(data).images.unreadable == 1
+    assert check(data).images.unreadable == 2
     found = tiles(contact_sheet(data, tmp_path / "s.png"), 96)
     for row in found:
         assert row[0][48, 48].tolist() == list(CROSS)

@@ -195,7 +195,7 @@ BAD: dict[str, tuple[Callable[[Place], Arguments], tuple[str, ...]]] = {
     ),
     "task: label negative": (
         lambda p: {"task": p.task(([0, 1, -1] * 10, [0, 1]))},
-        ("label -1 in row 2 of train is outside 0..1",),
+        ("unlabelled: 10 of 30 images of train (label -1)", "row 2 of"),
     ),
     "task: label beyond its names": (
         lambda p: {"task": p.task(([0, 1, 2] * 10, [0, 1]), names=["a", "b"])},
@@ -207,7 +207,7 @@ BAD: dict[str, tuple[Callable[[Place], Arguments], tuple[str, ...]]] = {
     ),
     "task: label missing": (
         lambda p: {"task": p.task(([0, 1, None] * 9, [0, 1]))},
-        ("label None in row 2 of train",),
+        ("unlabelled: 9 of 27 images of train (no label)", "row 2 of"),
     ),
     "task: one class": (lambda p: {"task": p.task(([0] * 9, [0] * 5))}, ("two classes",)),
     "task: one class in test": (lambda p: {"task": p.task(([0, 1], [1, 1]))}, ("two classes",)),

@@ -281,14 +281,27 @@ def test_names_and_numbers_on_the_two_sides_mean_the_same(
 
 
 NOT_LABELS = [
-    ([None, *LABELS[1:]], "label None in row 0 of train is not a class of train"),
-    ([*["a"] * 4, None, *["None"] * 3], "label None in row 4 of train is not a class of train"),
-    ([-1, *LABELS[1:]], "label -1 in row 0 of train is outside 0..1"),
+    (
+        [None, *LABELS[1:]],
+        "unlabelled: 1 of 8 images of train (no label), the first is row 0 of x/train-0.parquet; "
+        "label them or take them out",
+    ),
+    ([*["a"] * 4, None, *["None"] * 3], "unlabelled: 1 of 8 images of train (no label)"),
+    ([-1, *LABELS[1:]], "unlabelled: 1 of 8 images of train (label -1), the first is row 0"),
+    ([*["a"] * 4, "nan", *["b"] * 3], "unlabelled: 1 of 8 images of train (label 'nan')"),
+    ([*["a"] * 4, "", *["b"] * 3], "unlabelled: 1 of 8 images of train (label '')"),
+    ([-2, *LABELS[1:]], "label -2 in row 0 of train is outside 0..1"),
     ([0] * 8, "all 8 images of train have label 0; at least two classes are needed"),
     (["x"] * 8, "all 8 images of train have label 0; at least two classes are needed"),
     ([0.5] * 8, "label 0.5 of row 0 of x/train-0.parquet is neither a class number"),
-    ([0.0, float("nan"), *[1.0] * 6], "label 0.0 of row 0"),
-    ([[0], [1]] * 4, "label [0] of row 0"),
+    ([0.0, float("nan"), *[1.0] * 6], "unlabelled: 1 of 8 images of train (no label)"),
+    ([0.0, float("inf"), *[1.0] * 6], "label inf of row 1"),
+    (
+        [[0], [1]] * 4,
+        "label [0] of row 0 of x/train-0.parquet is neither a class number nor a "
+        "string but a list; images of several labels (multi-label) are not scored",
+    ),
+    (["cat", "dog", "cat|dog", "cat"] * 2, "label 'cat|dog' names several classes"),
     ([{"a": 1}] * 8, "label {'a': 1} of row 0"),
     ([b"a", b"b"] * 4, "label b'a' of row 0"),
     (pa.array([0, 1, 2**63, 1] * 2, pa.uint64()), "label 9223372036854775808 of row 2"),
@@ -303,7 +316,7 @@ def test_labels_refused(labels: Any, why: str, cache: Path, tmp_path: Path) -> N
         assert why in refusal(lambda: load_task(f"parquet:{folder}", cache))
 
 
-@pytest.mark.parametrize(("label", "limits"), [(2, "outside 0..1"), (-1, "outside 0..1")])
+@pytest.mark.parametrize(("label", "limits"), [(2, "outside 0..1"), (-2, "outside 0..1")])
 def test_a_label_beyond_the_declared_names(
     label: int, limits: str, cache: Path, tmp_path: Path
 ) -> None:
@@ -323,16 +336,58 @@ def test_a_string_that_train_has_not(cache: Path, tmp_path: Path) -> None:
 def test_names_that_differ_between_the_splits_or_between_shards(
     cache: Path, tmp_path: Path
 ) -> None:
-    other: dict[str, Any] = {"label": {"_type": "ClassLabel", "names": ["cat", "dog"]}}
+    other: dict[str, Any] = {"label": {"_type": "ClassLabel", "names": ["cat", "cow"]}}
     write_column(tmp_path / "x", LABELS, part="train", **NAMED)
     write_column(tmp_path / "x", LABELS, part="test", **other)
     message = refusal(lambda: load_task(f"parquet:{tmp_path / 'x'}", cache))
-    assert "train and test declare different class names" in message
+    assert "train and test declare different class names: test has 'cow', which" in message
 
     write_column(tmp_path / "y", LABELS, **NAMED)
     (tmp_path / "x" / "test-0.parquet").rename(tmp_path / "y" / "train-1.parquet")
     message = refusal(lambda: load_task(f"parquet:{tmp_path / 'y'}", cache))
     assert f"{tmp_path / 'y' / 'train-1.parquet'} declares other class names" in message
+
+
+@pytest.mark.parametrize("names", [["cat", "dog"], ["cat"]])
+def test_declared_names_in_another_order_are_matched_by_name(
+    names: list[str], cache: Path, tmp_path: Path
+) -> None:
+    """Number 0 is a dog in train and a cat in test."""
+    other: dict[str, Any] = {"label": {"_type": "ClassLabel", "names": names}}
+    labels = [1, 0] * 4 if len(names) == 2 else [0] * 8
+    images = blobs(5, 8, 5, size=6)
+    write_column(tmp_path / "x", LABELS, part="train", **NAMED)
+    cells = [{"bytes": b, "path": None} for b in images]
+    write_column(tmp_path / "x", labels, cells, part="test", **other)
+    if len(names) == 1:  # all cats
+        assert "all 8 images of test have label 1" in refusal(
+            load_task, f"parquet:{tmp_path / 'x'}", cache
+        )
+        return
+    task = load_task(f"parquet:{tmp_path / 'x'}", cache)
+    value = {hash_of(b): names[v] for b, v in zip(images, labels, strict=True)}
+    found = [task.classes[v] for v in task.test.labels.tolist()]
+    assert found == [value[key.tobytes()] for key in task.test.hashes]
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        ([0.0] * 4 + [1.0] * 4, ("class 0", "class 1")),
+        (["2.0"] * 4 + ["10.0"] * 4, ("10", "2")),
+        (["1.5"] * 4 + ["10.0"] * 4, ("1.5", "10.0")),
+        (["cafe\u0301"] * 2 + ["caf\u00e9"] * 2 + ["bar"] * 4, ("bar", "caf\u00e9")),
+        (["cafe\u0301"] * 4 + ["bar"] * 4, ("bar", "cafe\u0301")),
+        (["apple, red"] * 4 + ["apple, green"] * 4, ("apple, green", "apple, red")),
+    ],
+)
+def test_labels_as_they_were_meant(
+    labels: list[Any], classes: tuple[str, ...], cache: Path, tmp_path: Path
+) -> None:
+    for _ in range(2):  # afresh, then from the memo
+        task = load_task(f"parquet:{write_column(tmp_path / 'x', labels)}", cache)
+        assert task.classes == classes
+        assert np.bincount(task.train.labels).tolist() == [4, 4]
 
 
 # --------------------------------------------------------------------------- Parquet
@@ -355,6 +410,73 @@ def test_validation_stands_in_for_a_missing_test(cache: Path, tmp_path: Path) ->
     assert len(load_task(f"parquet:{tmp_path / 'x'}", cache).test) == 8
     write_column(tmp_path / "x", LABELS[2:6], part="test", images=IMAGES[2:6])
     assert len(load_task(f"parquet:{tmp_path / 'x'}", cache).test) == 4
+
+
+def test_an_unlabelled_test_says_what_to_score_instead(cache: Path, tmp_path: Path) -> None:
+    write_column(tmp_path / "x", LABELS, part="train", **NAMED)
+    write_column(tmp_path / "x", LABELS, part="validation", **NAMED)
+    write_column(tmp_path / "x", [-1] * 8, part="test", **NAMED)
+    said = refusal(load_task, f"parquet:{tmp_path / 'x'}", cache)
+    assert "unlabelled: all 8 images of test (label -1); score another part with" in said
+    assert said.endswith("such as ?test=validation")
+    task = load_task(f"parquet:{tmp_path / 'x'}?test=validation", cache)
+    assert load_task(task.where, cache).split_hash == task.split_hash
+    assert task.inventory.warnings() == ()
+
+
+@pytest.mark.parametrize("layout", ["data/{}-00000-of-00001", "{}/0000", "{}/0000-of-0001"])
+def test_as_a_copy_of_the_hub_lies(layout: str, cache: Path, tmp_path: Path) -> None:
+    write_column(tmp_path / "x", LABELS)
+    plain = load_task(f"parquet:{tmp_path / 'x'}", cache)
+    for part in ("train", "test"):
+        place = tmp_path / "y" / f"{layout.format(part)}.parquet"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "x" / f"{part}-0.parquet").rename(place)
+    assert load_task(f"parquet:{tmp_path / 'y'}", cache).split_hash == plain.split_hash
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["train-00000-of-00002", "test-0"],
+         "has 1 of the 2 shards of train: train-00001-of-00002 is missing; fetch them"),
+        (["train-00001-of-00002", "train-00002-of-00002", "test-0"], ""),  # counted from 1
+        (["train-00001-of-00003", "train-00003-of-00003", "test-0"],
+         "has 2 of the 3 shards of train: train-00002-of-00003 is missing"),
+        (["train-00000-of-00001", "train-00000-of-00002", "train-00001-of-00002", "test-0"],
+         "has train-00000-of-00001.parquet and train-00000-of-00002.parquet, two writings of one"),
+        (["train-00000-of-00001-aa", "train-00000-of-00001-bb", "test-0"],
+         "has train-00000-of-00001-aa.parquet and train-00000-of-00001-bb.parquet, two writings"),
+        (["train", "train-0", "test-0"], "has train-0.parquet and train.parquet, two writings"),
+        (["train-00000-of-00001", "train-0", "test-0"], "two writings of one part; take one"),
+        (["train-0", "Training-0", "test-0"], "has Training and train; say which with ?train=NAME"),
+        (["train-0", "val-0", "dev-0"], "has dev and val; say which with ?train=NAME&test=NAME"),
+        (["train-0", "train-1", "TEST-0"], ""),
+    ],
+)  # fmt: skip
+def test_shards(names: list[str], said: str, cache: Path, tmp_path: Path) -> None:
+    write_column(tmp_path / "x", LABELS, part="train")
+    (tmp_path / "y").mkdir()
+    for name in names:
+        shutil.copy(tmp_path / "x" / "train-0.parquet", tmp_path / "y" / f"{name}.parquet")
+    text = f"parquet:{tmp_path / 'y'}"
+    if said:
+        assert said in refusal(load_task, text, cache)
+        return
+    task = load_task(text, cache)
+    assert len(task.train) == 8 * (len(names) - 1)
+    assert task.inventory.found == task.inventory.taken == len(names)
+
+
+def test_parts_that_are_not_used_are_said(cache: Path, tmp_path: Path) -> None:
+    for part in ("train", "test", "validation", "unsupervised"):
+        write_column(tmp_path / "x", LABELS, part=part)
+    found = load_task(f"parquet:{tmp_path / 'x'}", cache).inventory
+    assert (found.found, found.taken) == (4, 2)
+    assert found.warnings() == (
+        "validation is not used: test is scored, and settings are chosen on a part of train",
+        "left out: of part unsupervised (1: unsupervised-0.parquet)",
+    )
 
 
 def test_an_empty_shard_is_no_harm(cache: Path, tmp_path: Path) -> None:
@@ -427,8 +549,8 @@ def null_bytes(folder: Path) -> Path:
 
 def named_otherwise(folder: Path) -> Path:
     write_column(folder, LABELS)
-    for file in list(folder.iterdir()):
-        file.rename(folder / f"my_{file.name}")
+    for number, file in enumerate(sorted(folder.iterdir())):
+        file.rename(folder / f"fold{number}-0.parquet")
     return folder
 
 
@@ -436,7 +558,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str, str]] = {
     "no folder": (lambda f: f, "", "/x' does not exist or is not a directory"),
     "a file": (lambda f: f.write_text("x"), "", "/x' does not exist or is not a directory"),
     "no Parquet": (lambda f: f.mkdir(), "", "no train-*.parquet; it holds no Parquet file at all"),
-    "other names": (named_otherwise, "", "it holds my_test-0.parquet, my_train-0.parquet"),
+    "other names": (named_otherwise, "", "it holds fold0-0.parquet, fold1-0.parquet"),
     "no test": (
         lambda f: write_column(f, LABELS, part="train"),
         "",
@@ -690,11 +812,17 @@ def new_class_in_test(root: Path) -> None:
 FOLDERS_REFUSED: list[tuple[Callable[[Path], Any], str]] = [
     (lambda r: None, "does not exist or is not a directory"),
     (lambda r: r.mkdir(), "has no class folders; expected"),
-    (lambda r: (r / "a").mkdir(parents=True), "holds no image files (.bmp, .gif,"),
+    (lambda r: (r / "a").mkdir(parents=True), "holds no image files such as .jpg or .png"),
     (lambda r: to_folders(r, ["a"]), "have label 0; at least two classes are needed"),
-    (lambda r: to_folders(r, ["a", "b"], per_class=1), "the test split is empty"),
-    (only_train, "has train/ but neither test/, val/ nor validation/; to split one folder here"),
-    (new_class_in_test, "test has classes that train has not: ['z']"),
+    (
+        lambda r: to_folders(r, ["a", "b"], per_class=1),
+        "no image is left to test on: every",
+    ),
+    (
+        only_train,
+        "has train/ but no part to score (test, val, validation, dev or eval)",
+    ),
+    (new_class_in_test, "test has classes that train has not: 'z'"),
     (no_class_in_test, "/x/test has no class folders"),
 ]
 
@@ -973,11 +1101,15 @@ def test_a_hub_data_set_with_other_columns_and_splits(
     assert task.classes == ("dog", "cat")
     assert sorted(contents(task.test)) == sorted(IMAGES)
     assert load_task(task.where, cache).split_hash == task.split_hash
+    assert task.inventory.said == ()
+    found = load_task(f"hub:{repo}?image=img&label=y", cache)
+    assert found.split_hash == task.split_hash
+    assert found.inventory.said == ("there is no test: validation is scored in its place",)
     for option, why in (
         ("image=img", "split 'train' of '{}' has no label column 'label'; its columns are img, y"),
         ("label=y", "has no image column 'image'"),
         ("image=y&label=y", "column 'y' of '{}' is ClassLabel(names=['dog', 'cat']), not images"),
-        ("image=img&label=y", 'Unknown split "test"'),
+        ("image=img&label=y&test=test", "has no 'test'; there are train, validation"),
         ("image=img&label=y&config=no", "BuilderConfig 'no' not found"),
     ):
         message = refusal(load_task, f"hub:{repo}?{option}", cache)
@@ -988,8 +1120,8 @@ def test_a_hub_data_set_with_other_columns_and_splits(
     ("labels", "images", "feature", "why"),
     [
         (LABELS, [*IMAGES[:5], None, *IMAGES[6:]], INT, "row 5 of split 'train' of {} holds no im"),
-        ([*LABELS[:7], -1], IMAGES, INT, "label -1 in row 7 of train is outside 0..1"),
-        ([*LABELS[:7], None], IMAGES, INT, "label None in row 7 of train is not a class"),
+        ([*LABELS[:7], -1], IMAGES, INT, "unlabelled: 1 of 8 images of train (label -1)"),
+        ([*LABELS[:7], None], IMAGES, INT, "unlabelled: 1 of 8 images of train (no label)"),
         (
             [[c] for c in LABELS],
             IMAGES,
@@ -1006,6 +1138,19 @@ def test_hub_data_refused(
     hub.add_dataset(repo, {"train.parquet": file, "test.parquet": file})
     message = refusal(lambda: load_task(f"hub:{repo}?image=img&label=y", cache))
     assert why.format(repo) in message
+
+
+@pytest.mark.parametrize("images", ["struct", "bytes"])
+def test_images_without_the_type_of_the_hub(
+    images: str, hub: LoopbackHub, repo: str, cache: Path, tmp_path: Path
+) -> None:
+    """A plain struct of bytes and path, and plain bytes, as `parquet:` takes them."""
+    cells = [{"bytes": b, "path": None} for b in IMAGES] if images == "struct" else IMAGES
+    folder = write_column(tmp_path / "x", LABELS, cells)
+    hub.add_dataset(repo, as_upload(folder))
+    task = load_task(f"hub:{repo}", cache)
+    assert task.split_hash == load_task(f"parquet:{folder}", cache).split_hash
+    assert contents(task.train) == contents(load_task(f"parquet:{folder}", cache).train)
 
 
 def test_hub_data_sets_that_cannot_be_had(hub: LoopbackHub, repo: str, cache: Path) -> None:

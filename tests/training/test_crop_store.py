@@ -151,7 +151,7 @@ def test_the_second_call_decodes_nothing(
 ) -> None:
     check(opened(source, cache))
 
-    def broken(_: bytes) -> Image.Image:
+    def broken(*_: object) -> Image.Image:
         raise AssertionError("an image was decoded again")
 
     monkeypatch.setattr(crop_store, "decode", broken)
@@ -165,7 +165,7 @@ def test_an_interrupted_build_is_not_trusted(
 ) -> None:
     seen = []
 
-    def dies(data: bytes) -> Image.Image:
+    def dies(data: bytes, _: object) -> Image.Image:
         seen.append(data)
         if len(seen) == 5:
             raise KeyboardInterrupt

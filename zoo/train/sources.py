@@ -9,28 +9,27 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eval.common.errors import BadInput, NotFound, did_you_mean, one_line
+from eval.data.folders import folder_source
+from eval.data.inventory.image_files import has_image_suffix
+from eval.data.inventory.junk import is_junk
 from eval.data.sources import (
-    IMAGE_SUFFIXES,
     FolderSource,
     HubSource,
     ParquetSource,
     Source,
     check_labels,
     declared_names,
-    folder_source,
-    is_shown,
     open_parquet,
     parquet_batches,
 )
 from eval.hub import client
 from eval.hub.dataset import load_at
-from eval.tasks.names import parse_task
+from eval.tasks.names import parse_task, query
 
 VALIDATION_NAMES = ("validation", "val", "valid")
 
@@ -130,7 +129,7 @@ def _no_labels(what: str) -> str:
 
 
 def _find_folders(root: Path, need_labels: bool) -> tuple[Part, Part | None]:
-    parts = {p.name for p in root.iterdir() if p.is_dir() and is_shown(p.name)}
+    parts = {p.name for p in root.iterdir() if p.is_dir() and not is_junk(p.name)}
     train = root / "train"
     # A class may be called train too, but then it lies among others and holds no folders.
     split = "train" in parts and (
@@ -144,11 +143,9 @@ def _find_folders(root: Path, need_labels: bool) -> tuple[Part, Part | None]:
 
 
 def _folder_part(name: str, root: Path, need_labels: bool) -> Part:
-    entries = [p for p in root.iterdir() if is_shown(p.name)]
+    entries = [p for p in root.iterdir() if not is_junk(p.name)]
     folders = any(p.is_dir() for p in entries)
-    images = sorted(
-        p.name for p in entries if p.suffix.lower() in IMAGE_SUFFIXES and not p.is_dir()
-    )
+    images = sorted(p.name for p in entries if not p.is_dir() and has_image_suffix(p.name))
     if images and folders:
         raise BadInput(
             f"{root} holds both images ({images[0]}) and folders; put every image into a class "
@@ -161,8 +158,7 @@ def _folder_part(name: str, root: Path, need_labels: bool) -> Part:
         return Part(name, source, len(labels), labels, source.names)
     if not images:
         raise NotFound(
-            f"{root} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}), no class folders and "
-            "no Parquet files"
+            f"{root} holds no images such as .jpg or .png, no class folders and no Parquet files"
         )
     if need_labels:
         raise BadInput(_no_labels(f"{root} holds images without class folders"))
@@ -171,7 +167,7 @@ def _folder_part(name: str, root: Path, need_labels: bool) -> Part:
 
 def _find_hub(text: str, image: str, label: str, need_labels: bool) -> ImageFolder:
     parsed = parse_task(text)
-    if parsed.test != "test":
+    if parsed.test:
         raise BadInput(f"{text!r}: option 'test' has no effect here, nothing is tested")
     image = parsed.image if parsed.image != "image" else image
     label = parsed.label if parsed.label != "label" else label
@@ -193,16 +189,16 @@ def _find_hub(text: str, image: str, label: str, need_labels: bool) -> ImageFold
         names = getattr(table.features[label], "names", None)
         return Part(split, source, len(table), list(table[label]), tuple(names) if names else None)
 
-    if (train := of(parsed.train)) is None:
+    wanted = parsed.train or "train"
+    if (train := of(wanted)) is None:
         have = ", ".join(map(str, tables))
-        raise BadInput(f"data set {repo!r} has no split {parsed.train!r}; it has {have}")
+        raise BadInput(f"data set {repo!r} has no split {wanted!r}; it has {have}")
     validation = next((p for n in VALIDATION_NAMES if (p := of(n)) is not None), None)
     options = {"image": image} if image != "image" else {}
     options |= {"label": label} if label != "label" else {}
     options |= {"config": parsed.config} if parsed.config else {}
-    options |= {"train": parsed.train} if parsed.train != "train" else {}
-    query = f"?{urlencode(options)}" if options else ""
-    return ImageFolder(train, validation, f"hub:{repo}@{sha}{query}")
+    options |= {"train": wanted} if wanted != "train" else {}
+    return ImageFolder(train, validation, f"hub:{repo}@{sha}{query(options)}")
 
 
 # --------------------------------------------------------------------------- labels

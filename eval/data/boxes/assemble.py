@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.common.errors import BadInput
-from eval.data.boxes.box_check import REASONS, Checked, check
+from eval.data.boxes.box_check import REASONS, Checked, check, taken_for_corners
 from eval.data.boxes.box_data import BoxSplit
 from eval.data.boxes.files import FileBoxes
 from eval.data.boxes.objects import Dropped, Objects
 from eval.data.boxes.stored import BoxScan, BoxSource, Stored, remembered_boxes
+from eval.data.sources import as_keys
 from eval.data.task_data import canonical_order
 
 NAMED = 5  # classes that a note names
@@ -38,6 +39,7 @@ class BoxSplits:
     train: BoxSplit
     test: BoxSplit
     notes: tuple[str, ...]  # about boxes that were left out or may be wrong
+    deep: NDArray[np.void]  # hashes of the images of more than 8 bits
     voc: bool
 
 
@@ -58,7 +60,8 @@ def assemble_boxes(images: BoxParts, cache: Path, subject: str) -> BoxSplits:
     notes += _unseen(splits[0], splits[1], classes)
     notes += filter(None, map(_of_another_size, splits))
     voc = images.voc or any(scan.stored.flagged for scan in scans)
-    return BoxSplits(classes, splits[0], splits[1], tuple(notes), voc)
+    deep = np.concatenate([as_keys(scan.hashes[scan.deep]) for scan in scans])
+    return BoxSplits(classes, splits[0], splits[1], tuple(notes), deep, voc)
 
 
 def _classes(scans: list[BoxScan], names: tuple[str, ...], subject: str) -> tuple[str, ...]:
@@ -85,6 +88,13 @@ def _split(
             f"{subject}: category {stored.labels[wrong[0]]} in {source.describe(row)} ({part}) is "
             f"outside 0..{classes - 1}"
         )
+    if over := len(stored.xywh) and taken_for_corners(stored.xywh, scan.sizes[stored.image_of]):
+        raise BadInput(
+            f"{subject}: all {len(stored.xywh):,} boxes of {part} fit their images as corners x1, "
+            f"y1, x2, y2, and {over:,} of them do not as x, y, width, height, such as "
+            f"{_numbers(stored.xywh[0])} in {source.describe(int(stored.image_of[0]))}; give x, y, "
+            "width, height"
+        )
     least = 1.0 if part == "train" else 0.0
     checked = check(stored.xywh, scan.sizes[stored.image_of], least)
     order = canonical_order(scan.answers, scan.hashes)
@@ -99,6 +109,10 @@ def _split(
         why = f"; {dropped.note}" if dropped.note else ""
         raise BadInput(f"{subject}: no image of {part} has a box that counts{why}")
     return split, dropped.note
+
+
+def _numbers(box: NDArray[np.float32]) -> str:
+    return ", ".join(f"{value:g}" for value in box.tolist())
 
 
 def _objects(stored: Stored, checked: Checked) -> list[Objects]:
@@ -159,8 +173,10 @@ def _of_another_size(split: BoxSplit) -> str:
         return ""
     first = int(wrong[0])
     (height, width), (tall, wide) = split.sizes[first].tolist(), claimed[first].tolist()
+    turned = bool((claimed[wrong] == split.sizes[wrong][:, ::-1]).all())
+    off = "are those before their EXIF orientation turns them" if turned else "may be off"
     return (
         f"{split.name}: {len(wrong):,} of {len(split):,} images have another size than their "
         f"annotation says, such as {source.describe(int(split.rows[first]))} with {width} x "
-        f"{height} pixels where {wide} x {tall} are annotated; their boxes may be off"
+        f"{height} pixels where {wide} x {tall} are annotated; their boxes {off}"
     )

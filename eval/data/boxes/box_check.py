@@ -16,6 +16,7 @@ CLIPPED = "clipped to the image"  # kept
 REASONS = ("", NOT_FINITE, INVERTED, NO_AREA, OUTSIDE, TINY, CLIPPED)
 
 OVERHANG = 1.0  # pixels beyond the edge that are cut without a word: annotators round
+FEW_OVER = 0.1  # of the boxes of a part: annotators err
 _SLACK = 1e-3  # of a side of one pixel: single precision
 
 
@@ -59,3 +60,13 @@ def check(xywh: NDArray[np.float32], sizes: NDArray[np.int64], least: float = 1.
         reasons[wrong] = REASONS.index(reason)
     kept = (reasons == 0) | (reasons == REASONS.index(CLIPPED))
     return Checked(inside.astype(np.float32), kept, kept & (overhang > 0), reasons)
+
+
+def taken_for_corners(xywh: NDArray[np.float32], sizes: NDArray[np.int64]) -> int:
+    """How many boxes hang over their image's edge as x, y, width, height, where all of them fit as
+    x1, y1, x2, y2; 0 where they do not, or where hardly any hangs over."""
+    boxes = np.asarray(xywh, np.float64).reshape(-1, 4)
+    limits = np.asarray(sizes, np.float64).reshape(-1, 2)[:, ::-1] + OVERHANG
+    as_corners = (boxes[:, 2:] > boxes[:, :2]).all(1) & (boxes[:, 2:] <= limits).all(1)
+    over = (boxes[:, :2] + boxes[:, 2:] > limits).any(1)
+    return int(over.sum()) if as_corners.all() and over.mean() > FEW_OVER else 0

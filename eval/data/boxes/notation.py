@@ -39,10 +39,12 @@ def voc_place(node: ET.Element, where: str) -> tuple[float, float, float, float]
 
 
 def voc_difficult(node: ET.Element) -> bool:
-    return (node.findtext("difficult") or "0").strip() == "1"
+    return (node.findtext("difficult") or "0").strip().lower() in ("1", "true", "yes")
 
 
 def without_outline(value: dict[str, Any]) -> dict[str, Any]:
-    """Drop an object's outline as soon as it is parsed: it is most of a COCO file."""
-    value.pop("segmentation", None)
+    """Drop the outline of an object that has a box as soon as it is parsed: it is most of a COCO
+    file."""
+    if value.get("bbox"):
+        value.pop("segmentation", None)
     return value

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.common.errors import BadInput, NotFound, UserError
-from eval.data.boxes.stored import BoxScan, Row, Stored, look, stack
+from eval.common.errors import BadInput, NotFound
+from eval.data.boxes.stored import BoxScan, Row, Stored, look_at_all, stack
 from eval.data.sources import ParquetSource, Scan, open_parquet, parquet_batches
 
 
@@ -73,12 +73,7 @@ class ParquetBoxes:
                     f"{file} has no image column {self.pixels.image!r}; its columns are "
                     f"{', '.join(columns)}"
                 )
-        found = []
-        for row, data in self.pixels.images(np.arange(len(stored))):
-            try:
-                found.append(look(data, "it"))
-            except UserError:  # naming the row opens files: only where it is needed
-                found.append(look(data, self.describe(row)))
+        found = look_at_all(self.pixels.images(np.arange(len(stored))), self.describe)
         return BoxScan.of(stored, found, self.names())
 
 

@@ -7,20 +7,22 @@ import hashlib
 import io
 import json
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from eval.common.errors import BadInput, one_line
+from eval.common.errors import BadInput
 from eval.common.files import atomic_file
+from eval.common.images import is_deep, why_unreadable
 from eval.data.boxes.objects import answer_hash
+from eval.data.inventory.unreadable import unreadable
 from eval.data.sources import HASH_BYTES, Scan, Source, image_hash
 
 _ORIENTATION = 0x0112  # EXIF tag; 5 to 8 lay the image on its side
@@ -103,6 +105,14 @@ def stack(images: Iterable[Sequence[Row]], flagged: bool = False) -> Stored:
     )
 
 
+class Look(NamedTuple):
+    """What is kept of one image."""
+
+    key: bytes
+    size: tuple[int, int]  # upright: height, width
+    deep: bool  # of more than 8 bits
+
+
 @dataclass(frozen=True)
 class BoxScan:
     """What one pass over a source finds, in the source's own order."""
@@ -112,22 +122,24 @@ class BoxScan:
     sizes: NDArray[np.int64]  # [N, 2] height, width, upright
     names: tuple[str, ...] | None  # of the classes, where the source declares them
     answers: NDArray[np.int64]  # [N] what stands for each image's label in a split hash
+    deep: NDArray[np.bool_]  # [N] of more than 8 bits
 
     @classmethod
     def of(
         cls,
         stored: Stored,
-        found: Sequence[tuple[bytes, tuple[int, int]]],
+        found: Sequence[Look],
         names: tuple[str, ...] | None,
     ) -> BoxScan:
-        """``found``: ``look`` at each image."""
-        hashes = np.frombuffer(b"".join(key for key, _ in found), np.uint8)
-        sizes = np.asarray([size for _, size in found], np.int64).reshape(-1, 2)
+        """``found``: what ``look_at_all`` returns."""
+        hashes = np.frombuffer(b"".join(one.key for one in found), np.uint8)
+        sizes = np.asarray([one.size for one in found], np.int64).reshape(-1, 2)
         answers = np.asarray(stored.answers(), np.int64)
-        return cls(stored, hashes.reshape(len(found), HASH_BYTES), sizes, names, answers)
+        deep = np.asarray([one.deep for one in found], np.bool_)
+        return cls(stored, hashes.reshape(len(found), HASH_BYTES), sizes, names, answers, deep)
 
     def plain(self) -> Scan:
-        return Scan(self.answers.tolist(), self.hashes, self.names)
+        return Scan(self.answers.tolist(), self.hashes, self.names, self.deep)
 
 
 class BoxSource(Source, Protocol):
@@ -140,19 +152,31 @@ class BoxSource(Source, Protocol):
         """One pass over all rows. Raises UserError."""
 
 
-def look(data: bytes, where: str) -> tuple[bytes, tuple[int, int]]:
-    """(hash, upright height and width) of an image file, from its header. Raises UserError."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd metadata
-            image = Image.open(io.BytesIO(data))
-            width, height = image.size
-            turned = image.format != "PNG" or any(mark in data for mark in _PNG_MARKS)
-            if turned and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8):
-                width, height = height, width
-    except Exception as error:  # a parser fed with arbitrary bytes raises anything
-        raise BadInput(f"{where} cannot be read as an image: {one_line(error)}") from None
-    return image_hash(data), (height, width)
+def upright_size(data: bytes) -> tuple[int, int]:
+    """Height and width by an image's header. Raises whatever a broken file makes Pillow raise."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of odd metadata
+        image = Image.open(io.BytesIO(data))
+        width, height = image.size
+        turned = image.format != "PNG" or any(mark in data for mark in _PNG_MARKS)
+        if turned and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8):
+            width, height = height, width
+    return height, width
+
+
+def look_at_all(images: Iterable[tuple[int, bytes]], describe: Callable[[int], str]) -> list[Look]:
+    """Hash and size of each of (row, file bytes). Raises UserError naming all unreadable ones."""
+    found: list[Look] = []
+    failed: list[tuple[str, str]] = []
+    for row, data in images:
+        key = image_hash(data)
+        try:
+            found.append(Look(key, upright_size(data), is_deep(data)))
+        except Exception as error:  # a parser fed with arbitrary bytes raises anything
+            failed.append((describe(row), why_unreadable(data, error)))
+    if failed:
+        raise BadInput(unreadable(failed))
+    return found
 
 
 def remembered_boxes(source: BoxSource, cache: Path) -> BoxScan:
@@ -165,7 +189,8 @@ def remembered_boxes(source: BoxSource, cache: Path) -> BoxScan:
                 meta = json.loads(saved["meta"].tobytes())
                 names = None if meta["names"] is None else tuple(meta["names"])
                 stored = Stored(**{name: saved[name] for name in ARRAYS}, flagged=meta["flagged"])
-                return BoxScan(stored, saved["hashes"], saved["sizes"], names, saved["answers"])
+                plain = (saved["hashes"], saved["sizes"], names, saved["answers"], saved["deep"])
+                return BoxScan(stored, *plain)
         except (OSError, ValueError, KeyError, EOFError, BadZipFile):
             pass  # a damaged memo is made again
     scan = source.box_scan()
@@ -178,6 +203,7 @@ def remembered_boxes(source: BoxSource, cache: Path) -> BoxScan:
             hashes=scan.hashes,
             sizes=scan.sizes,
             answers=scan.answers,
+            deep=scan.deep,
             meta=np.frombuffer(meta_bytes, np.uint8),
             **arrays,
         )

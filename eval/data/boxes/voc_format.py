@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from eval.common.errors import BadInput, NotFound, did_you_mean
-from eval.data.boxes.files import FileBoxes, read_text, refuse_missing, safe_name
+from eval.data.boxes.files import (
+    FileBoxes,
+    count_listed,
+    images_below,
+    read_text,
+    refuse_missing,
+    safe_name,
+)
 from eval.data.boxes.notation import voc_difficult, voc_place, xml_root
 from eval.data.boxes.stored import Row, stack
-from eval.data.sources import IMAGE_SUFFIXES, is_shown
+from eval.data.inventory.facts import Inventory, Tally
+from eval.data.inventory.image_files import has_image_suffix
+from eval.data.inventory.split_words import choose, role_of
 
 _FOLDERS = ("JPEGImages", "Annotations")
 
 
 def read_voc(
     root: Path, train: str, test: str, classes: str, subject: str
-) -> tuple[FileBoxes, FileBoxes]:
-    """(train, test). ``train`` and ``test`` name lists of ImageSets/Main, ``classes`` are
-    names with commas between; '' to find them. Raises UserError for what is wrong."""
+) -> tuple[FileBoxes, FileBoxes, Inventory]:
+    """(train, test, what was found). ``train`` and ``test`` name lists of ImageSets/Main,
+    ``classes`` are names with commas between; '' to find them. Raises UserError for what is wrong.
+    """
     base = _base(root, subject)
-    ours, theirs = _lists(base, train, test, subject)
-    images = _by_stem(base / "JPEGImages")
+    tally = Tally("files")
+    ours, theirs = _lists(base, train, test, subject, tally)
+    files = images_below(base / "JPEGImages", tally)
+    images = _by_stem(files, base / "JPEGImages")
     listed = [_ids(path, subject) for path in (ours, theirs)]
     if both := sorted(set(listed[0]) & set(listed[1])):
         raise BadInput(
@@ -47,7 +61,9 @@ def read_voc(
     label = {name: place for place, name in enumerate(names)}
     parts = [
         FileBoxes(
-            tuple(images[number] for number in ids),
+            tuple(
+                _image(images[x], one, x, base, subject) for x, one in zip(ids, part, strict=True)
+            ),
             stack(
                 (
                     [Row(place, label[name], difficult=hard) for name, place, hard in one.objects]
@@ -60,7 +76,9 @@ def read_voc(
         )
         for ids, part in zip(listed, found, strict=True)
     ]
-    return parts[0], parts[1]
+    taken = {file for part in parts for file in part.files}
+    count_listed(files, taken, tally, "either list")
+    return parts[0], parts[1], tally.done()
 
 
 def _base(root: Path, subject: str) -> Path:
@@ -86,17 +104,14 @@ def _base(root: Path, subject: str) -> Path:
     return found[0]
 
 
-def _lists(base: Path, train: str, test: str, subject: str) -> tuple[Path, Path]:
+def _lists(base: Path, train: str, test: str, subject: str, tally: Tally) -> tuple[Path, Path]:
     """The lists of train and test; a list that holds the other's images is not taken."""
     folder = base / "ImageSets" / "Main"
     if train or test:
         chosen = [folder / f"{(name or instead).removesuffix('.txt')}.txt"
                   for name, instead in ((train, "train"), (test, "test"))]  # fmt: skip
     else:
-        has_test = (folder / "test.txt").is_file()
-        names = ("trainval", "train") if has_test else ("train",)
-        ours = next((n for n in names if (folder / f"{n}.txt").is_file()), "train")
-        chosen = [folder / f"{ours}.txt", folder / f"{'test' if has_test else 'val'}.txt"]
+        chosen = [folder / f"{name}.txt" for name in _parts(folder, subject, tally)]
     for path in chosen:
         if not path.is_file():
             have = ", ".join(sorted(p.name for p in folder.glob("*.txt"))[:8])
@@ -107,34 +122,66 @@ def _lists(base: Path, train: str, test: str, subject: str) -> tuple[Path, Path]
     return chosen[0], chosen[1]
 
 
+def _parts(folder: Path, subject: str, tally: Tally) -> tuple[str, str]:
+    """The lists to train on and to score. trainval holds what val has, so that it is taken beside
+    a test list alone; lists of one class, such as cat_train, are no parts."""
+    names = [path.stem for path in folder.glob("*.txt")]
+    plain = [name for name in names if (found := role_of(name)) and not found[1]]
+    if "trainval" in names:
+        scored = [name for name in plain if role_of(name) == ("test", ())]
+        if len(scored) == 1:
+            return "trainval", scored[0]
+    chosen = choose(plain, f"{subject}: {folder}")
+    if chosen is None:
+        return "train", "test" if "test" in names else "val"
+    for said in chosen.said:
+        tally.say(said)
+    return chosen.train, chosen.test
+
+
 def _ids(path: Path, subject: str) -> list[str]:
     lines = [line.strip() for line in read_text(path, subject).splitlines() if line.strip()]
     found = []
     for line in lines:
         name = safe_name(line, f"{subject}: {path}")
         suffix = Path(name).suffix
-        found.append(name.removesuffix(suffix) if suffix.lower() in IMAGE_SUFFIXES else name)
+        found.append(name.removesuffix(suffix) if has_image_suffix(name) else name)
     if not found:
         raise BadInput(f"{subject}: {path} lists no images")
     if len(set(found)) < len(found):
-        twice = next(name for name in found if found.count(name) > 1)
+        twice = Counter(found).most_common(1)[0][0]
         raise BadInput(f"{subject}: {path} lists {twice!r} twice")
     return found
 
 
-def _by_stem(folder: Path) -> dict[str, Path]:
-    """Image id -> file, also of folders below."""
-    return {
-        str(path.relative_to(folder).with_suffix("")).replace("\\", "/"): path
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in IMAGE_SUFFIXES and is_shown(path.name)
-    }
+def _by_stem(files: Sequence[Path], folder: Path) -> dict[str, list[Path]]:
+    """Image id -> its files; a mask may lie beside an image."""
+    found: dict[str, list[Path]] = {}
+    for path in files:
+        found.setdefault(path.relative_to(folder).with_suffix("").as_posix(), []).append(path)
+    return found
+
+
+def _image(
+    files: Sequence[Path], annotation: _Annotation, number: str, base: Path, subject: str
+) -> Path:
+    """The file of an image; of several the one that its annotation names. Raises UserError where
+    it names none of them."""
+    named = [path for path in files if path.name == annotation.filename]
+    if len(files) > 1 and len(named) != 1:
+        raise BadInput(
+            f"{subject}: {base / 'JPEGImages'} has {' and '.join(path.name for path in files)}, "
+            f"and <filename> of Annotations/{number}.xml is {annotation.filename!r}, neither of "
+            "them; take the one away that is not the picture"
+        )
+    return named[0] if len(files) > 1 else files[0]
 
 
 @dataclass(frozen=True)
 class _Annotation:
     objects: tuple[tuple[str, tuple[float, float, float, float], bool], ...]
     size: tuple[int, int]  # height, width; 0 where it is not said
+    filename: str
 
 
 def _annotation(base: Path, number: str, subject: str) -> _Annotation:
@@ -156,4 +203,5 @@ def _annotation(base: Path, number: str, subject: str) -> _Annotation:
         found.append((name, spot, voc_difficult(node)))
     height, width = (root.findtext(f"size/{side}") or "" for side in ("height", "width"))
     said = height.isdecimal() and width.isdecimal() and len(height + width) < 18
-    return _Annotation(tuple(found), (int(height), int(width)) if said else (0, 0))
+    name = (root.findtext("filename") or "").strip().replace("\\", "/").rpartition("/")[2]
+    return _Annotation(tuple(found), (int(height), int(width)) if said else (0, 0), name)

@@ -8,35 +8,82 @@ from pathlib import Path
 from typing import Any
 
 from eval.common.errors import BadInput, NotFound, one_line
-from eval.data.boxes.files import FileBoxes, read_text, refuse_missing
+from eval.common.text import counted
+from eval.data.boxes.files import FileBoxes, images_below, read_text, refuse_missing
 from eval.data.boxes.stored import Row, stack
-from eval.data.sources import IMAGE_SUFFIXES, is_shown
+from eval.data.inventory.facts import Inventory, Tally
+from eval.data.inventory.split_words import choose, role_of
 
-TEST_NAMES = ("test", "val", "valid", "validation")  # the first that is there is scored
 MOST = 2.0  # a share beyond this is a number of pixels
+BARE = 0.5  # of a part's pictures without a label file; more are labels that were not found
 
 
-def read_yolo(place: Path, subject: str) -> tuple[FileBoxes, FileBoxes]:
-    """(train, test) of a folder or a data.yaml. Raises UserError for what is wrong."""
+def read_yolo(
+    place: Path, train: str, test: str, subject: str
+) -> tuple[FileBoxes, FileBoxes, Inventory]:
+    """(train, test, what was found) of a folder or a data.yaml. ``train`` and ``test`` name parts
+    where the user does. Raises UserError for what is wrong."""
     root = place if place.is_dir() else place.parent
     facts = _yaml(place if place.is_file() else _only_yaml(root), subject)
     names = _names(facts, root, subject)
-    parts = {}
-    for part, keys in (("train", ("train",)), ("test", TEST_NAMES)):
-        files = _listed(facts, keys, root, subject) or _laid_out(root, keys)
-        if not files:
-            raise BadInput(
-                f"{subject}: {root} has no images of {part}: neither images/{keys[0]} nor "
-                f"{keys[0]}/images, nor does data.yaml name them"
-                + (" (val or valid would do)" if part == "test" else "")
-            )
-        parts[part] = files
-    if both := sorted(set(parts["train"]) & set(parts["test"])):
+    tally = Tally("files")
+    parts, gone = _parts(facts, root, subject, tally)
+    chosen = choose(parts, f"{subject}: {root}", train, test)
+    told = [f"data.yaml names {name!r} for {key}, which is not there" for key, name in gone.items()]
+    if gone and (chosen is None or any(role_of(key) == ("train", ()) for key in gone)):
+        raise NotFound(f"{subject}: {told[0]}")
+    if chosen is None:
+        lacks = "test" if any((role_of(name) or ("",))[0] == "train" for name in parts) else "train"
+        raise BadInput(
+            f"{subject}: {root} has no images of {lacks}: neither images/{lacks} nor "
+            f"{lacks}/images, nor does data.yaml name them"
+            + (" (val or valid would do)" if lacks == "test" else "")
+        )
+    for said in (*told, *chosen.said):
+        tally.say(said)
+    files = [parts[name] for name in (chosen.train, chosen.test)]
+    if both := sorted(set(files[0]) & set(files[1])):
         raise BadInput(
             f"{subject}: {len(both):,} images are in both train and test, such as {both[0]}"
         )
-    found = [_part(files, names, subject) for files in parts.values()]
-    return found[0], found[1]
+    tally.take(sum(map(len, files)))
+    for name in sorted(parts.keys() - {chosen.train, chosen.test}):
+        for path in parts[name]:
+            tally.leave(f"of part {name}", path.name, expected=True)
+    found = [_part(f, n, names, subject, tally) for n, f in zip(("train", "test"), files,
+                                                                strict=True)]  # fmt: skip
+    return found[0], found[1], tally.done()
+
+
+def _parts(
+    facts: dict[str, Any], root: Path, subject: str, tally: Tally
+) -> tuple[dict[str, list[Path]], dict[str, str]]:
+    """(part -> its images, part -> the place that data.yaml names and is not there). Parts that
+    data.yaml does not name are looked for as images/PART and PART/images."""
+    parts: dict[str, list[Path]] = {}
+    gone: dict[str, str] = {}
+    for key, given in facts.items():
+        if (found := role_of(str(key))) and not found[1] and not _is_none(given):
+            files, missing = _listed(given, facts, root, subject, tally)
+            if missing:
+                gone[str(key)] = missing
+            elif files:
+                parts[str(key)] = files
+    known = {path for files in parts.values() for path in files}
+    roles = {(role_of(name) or ("",))[0] for name in parts}
+    laid_out = [p for p in (*root.glob("images/*"), *root.glob("*/images")) if p.is_dir()]
+    for folder in sorted(laid_out):
+        name = folder.name if folder.parent.name == "images" else folder.parent.name
+        found = role_of(name)
+        if found and found[0] not in roles:
+            files = [path for path in images_below(folder, tally) if path not in known]
+            parts |= {name: files} if files and name not in parts else {}
+    return parts, gone
+
+
+def _is_none(value: Any) -> bool:
+    """Nothing, as YAML writes it; all texts are read as they stand."""
+    return value in ("", "null", "Null", "NULL", "~") or not value
 
 
 def _only_yaml(root: Path) -> Path | None:
@@ -53,7 +100,8 @@ def _yaml(path: Path | None, subject: str) -> dict[str, Any]:
     import yaml
 
     try:
-        tree = yaml.safe_load(read_text(path, subject))
+        # Texts alone: to YAML `yes` and `no` are true and false, and 010 is 8.
+        tree = yaml.load(read_text(path, subject), yaml.BaseLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise BadInput(f"{subject}: {path} is not valid YAML: {one_line(error, 120)}") from None
     if not isinstance(tree, dict):
@@ -86,14 +134,13 @@ def _names(facts: dict[str, Any], root: Path, subject: str) -> tuple[str, ...]:
     return names
 
 
-def _listed(facts: dict[str, Any], keys: Sequence[str], root: Path, subject: str) -> list[Path]:
-    """The images that data.yaml names for the first of ``keys`` it has: folders, or lists of files
+def _listed(
+    given: Any, facts: dict[str, Any], root: Path, subject: str, tally: Tally
+) -> tuple[list[Path], str]:
+    """(the images that data.yaml names for a part, what is not there): folders, or lists of files
     (.txt). Folders are looked for below its path, below its own folder, and, as Roboflow writes
     them, without a leading '../'."""
-    given = next((facts[key] for key in keys if facts.get(key)), None)
-    if given is None:
-        return []
-    tops = [root / str(facts["path"])] if facts.get("path") else []
+    tops = [root / str(facts["path"])] if not _is_none(facts.get("path")) else []
     found: list[Path] = []
     for name in given if isinstance(given, list) else [given]:
         bare = str(name)
@@ -102,12 +149,15 @@ def _listed(facts: dict[str, Any], keys: Sequence[str], root: Path, subject: str
         tried = [top / n for n in dict.fromkeys((str(name), bare)) for top in (*tops, root)]
         place = next((p for p in tried if p.exists()), None)
         if place is None:
-            raise NotFound(
-                f"{subject}: data.yaml names {str(name)!r}, which is not there (looked for "
-                f"{tried[0]})"
-            )
-        found += _below(place) if place.is_dir() else _in_list(place, (*tops, root), subject)
-    return found
+            return [], str(name)
+        if place.is_dir():
+            found += images_below(place, tally)
+        else:
+            found += _in_list(place, (*tops, root), subject)
+    once = list(dict.fromkeys(found))
+    if twice := len(found) - len(once):
+        tally.say(f"{counted(twice, 'image')} listed twice in one part: taken once")
+    return once, ""
 
 
 def _in_list(path: Path, tops: Sequence[Path], subject: str) -> list[Path]:
@@ -122,60 +172,69 @@ def _in_list(path: Path, tops: Sequence[Path], subject: str) -> list[Path]:
     return files
 
 
-def _laid_out(root: Path, keys: Sequence[str]) -> list[Path]:
-    for name in keys:
-        for folder in (root / "images" / name, root / name / "images"):
-            if found := _below(folder):
-                return found
-    return []
+def _label_files(image: Path) -> list[Path]:
+    """Where an image's labels may lie: below the last folder 'images' of its path, called
+    'labels', or beside it; as x.txt, or, some tools, as x.jpg.txt."""
+    names = (image.with_suffix(".txt"), image.with_name(f"{image.name}.txt"))
+    found = []
+    for name in names:
+        parts = list(name.parts)
+        for place in range(len(parts) - 2, -1, -1):
+            if parts[place] == "images":
+                parts[place] = "labels"
+                found.append(Path(*parts))
+                break
+    return [*found, *names]
 
 
-def _below(folder: Path) -> list[Path]:
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES and is_shown(path.name)
-    )
-
-
-def _label_file(image: Path) -> Path:
-    """Beside the image, with the last folder 'images' of its path called 'labels'."""
-    parts = list(image.with_suffix(".txt").parts)
-    for place in range(len(parts) - 2, -1, -1):
-        if parts[place] == "images":
-            parts[place] = "labels"
-            break
-    return Path(*parts)
-
-
-def _part(files: Sequence[Path], names: tuple[str, ...], subject: str) -> FileBoxes:
-    labels = [_label_file(image) for image in files]
-    if not any(path.is_file() for path in labels):
+def _part(
+    files: Sequence[Path], part: str, names: tuple[str, ...], subject: str, tally: Tally
+) -> FileBoxes:
+    labels = [next((p for p in _label_files(f) if p.is_file()), None) for f in files]
+    bare = [file for file, path in zip(files, labels, strict=True) if path is None]
+    if len(bare) > BARE * len(files):
+        count = "none" if len(bare) == len(files) else f"{len(files) - len(bare):,}"
         raise BadInput(
-            f"{subject}: none of {len(files):,} images has a label file, such as {labels[0]}"
+            f"{subject}: {count} of {len(files):,} images of {part} has a label file, such as "
+            f"{_label_files(bare[0])[0]}; of a picture without objects it is empty"
         )
-    rows = [list(_rows(path, len(names), subject)) if path.is_file() else [] for path in labels]
+    if bare:
+        tally.say(
+            f"no label file for {len(bare):,} of {len(files):,} images of {part}, such as "
+            f"{bare[0].name}: taken as pictures without objects"
+        )
+    outlined: list[Path] = []
+    rows = [list(_rows(path, len(names), subject, outlined)) if path else [] for path in labels]
+    if outlined:
+        tally.say(
+            f"{counted(len(outlined), 'polygon')} among the objects of {part}, as in "
+            f"{outlined[0].name}: the boxes around them are taken"
+        )
     return FileBoxes(tuple(files), stack(rows), names, shares=True)
 
 
-def _rows(path: Path, classes: int, subject: str) -> Iterator[Row]:
-    """A label file's boxes: class, centre x, centre y, width, height, as shares of the image."""
+def _rows(path: Path, classes: int, subject: str, outlined: list[Path]) -> Iterator[Row]:
+    """A label file's boxes: class, centre x, centre y, width, height, as shares of the image; or a
+    class and the corners of a polygon, which ``outlined`` notes."""
     for number, line in enumerate(read_text(path, subject).splitlines(), 1):
         if not (fields := line.split()):
             continue
         where = f"{subject}: line {number} of {path}"
-        if len(fields) > 5:
-            raise BadInput(
-                f"{where} has {len(fields)} numbers: it is a polygon, not a box (class, centre x, "
-                "centre y, width, height)"
-            )
+        if "," in line:
+            raise BadInput(f"{where} has commas; separate its numbers by spaces")
         try:
             label, *box = map(float, fields)
         except ValueError:
             label, box = math.nan, []
-        if len(box) != 4 or label != label // 1:
+        if label != label // 1 or not all(map(math.isfinite, box)):
             raise BadInput(
                 f"{where} is {line.strip()[:80]!r}, not class, centre x, centre y, width, height"
+            )
+        if len(box) != 4 and (len(box) < 6 or len(box) % 2):
+            extra = ": is the last a confidence or a track?" if len(box) == 5 else ""
+            raise BadInput(
+                f"{where} has {len(fields)} numbers, neither a box (class, centre x, centre y, "
+                f"width, height) nor a polygon (class and at least 3 corners){extra}"
             )
         if not 0 <= label < classes:
             raise BadInput(f"{where} is of class {label:g}; there are {classes} names, from 0")
@@ -184,4 +243,13 @@ def _rows(path: Path, classes: int, subject: str) -> Iterator[Row]:
                 f"{where} has {max(box, key=abs):g} where shares of the image's size are expected "
                 "(0 to 1)"
             )
+        if len(box) > 4:
+            outlined.append(path)
+            box = _around(box)
         yield Row(box, int(label))
+
+
+def _around(corners: Sequence[float]) -> list[float]:
+    """Centre x, centre y, width, height of the box around a polygon."""
+    (left, right), (top, bottom) = ((min(v), max(v)) for v in (corners[::2], corners[1::2]))
+    return [(left + right) / 2, (top + bottom) / 2, right - left, bottom - top]

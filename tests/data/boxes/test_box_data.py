@@ -18,7 +18,7 @@ from PIL import Image
 
 from eval.data.boxes.box_check import REASONS, check
 from eval.data.boxes.box_data import DetectionData
-from eval.data.boxes.stored import look
+from eval.data.boxes.stored import upright_size
 from eval.data.load import load_task
 from eval.data.locations import HubData, missing, presence
 from eval.data.manifest import read_manifest, write_manifest
@@ -194,7 +194,7 @@ def test_sizes_are_those_of_the_upright_image(form: str, orientation: int) -> No
     exif[0x0112] = orientation
     out = io.BytesIO()
     Image.new("RGB", (30, 20)).save(out, form, exif=exif)
-    _, size = look(out.getvalue(), "it")
+    size = upright_size(out.getvalue())
     assert size == ((30, 20) if orientation in (6, 8) else (20, 30))
 
 
@@ -264,7 +264,21 @@ def test_unreadable_header_is_named(tmp_path: Path, cache: Path) -> None:
     for part, images in (("train", [good, b"nothing"]), ("test", [good])):
         write_objects(tmp_path / "p" / f"{part}-0.parquet", images, [ONE] * len(images))
     said = refusal(load_task, f"parquet:{tmp_path / 'p'}", cache)
-    assert "row 1 of p/train-0.parquet cannot be read as an image" in said
+    assert said == (
+        "row 1 of p/train-0.parquet cannot be read as an image: it is in no image format that "
+        "Pillow knows"
+    )
+
+
+def test_all_unreadable_headers_are_named(tmp_path: Path, cache: Path) -> None:
+    good = png(np.zeros((20, 20, 3), np.uint8))
+    bad = [good, b"nothing", b"", b"<html>"] + [b"x%d" % i for i in range(30)]
+    for part, images in (("train", bad), ("test", [good])):
+        write_objects(tmp_path / "p" / f"{part}-0.parquet", images, [ONE] * len(images))
+    said = refusal(load_task, f"parquet:{tmp_path / 'p'}", cache)
+    assert said.startswith("33 images cannot be read: row 1 of p/train-0.parquet: it is in no ")
+    assert "row 2 of p/train-0.parquet: it is empty; row 3 of p/train-0.parquet: it is a" in said
+    assert said.endswith("; and 13 more")
 
 
 def test_objects_as_a_list_of_structs(tmp_path: Path, cache: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from eval.common.errors import UserError
 from eval.data.boxes.box_data import DetectionData
@@ -51,6 +54,14 @@ def shown(task: DetectionData) -> dict[bytes, list[tuple[int, list[float]]]]:
     }
 
 
+def say_what_shows_nothing(root: Path) -> None:
+    """An empty label file for each picture without one."""
+    for image in root.glob("images/*/*.png"):
+        label = root / "labels" / image.parent.name / f"{image.stem}.txt"
+        label.parent.mkdir(parents=True, exist_ok=True)
+        label.touch()
+
+
 @st.composite
 def sets(draw: st.DrawFn) -> dict[str, list[Picture]]:
     """Drawn images with drawn boxes of a pixel or more; each part shows every class."""
@@ -77,6 +88,8 @@ def test_the_same_boxes_from_every_format(parts: dict[str, list[Picture]]) -> No
     with tempfile.TemporaryDirectory() as folder:
         for form, write in WRITERS.items():
             root = write(Path(folder, form), parts)
+            if form == "yolo":
+                say_what_shows_nothing(root)
             task = load(f"{form}:{root}", Path(folder, "cache"))
             assert task.classes == NAMES
             assert task.voc == (form == "voc")
@@ -91,6 +104,37 @@ def test_the_same_boxes_from_every_format(parts: dict[str, list[Picture]]) -> No
             assert [label for label, _ in found[other][key]] == [label for label, _ in boxes]
             for (_, ours), (_, theirs) in zip(boxes, found[other][key], strict=True):
                 assert np.allclose(ours, theirs, atol=1e-3)
+
+
+IMAGE_FOLDERS = {
+    "coco": ("train2017", "val2017"), "voc": ("JPEGImages",), "yolo": ("images/train", "images/val")
+}  # fmt: skip
+strange = st.tuples(
+    st.lists(st.sampled_from(["deep", "@eaDir", "__MACOSX", ".git"]), max_size=2),
+    st.sampled_from(["x.txt", "Thumbs.db", "._a.png", "x.heic", "x.svg", "README"]),
+).map(lambda p: "/".join([*p[0], p[1]]))
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.sets(strange, max_size=8), st.sampled_from(sorted(WRITERS)))
+def test_taken_and_left_out_are_all_that_was_found(files: set[str], form: str) -> None:
+    """What programs and people leave beside the pictures changes nothing and is counted."""
+    with tempfile.TemporaryDirectory() as folder:
+        root, cache = WRITERS[form](Path(folder, "set"), some()), Path(folder, "cache")
+        before = load(f"{form}:{root}", cache)
+        for number, name in enumerate(sorted(files)):
+            top = IMAGE_FOLDERS[form][number % len(IMAGE_FOLDERS[form])]
+            file = root / top / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            data = picture(f"strange{number}", []).data
+            file.write_bytes(b"in words" if file.name == "README" else data)
+        task = load(f"{form}:{root}", cache)
+        assert task.split_hash == before.split_hash
+        found = task.inventory
+        below = [len(names) for top in IMAGE_FOLDERS[form] for *_, names in os.walk(root / top)]
+        assert found.found == sum(below) == 5 + len(files)
+        assert found.taken + sum(one.count for one in found.left_out) == found.found
+        assert found.taken == len(task.train) + len(task.test) == 5
 
 
 @pytest.mark.parametrize("form", WRITERS)
@@ -197,10 +241,16 @@ COCO_WRONG: list[tuple[Callable[[Any], object], str]] = [
     (first("annotations", bbox=[1, 2, 3]), "has bbox [1, 2, 3]"),
     (first("annotations", bbox=["a", 1, 2, 3]), "not x, y, width, height"),
     (first("annotations", area=[]), "and a number"),
-    (first("annotations", image_id=[1]), "has no image_id"),
+    (first("annotations", image_id=[1]), "has image_id [1], not a whole number or a text"),
+    (first("annotations", image_id=0.5), "has image_id 0.5, not a whole number or a text"),
+    (lambda f: f["images"][0].pop("id"), "image 0 has no id; it has file_name, width, height"),
     (lambda f: [a.update(bbox=[], segmentation=[[1, 1, 2, 2]]) for a in f["annotations"]],
      "3 of 3 annotations in"),
-    (lambda f: f["annotations"][1].pop("bbox"), "have no bbox, the first is annotation 1"),
+    (first("annotations", bbox=None, segmentation={"counts": [1], "size": [2, 2]}),
+     "have no bbox and no polygon, the first is annotation 0"),
+    (lambda f: f["annotations"][1].pop("bbox"), "no polygon, the first is annotation 1"),
+    (first("annotations", iscrowd="maybe"), "has iscrowd 'maybe', not 0 or 1"),
+    (first("categories", id=1), "lists category id 1 twice"),
     (first("images", id=10), "lists image id 10 twice"),
     (lambda f: f["images"][0].pop("file_name"), "image 0 has no file_name"),
     (first("images", file_name="none.png"), "1 of 3 images are missing, the first is"),
@@ -212,7 +262,7 @@ COCO_WRONG: list[tuple[Callable[[Any], object], str]] = [
     (first("images", file_name="a\0.png"), "which is not a file name"),
     (first("categories", name="dog"), "have different categories, such as"),
     (first("categories", id=8), "have different categories, such as"),
-    (first("categories", name="bee"), "lists category 4 ('bee') twice"),
+    (first("categories", name="bee"), "categories 7 and 4 are both called 'bee'; give each a name"),
 ]  # fmt: skip
 
 
@@ -243,6 +293,137 @@ def test_coco_files_refused(tmp_path: Path, cache: Path) -> None:
     path.unlink()
     assert "has neither annotations/instances_train*.json" in refusal(
         load_task, f"coco:{root}", cache
+    )
+
+
+@pytest.mark.parametrize("flag", ["0", 0.0, False, "0.0", None, "false", ""])
+def test_coco_says_no_crowd_in_many_ways(flag: object, tmp_path: Path, cache: Path) -> None:
+    expected = load(f"coco:{write_coco(tmp_path / 'plain', some())}", cache)
+    root = write_coco(tmp_path / "set", some())
+    edit(root, lambda f: [a.update(iscrowd=flag) for a in f["annotations"]])
+    assert load(f"coco:{root}", cache).split_hash == expected.split_hash
+
+
+@pytest.mark.parametrize("flag", ["1", 1.0, True, "true"])
+def test_coco_says_crowd_in_many_ways(flag: object, tmp_path: Path, cache: Path) -> None:
+    root = write_coco(tmp_path / "set", some())
+    edit(root, first("annotations", iscrowd=flag))
+    assert sum(int(o.crowd.sum()) for o in load(f"coco:{root}", cache).train.objects) == 1
+
+
+def as_text(facts: Any) -> None:
+    for image in facts["images"]:
+        image["id"] = str(image["id"])
+    for category in facts["categories"]:
+        category["id"] = str(category["id"])
+
+
+def as_floats(facts: Any) -> None:
+    for key, field in (
+        ("images", "id"),
+        ("annotations", "image_id"),
+        ("annotations", "category_id"),
+    ):
+        for one in facts[key]:
+            one[field] = float(one[field])
+
+
+def absolute(folder: Path) -> Callable[[Any], None]:
+    def change(facts: Any) -> None:
+        for image in facts["images"]:
+            image["file_name"] = str(folder / image["file_name"])
+
+    return change
+
+
+def without_extras(facts: Any) -> None:
+    for note in facts["annotations"]:
+        del note["iscrowd"], note["area"]
+    for image in facts["images"]:
+        del image["width"], image["height"]
+
+
+def test_coco_written_otherwise(tmp_path: Path, cache: Path) -> None:
+    """Ids as text on one side, or 1.0; paths that begin at the root; no area, flag or size."""
+    expected = load(f"coco:{write_coco(tmp_path / 'plain', some())}", cache)
+    root = tmp_path / "set"
+    for change in (as_text, as_floats, without_extras, absolute(root / "train2017")):
+        write_coco(root, some())
+        edit(root, change)
+        assert load(f"coco:{root}", cache).split_hash == expected.split_hash, change
+    edit(root, absolute(tmp_path / "plain" / "train2017"))
+    write_coco(root, some())
+    edit(root, absolute(Path("/elsewhere")))
+    assert "'/elsewhere/a.png', which leaves its folder" in refusal(
+        load_task, f"coco:{root}", cache
+    )
+
+
+def test_coco_polygons_become_boxes(tmp_path: Path, cache: Path) -> None:
+    expected = load(f"coco:{write_coco(tmp_path / 'plain', some())}", cache)
+
+    def outline(facts: Any) -> None:
+        for note in facts["annotations"]:
+            x, y, w, h = note.pop("bbox")
+            corners = [x, y, x + w, y, x + w, y + h]
+            note["segmentation"] = [corners, [x, y + h, x, y, x + w / 2, y + h / 2]]
+
+    root = write_coco(tmp_path / "set", some())
+    edit(root, outline)
+    task = load(f"coco:{root}", cache)
+    assert shown(task) == shown(expected)
+    assert (
+        "3 objects of instances_train2017.json without bbox: the box around the polygons is taken"
+    ) in task.inventory.said
+
+
+def test_coco_corners_are_told(tmp_path: Path, cache: Path) -> None:
+    def corners(facts: Any) -> None:
+        for note in facts["annotations"]:
+            x, y, w, h = note["bbox"]
+            note["bbox"] = [x, y, x + w, y + h]
+
+    parts = some()
+    parts["train"][0] = picture("a", [(0, (16, 2, 31, 12)), (1, (4, 14, 20, 23))])
+    root = write_coco(tmp_path / "set", parts)
+    load(f"coco:{root}", cache)
+    edit(root, corners)
+    said = refusal(load_task, f"coco:{root}", cache)
+    assert "all 3 boxes of train fit their images as corners x1, y1, x2, y2, and 2 of them" in said
+    assert "such as 16, 2, 31, 12 in file" in said
+
+
+def test_coco_parts_that_are_not_used_are_said(tmp_path: Path, cache: Path) -> None:
+    root = write_coco(tmp_path / "set", some(), roboflow=True)
+    assert load(f"coco:{root}", cache).inventory.warnings() == (
+        "there is no test: valid is scored in its place",
+    )
+    shutil.copytree(root / "valid", root / "test")
+    task = load(f"coco:{root}", cache)
+    assert task.inventory.warnings() == (
+        "valid is not used: test is scored, and settings are chosen on a part of train",
+    )
+    (root / "train" / "more.png").write_bytes(picture("more", []).data)
+    found = load(f"coco:{root}", cache).inventory
+    assert (found.found, found.taken) == (8, 5)  # two JSON files are no images
+    assert [(one.why, one.count) for one in found.left_out] == [
+        ("not images", 2),
+        ("images that either JSON file does not list", 1),
+    ]
+
+
+def test_sizes_before_the_exif_turn_are_told(tmp_path: Path, cache: Path) -> None:
+    root = write_coco(tmp_path / "set", some())
+    turned = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pixels = Image.fromarray(np.zeros((24, 32, 3), np.uint8))
+    pixels.save(turned, "JPEG", exif=exif)
+    for path in root.rglob("a.png"):
+        path.write_bytes(turned.getvalue())
+    notes = load(f"coco:{root}", cache).notes
+    assert "with 24 x 32 pixels where 32 x 24 are annotated; their boxes are those before" in (
+        " ".join(notes)
     )
 
 
@@ -283,6 +464,54 @@ def test_voc_difficult_and_classes(tmp_path: Path, cache: Path) -> None:
     text = refusal(load_task, f"voc:{root}?classes=cow,bees,ant", cache)
     assert "objects are of 'bee', none of the 3 given classes; did you mean 'bees'?" in text
     assert "an empty name, or one twice" in refusal(load_task, f"voc:{root}?classes=a,,b", cache)
+
+
+def test_voc_masks_beside_the_images(tmp_path: Path, cache: Path) -> None:
+    """x.png is a mask of x.jpg, or a picture in two formats: <filename> says which."""
+    parts = some()
+    root = write_voc(tmp_path / "set", parts)
+    expected = load(f"voc:{root}", cache).split_hash
+    for p in parts["train"]:
+        (root / "JPEGImages" / p.name).with_suffix(".tif").write_bytes(parts["test"][0].data)
+    task = load(f"voc:{root}", cache)
+    assert task.split_hash == expected
+    assert [(o.why, o.count) for o in task.inventory.left_out] == [
+        ("images that either list does not list", 3)
+    ]
+    xml = root / "Annotations" / "a.xml"
+    xml.write_text(xml.read_text().replace("a.png", "a"))
+    said = refusal(load_task, f"voc:{root}", cache)
+    assert "has a.png and a.tif, and <filename> of Annotations/a.xml is 'a', neither of" in said
+
+
+@pytest.mark.parametrize("word", ["true", "True", "1"])
+def test_voc_difficult_in_words(word: str, tmp_path: Path, cache: Path) -> None:
+    root = write_voc(tmp_path / "set", some())
+    path = root / "Annotations" / "d.xml"
+    path.write_text(path.read_text().replace("<difficult>0", f"<difficult>{word}"))
+    assert sum(int(o.difficult.sum()) for o in load(f"voc:{root}", cache).test.objects) == 1
+
+
+@pytest.mark.parametrize("codec", ["ISO-8859-1", "windows-1252", "utf-8"])
+def test_voc_in_the_encoding_that_it_declares(codec: str, tmp_path: Path, cache: Path) -> None:
+    root = write_voc(tmp_path / "set", some())
+    for path in (root / "Annotations").glob("*.xml"):
+        text = path.read_text().replace(">ant<", ">Ameise äöü<")
+        head = f'<?xml version="1.0" encoding="{codec}"?>\n'
+        path.write_bytes((head + text).encode(codec))
+    assert load(f"voc:{root}", cache).classes == ("Ameise äöü", "bee", "cow")
+    path.write_bytes(path.read_bytes().replace(head.encode(), b"") + b"<!-- \xe4 -->")
+    assert "is not UTF-8 text" in refusal(load_task, f"voc:{root}", cache)
+
+
+def test_voc_lists_by_any_word(tmp_path: Path, cache: Path) -> None:
+    root = write_voc(tmp_path / "set", some(), ("train", "valid"))
+    lists = root / "ImageSets" / "Main"
+    (lists / "ant_train.txt").write_text("a  1\n")
+    (lists / "ant_valid.txt").write_text("d -1\n")
+    task = load(f"voc:{root}", cache)
+    assert len(task.test) == 2
+    assert task.inventory.said == ("there is no test: valid is scored in its place",)
 
 
 VOC_WRONG: list[tuple[Callable[[Path], object], str]] = [
@@ -362,6 +591,118 @@ def test_yolo_paths_of_the_yaml(tmp_path: Path, cache: Path) -> None:
     assert load(f"yolo:{root}", cache).split_hash == expected
 
 
+def test_yolo_names_are_texts(tmp_path: Path, cache: Path) -> None:
+    root = write_yolo(tmp_path / "set", some())
+    for names, expected in (
+        ("[yes, no, on]", ("yes", "no", "on")),
+        ("[010, 1.0, null]", ("010", "1.0", "null")),
+        ("{0: off, 1: 2020-01-01, 2: '3'}", ("off", "2020-01-01", "3")),
+    ):
+        (root / "data.yaml").write_text(f"train: images/train\nval: images/val\nnames: {names}\n")
+        assert load(f"yolo:{root}", cache).classes == expected
+
+
+@pytest.mark.parametrize("test", ["test: ../test/images\n", "test:\n", "test: null\n", ""])
+def test_yolo_takes_val_where_test_is_not_there(test: str, tmp_path: Path, cache: Path) -> None:
+    root = write_yolo(tmp_path / "set", some())
+    expected = load(f"yolo:{root}", cache).split_hash
+    yaml = "names: [ant, bee, cow]\ntrain: images/train\nval: images/val\n"
+    (root / "data.yaml").write_text(yaml + test)
+    task = load(f"yolo:{root}", cache)
+    assert task.split_hash == expected
+    said = task.inventory.said
+    assert "there is no test: val is scored in its place" in said
+    if "../test" in test:
+        assert said[0] == "data.yaml names '../test/images' for test, which is not there"
+
+
+def test_yolo_both_val_and_test(tmp_path: Path, cache: Path) -> None:
+    root = write_yolo(tmp_path / "set", some())
+    shutil.copytree(root / "images" / "val", root / "images" / "test")
+    shutil.copytree(root / "labels" / "val", root / "labels" / "test")
+    (root / "labels" / "train" / "b.txt").touch()
+    task = load(f"yolo:{root}", cache)
+    assert task.inventory.said == (
+        "val is not used: test is scored, and settings are chosen on a part of train",
+    )
+    own = load(f"yolo:{root}?train=train&test=val", cache)
+    assert (own.split_hash, own.inventory.warnings()) == (task.split_hash, ())
+    assert load(own.where, cache).where == own.where
+    assert (task.inventory.found, task.inventory.taken) == (7, 5)
+
+
+@pytest.mark.parametrize("place", ["labels/{}.png.txt", "images/{}.txt", "images/{}.png.txt"])
+def test_yolo_label_files_elsewhere(place: str, tmp_path: Path, cache: Path) -> None:
+    root = write_yolo(tmp_path / "set", some())
+    expected = load(f"yolo:{root}", cache).split_hash
+    for file in (root / "labels").rglob("*.txt"):
+        name = f"{file.parent.name}/{file.stem}"
+        file.rename(root / place.format(name))
+    assert load(f"yolo:{root}", cache).split_hash == expected
+
+
+def test_yolo_pictures_without_label_files(tmp_path: Path, cache: Path) -> None:
+    root = write_yolo(tmp_path / "set", some())
+    said = load(f"yolo:{root}", cache).inventory.said
+    assert said[1] == (
+        "no label file for 1 of 3 images of train, such as b.png: taken as pictures without objects"
+    )
+    (root / "labels/train/b.txt").write_text("")
+    assert len(load(f"yolo:{root}", cache).inventory.said) == 1
+    for name in "ab":
+        (root / f"labels/train/{name}.txt").unlink()
+    refused = refusal(load_task, f"yolo:{root}", cache)
+    assert "1 of 3 images of train has a label file, such as" in refused
+    assert refused.endswith("labels/train/a.txt; of a picture without objects it is empty")
+
+
+def test_yolo_polygons_become_boxes(tmp_path: Path, cache: Path) -> None:
+    root = write_yolo(tmp_path / "set", some())
+    expected = load(f"yolo:{root}", cache)
+    for file in (root / "labels").rglob("*.txt"):
+        lines = []
+        for line in file.read_text().splitlines():
+            number, x, y, w, h = line.split()
+            left, top, right, bottom = (
+                float(c) + side * float(s) / 2
+                for side in (-1, 1) for c, s in ((x, w), (y, h))
+            )  # fmt: skip
+            lines.append(f"{number} {left} {top} {right} {top} {right} {bottom} {left} {bottom}\n")
+        file.write_text("".join(lines))
+    task = load(f"yolo:{root}", cache)
+    for ours, theirs in zip(task.train.objects, expected.train.objects, strict=True):
+        assert np.allclose(ours.boxes, theirs.boxes, atol=1e-3)
+    assert any(
+        "3 polygons among the objects of train, as in" in said for said in task.inventory.said
+    )
+
+
+def test_yolo_copies_that_programs_leave_are_no_pictures(tmp_path: Path, cache: Path) -> None:
+    root = write_yolo(tmp_path / "set", some())
+    expected = load(f"yolo:{root}", cache).split_hash
+    for n, name in enumerate(
+        (".ipynb_checkpoints/a-checkpoint.png", "@eaDir/a.png/x.jpg", "._a.png")
+    ):
+        file = root / "images" / "train" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(picture(f"copy{n}", []).data)
+    task = load(f"yolo:{root}", cache)
+    assert task.split_hash == expected
+    assert (task.inventory.found, task.inventory.taken) == (8, 5)
+
+
+def test_yolo_a_picture_listed_twice(tmp_path: Path, cache: Path) -> None:
+    root = write_yolo(tmp_path / "set", some())
+    expected = load(f"yolo:{root}", cache).split_hash
+    files = sorted((root / "images" / "train").iterdir())
+    (root / "train.txt").write_text("".join(f"{f}\n" for f in [*files, files[0]]))
+    yaml = "names: [ant, bee, cow]\ntrain: train.txt\nval: images/val\n"
+    (root / "data.yaml").write_text(yaml)
+    task = load(f"yolo:{root}", cache)
+    assert task.split_hash == expected
+    assert "1 image listed twice in one part: taken once" in task.inventory.said
+
+
 def label(line: str) -> Callable[[Path], object]:
     return lambda root: (root / "labels/train/a.txt").write_text(f"0 0.5 0.5 0.5 0.5\n{line}\n")
 
@@ -371,7 +712,11 @@ def config(text: str) -> Callable[[Path], object]:
 
 
 YOLO_WRONG: list[tuple[Callable[[Path], object], str]] = [
-    (label("1 0.1 0.1 0.2 0.1 0.2 0.2"), "a.txt has 7 numbers: it is a polygon, not a box"),
+    (label("1 0.1 0.1 0.2 0.2 0.9"), "a.txt has 6 numbers, neither a box (class, centre x, centre"),
+    (label("1 0.1 0.1 0.2 0.2 0.9"), "corners): is the last a confidence or a track?"),
+    (label("1 0.1 0.1 0.2 0.1 0.2 0.2 0.3"), "a.txt has 8 numbers, neither a box (class"),
+    (label("1,0.1,0.1,0.2,0.2"), "has commas; separate its numbers by spaces"),
+    (label("1 0.1 0.1 20 0.1 0.2 0.2"), "has 20 where shares of the image's size are expected"),
     (label("1 0.1 0.1 0.2"), "line 2 of"),
     (label("ant 0.1 0.1 0.2 0.2"), "not class, centre x, centre y, width, height"),
     (label("0.5 0.1 0.1 0.2 0.2"), "not class, centre x, centre y, width, height"),
@@ -379,8 +724,10 @@ YOLO_WRONG: list[tuple[Callable[[Path], object], str]] = [
     (label("3 0.1 0.1 0.2 0.2"), "is of class 3; there are 3 names, from 0"),
     (label("-1 0.1 0.1 0.2 0.2"), "is of class -1"),
     (label("1 12 40 30 20"), "has 40 where shares of the image's size are expected"),
-    (lambda r: shutil.rmtree(r / "labels"), "none of 3 images has a label file"),
-    (lambda r: shutil.rmtree(r / "images" / "val"), "names 'images/val', which is not there"),
+    (lambda r: shutil.rmtree(r / "labels"), "none of 3 images of train has a label file"),
+    (lambda r: shutil.rmtree(r / "images" / "val"), "names 'images/val' for val, which is"),
+    (config("names: [a, b, c]\ntrain: ../train\nval: images/val"),
+     "data.yaml names '../train' for train, which is not there"),
     (lambda r: (r / "data.yaml").unlink(), "neither data.yaml with names nor classes.txt"),
     (config("names: {0: a, 2: b}"), "are not numbered from 0 without gaps"),
     (config("names: [a, a, b]"), "hold one twice: a, a, b"),
@@ -412,7 +759,7 @@ def test_yolo_without_a_test_part(tmp_path: Path, cache: Path) -> None:
     [
         ("coco:d?classes=a", "unknown option 'classes'; known: train, test, images"),
         ("voc:d?images=a", "unknown option 'images'; known: train, test, classes"),
-        ("yolo:d?train=a", "unknown option 'train'; known: none"),
+        ("yolo:d?images=a", "unknown option 'images'; known: train, test"),
         ("coca:d", "unknown prefix 'coca'; did you mean 'coco'?"),
         ("voc:", "nothing behind the prefix"),
     ],

@@ -1,0 +1,109 @@
+"""Which Parquet files of a folder are train and which are scored, and whether all are there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from eval.common.errors import BadInput
+from eval.data.inventory.facts import Inventory, Tally
+from eval.data.inventory.junk import is_junk
+from eval.data.inventory.split_words import Chosen, choose, role_of
+from eval.data.sources import ParquetSource
+
+_SHARD = re.compile(r"-(\d+)-of-(\d+)\b")
+
+
+@dataclass(frozen=True)
+class Shards:
+    """The files of both parts, in order."""
+
+    train: tuple[Path, ...]
+    test: tuple[Path, ...]
+    unused: tuple[str, ...]  # validation parts, beside a test
+    inventory: Inventory
+
+
+def read_shards(folder: Path, subject: str = "", train: str = "", test: str = "") -> Shards:
+    """Files PART.parquet, PART-*.parquet or PART/*.parquet, in ``folder`` or in its ``data``, as a
+    copy of a data set of the Hub lies.
+
+    ``train`` and ``test`` name the parts where the user does. Opens no file. Raises UserError for
+    a part that is missing, for shards that are missing or of two writings, and for parts that
+    cannot be told apart.
+    """
+    head = f"{subject}: " if subject else ""
+    parts = next((p for f in _places(folder) if (p := _parts(f))), {})
+    chosen = choose(parts, f"{head}{folder}", train, test) or _none(folder, parts, head)
+    files = [_whole(folder, name, parts[name], head) for name in (chosen.train, chosen.test)]
+    tally = Tally("Parquet files")
+    tally.take(sum(map(len, files)))
+    for said in chosen.said:
+        tally.say(said)
+    for name in sorted(parts.keys() - {chosen.train, chosen.test}):
+        for file in parts[name]:
+            expected = role_of(name) is not None
+            tally.leave(f"of part {name}", file.name, expected=expected)
+    return Shards(files[0], files[1], chosen.unused, tally.done())
+
+
+def parquet_pair(folder: Path) -> tuple[ParquetSource, ParquetSource]:
+    """(train, test) of a folder of train-*.parquet and test-*.parquet, or validation-*.parquet
+    instead. Raises UserError as ``read_shards`` does; no file is opened."""
+    found = read_shards(folder)
+    return ParquetSource(found.train), ParquetSource(found.test)
+
+
+def _places(folder: Path) -> list[Path]:
+    return [folder, folder / "data"]
+
+
+def _parts(folder: Path) -> dict[str, list[Path]]:
+    """Part -> its files: by the beginning of their names, or by the folder that they lie in."""
+    found: dict[str, list[Path]] = {}
+    for file in sorted(folder.glob("*.parquet")):
+        if file.is_file() and not is_junk(file.name):
+            found.setdefault(file.stem.partition("-")[0], []).append(file)
+    if not found:
+        for file in sorted(folder.glob("*/*.parquet")):
+            if file.is_file() and not is_junk(file.name) and role_of(file.parent.name):
+                found.setdefault(file.parent.name, []).append(file)
+    return found
+
+
+def _none(folder: Path, parts: Mapping[str, Sequence[Path]], head: str) -> Chosen:
+    have = sorted(file.name for files in parts.values() for file in files)
+    lacks = "test" if any(r and r[0] == "train" for r in map(role_of, parts)) else "train"
+    holds = f"it holds {', '.join(have[:5])}" if have else "it holds no Parquet file at all"
+    deeper = sorted({str(p.parent.relative_to(folder)) for p in folder.glob("*/*.parquet")})
+    if not have and deeper:
+        holds += f", but {', '.join(deeper[:3])} below it does"
+    raise BadInput(f"{head}{folder} has no {lacks}-*.parquet; {holds}")
+
+
+def _whole(folder: Path, part: str, files: Sequence[Path], head: str) -> tuple[Path, ...]:
+    """The files of one part. Raises UserError where some are missing or belong to another
+    writing: half of a set, or one and a half, is another set."""
+    numbered = [(file, m) for file in files if (m := _SHARD.search(file.stem))]
+    counts = {file: m[2] for file, m in numbered}
+    writing = {file: counts.get(file, "whole" if file.stem == part else "") for file in files}
+    numbers = [int(m[1]) for _, m in numbered]
+    other = next((f for f in files if writing[f] != writing[files[0]]), None)
+    twice = next((f for k, (f, _) in enumerate(numbered) if numbers[k] in numbers[:k]), None)
+    if stranger := other or twice:
+        raise BadInput(
+            f"{head}{folder} has {files[0].name} and {stranger.name}, two writings of one part; "
+            "take one of them away"
+        )
+    first = 0 if 0 in numbers else 1
+    total = int(counts[files[0]]) if counts else 0
+    missing = sorted({*range(first, first + total)} - {*numbers})
+    if missing:
+        raise BadInput(
+            f"{head}{folder} has {len(numbers):,} of the {total:,} shards of {part}: "
+            f"{_SHARD.sub(f'-{missing[0]:05d}-of-{total:05d}', files[0].stem)} is missing; fetch "
+            "them, or rename the files if these are all"
+        )
+    return tuple(files)
