@@ -253,6 +253,23 @@ def test_a_helping_process_of_torchrun_plans_nothing(monkeypatch: pytest.MonkeyP
     assert not Path("results").exists()
 
 
+def test_an_accelerator_of_the_caller_keeps_its_settings() -> None:
+    """All Accelerators of a process share their state: a notebook that trains may evaluate."""
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState, GradientState
+
+    AcceleratorState._reset_state(True)
+    GradientState._reset_state()
+    try:
+        mine = Accelerator(cpu=True, mixed_precision="bf16", gradient_accumulation_steps=3)
+        (result,) = transfer.evaluate(MODEL, "digits", "knn", **SMALL)
+        assert (mine.gradient_accumulation_steps, mine.mixed_precision) == (3, "bf16")
+        assert result.environment.dtype.startswith("fp32")
+    finally:
+        AcceleratorState._reset_state(True)
+        GradientState._reset_state()
+
+
 def test_no_call_warns() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)

@@ -56,12 +56,19 @@ class Workers:
     def __init__(self, device: str | None = None) -> None:
         import torch
         from accelerate import Accelerator, InitProcessGroupKwargs
+        from accelerate.state import GradientState
+        from accelerate.utils import GradientAccumulationPlugin
 
         if device is not None:
             check_device(device)
         # Protocols run on the main process while the others wait: a long fit must not time out.
         wait = InitProcessGroupKwargs(timeout=timedelta(hours=12))
-        self._accelerator = Accelerator(cpu=stays_on_cpu(device), kwargs_handlers=[wait])
+        # All Accelerators of a process share one state of accumulation: the caller's stays.
+        held = GradientState().plugin_kwargs
+        self._accelerator = Accelerator(
+            cpu=stays_on_cpu(device), kwargs_handlers=[wait],
+            gradient_accumulation_plugin=GradientAccumulationPlugin(**held) if held else None,
+        )  # fmt: skip
         single = self._accelerator.num_processes == 1
         if self._accelerator.num_processes != launched():
             raise BadInput(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from eval.api import Place, Protocols, load_task, protocol_settings
 from eval.common.distributed import is_main_process
-from eval.common.errors import BadInput, UserError
+from eval.common.errors import BadInput, one_line
 from eval.features.encode import Encoded, default_batch_size, normalised
 from eval.features.precision import Precision, device_format
 from eval.models.backbone import Backbone
@@ -150,10 +150,10 @@ class TrainingProbe:
         start = time.perf_counter()
         try:
             found = self._read(step, unwrapped(net))
-        except UserError as error:
+        except Exception as error:  # also of memory that ran out: a training goes before its probe
             if not self.readings:
                 raise
-            warnings.warn(f"no reading at step {step}: {error}", stacklevel=3)
+            warnings.warn(f"no reading at step {step}: {one_line(error)}", stacklevel=3)
             return Results()
         self.readings += 1
         values = {

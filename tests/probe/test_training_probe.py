@@ -261,6 +261,10 @@ def test_the_first_reading_raises_and_later_ones_warn() -> None:
     with pytest.warns(UserWarning, match="no reading at step 6: python:training gives features"):
         assert list(reads.read(6, broken)) == []
     assert broken.training
+    other = nn.Conv2d(3, 4, 1)  # which has no body
+    with pytest.warns(UserWarning, match="no reading at step 8: 'Conv2d' object has no attribute"):
+        assert list(reads.read(8, other)) == []
+    assert reads.readings == 1
 
 
 @pytest.mark.parametrize(
