@@ -22,7 +22,7 @@ from eval.models.resolve import resolve
 from eval.protocols import PROTOCOLS, protocol_named
 from eval.results.item_scores import TiedBoard, item_scores, read_items, ties_of
 from eval.results.leaderboard import Table, tables
-from eval.results.store import read_result, read_shelf
+from eval.results.store import read_result
 from eval.run.execute import Failure, execute
 from eval.run.plan import Request, check_number, plan
 from eval.settings.assign import with_setting
@@ -143,15 +143,13 @@ def load_model(model: str, *, img_size: int | None = None, cache: Place | None =
 def read_results(place: Place = "results") -> list[Result]:
     """All results of a folder, or of a data set repository of the Hub (``hub:ORG/NAME[@rev]``).
 
-    A JSON file there that is not a result is left out with a warning. Raises UserError where there
+    A JSON file there that is not a result, or whose numbers contradict each other, is left out with
+    a warning. Raises UserError where there
     is no such place, or JSON but no result at all.
     """
-    folder = Path(place)
-    if isinstance(place, str) and place.startswith("hub:"):
-        from eval.sharing.read import fetch
+    from eval.sharing.read import shelf_at
 
-        folder = fetch(place)
-    shelf = read_shelf(folder)
+    _, shelf = shelf_at(place if isinstance(place, str) else str(place))
     for path, why in shelf.foreign:
         warnings.warn(f"skipped {path}: {why}", stacklevel=2)
     return [result for _, result in shelf.results]

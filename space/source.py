@@ -17,10 +17,12 @@ import pandas as pd
 
 from eval.common.errors import NotFound
 from eval.common.files import atomic_file
+from eval.results.evidence import broken
+from eval.results.parquet_table import flaw
 from eval.results.store import NotAResult, read_result, result_files
 from space.tables.scores import COLUMNS, frame, oddity, rows, typed
 
-VERSION = 2  # of the index: another one is read anew
+VERSION = 3  # of the index: another one is read anew
 STEP = 1000  # files between two snapshots of a long first reading
 
 Stamp = tuple[int, int]  # size, time of change in nanoseconds
@@ -44,6 +46,7 @@ class Source:
         """Raises UserError where a directory is missing, or the Hub refuses."""
         self.text = text
         self._root = self._locate()
+        self._against = flaw if text.startswith("hub:") else broken
         where = text if text.startswith("hub:") else str(self._root.resolve())
         self._index = cache / "space" / f"{hashlib.sha256(where.encode()).hexdigest()[:16]}.parquet"
         self._lock = threading.Lock()
@@ -108,8 +111,9 @@ class Source:
     def _read(self, path: str) -> list[dict[str, object]]:
         """The file's rows; none, and a flaw noted, for one that is not a publishable result."""
         try:
-            found = rows(path, read_result(self._root / path))
-            why = next(filter(None, map(oddity, found)), "")
+            result = read_result(self._root / path)
+            found = rows(path, result)
+            why = self._against(result) or next(filter(None, map(oddity, found)), "")
         except NotAResult as error:
             found, why = [], str(error)
         self._flaws.pop(path, None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eval.common.errors import BadInput
@@ -15,17 +14,15 @@ if TYPE_CHECKING:
 
 
 def results_from(text: str) -> Shelf:
-    """The results of a directory or a data set repository; files that are none are told."""
-    from eval.results.store import read_shelf
+    """The sound results of a directory or a data set repository; other files are told, and how
+    many they are."""
+    from eval.sharing.read import shelf_at
 
-    if text.startswith("hub:"):
-        from eval.sharing.read import fetch
-
-        found = read_shelf(fetch(text))
-    else:
-        found = read_shelf(Path(text))
+    _, found = shelf_at(text)
     for path, why in found.foreign:
         print(f"skipped {path}: {why}", file=sys.stderr)
+    if len(found.foreign) > 1:
+        print(f"{len(found.foreign)} files skipped in all", file=sys.stderr)
     return found
 
 

@@ -121,6 +121,7 @@ def _tasks(args: argparse.Namespace, data: Data | None) -> list[str]:
 def run_command(args: argparse.Namespace) -> int:
     from eval.common.distributed import is_main_process
     from eval.results import board_text, leaderboard
+    from eval.results.evidence import broken
     from eval.results.store import read_result
     from eval.run.execute import execute
     from eval.run.plan import plan
@@ -134,7 +135,13 @@ def run_command(args: argparse.Namespace) -> int:
     report = execute(request, cells, debug=args.debug, progress=run_progress())
     if report.exit_code == 2:
         raise BadInput("; ".join(dict.fromkeys(f.error for f in report.failures)))
-    found = [read_result(c.path) for c in cells if c.path.exists()]
+    found = []
+    for path in (c.path for c in cells if c.path.exists()):
+        result = read_result(path)
+        if why := broken(result):
+            print(f"left out {path}: {why}; remove it to score it again", file=sys.stderr)
+        else:
+            found.append(result)
     tables = leaderboard.tables(found)
     width = screen_width()
     if args.json:

@@ -12,10 +12,12 @@ from eval.analysis.finding import Finding, read_findings
 from eval.analysis.finding import portable as portable_finding
 from eval.common.errors import BadInput
 from eval.models.objectives import STUDY
+from eval.results.evidence import broken
 from eval.results.leaderboard import model_label, setting_label
 from eval.results.names import portable
-from eval.results.parquet_table import objective_of
+from eval.results.parquet_table import flaw, objective_of
 from eval.results.schema import ModelInfo, ProtocolInfo, Result, TaskInfo
+from eval.results.sound import sound
 from eval.results.store import read_shelf
 
 Say = Callable[[str], None]
@@ -43,7 +45,7 @@ def gather(places: Sequence[str], say: Say) -> Gathered:
     results: list[tuple[str, Result]] = []
     findings: list[tuple[str, Finding]] = []
     for name, folder in folders.items():
-        shelf = read_shelf(folder)
+        shelf = sound(read_shelf(folder), flaw if name.startswith("hub:") else broken)
         for path, why in shelf.foreign:
             say(f"skipped {path}: {why}")
         results += [(_below(name, folder, path), _harmless(r)) for path, r in shelf.results]

@@ -14,6 +14,7 @@ import pytest
 from numpy.random import RandomState
 from PIL import Image
 
+from eval.data.load import load_task
 from eval.mini import factors, painters, suite
 
 TASKS = tuple(factors.FACTOR_TASKS)
@@ -69,6 +70,11 @@ def test_digits_are_frozen() -> None:
     for part in suite.digits_split():
         digest.update(part.tobytes())
     assert digest.hexdigest() == FROZEN["digits"]
+
+
+@pytest.mark.parametrize("name", ["digits", *TASKS])
+def test_split_hashes_are_declared(name: str, written: Path, tmp_path: Path) -> None:
+    assert load_task(f"parquet:{written / name}", tmp_path).split_hash == factors.SPLIT_HASHES[name]
 
 
 def test_import_is_cheap() -> None:

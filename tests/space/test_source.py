@@ -407,7 +407,8 @@ REPO = "lab/space-source-results"
 
 
 def offered(*models: str) -> dict[str, bytes]:
-    return {shelf_path(r): dump_result(r) for r in map(make_result, models)}
+    results = [make_result(model, "photos") for model in models]
+    return {shelf_path(r): dump_result(r) for r in results}
 
 
 @pytest.fixture

@@ -248,7 +248,9 @@ def test_a_formula_in_a_tasks_name_is_defused() -> None:
 
 
 def test_negative_bounds_stay_numbers() -> None:
-    board = build(linear([without_samples(make_result("a", top1=0.0))]), ALL)
+    made = without_samples(make_result("a", top1=0.0))
+    score = made.scores[0].model_copy(update={"ci_low": -0.1})
+    board = build(linear([made.model_copy(update={"scores": [score]})]), ALL)
     assert pd.read_csv(io.StringIO(as_csv(board, ALL)))["dtd_low"].tolist() == [-10.0]
 
 
