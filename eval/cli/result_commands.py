@@ -110,8 +110,20 @@ def _pushed(done: Pushed) -> str:
 def merge_command(args: argparse.Namespace) -> int:
     from eval.sharing.push import merge
 
-    print(_pushed(merge(args.repo, args.number)))
+    done = merge(args.repo, args.number)
+    print(_merged(done))
+    if done.late:
+        print(
+            f"{done.pull_request} got other commits meanwhile: they were not looked at, and are "
+            "not merged",
+            file=sys.stderr,
+        )
     return 0
+
+
+def _merged(done: Pushed) -> str:
+    results = f"{len(done.added)} results merged" if done.added else "all results are there"
+    return f"{results} (commit {done.sha}), {done.pull_request} is closed"
 
 
 def export_command(args: argparse.Namespace) -> int:

@@ -37,12 +37,11 @@ def pull_request(api: HfApi, repo: str, number: int, name: str) -> DiscussionWit
 def check_pull_request(
     api: HfApi, repo: str, talk: DiscussionWithDetails, main: Remote, theirs: Remote, name: str
 ) -> tuple[str, ...]:
-    """The files it adds or extends. Raises UserError naming the first thing it may not do."""
-    start = at(api, repo, _base(api, repo, f"refs/pr/{talk.num}", name))
-    gone = sorted(start.digests.keys() - theirs.digests.keys())
+    """The files it adds or extends, at the commit ``theirs``. Raises UserError naming the first
+    thing it may not do."""
+    gone, touched = changed_files(api, repo, theirs, name)
     if gone:
         raise BadInput(f"{name} deletes {gone[0]}; results are only ever added")
-    touched = sorted(p for p, d in theirs.digests.items() if start.digests.get(p) != d)
     for path in touched:
         if not RESULT.fullmatch(path):
             raise BadInput(
@@ -59,6 +58,13 @@ def check_pull_request(
         if why := _objection(path, new[path], old.get(path)):
             raise UserError(f"{name}: {path} {why}")
     return tuple(p for p in touched if main.digests.get(p) != theirs.digests[p])
+
+
+def changed_files(api: HfApi, repo: str, theirs: Remote, name: str) -> tuple[list[str], list[str]]:
+    """(files that a pull request's commit deletes, those that it adds or changes)."""
+    start = at(api, repo, _base(api, repo, theirs.sha, name))
+    gone = sorted(start.digests.keys() - theirs.digests.keys())
+    return gone, sorted(p for p, d in theirs.digests.items() if start.digests.get(p) != d)
 
 
 def _objection(path: str, new: Result | str, old: Result | str | None) -> str:

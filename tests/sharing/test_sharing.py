@@ -543,54 +543,87 @@ def test_numbers_that_are_no_open_pull_request(
     assert "numbered from 1" in refused(merge, repo, 0)
 
 
-def test_a_commit_between_check_and_merge_deletes_nothing(
-    hub: LoopbackHub, repo: str, held: Result, tmp_path: Path
+LATE: dict[str, dict[str, bytes | str | None]] = {
+    "deletes": {shelf_path(make_result(task="held")): None, "README.md": None},
+    "overwrites": {
+        shelf_path(make_result(task="held")): json_of(make_result(task="held", top1=1.0)),
+        "README.md": "# mine",
+    },
+    "adds": {"x.py": "import os", TABLE: b"PAR1"},
+}
+
+
+@pytest.mark.parametrize("what", LATE)
+@pytest.mark.parametrize("moment", ["/preupload/main", "/commit/main", "/discussions/1/status"])
+def test_what_is_checked_is_what_is_merged(
+    what: str, moment: str, hub: LoopbackHub, repo: str, held: Result, tmp_path: Path
 ) -> None:
+    """Its author pushes to it once more between the check and the merge."""
     push(shelf(tmp_path / "r", make_result()), repo)
     before = main(hub, repo)
-    gone: dict[str, None] = {shelf_path(held): None, "README.md": None}
-    hub.on_next(
-        "/discussions/1/merge", lambda: hub.add_repo("dataset", repo, gone, ref="refs/pr/1")
-    )
-    text = refused(merge, repo, 1)
-    assert "changed while it was merged" in text
-    assert shelf_path(held) in text
+    hub.on_next(moment, lambda: hub.add_repo("dataset", repo, LATE[what], ref="refs/pr/1"))
+    done = merge(repo, 1)
+    assert done.added == (shelf_path(make_result()),)
     after = main(hub, repo)
-    assert all(after[path] == before[path] for path in gone)
+    assert after.keys() == before.keys() | {shelf_path(make_result())}
+    assert all(after[path] == before[path] for path in before if path != TABLE)
     assert rows_on_main(hub, repo, tmp_path) == rows_of(held, make_result())
+    thread = at(hub, repo).discussions[1]
+    assert thread.status == "closed"
+    said = [event["data"]["latest"]["raw"] for event in thread.events if event["type"] == "comment"]
+    assert said[-1].startswith(f"Merged as {done.sha}: the files of ")
+    assert done.late == (moment != "/discussions/1/status")
+    assert ("push them again" in said[-1]) == done.late
 
 
-def test_a_commit_between_check_and_merge_is_told(
+def test_main_that_moves_under_a_merge_is_checked_again(
     hub: LoopbackHub, repo: str, held: Result, tmp_path: Path
 ) -> None:
     push(shelf(tmp_path / "r", make_result()), repo)
-    late = {"x.py": "import os"}
-    hub.on_next(
-        "/discussions/1/merge", lambda: hub.add_repo("dataset", repo, late, ref="refs/pr/1")
-    )
-    text = refused(merge, repo, 1)
-    assert "changed while it was merged: look at its last commit on " in text
-    assert f"{repo}/discussions/1" in text
+    other = make_result(task="other")
+    hub.on_next("/commit/main", lambda: hub.add_dataset(repo, {shelf_path(other): json_of(other)}))
+    merge(repo, 1)
+    assert rows_on_main(hub, repo, tmp_path) == rows_of(held, other, make_result())
+
+    push(shelf(tmp_path / "s", make_result(task="late", top1=0.75)), repo)
+    same = make_result(task="late", top1=0.25)
+    hub.on_next("/commit/main", lambda: hub.add_dataset(repo, {shelf_path(same): json_of(same)}))
+    assert "is on main already and top1 is 0.25 there" in refused(merge, repo, 2)
+    assert at(hub, repo).discussions[2].status == "open"
 
 
 def test_a_merge_that_the_hub_refuses(
     hub: LoopbackHub, repo: str, held: Result, tmp_path: Path
 ) -> None:
     push(shelf(tmp_path / "r", make_result()), repo)
-    hub.fail_next(1, 403, "/discussions/1/merge")
-    assert f"pull request 1 of {repo!r}: the Hub forbids it" in refused(merge, repo, 1)
+    hub.fail_next(1, 403, "/commit/main")
+    assert "the Hub forbids it" in refused(merge, repo, 1)
     assert results_on_main(hub, repo) == {shelf_path(held)}
+    assert at(hub, repo).discussions[1].status == "open"
 
 
 def test_a_merge_that_was_cut_off_is_completed(
     hub: LoopbackHub, repo: str, held: Result, tmp_path: Path
 ) -> None:
     push(shelf(tmp_path / "r", make_result()), repo)
-    hub.fail_next(9, 503, match="/commit/main")
-    text = refused(merge, repo, 1)
-    assert "is merged, but the table is not rebuilt" in text
-    assert rows_on_main(hub, repo, tmp_path) == rows_of(held)
+    hub.fail_next(9, 503, match="/discussions/1/status")
+    assert "is merged as commit" in (text := refused(merge, repo, 1))
+    assert "but not closed" in text
     hub.clear_faults()
+    commits = len(at(hub, repo).commits)
+    assert merge(repo, 1).added == ()
+    assert len(at(hub, repo).commits) == commits
+    assert at(hub, repo).discussions[1].status == "closed"
+    assert rows_on_main(hub, repo, tmp_path) == rows_of(held, make_result())
+    assert "is merged already" in refused(merge, repo, 1)
+
+
+def test_one_that_was_merged_on_the_hub_gets_its_table(
+    hub: LoopbackHub, repo: str, held: Result, tmp_path: Path
+) -> None:
+    push(shelf(tmp_path / "r", make_result()), repo)
+    huggingface_hub.HfApi().merge_pull_request(repo, 1, repo_type="dataset")
+    assert rows_on_main(hub, repo, tmp_path) == rows_of(held)
     assert merge(repo, 1).table
     assert rows_on_main(hub, repo, tmp_path) == rows_of(held, make_result())
     assert "is merged already" in refused(merge, repo, 1)
@@ -742,10 +775,12 @@ def test_nothing_is_done_twice(
     assert list(at(hub, repo).discussions) == [1]
     assert len(at(hub, repo).commits) == commits + 2
 
-    FAULTS[fault](hub, "/discussions/1/merge")
+    FAULTS[fault](hub, "/discussions/1/status")
     FAULTS[fault](hub, "/commit/main")
     assert merge(repo, 1).added == (shelf_path(two),)
-    assert len(at(hub, repo).commits) == commits + 4  # the merge and the table
+    assert len(at(hub, repo).commits) == commits + 3  # the files and the table are one commit
+    closed = [e for e in at(hub, repo).discussions[1].events if e["type"] == "status-change"]
+    assert len(closed) == 1
     assert rows_on_main(hub, repo, tmp_path) == rows_of(held, one, two)
 
 
