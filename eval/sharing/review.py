@@ -9,6 +9,7 @@ from eval.hub.client import with_retries
 from eval.hub.commits import Remote, refusal
 from eval.results.schema import Result
 from eval.sharing.changes import candidate_paths, covers, difference
+from eval.sharing.models import unlike_weights
 from eval.sharing.read import RESULT, WHAT, at, held_at
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ def check_pull_request(
     for path in touched:
         if why := _objection(path, new[path], old.get(path)):
             raise UserError(f"{name}: {path} {why}")
+    if why := unlike_weights(api, {p: r for p, r in new.items() if isinstance(r, Result)}):
+        raise UserError(f"{name}: {why}")
     return tuple(p for p in touched if main.digests.get(p) != theirs.digests[p])
 
 

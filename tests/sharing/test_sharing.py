@@ -505,6 +505,74 @@ def test_pull_requests_that_are_not_merged(
     assert at(hub, repo).discussions[1].status == "open"
 
 
+# --------------------------------------------------------------------------- whose weights
+
+
+def of_model(
+    spec: str, sha256: str, model: str = "", revision: str = "", task: str = "photos"
+) -> Result:
+    """A sound result that says it is of these weights."""
+    made = make_result(task=task)
+    repo, _, sha = spec.partition("@")
+    facts = {
+        "spec": spec,
+        "id": model or repo,
+        "revision": revision or sha,
+        "weights_sha256": sha256,
+    }
+    return made.model_copy(update={"model": made.model.model_copy(update=facts)})
+
+
+@pytest.mark.parametrize("small", [False, True])
+def test_the_models_weights_are_those_on_the_hub(
+    small: bool, hub: LoopbackHub, repo: str, held: Result, tmp_path: Path
+) -> None:
+    weights = b"weights" * (1 if small else 100)
+    files: dict[str, bytes | str | Path | None] = {"model.safetensors": weights}
+    if small:
+        files[".gitattributes"] = "# nothing is large here"
+    net = f"bob/{repo.rpartition('/')[2][:40].strip('-')}"
+    sha, digest = hub.add_model(net, files), hashlib.sha256(weights).hexdigest()
+    empty = hub.add_model(net, {"model.safetensors": None, "config.json": "{}"})
+    tries = [
+        (of_model(f"hf-hub:{net}@{sha}", "f" * 64, task="a"),
+         f"names weights of sha256 ffffffffffff where those of {net!r} at {sha[:7]} have "
+         f"{digest[:12]}"),
+        (of_model(f"hf-hub:{net}@{'a' * 40}", digest, task="b"),
+         f"has no commit aaaaaaaaaaaa in {net!r}"),
+        (of_model(f"hf-hub:bob/best@{'a' * 40}", digest, task="c"),
+         "is of a model that has no repository 'bob/best' on the Hub, or a private one"),
+        (of_model(f"hf-hub:{net}@{empty}", digest, task="d"), "has no model.safetensors at "),
+    ]  # fmt: skip
+    for number, (result, why) in enumerate(tries, 1):
+        push(shelf(tmp_path / str(number), result), repo)
+        assert why in refused(merge, repo, number)
+        assert at(hub, repo).discussions[number].status == "open"
+    assert results_on_main(hub, repo) == {shelf_path(held)}
+
+    for number, timm_name in ((5, ""), (6, "resnet50.a1_in1k")):
+        good = of_model(f"hf-hub:{net}@{sha}", digest, timm_name, task="e")
+        push(shelf(tmp_path / str(number), good), repo)
+        assert merge(repo, number).added == (shelf_path(good),)
+
+
+def test_zoo_models_are_those_that_ship(
+    hub: LoopbackHub, repo: str, held: Result, tmp_path: Path
+) -> None:
+    real = read_result(CARDS / REAL[0])
+    forged = {
+        "does not ship with this version": {"spec": "zoo:best", "id": "zoo:best"},
+        "which is not the one shipped": {"revision": "a" * 40},
+        "names weights of sha256 ffffffffffff": {"weights_sha256": "f" * 64},
+    }
+    for number, (why, facts) in enumerate(forged.items(), 1):
+        model = real.model.model_copy(update=facts)
+        push(shelf(tmp_path / str(number), real.model_copy(update={"model": model})), repo)
+        assert why in refused(merge, repo, number)
+    push(shelf(tmp_path / "real", real), repo)
+    assert merge(repo, 4).added == (shelf_path(real),)
+
+
 def test_a_pull_request_may_not_drop_or_change_scores(
     hub: LoopbackHub, repo: str, tmp_path: Path
 ) -> None:
