@@ -10,20 +10,26 @@ from eval.common.errors import BadInput
 from eval.common.files import default_cache
 
 if TYPE_CHECKING:
+    from eval.results.signoff import SignOffs
     from eval.results.store import Shelf
 
 
 def results_from(text: str) -> Shelf:
     """The sound results of a directory or a data set repository; other files are told, and how
     many they are."""
-    from eval.sharing.read import shelf_at
+    return marked_results_from(text)[0]
 
-    _, found = shelf_at(text)
+
+def marked_results_from(text: str) -> tuple[Shelf, SignOffs | None]:
+    """The same, and who computed them again; None where nobody asks."""
+    from eval.sharing.read import marks_at, shelf_at
+
+    folder, found = shelf_at(text)
     for path, why in found.foreign:
         print(f"skipped {path}: {why}", file=sys.stderr)
     if len(found.foreign) > 1:
         print(f"{len(found.foreign)} files skipped in all", file=sys.stderr)
-    return found
+    return found, marks_at(text, folder)
 
 
 def models_from(args: argparse.Namespace) -> list[str]:

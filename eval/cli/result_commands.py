@@ -7,7 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from eval.cli.inputs import results_from
+from eval.cli.inputs import marked_results_from, results_from
 from eval.cli.screen import screen_width
 from eval.common.errors import NotFound
 
@@ -20,12 +20,11 @@ def leaderboard_command(args: argparse.Namespace) -> int:
     from eval.results import board_text, leaderboard
 
     wanted = [protocol_named(p).name for p in args.protocol or []]
-    results = [
-        r for _, r in results_from(args.results).results if not wanted or r.protocol.name in wanted
-    ]
+    shelf, signed = marked_results_from(args.results)
+    results = [r for _, r in shelf.results if not wanted or r.protocol.name in wanted]
     if not results:
         raise NotFound(f"no results in {args.results!r}; make some with `transfer-eval run`")
-    tables = leaderboard.tables(results)
+    tables = leaderboard.tables(results, signed)
     if args.json:
         print(json.dumps([leaderboard.as_json(t) for t in tables], indent=1))
     else:

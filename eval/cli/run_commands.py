@@ -122,6 +122,7 @@ def run_command(args: argparse.Namespace) -> int:
     from eval.common.distributed import is_main_process
     from eval.results import board_text, leaderboard
     from eval.results.evidence import broken
+    from eval.results.signoff import sign_offs
     from eval.results.store import read_result
     from eval.run.execute import execute
     from eval.run.plan import plan
@@ -142,7 +143,7 @@ def run_command(args: argparse.Namespace) -> int:
             print(f"left out {path}: {why}; remove it to score it again", file=sys.stderr)
         else:
             found.append(result)
-    tables = leaderboard.tables(found)
+    tables = leaderboard.tables(found, sign_offs(request.results) or None)
     width = screen_width()
     if args.json:
         summary = {

@@ -16,7 +16,7 @@ from eval.results.evidence import against_numbers
 from eval.results.leaderboard import main_scores
 from eval.results.schema import ModelInfo, Result, TaskInfo
 from eval.tasks.declaration import SUBSET, Task
-from eval.tasks.registry import TASKS
+from eval.tasks.registry import TASKS, known_splits
 
 FIRST = datetime(2026, 1, 1, tzinfo=UTC)  # no result is older than the project
 _AHEAD = timedelta(days=1)  # clocks differ, and time zones are mistaken
@@ -160,16 +160,6 @@ def _date(created: str, now: datetime) -> Iterator[str]:
         yield f"its date {created!r} has no time zone"
     elif not FIRST <= when <= now + _AHEAD:
         yield f"its date is {created!r}, not from {FIRST:%Y} to today"
-
-
-def known_splits(task: str) -> frozenset[str]:
-    """The split hashes under which a declared task's images are known; empty where none is."""
-    declared = TASKS.get(task)
-    if declared is None:
-        return frozenset()
-    known = {rule.split_hash for rule in declared.splits}
-    known |= {declared.subset.split_hash} if declared.subset else set()
-    return frozenset(known - {""})
 
 
 _BY_HASH = {split: name for name in TASKS for split in known_splits(name)}

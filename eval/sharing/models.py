@@ -61,9 +61,7 @@ def _unlike_zoo(model: ModelInfo, name: str) -> str:
     if not (folder / _WEIGHTS).is_file():
         return ""  # an installation without weights
     if folder_revision(folder) != model.revision:
-        return (
-            f"is of {model.spec!r} at revision {model.revision[:7]}, which is not the one shipped"
-        )
+        return f"is of {model.spec!r} at {model.revision[:7]}, which is not the one shipped"
     return _compared(model, sha256_file(folder / _WEIGHTS), repr(model.spec))
 
 

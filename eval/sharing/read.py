@@ -13,6 +13,7 @@ from eval.hub.client import gated, pin, with_retries
 from eval.hub.commits import Remote, check_repo_id, look, refusal
 from eval.results.parquet_table import flaw
 from eval.results.schema import Result
+from eval.results.signoff import SignOffs, sign_offs
 from eval.results.sound import sound
 from eval.results.store import NotAResult, Shelf, read_result, read_shelf
 
@@ -55,6 +56,13 @@ def shelf_at(place: str) -> tuple[Path, Shelf]:
         return folder, sound(read_shelf(folder), flaw)
     folder = Path(place)
     return folder, sound(read_shelf(folder))
+
+
+def marks_at(place: str, folder: Path) -> SignOffs | None:
+    """The sign-offs of a place that `shelf_at` read; None where nobody asks who computed a result:
+    for results of one's own that nobody signed."""
+    found = sign_offs(folder)
+    return found if found or place.startswith("hub:") else None
 
 
 def _cached(repo: str, sha: str) -> Path | None:

@@ -100,3 +100,13 @@ def suite_tasks(name: str) -> tuple[str, ...]:
         raise NotFound(f"unknown suite {name!r}" + did_you_mean(
             name, SUITES, "suites are " + ", ".join(SUITES)))  # fmt: skip
     return SUITES[name]
+
+
+def known_splits(task: str) -> frozenset[str]:
+    """The split hashes under which a declared task's images are known; empty where none is."""
+    declared = TASKS.get(task)
+    if declared is None:
+        return frozenset()
+    known = {rule.split_hash for rule in declared.splits}
+    known |= {declared.subset.split_hash} if declared.subset else set()
+    return frozenset(known - {""})

@@ -17,11 +17,11 @@ from eval.protocols.outcome import Outcome
 from eval.protocols.trained import describe
 from eval.results.evidence import against_numbers, broken
 from eval.results.parquet_table import flaw
-from eval.results.provenance import known_splits, objection, objections
+from eval.results.provenance import objection, objections
 from eval.results.schema import Result, pack_confidence
 from eval.results.sound import sound
 from eval.results.store import read_result, read_shelf, write_result
-from eval.tasks.registry import TASKS
+from eval.tasks.registry import TASKS, known_splits
 from tests.factories import Cli, make_fewshot_result, make_result
 from tests.space.detectors import detector
 

@@ -32,7 +32,7 @@ from eval.sharing.push import TABLE, Pushed, fetch, merge, push, table
 from tests.factories import let_write, refusal
 from tests.factories import make_result as made_result
 from tests.hub import LoopbackHub
-from tests.hub.store import Repo
+from tests.hub.store import Blob, Repo
 
 ADA, BOB, EVE = "hf_ada_maintains", "hf_bob_proposes", "hf_eve_only_reads"
 CARDS = Path(__file__).resolve().parents[2] / "model_cards"
@@ -508,18 +508,11 @@ def test_pull_requests_that_are_not_merged(
 # --------------------------------------------------------------------------- whose weights
 
 
-def of_model(
-    spec: str, sha256: str, model: str = "", revision: str = "", task: str = "photos"
-) -> Result:
+def of_model(spec: str, sha256: str, model: str = "", *, task: str) -> Result:
     """A sound result that says it is of these weights."""
     made = make_result(task=task)
     repo, _, sha = spec.partition("@")
-    facts = {
-        "spec": spec,
-        "id": model or repo,
-        "revision": revision or sha,
-        "weights_sha256": sha256,
-    }
+    facts = {"spec": spec, "id": model or repo, "revision": sha, "weights_sha256": sha256}
     return made.model_copy(update={"model": made.model.model_copy(update=facts)})
 
 
@@ -527,12 +520,11 @@ def of_model(
 def test_the_models_weights_are_those_on_the_hub(
     small: bool, hub: LoopbackHub, repo: str, held: Result, tmp_path: Path
 ) -> None:
-    weights = b"weights" * (1 if small else 100)
-    files: dict[str, bytes | str | Path | None] = {"model.safetensors": weights}
-    if small:
-        files[".gitattributes"] = "# nothing is large here"
+    weights, file = b"weights", "model.safetensors"
     net = f"bob/{repo.rpartition('/')[2][:40].strip('-')}"
-    sha, digest = hub.add_model(net, files), hashlib.sha256(weights).hexdigest()
+    sha, digest = hub.add_model(net, {file: weights}), hashlib.sha256(weights).hexdigest()
+    if small:  # beside the text files, as a repository's .gitattributes may say
+        hub.repos["model", net].commits[sha].files[file] = Blob.of(file, weights, lfs=False)
     empty = hub.add_model(net, {"model.safetensors": None, "config.json": "{}"})
     tries = [
         (of_model(f"hf-hub:{net}@{sha}", "f" * 64, task="a"),
