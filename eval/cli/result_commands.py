@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from eval.cli.inputs import marked_results_from, results_from
 from eval.cli.screen import screen_width
-from eval.common.errors import NotFound
+from eval.common.errors import BadInput, NotFound
 
 if TYPE_CHECKING:
     from eval.sharing.push import Pushed
@@ -107,9 +107,20 @@ def _pushed(done: Pushed) -> str:
 
 
 def merge_command(args: argparse.Namespace) -> int:
+    from eval.common.files import default_cache
+    from eval.data.locations import data_from
     from eval.sharing.push import merge
+    from eval.sharing.recompute import sampler
 
-    done = merge(args.repo, args.number)
+    recompute = None
+    if args.verify is not None:
+        if args.verify < 1:
+            raise BadInput(f"--verify must be at least 1, got {args.verify}")
+        recompute = sampler(args.verify, args.cache or default_cache(), data_from(args.data))
+    done = merge(args.repo, args.number, recompute)
+    if done.sample is not None:
+        absent = f"; {done.sample.absent_text}" if done.sample.absent else ""
+        print(f"{len(done.sample.verified)} of its results computed again, as recorded{absent}")
     print(_merged(done))
     if done.late:
         print(

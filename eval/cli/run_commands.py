@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from eval.cli.inputs import models_from
 from eval.cli.screen import screen_width
@@ -198,8 +198,12 @@ def verify_command(args: argparse.Namespace) -> int:
     from eval.run.verify import verify
 
     cache = args.cache or default_cache()
+    by = _signer(args.by) if args.sign_off or args.by is not None else ""
     verdict = verify(args.result, cache, data_from(args.data))
     code = VERIFY_CODES[verdict.word]
+    signed = None
+    if args.sign_off and verdict.word != "differs":
+        signed = _signed(args.result, verdict.word, by)
     if args.json:
         report = {
             "verdict": verdict.word,
@@ -208,7 +212,7 @@ def verify_command(args: argparse.Namespace) -> int:
             "beyond": [d.text for d in verdict.differences if not d.allowed],
             "tolerance": None if verdict.tolerance is None else asdict(verdict.tolerance),
             "context": list(verdict.context),
-        }
+        } | ({"sign_off": str(signed)} if signed else {})
         print(json.dumps(report, indent=1))
         return code
     print(verdict.word)
@@ -219,7 +223,34 @@ def verify_command(args: argparse.Namespace) -> int:
         print(f"tolerance: {verdict.tolerance}")
     if verdict.context:
         print("computed elsewise: " + "; ".join(verdict.context))
+    if signed:
+        print(f"signed off: {signed}")
     return code
+
+
+def _signer(name: str | None) -> str:
+    """Who signs off. Raises UserError for a name that cannot stand on a board."""
+    import getpass
+
+    try:
+        found = getpass.getuser() if name is None else name
+    except (OSError, KeyError):
+        raise BadInput("this account has no name to sign off with; give one as --by") from None
+    if not (0 < len(found) <= 100 and found.isprintable() and found.strip() == found):
+        raise BadInput(f"--by {found[:120]!r} is no name of 1 to 100 printable characters")
+    return found
+
+
+def _signed(file: Path, verdict: Literal["equal", "within tolerance"], by: str) -> Path:
+    """Sign the result off that was just found again; the sign-off's file."""
+    from eval.results.names import shelf_folder
+    from eval.results.signoff import signed, write_sign_off
+    from eval.results.store import read_result
+
+    result, file = read_result(file), file.resolve()
+    shelved = file.parent.as_posix().endswith(f"/{shelf_folder(result.model)}")
+    root = file.parents[2] if shelved else file.parent
+    return write_sign_off(root, signed(result, file.relative_to(root).as_posix(), verdict, by))
 
 
 def worker_command(args: argparse.Namespace) -> int:

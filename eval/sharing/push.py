@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from eval.common.errors import BadInput, Conflict, Unreachable, UserError
@@ -32,9 +33,12 @@ from eval.hub.commits import (
 from eval.results.names import portable
 from eval.results.parquet_table import flaw, table, table_bytes
 from eval.results.schema import Result
+from eval.results.signoff import SignOffs, content_of, file_of, parse, sign_offs
+from eval.results.signoff import as_bytes as signoff_bytes
 from eval.results.store import read_shelf
 from eval.sharing.changes import Change, as_bytes, candidate_paths, changes_to_publish
 from eval.sharing.read import WHAT, at, contents, fetch, held_at
+from eval.sharing.recompute import Recompute, Sample
 from eval.sharing.review import changed_files, check_pull_request, pull_request
 
 if TYPE_CHECKING:
@@ -43,6 +47,7 @@ if TYPE_CHECKING:
 __all__ = ["TABLE", "Change", "Pushed", "fetch", "merge", "push", "table"]
 
 TABLE = "results.parquet"
+NONE_SIGNED: SignOffs = MappingProxyType({})
 _TRIES = 5  # main may move under a push as often
 _TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{30,}")
 
@@ -76,6 +81,7 @@ class Pushed:
     held: int  # results that were there already
     table: bool  # whether the table was rebuilt
     skipped: tuple[tuple[Path, str], ...] = ()  # local JSON files that are no results, and why
+    sample: Sample | None = None  # what a merge computed again before it
     late: bool = False  # the pull request got other commits while it was merged, which were not
 
 
@@ -115,7 +121,8 @@ def push(
     if remote is None and dry_run:
         done = _nothing(api, repo, "", len(local), changes_to_publish(local, {}, repo))
     elif remote is None or direct:
-        done = _land(api, repo, local, replaced=replace, dry_run=dry_run)
+        offs = sign_offs(directory)
+        done = _land(api, repo, local, replaced=replace, dry_run=dry_run, signed=offs)
     else:
         done = _propose(api, repo, remote, local, replaced=replace, dry_run=dry_run)
     return dataclasses.replace(done, skipped=skipped)
@@ -174,8 +181,10 @@ def _land(
     *,
     replaced: bool = False,
     dry_run: bool = False,
+    signed: SignOffs = NONE_SIGNED,
 ) -> Pushed:
-    """One commit on main: the JSON files it lacks, the table of all, a card if there is none.
+    """One commit on main: the JSON files it lacks, the table of all, the sign-offs of what is
+    there, a card if there is none.
 
     Goes on from where main is when somebody else was faster.
     """
@@ -191,13 +200,15 @@ def _land(
         everything = {p: r for p, r in held.items() if isinstance(r, Result)}
         everything |= {o.path: o.result for o in found}
         whole = {**files, TABLE: table_bytes(list(everything.items()))}
+        news = _news(repo, remote, everything, signed)
+        whole |= news
         if "README.md" not in remote.digests:
             whole.setdefault("README.md", _CARD.replace("REPO", repo).encode())
         todo = changed(whole, remote.digests)
-        if not (found or TABLE in todo):
+        if not (found or news or TABLE in todo):
             return _nothing(api, repo, remote.sha, len(local), ())
         change = {path: whole[path] for path in todo}
-        title = _title(files) if files else "Rebuild the table"
+        title = _title(files) if files else "Sign results off" if news else "Rebuild the table"
         try:
             landed = commit(api, repo, "dataset", change, (), remote.sha, title)
         except Moved:
@@ -205,6 +216,26 @@ def _land(
         held_count = max(len(local) - len(added), 0)
         return Pushed(_url(api, repo), landed.sha, "", added, held_count, TABLE in todo)
     raise Unreachable(f"{WHAT} {repo!r} changes all the time; try again later")
+
+
+def _news(
+    repo: str, main: Remote, results: Mapping[str, Result], signed: SignOffs
+) -> dict[str, bytes]:
+    """The sign-offs of these results that main lacks, or has of what the results were before."""
+    if not signed:
+        return {}
+    offs = {
+        file_of(path): off.model_copy(update={"result": path})
+        for path, result in results.items()
+        if (off := signed.get(content_of(result)))
+    }
+    there = contents(repo, main, sorted(offs.keys() & main.digests.keys()))
+    old = {path: parse(data) for path, data in there.items()}
+    return {
+        path: signoff_bytes(off)
+        for path, off in offs.items()
+        if (one := old.get(path)) is None or one.content != off.content
+    }
 
 
 def _nothing(api: HfApi, repo: str, sha: str, count: int, found: Sequence[Change]) -> Pushed:
@@ -240,8 +271,11 @@ def _url(api: HfApi, repo: str) -> str:
 # --------------------------------------------------------------------------- merge
 
 
-def merge(repo: str, number: int) -> Pushed:
+def merge(repo: str, number: int, recompute: Recompute | None = None) -> Pushed:
     """Check pull request ``number``, commit what was checked with the table, and close it.
+
+    ``recompute`` computes some of its results again before (`eval.sharing.recompute.sampler`); one
+    that differs, or none that could be computed, and nothing is merged.
 
     Called again after it was cut off between the two, it closes it. Raises UserError, with nothing
     merged, for a pull request that does more than add valid results or scores.
@@ -251,7 +285,8 @@ def merge(repo: str, number: int) -> Pushed:
     check_repo_id(repo, "results repository")
     name = f"pull request {number} of {repo!r}"
     api = HfApi()
-    check_rights(account(api), repo)
+    who = account(api)
+    check_rights(who, repo)
     talk = pull_request(api, repo, number, name)
     if talk.status == "merged":  # by the button on the Hub, which leaves the table as it was
         done = _land(api, repo)
@@ -263,27 +298,42 @@ def merge(repo: str, number: int) -> Pushed:
         raise Conflict(f"{name} is merged already")
     if talk.status != "open":
         raise BadInput(f"{name} is {talk.status}; only an open one can be merged")
-    done = _take(api, repo, talk, theirs, name)
+    done = _take(api, repo, talk, theirs, name, who.name, recompute)
     late = _close(api, repo, number, theirs, done.sha)
     return dataclasses.replace(done, pull_request=talk.url, late=late)
 
 
-def _take(api: HfApi, repo: str, talk: DiscussionWithDetails, theirs: Remote, name: str) -> Pushed:
+def _take(
+    api: HfApi, repo: str, talk: DiscussionWithDetails, theirs: Remote, name: str, keeper: str,
+    recompute: Recompute | None,
+) -> Pushed:  # fmt: skip
     """One commit on main with the checked files and the table of all.
 
     The Hub's own merge would take what the pull request holds by then. These files are those of the
     commit that was checked, on the state of main that they were checked against; where main moved
     meanwhile they are checked anew.
     """
+    sample: Sample | None = None
     for _ in range(_TRIES):
         main = at(api, repo)
-        added = check_pull_request(api, repo, talk, main, theirs, name)
-        held = held_at(repo, main, main.digests) | held_at(repo, theirs, added)
+        added = check_pull_request(api, repo, talk, main, theirs, name, keeper)
+        new = held_at(repo, theirs, added)
+        if recompute is not None and sample is None:
+            offered = {path: r for path, r in new.items() if isinstance(r, Result)}
+            sample = recompute(offered)
+            if sample.differing:
+                raise BadInput(f"{name} is not merged: {sample.differing}")
+            if not sample.verified and offered:
+                raise BadInput(
+                    f"{name} is not merged: none of its results was computed again "
+                    f"({sample.absent_text})"
+                )
+        held = held_at(repo, main, main.digests) | new
         everything = [(path, r) for path, r in held.items() if isinstance(r, Result)]
         whole = contents(repo, theirs, added) | {TABLE: table_bytes(everything)}
         todo = changed(whole, main.digests)
         if not todo:  # an earlier attempt landed unheard
-            return Pushed(_url(api, repo), main.sha, "", added, 0, False)
+            return Pushed(_url(api, repo), main.sha, "", added, 0, False, sample=sample)
         files = {path: whole[path] for path in todo}
         try:
             landed = commit(
@@ -291,7 +341,7 @@ def _take(api: HfApi, repo: str, talk: DiscussionWithDetails, theirs: Remote, na
             )
         except Moved:
             continue
-        return Pushed(_url(api, repo), landed.sha, "", added, 0, TABLE in todo)
+        return Pushed(_url(api, repo), landed.sha, "", added, 0, TABLE in todo, sample=sample)
     raise Unreachable(f"{WHAT} {repo!r} changes all the time; try again later")
 
 

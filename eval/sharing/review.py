@@ -8,6 +8,7 @@ from eval.common.errors import BadInput, UserError
 from eval.hub.client import with_retries
 from eval.hub.commits import Remote, refusal
 from eval.results.schema import Result
+from eval.results.signoff import FOLDER
 from eval.sharing.changes import candidate_paths, covers, difference
 from eval.sharing.models import unlike_weights
 from eval.sharing.read import RESULT, WHAT, at, held_at
@@ -36,13 +37,21 @@ def pull_request(api: HfApi, repo: str, number: int, name: str) -> DiscussionWit
 
 
 def check_pull_request(
-    api: HfApi, repo: str, talk: DiscussionWithDetails, main: Remote, theirs: Remote, name: str
-) -> tuple[str, ...]:
-    """The files it adds or extends, at the commit ``theirs``. Raises UserError naming the first
-    thing it may not do."""
+    api: HfApi, repo: str, talk: DiscussionWithDetails, main: Remote, theirs: Remote, name: str,
+    keeper: str,
+) -> tuple[str, ...]:  # fmt: skip
+    """The results it adds or extends, at the commit ``theirs``; the ``keeper`` merges it. Raises
+    UserError naming the first thing it may not do."""
     gone, touched = changed_files(api, repo, theirs, name)
     if gone:
         raise BadInput(f"{name} deletes {gone[0]}; results are only ever added")
+    for path in [p for p in touched if p.startswith(f"{FOLDER}/")]:
+        if talk.author != keeper:
+            raise BadInput(
+                f"{name} of {talk.author!r} brings the sign-off {path!r}; only those who keep the "
+                "repository sign results off"
+            )
+    touched = [path for path in touched if not path.startswith(f"{FOLDER}/")]
     for path in touched:
         if not RESULT.fullmatch(path):
             raise BadInput(

@@ -12,6 +12,7 @@ import gradio as gr
 
 from eval.common.errors import UserError
 from eval.common.text import escaped
+from eval.results.signoff import SELF_REPORTED
 from space.labels import shown_objective
 from space.receipts import receipt
 from space.state import Desk
@@ -60,7 +61,9 @@ class Leaderboard:
             "Top-1, or AP of detection, in percent. `*` a subset of the data set: not comparable "
             "to published numbers. Tie group and, in brackets, the places that a model could hold: "
             "all pairs are compared at once on the same episodes or images. † only over other "
-            "episodes of the same images (an earlier version). Click a number for its receipt.",
+            "episodes of the same images (an earlier version). Verified rows were computed again "
+            "by the board's keepers and stand first; self-reported ones are as their author "
+            "computed them. Click a number for its receipt.",
             elem_id="legend",
         )
         with gr.Row():
@@ -164,12 +167,17 @@ class Leaderboard:
         row = names.index(model) if model in names else -1
         if column < 0 or row < 0 or board.row[row, column] < 0:
             return closed
-        path = str(board.grid.scores["path"].iloc[board.row[row, column]])
+        place = board.row[row, column]
+        path = str(board.grid.scores["path"].iloc[place])
+        said = str(board.grid.scores["computed"].iloc[place])
         try:
             found = receipt(self.desk.source.root(), path)
         except UserError as why:
             return gr.update(visible=True), escaped(str(why)), "", None
-        return gr.update(visible=True), f"**{escaped(found.title)}**", found.command, found.content
+        if said:
+            said = f" ({escaped(said if said == SELF_REPORTED else f'verified by {said}')})"
+        title = f"**{escaped(found.title)}**{said}"
+        return gr.update(visible=True), title, found.command, found.content
 
     def save_csv(self, *values: Any) -> str:
         view = view_of(*values)

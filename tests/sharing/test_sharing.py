@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, constants
@@ -22,13 +23,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eval.hub.commits import Moved
-from eval.results.leaderboard import setting_label
+from eval.protocols import PROTOCOLS
+from eval.protocols.outcome import Outcome
+from eval.results.leaderboard import setting_label, tables
 from eval.results.names import portable, shelf_path
 from eval.results.parquet_table import flaw, objective_of, table_bytes
 from eval.results.schema import Result
+from eval.results.signoff import as_bytes as as_sign_off
+from eval.results.signoff import content_of, file_of, sign_offs, signed, write_sign_off
 from eval.results.store import read_result, read_shelf, write_result
+from eval.run.execute import execute
+from eval.run.plan import Request, plan
 from eval.sharing.changes import changes_to_publish, combine, covers, difference
 from eval.sharing.push import TABLE, Pushed, fetch, merge, push, table
+from eval.sharing.read import marks_at
+from eval.sharing.recompute import sampler
 from tests.factories import let_write, refusal
 from tests.factories import make_result as made_result
 from tests.hub import LoopbackHub
@@ -1195,3 +1204,141 @@ def test_flaws(change: dict[str, Any], why: str) -> None:
     score = result.scores[0].model_copy(update=change)
     assert why in flaw(result.model_copy(update={"scores": [score]}))
     assert "two scores of one name" in flaw(result.model_copy(update={"scores": [score] * 2}))
+
+
+# --------------------------------------------------------------------------- who computed it
+
+
+def signed_shelf(folder: Path, *results: Result) -> Path:
+    """Results with a sign-off beside each."""
+    for result in results:
+        write_result(folder / shelf_path(result), result)
+        write_sign_off(folder, signed(result, shelf_path(result), "equal", "ada"))
+    return folder
+
+
+def test_a_pull_request_brings_no_sign_offs_of_its_own(
+    hub: LoopbackHub, repo: str, held: Result, tmp_path: Path, login: Callable[[str | None], None]
+) -> None:
+    own = make_result(task="own")
+    folder = signed_shelf(tmp_path / "own", own)
+    login(BOB)
+    pushed = push(folder, repo)
+    assert not any(path.startswith(".") for path in at(hub, repo).at("refs/pr/1").files
+                   if path not in main(hub, repo))  # fmt: skip
+    assert pushed.added == (shelf_path(own),)
+    for number, result in enumerate((held, own), 2):  # for what is on main already, too
+        off = as_sign_off(signed(result, shelf_path(result), "equal", "ada"))
+        propose(hub, repo, {shelf_path(own): json_of(own), file_of(shelf_path(result)): off})
+        login(ADA)
+        assert f"of 'bob' brings the sign-off '.verified/{shelf_path(result)}'" in refused(
+            merge, repo, number
+        )
+        login(BOB)
+    login(ADA)
+    assert merge(repo, 1).added == (shelf_path(own),)
+    folder = fetch(f"hub:{repo}")
+    assert sign_offs(folder) == {}
+    table = tables([r for _, r in read_shelf(folder).results], marks_at(f"hub:{repo}", folder))[0]
+    assert {table.mark(row) for row in range(len(table.models))} == {"self-reported"}
+
+
+def test_sign_offs_travel_with_a_direct_push(
+    hub: LoopbackHub, repo: str, held: Result, tmp_path: Path
+) -> None:
+    new = make_result(task="new")
+    folder = signed_shelf(tmp_path / "mine", held, new)
+    # one of a content that nobody has does not
+    stale = make_result(task="new", top1=0.75)
+    write_sign_off(folder, signed(stale, "a/b/c.json", "equal", "ada"))
+    assert push(folder, repo, direct=True).added == (shelf_path(new),)
+    assert sign_offs(fetch(f"hub:{repo}")).keys() == {content_of(held), content_of(new)}
+    commits = len(at(hub, repo).commits)
+    push(folder, repo, direct=True)
+    assert len(at(hub, repo).commits) == commits
+    # a file that says more is self-reported until somebody computes it again
+    both = shots({1: 0.25, 5: 0.5})
+    push(signed_shelf(tmp_path / "few", shots({1: 0.25})), repo, direct=True)
+    push(shelf(tmp_path / "more", both), repo)
+    merge(repo, 1)
+    assert content_of(both) not in sign_offs(fetch(f"hub:{repo}"))
+    push(signed_shelf(tmp_path / "again", both), repo, direct=True)
+    assert content_of(both) in sign_offs(fetch(f"hub:{repo}"))
+
+
+@pytest.fixture(scope="module")
+def computed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """(cache, results) of a real run on two tasks of the embedded suite."""
+    root = tmp_path_factory.mktemp("computed")
+    request = Request(
+        models=["random:test_resnet"], tasks=["hue", "count"],
+        protocols={"knn": PROTOCOLS["knn"].settings()}, cache=root / "cache",
+        results=root / "results", device="cpu", precision="fp32",
+    )  # fmt: skip
+    execute(request, plan(request))
+    return request.cache, request.results
+
+
+def invented(result: Result) -> Result:
+    """A result that is consistent with itself: better answers, and all that follows from them."""
+    correct = np.arange(result.samples["top1"].n) % 20 > 0
+    out = Outcome()
+    out.add_top1(correct, [float(correct.mean())] * 10)
+    samples = {name: s.model_dump(mode="json") for name, s in out.samples.items()}
+    raw = result.model_dump(mode="json")
+    return Result.model_validate(
+        raw | {"scores": [s.model_dump() for s in out.scores], "samples": samples}
+    )
+
+
+def test_what_is_computed_again_is_merged(
+    hub: LoopbackHub, repo: str, held: Result, computed: tuple[Path, Path]
+) -> None:
+    cache, results = computed
+    (_, first), _ = read_shelf(results).results
+    assert flaw(first) == ""
+    push(results, repo)
+    done = merge(repo, 1, sampler(1, cache, None))
+    assert done.sample is not None
+    assert len(done.sample.verified) == 1
+    assert len(done.added) == 2
+
+
+def test_inventions_are_caught_by_computing_them_again(
+    hub: LoopbackHub, repo: str, held: Result, computed: tuple[Path, Path], tmp_path: Path
+) -> None:
+    cache, results = computed
+    forged = [invented(result) for _, result in read_shelf(results).results]
+    assert [flaw(result) for result in forged] == ["", ""]
+    push(shelf(tmp_path / "forged", *forged), repo)
+    before = at(hub, repo).head.sha
+    text = refused(merge, repo, 1, sampler(1, cache, None))
+    assert f"pull request 1 of {repo!r} is not merged: random--test_resnet/seed0/" in text
+    assert "differs (top1: 0." in text
+    assert at(hub, repo).head.sha == before
+    assert at(hub, repo).discussions[1].status == "open"
+    # nobody looked: it is merged, and is what its author says
+    merge(repo, 1)
+    folder = fetch(f"hub:{repo}")
+    (best, *_) = tables([r for _, r in read_shelf(folder).results], marks_at(f"hub:{repo}", folder))
+    assert {best.mark(row) for row in range(len(best.models))} == {"self-reported"}
+
+
+def test_what_cannot_be_computed_again_is_counted(
+    hub: LoopbackHub, repo: str, held: Result, computed: tuple[Path, Path], tmp_path: Path
+) -> None:
+    cache, results = computed
+    elsewhere = [make_result(task=t) for t in ("photos", "trees")]
+    elsewhere = [
+        r.model_copy(update={"task": r.task.model_copy(update={"source": "local:photos"})})
+        for r in elsewhere
+    ]
+    push(shelf(tmp_path / "away", *elsewhere), repo)
+    text = refused(merge, repo, 1, sampler(5, cache, None))
+    assert "none of its results was computed again (2 results could not be, the first " in text
+    assert "was measured on data of another machine" in text
+    real = [result for _, result in read_shelf(results).results]
+    push(shelf(tmp_path / "both", *elsewhere, *real), repo)
+    done = merge(repo, 2, sampler(5, cache, None))
+    assert done.sample is not None
+    assert (len(done.sample.verified), len(done.sample.absent), len(done.added)) == (2, 2, 4)

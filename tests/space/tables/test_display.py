@@ -256,7 +256,7 @@ def test_negative_bounds_stay_numbers() -> None:
 
 @pytest.mark.parametrize("task", ["mean", "model", "params"])
 def test_a_task_that_is_called_like_a_column(task: str) -> None:
-    board = build(linear([make_result("a", task), make_result("a", "dtd", top1=0.75)]), ALL)
+    board = build(linear([make_result("a", task), make_result("a", "x", top1=0.75)]), ALL)
     found = plain(board, ALL)
     assert found["mean"].tolist() == [62.5]
     assert found["model"].tolist() == ["a"]
