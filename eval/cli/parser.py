@@ -262,6 +262,9 @@ def build_parser() -> Parser:
         "--queue", required=True, metavar="Q", help="a directory, or hub:ORG/NAME (a data set)"
     )
     worker.add_argument("--once", action="store_true", help="stop when nothing is pending")
+    worker.add_argument(
+        "--by", metavar="NAME", help="who signs off what is computed (default: your user name)"
+    )
     _add_choices(worker)
     export = command("export")
     export.add_argument("out", type=Path, metavar="DIR", help="where the files go")

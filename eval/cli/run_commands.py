@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from eval.cli.inputs import models_from
 from eval.cli.screen import screen_width
@@ -195,15 +195,17 @@ def plan_command(args: argparse.Namespace) -> int:
 
 def verify_command(args: argparse.Namespace) -> int:
     from eval.data.locations import data_from
+    from eval.run.sign_off import verify_and_sign
     from eval.run.verify import verify
 
     cache = args.cache or default_cache()
-    by = _signer(args.by) if args.sign_off or args.by is not None else ""
-    verdict = verify(args.result, cache, data_from(args.data))
-    code = VERIFY_CODES[verdict.word]
+    data = data_from(args.data)
     signed = None
-    if args.sign_off and verdict.word != "differs":
-        signed = _signed(args.result, verdict.word, by)
+    if args.sign_off:
+        verdict, signed = verify_and_sign(args.result, cache, data, _signer(args.by))
+    else:
+        verdict = verify(args.result, cache, data)
+    code = VERIFY_CODES[verdict.word]
     if args.json:
         report = {
             "verdict": verdict.word,
@@ -241,27 +243,21 @@ def _signer(name: str | None) -> str:
     return found
 
 
-def _signed(file: Path, verdict: Literal["equal", "within tolerance"], by: str) -> Path:
-    """Sign the result off that was just found again; the sign-off's file."""
-    from eval.results.names import shelf_folder
-    from eval.results.signoff import signed, write_sign_off
-    from eval.results.store import read_result
-
-    result, file = read_result(file), file.resolve()
-    shelved = file.parent.as_posix().endswith(f"/{shelf_folder(result.model)}")
-    root = file.parents[2] if shelved else file.parent
-    return write_sign_off(root, signed(result, file.relative_to(root).as_posix(), verdict, by))
-
-
 def worker_command(args: argparse.Namespace) -> int:
+    from eval.data.locations import data_from
     from eval.queue.candidate import check
     from eval.queue.open import open_queue
+    from eval.queue.reviewer import Reviewer
     from eval.queue.worker import work
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr)
 
     cache = args.cache or default_cache()
     done = work(
         open_queue(args.queue), lambda spec: _request_for(args, [spec]), once=args.once,
-        say=lambda text: print(text, file=sys.stderr),
+        reviewer=Reviewer(args.results, cache, data_from(args.data), _signer(args.by), say),
+        say=say,
         check=lambda spec: check(spec, cache),  # again: a request file may say anything
     )  # fmt: skip
     served = "1 request" if done == 1 else f"{done} requests"

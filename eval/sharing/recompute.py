@@ -17,6 +17,7 @@ from eval.data.locations import Data
 from eval.results.schema import Result
 from eval.results.store import write_result
 from eval.run.verify import verify
+from eval.tasks.registry import TASKS
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,9 @@ def sampler(count: int, cache: Path, data: Data | None) -> Recompute:
         for path in drawn:
             if len(verified) == count:
                 break
+            if why := _elsewhere(results[path]):
+                absent.append((path, why))
+                continue
             with tempfile.TemporaryDirectory(prefix="transferzoo-merge-") as folder:
                 file = Path(folder) / "result.json"
                 write_result(file, results[path])
@@ -67,3 +71,13 @@ def sampler(count: int, cache: Path, data: Data | None) -> Recompute:
         return Sample(tuple(verified), tuple(absent))
 
     return recompute
+
+
+def _elsewhere(result: Result) -> str:
+    """Why a stranger's result is not even tried: it would be asked for in files of this machine."""
+    source, spec = result.task.source, result.model.spec
+    if result.task.name not in TASKS and not source.startswith("hub:"):
+        return f"its data ({source!r}) are its author's own"
+    if not spec.startswith(("hf-hub:", "zoo:", "random:")):
+        return f"its model ({spec!r}) is its author's own"
+    return ""

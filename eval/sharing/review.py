@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from eval.common.errors import BadInput, UserError
 from eval.hub.client import with_retries
 from eval.hub.commits import Remote, refusal
+from eval.results.names import portable
 from eval.results.schema import Result
 from eval.results.signoff import FOLDER
 from eval.sharing.changes import candidate_paths, covers, difference
@@ -85,6 +86,8 @@ def _objection(path: str, new: Result | str, old: Result | str | None) -> str:
         return f"is not a result ({new})"
     if path not in candidate_paths(new):
         return f"is not where its content belongs ({candidate_paths(new)[0]})"
+    if portable(new) != new:
+        return "names a folder of its author's machine"
     if not isinstance(old, Result):
         return ""
     if what := difference(old, new):

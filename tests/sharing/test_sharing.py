@@ -482,9 +482,13 @@ RAW = GOOD.model_dump(mode="json")
 OTHER_MODEL = make_result(model="random:resnet50", task="good")
 
 
+PLACE = RAW | {"task": RAW["task"] | {"source": "/etc/good"}}
+
+
 @pytest.mark.parametrize(
     ("files", "why"),
     [
+        ({shelf_path(GOOD): json.dumps(PLACE)}, "names a folder of its author's machine"),
         ({shelf_path(GOOD): "{"}, "is not a result (no readable JSON"),
         ({shelf_path(GOOD): json.dumps(RAW | {"seed": "x"})}, "is not a result (seed: "),
         ({shelf_path(GOOD): json.dumps(RAW | {"schema_version": 2})}, "schema_version is 2"),
@@ -1336,7 +1340,7 @@ def test_what_cannot_be_computed_again_is_counted(
     push(shelf(tmp_path / "away", *elsewhere), repo)
     text = refused(merge, repo, 1, sampler(5, cache, None))
     assert "none of its results was computed again (2 results could not be, the first " in text
-    assert "was measured on data of another machine" in text
+    assert "its data ('local:photos') are its author's own" in text
     real = [result for _, result in read_shelf(results).results]
     push(shelf(tmp_path / "both", *elsewhere, *real), repo)
     done = merge(repo, 2, sampler(5, cache, None))
