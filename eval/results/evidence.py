@@ -102,11 +102,11 @@ def _samples(name: str, samples: Samples, result: Result) -> Iterator[str]:
     if samples.n < 1 or samples.of < 1:
         yield f"the samples of {name!r} are {samples.n} of {samples.of}, not one or more"
         return
-    values = samples.values()
-    if samples.unit == "resample":
+    if samples.unit == "resample" or not isinstance(samples.correct, str):  # else bits
+        values = samples.values()
         values = values[~np.isnan(values)]  # where a resample leaves the score undefined
-    if not ((values >= 0) & (values <= 1)).all():
-        yield f"a sample of {name!r} is no fraction of one"
+        if not ((values >= 0) & (values <= 1)).all():
+            yield f"a sample of {name!r} is no fraction of one"
     if not all(0 <= share <= 1 for share in samples.without or ()):
         yield f"a value of {name!r} with images left out is no fraction of one"
     images = result.task.counts.get("test")

@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from eval.common.files import dump_json, write_json
 from eval.results.names import earlier, number_format
@@ -36,7 +36,15 @@ class SignOff(BaseModel):
     verdict: Literal["equal", "within tolerance"]
     by: str = Field(max_length=100)
     when: datetime
-    tool: str
+    tool: str = Field(max_length=100)
+
+    @field_validator("by", "tool")
+    @classmethod
+    def _a_name(cls, text: str) -> str:
+        """No line breaks, no control characters, no marks that turn the text around."""
+        if not text.isprintable() or text.strip() != text or not text:
+            raise ValueError("not printable")
+        return text
 
     @property
     def text(self) -> str:
