@@ -22,7 +22,7 @@ from eval.results.store import read_shelf, write_result
 from eval.run.execute import execute
 from eval.run.plan import Request, plan
 from tests.factories import Cli, make_result
-from tests.queue.test_worker import Script, model, states
+from tests.queue.script import Script, model, states
 
 
 @pytest.fixture(scope="module")
