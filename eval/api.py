@@ -23,7 +23,7 @@ from eval.protocols import PROTOCOLS, protocol_named
 from eval.results.collection import Results
 from eval.results.item_scores import TiedBoard, item_scores, read_items, ties_of
 from eval.results.leaderboard import Table, tables
-from eval.results.store import read_result, read_shelf
+from eval.results.store import read_result
 from eval.run.execute import Failure, execute
 from eval.run.plan import Request, check_number, plan
 from eval.run.progress import Progress, run_progress
@@ -163,19 +163,17 @@ def load_model(model: str, *, img_size: int | None = None, cache: Place | None =
 def read_results(place: Place = "results") -> Results:
     """All results of a folder, or of a data set repository of the Hub (``hub:ORG/NAME[@rev]``).
 
-    A JSON file there that is not a result is left out with a warning. Raises UserError where there
+    A JSON file there that is not a result, or whose numbers contradict each other, is left out with
+    a warning. Raises UserError where there
     is no such place, or JSON but no result at all.
 
     >>> shipped = read_results(Path(__file__).parents[1] / "model_cards")
     >>> shipped.to_frame().query("task == 'dtd' and score == 'top1_5shot'").shape[0]
     6
     """
-    folder = Path(place)
-    if isinstance(place, str) and place.startswith("hub:"):
-        from eval.sharing.read import fetch
+    from eval.sharing.read import shelf_at
 
-        folder = fetch(place)
-    shelf = read_shelf(folder)
+    _, shelf = shelf_at(place if isinstance(place, str) else str(place))
     for path, why in shelf.foreign:
         warnings.warn(f"skipped {path}: {why}", stacklevel=2)
     return Results(result for _, result in shelf.results)

@@ -17,10 +17,14 @@ import pandas as pd
 
 from eval.common.errors import NotFound
 from eval.common.files import atomic_file
+from eval.results.evidence import broken
+from eval.results.parquet_table import flaw
+from eval.results.signoff import SignOffs
 from eval.results.store import NotAResult, read_result, result_files
-from space.tables.scores import COLUMNS, frame, oddity, rows, typed
+from eval.sharing.read import marks_at
+from space.tables.scores import COLUMNS, computed, frame, oddity, rows, typed
 
-VERSION = 2  # of the index: another one is read anew
+VERSION = 3  # of the index: another one is read anew
 STEP = 1000  # files between two snapshots of a long first reading
 
 Stamp = tuple[int, int]  # size, time of change in nanoseconds
@@ -44,11 +48,13 @@ class Source:
         """Raises UserError where a directory is missing, or the Hub refuses."""
         self.text = text
         self._root = self._locate()
+        self._against = flaw if text.startswith("hub:") else broken
         where = text if text.startswith("hub:") else str(self._root.resolve())
         self._index = cache / "space" / f"{hashlib.sha256(where.encode()).hexdigest()[:16]}.parquet"
         self._lock = threading.Lock()
         self._stamps: dict[str, Stamp] = {}
         self._flaws: dict[str, str] = {}
+        self._signed: SignOffs | None = None
         self._snapshot = Snapshot(frame([]), 0, text)
         self._recall()
 
@@ -66,8 +72,10 @@ class Source:
             now = {str(p.relative_to(self._root)): stamp(p) for p in result_files(self._root)}
             gone = {path for path in (*self._stamps, *self._flaws) if path not in now}
             todo = [path for path, seen in now.items() if self._stamps.get(path) != seen]
-            if not gone and not todo:
+            signed = marks_at(self.text, self._root)
+            if not gone and not todo and signed == self._signed:
                 return self._snapshot
+            self._signed = signed
             for path in gone:
                 self._stamps.pop(path, None)
                 self._flaws.pop(path, None)
@@ -108,8 +116,9 @@ class Source:
     def _read(self, path: str) -> list[dict[str, object]]:
         """The file's rows; none, and a flaw noted, for one that is not a publishable result."""
         try:
-            found = rows(path, read_result(self._root / path))
-            why = next(filter(None, map(oddity, found)), "")
+            result = read_result(self._root / path)
+            found = rows(path, result)
+            why = self._against(result) or next(filter(None, map(oddity, found)), "")
         except NotAResult as error:
             found, why = [], str(error)
         self._flaws.pop(path, None)
@@ -123,6 +132,7 @@ class Source:
             scores = scores[~scores["path"].isin(without)]
         if more:
             scores = pd.concat([scores, frame(more)], ignore_index=True)
+        scores = computed(scores, self._signed)
         problems = tuple(f"{path}: {why}" for path, why in sorted(self._flaws.items()))
         version = self._snapshot.version + 1
         self._snapshot = Snapshot(scores, version, self.text, waiting, problems)
@@ -152,7 +162,8 @@ class Source:
         except Exception:  # absent, damaged in some way, of another version: all is read anew
             return
         self._stamps = stamps
-        self._snapshot = Snapshot(scores, 1, self.text)
+        self._signed = marks_at(self.text, self._root)
+        self._snapshot = Snapshot(computed(scores, self._signed), 1, self.text)
 
 
 def stamp(path: Path) -> Stamp:

@@ -6,6 +6,7 @@ Fixtures stand in conftest.py. A folder with more of its own has a module of tha
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import json
 import tempfile
@@ -24,6 +25,7 @@ from eval.common.errors import UserError
 from eval.common.files import sha256_file
 from eval.data.load import load_task
 from eval.data.manifest import FileFacts, Manifest, PartFacts, SplitFacts, write_manifest
+from eval.metrics.intervals import mean_interval
 from eval.metrics.scores import Samples, Score
 from eval.results.schema import Result
 from eval.settings.protocols import Fewshot
@@ -175,7 +177,7 @@ def make_fewshot_result(
     )
     score = {"name": "top1_5shot", "value": round(value, 6), "ci_low": round(value - 0.05, 6),
              "ci_high": round(value + 0.05, 6), "n": 60, "kind": "sample",
-             "these": (round(value - 0.02, 6), round(value + 0.02, 6))}  # fmt: skip
+             "these": _these(correct)}  # fmt: skip
     return made.model_copy(
         update={
             "scores": [Score.model_validate(score)],
@@ -202,10 +204,13 @@ def make_result(
         correct = np.arange(40) < round(40 * top1)
     value = float(correct.mean())
     name, samples = "top1", Samples.of_images(correct)
+    low, high = max(value - 0.1, 0.0), min(value + 0.1, 1.0)
     if protocol == "fewshot":
         name = "top1_5shot"
         counts = np.round(75 * correct).astype(int).tolist()
         samples = Samples(unit="episode", n=len(counts), of=75, correct=counts)
+        told = mean_interval(samples.values())
+        low, high = told.low, told.high
     return Result.model_validate(
         {
             "schema_version": 1,
@@ -220,17 +225,17 @@ def make_result(
                 "name": task,
                 "source": "here",
                 "revision": "",
-                "split_hash": split + task,
-                "counts": {"classes": 2, "train": 60, "test": 40},
+                "split_hash": split_hash(task, split),
+                "counts": {"classes": 2, "train": 60, "test": len(correct)},
             },
             "protocol": {"name": protocol, "config": changes.pop("config", {})},
             "scores": [
                 {
                     "name": name,
                     "value": value,
-                    "ci_low": value - 0.1,
-                    "ci_high": value + 0.1,
-                    "n": 40,
+                    "ci_low": low,
+                    "ci_high": high,
+                    "n": len(correct),
                     "kind": "" if protocol == "fewshot" else "test",
                 }
             ],
@@ -242,6 +247,17 @@ def make_result(
             **changes,
         }
     )
+
+
+def split_hash(task: str, split: str = "s") -> str:
+    """What made-up results say of their data."""
+    return hashlib.sha256(f"{split}{task}".encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _these(correct: np.ndarray) -> tuple[float, float]:
+    """The interval over other episodes of the same images, of [episodes, ...] right answers."""
+    told = mean_interval(correct.reshape(len(correct), -1).mean(1))
+    return round(told.low, 6), round(told.high, 6)
 
 
 def make_fewshot(
@@ -263,6 +279,6 @@ def make_fewshot(
         details={"class_images": list(class_images)}, **changes,
     )  # fmt: skip
     score = Score(name=name, value=value, ci_low=value - 0.05, ci_high=value + 0.05, n=episodes,
-                  kind="sample", these=(value - 0.01, value + 0.01))  # fmt: skip
+                  kind="sample", these=_these(correct))  # fmt: skip
     samples = Samples.of_episodes(correct.reshape(episodes, -1))
     return base.model_copy(update={"scores": [score], "samples": {name: samples}})

@@ -150,7 +150,8 @@ def _analyse(
 def _at_hand(results: Path) -> list[Any]:
     """What was measured here, and what ships with the zoo."""
     from eval.models.names import ZOO_FOLDER
+    from eval.results.sound import sound
     from eval.results.store import read_shelf
 
-    shelves = [read_shelf(f) for f in (ZOO_FOLDER, results) if f.is_dir()]
+    shelves = [sound(read_shelf(f)) for f in (ZOO_FOLDER, results) if f.is_dir()]
     return [result for shelf in shelves for _, result in shelf.results]

@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eval.common.errors import BadInput
 from eval.common.files import default_cache
 
 if TYPE_CHECKING:
+    from eval.results.signoff import SignOffs
     from eval.results.store import Shelf
 
 
 def results_from(text: str) -> Shelf:
-    """The results of a directory or a data set repository; files that are none are told."""
-    from eval.results.store import read_shelf
+    """The sound results of a directory or a data set repository; other files are told, and how
+    many they are."""
+    return marked_results_from(text)[0]
 
-    if text.startswith("hub:"):
-        from eval.sharing.read import fetch
 
-        found = read_shelf(fetch(text))
-    else:
-        found = read_shelf(Path(text))
+def marked_results_from(text: str) -> tuple[Shelf, SignOffs | None]:
+    """The same, and who computed them again; None where nobody asks."""
+    from eval.sharing.read import marks_at, shelf_at
+
+    folder, found = shelf_at(text)
     for path, why in found.foreign:
         print(f"skipped {path}: {why}", file=sys.stderr)
-    return found
+    if len(found.foreign) > 1:
+        print(f"{len(found.foreign)} files skipped in all", file=sys.stderr)
+    return found, marks_at(text, folder)
 
 
 def models_from(args: argparse.Namespace) -> list[str]:

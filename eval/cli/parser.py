@@ -209,6 +209,11 @@ def build_parser() -> Parser:
         "--data", metavar="DIR", help="where the data lie now, if they moved (or hub:OWNER)"
     )
     _add_cache(verify)
+    verify.add_argument(
+        "--sign-off", action="store_true",
+        help="where it is equal, say so beside the result: boards show it as verified",
+    )  # fmt: skip
+    verify.add_argument("--by", metavar="NAME", help="who signs off (default: your user name)")
     verify.add_argument("--json", action="store_true", help="print JSON")
     detect = command("detect", DETECT_EXAMPLE)
     detect.add_argument("model", type=Path, metavar="MODEL_DIR", help="of run --keep-model")
@@ -259,11 +264,19 @@ def build_parser() -> Parser:
     merge = command("merge")
     merge.add_argument("repo", metavar="ORG/NAME")
     merge.add_argument("number", type=int, metavar="NUMBER", help="of the pull request")
+    merge.add_argument(
+        "--verify", type=int, metavar="N", help="first compute N of its results again, by chance"
+    )
+    merge.add_argument("--data", metavar="DIR", help="--verify: as for run")
+    _add_cache(merge)
     worker = command("worker")
     worker.add_argument(
         "--queue", required=True, metavar="Q", help="a directory, or hub:ORG/NAME (a data set)"
     )
     worker.add_argument("--once", action="store_true", help="stop when nothing is pending")
+    worker.add_argument(
+        "--by", metavar="NAME", help="who signs off what is computed (default: your user name)"
+    )
     _add_choices(worker)
     export = command("export")
     export.add_argument("out", type=Path, metavar="DIR", help="where the files go")

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from eval.cli.inputs import results_from
+from eval.cli.inputs import marked_results_from, results_from
 from eval.cli.screen import screen_width
-from eval.common.errors import NotFound
+from eval.common.errors import BadInput, NotFound
 
 if TYPE_CHECKING:
     from eval.sharing.push import Pushed
@@ -21,12 +21,11 @@ def leaderboard_command(args: argparse.Namespace) -> int:
     from eval.results import board_text, leaderboard
 
     wanted = [protocol_named(p).name for p in args.protocol or []]
-    results = [
-        r for _, r in results_from(args.results).results if not wanted or r.protocol.name in wanted
-    ]
+    shelf, signed = marked_results_from(args.results)
+    results = [r for _, r in shelf.results if not wanted or r.protocol.name in wanted]
     if not results:
         raise NotFound(f"no results in {args.results!r}; make some with `transfer-eval run`")
-    tables = leaderboard.tables(results)
+    tables = leaderboard.tables(results, signed)
     if args.json:
         print(json.dumps([leaderboard.as_json(t) for t in tables], indent=1))
     else:
@@ -115,10 +114,33 @@ def _pushed(done: Pushed) -> str:
 
 
 def merge_command(args: argparse.Namespace) -> int:
+    from eval.common.files import default_cache
+    from eval.data.locations import data_from
     from eval.sharing.push import merge
+    from eval.sharing.recompute import sampler
 
-    print(_pushed(merge(args.repo, args.number)))
+    recompute = None
+    if args.verify is not None:
+        if args.verify < 1:
+            raise BadInput(f"--verify must be at least 1, got {args.verify}")
+        recompute = sampler(args.verify, args.cache or default_cache(), data_from(args.data))
+    done = merge(args.repo, args.number, recompute)
+    if done.sample is not None:
+        absent = f"; {done.sample.absent_text}" if done.sample.absent else ""
+        print(f"{len(done.sample.verified)} of its results computed again, as recorded{absent}")
+    print(_merged(done))
+    if done.late:
+        print(
+            f"{done.pull_request} got other commits meanwhile: they were not looked at, and are "
+            "not merged",
+            file=sys.stderr,
+        )
     return 0
+
+
+def _merged(done: Pushed) -> str:
+    results = f"{len(done.added)} results merged" if done.added else "all results are there"
+    return f"{results} (commit {done.sha}), {done.pull_request} is closed"
 
 
 def export_command(args: argparse.Namespace) -> int:

@@ -123,6 +123,8 @@ def _tasks(args: argparse.Namespace, data: Data | None) -> list[str]:
 def run_command(args: argparse.Namespace) -> int:
     from eval.common.distributed import is_main_process
     from eval.results import board_text, leaderboard
+    from eval.results.evidence import broken
+    from eval.results.signoff import sign_offs
     from eval.results.store import read_result
     from eval.run.execute import execute
     from eval.run.plan import plan
@@ -138,8 +140,14 @@ def run_command(args: argparse.Namespace) -> int:
     report = execute(request, cells, debug=args.debug, progress=run_progress())
     if report.exit_code == 2:
         raise BadInput("; ".join(dict.fromkeys(f.error for f in report.failures)))
-    found = [read_result(c.path) for c in cells if c.path.exists()]
-    tables = leaderboard.tables(found)
+    found = []
+    for path in (c.path for c in cells if c.path.exists()):
+        result = read_result(path)
+        if why := broken(result):
+            print(f"left out {path}: {why}; remove it to score it again", file=sys.stderr)
+        else:
+            found.append(result)
+    tables = leaderboard.tables(found, sign_offs(request.results) or None)
     width = screen_width()
     if args.json:
         summary = {
@@ -200,10 +208,16 @@ def plan_command(args: argparse.Namespace) -> int:
 
 def verify_command(args: argparse.Namespace) -> int:
     from eval.data.locations import data_from
+    from eval.run.sign_off import verify_and_sign
     from eval.run.verify import verify
 
     cache = args.cache or default_cache()
-    verdict = verify(args.result, cache, data_from(args.data))
+    data = data_from(args.data)
+    signed = None
+    if args.sign_off:
+        verdict, signed = verify_and_sign(args.result, cache, data, _signer(args.by))
+    else:
+        verdict = verify(args.result, cache, data)
     code = VERIFY_CODES[verdict.word]
     if args.json:
         report = {
@@ -213,7 +227,7 @@ def verify_command(args: argparse.Namespace) -> int:
             "beyond": [d.text for d in verdict.differences if not d.allowed],
             "tolerance": None if verdict.tolerance is None else asdict(verdict.tolerance),
             "context": list(verdict.context),
-        }
+        } | ({"sign_off": str(signed)} if signed else {})
         print(json.dumps(report, indent=1))
         return code
     print(verdict.word)
@@ -224,18 +238,39 @@ def verify_command(args: argparse.Namespace) -> int:
         print(f"tolerance: {verdict.tolerance}")
     if verdict.context:
         print("computed elsewise: " + "; ".join(verdict.context))
+    if signed:
+        print(f"signed off: {signed}")
     return code
 
 
+def _signer(name: str | None) -> str:
+    """Who signs off. Raises UserError for a name that cannot stand on a board."""
+    import getpass
+
+    try:
+        found = getpass.getuser() if name is None else name
+    except (OSError, KeyError):
+        raise BadInput("this account has no name to sign off with; give one as --by") from None
+    if not (0 < len(found) <= 100 and found.isprintable() and found.strip() == found):
+        raise BadInput(f"--by {found[:120]!r} is no name of 1 to 100 printable characters")
+    return found
+
+
 def worker_command(args: argparse.Namespace) -> int:
+    from eval.data.locations import data_from
     from eval.queue.candidate import check
     from eval.queue.open import open_queue
+    from eval.queue.reviewer import Reviewer
     from eval.queue.worker import work
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr)
 
     cache = args.cache or default_cache()
     done = work(
         open_queue(args.queue), lambda spec: _request_for(args, [spec]), once=args.once,
-        say=lambda text: print(text, file=sys.stderr),
+        reviewer=Reviewer(args.results, cache, data_from(args.data), _signer(args.by), say),
+        say=say,
         check=lambda spec: check(spec, cache),  # again: a request file may say anything
     )  # fmt: skip
     served = "1 request" if done == 1 else f"{done} requests"

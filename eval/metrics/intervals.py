@@ -114,16 +114,26 @@ def expected_calibration_error(
     its true value than the absolute errors of the gaps sum up to, and a quantile of that sum is
     read from a bootstrap over the images.
     """
-    edges = np.linspace(0, 1, ECE_BINS + 1)
-    bins = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, ECE_BINS - 1)
-    member = (bins[:, None] == np.arange(ECE_BINS)).astype(np.float64)  # [n, bins]
-    gap = member * (confidence - correct.astype(np.float64))[:, None]
+    gap = _calibration_gaps(confidence, correct)
     n = len(confidence)
     # share of a bin x |mean confidence - accuracy| = |sum of gaps in the bin| / n
     gaps = gap.sum(0) / n
     errors = _resamples(lambda w: np.abs(w @ gap / n - gaps).sum(1), n, seed)
     value, bound = float(np.abs(gaps).sum()), float(np.quantile(errors, ECE_LEVEL))
     return Interval(value, max(0.0, value - bound), min(1.0, value + bound))
+
+
+def calibration_error(confidence: Floats, correct: NDArray[np.bool_]) -> float:
+    """The value of `expected_calibration_error` alone."""
+    return float(np.abs(_calibration_gaps(confidence, correct).sum(0)).sum() / len(confidence))
+
+
+def _calibration_gaps(confidence: Floats, correct: NDArray[np.bool_]) -> Floats:
+    """[n, bins] confidence minus correctness of each answer, in its bin."""
+    edges = np.linspace(0, 1, ECE_BINS + 1)
+    bins = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, ECE_BINS - 1)
+    member = (bins[:, None] == np.arange(ECE_BINS)).astype(np.float64)
+    return member * (confidence - correct.astype(np.float64))[:, None]
 
 
 def negative_log_likelihood(truth: Floats, seed: int) -> Interval:

@@ -108,3 +108,17 @@ _TASKS = (
     ),
 )
 FACTOR_TASKS: dict[str, FactorTask] = {task.name: task for task in _TASKS}
+
+# eval.data.task_data.TaskData.split_hash of each task of the suite, as this version draws it
+SPLIT_HASHES = {
+    "digits": "d0394836554693aff958e28dc3e3813210b7f7e9be1fe672743648d8d69eae7a",
+    "orientation": "a8e5cfc9756df85252568a0289886c27385365315fc1c2b020141645a8446544",
+    "frequency": "361a9755629e8daa3ffbb90c1c8301de53b40ad0914ed164944100dc1927f843",
+    "hue": "d04b6050db36850911df3ba79ac55becee1770a1134a81ada8451a771e939a18",
+    "texture": "aa7fad32d0a4d4a0b92e216839294dc95eeb0b33db028a5c3b478f99c3f5c04d",
+    "shape": "2c88326f55d410977ce6cf0cc57a051accfb257bc90d23421ddd91f27e67260a",
+    "symmetry": "c2b3dc15ab227151142f0bd5ba03c39545a3c7e612a901b311f6335c2c413f40",
+    "count": "0a7d007209fb2388c4a4a231bc3e4b3a3e060ebc6bcad48f9515681fc8c256b6",
+    "relation": "5ec690668aab3d5414e149a80dfff81426308e117d50827999e7b3ed20f7fccc",
+    "glyph": "0d7e5701b36c66c2c3c0ee182916ec23f8e633d4e02ea142ef1cc0ccb4c7ce43",
+}

@@ -16,6 +16,7 @@ from eval.common.errors import UserError, one_line
 from eval.queue import request as requests
 from eval.queue.candidate import clean
 from eval.queue.request import LeaseLost, Queue, State, Ticket
+from eval.queue.reviewer import Reviewer
 from eval.run.execute import execute
 from eval.run.plan import Request, plan
 
@@ -31,6 +32,7 @@ def work(
     poll_seconds: float = 30,
     say: Callable[[str], None],
     check: Callable[[str], object] | None = None,
+    reviewer: Reviewer | None = None,
 ) -> int:
     """Take requests and score them until SIGINT or SIGTERM; ``once``: until none is pending.
 
@@ -38,10 +40,11 @@ def work(
     says by its exit code that it was ended. ``request_of`` says how a pinned model string is to be
     scored, ``check`` may refuse one by a UserError. What goes wrong with one request is its note,
     and the next one is taken. Stopped, the request goes back to the queue at once; killed, after
-    `requests.LEASE` seconds. Raises UserError where the queue cannot be used from the start, or,
-    with ``once``, at any time. Signals are heard only in the main thread.
+    `requests.LEASE` seconds. While the queue is empty the ``reviewer`` computes results of others
+    again, unless it is ``once``. Raises UserError where the queue cannot be used from the start,
+    or, with ``once``, at any time. Signals are heard only in the main thread.
     """
-    return _Worker(queue, request_of, say, check).run(once, poll_seconds)
+    return _Worker(queue, request_of, say, check, reviewer).run(once, poll_seconds)
 
 
 class _Interrupted(KeyboardInterrupt):
@@ -55,8 +58,10 @@ class _Worker:
         request_of: Callable[[str], Request],
         say: Callable[[str], None],
         check: Callable[[str], object] | None,
+        reviewer: Reviewer | None,
     ) -> None:
         self._queue, self._request_of, self._say, self._check = queue, request_of, say, check
+        self._reviewer = reviewer
         self._name = f"{socket.gethostname()}:{os.getpid()}"
         self._stopping = False  # a signal came
         self._stopped_by = 0  # which one
@@ -80,9 +85,21 @@ class _Worker:
                     done += self._serve(ticket)
                 elif once:
                     break
-                else:
+                elif not self._review():
                     self._sleep(poll_seconds)
         return done
+
+    def _review(self) -> bool:
+        """Whether there was a result to compute again."""
+        try:
+            self._inside = True
+            # A signal just before this line was only noted.
+            found = self._reviewer is not None and not self._stopping and self._reviewer.one()
+            self._inside = False
+        except KeyboardInterrupt:
+            self._inside = False
+            return True
+        return found
 
     def _serve(self, ticket: Ticket) -> bool:
         """Whether the request is done."""
@@ -124,6 +141,10 @@ class _Worker:
             return "failed", _note(f"{type(error).__name__}: {one_line(error)}")
         if report.failures:
             return "failed", _note(report.failures[0].error)
+        if self._reviewer is not None:
+            for cell in report.cells:
+                if not cell.done:
+                    self._reviewer.sign(cell.path)
         return "done", f"{len(cells)} result{'s' if len(cells) != 1 else ''}"
 
     # ---- beats and signals

@@ -8,7 +8,7 @@ import numpy as np
 
 from eval.common.text import percent
 from eval.report.blocks import Block, Section, sheet
-from eval.results.board_text import TIES, chances
+from eval.results.board_text import TIES, chances, marks
 from eval.results.leaderboard import Table, grid, score_text
 
 LEAD = (
@@ -23,6 +23,7 @@ SUBSET = "* a subset of the data set: not comparable to published numbers."
 def section(tables: Sequence[Table]) -> Section:
     notes = [SUBSET] if any(any(t.subsets) for t in tables) else []
     notes += chances(tables)
+    notes += marks(tables)
     notes += [TIES] if any(t.ties for t in tables if len(t.models) > 1) else []
     return Section("boards", "Boards", LEAD, tuple(map(block, tables)), tuple(notes))
 
@@ -67,7 +68,9 @@ def leader(table: Table) -> str:
     means, common = table.means(), table.common
     if not means or len(table.models) < 2 or not all(np.isfinite(m.value) for m in means):
         return ""
-    order = sorted(range(len(means)), key=lambda r: -means[r].value)
+    order = sorted(table.leading, key=lambda r: -means[r].value)
+    if len(order) < 2:
+        return ""
     first, second = order[:2]
     over = f"the mean of {len(common)} tasks" if len(common) > 1 else table.tasks[common[0]]
     return (
@@ -81,7 +84,7 @@ def short_leader(table: Table) -> str:
     means = table.means()
     if not means or not leader(table):
         return ""
-    best = max(range(len(means)), key=lambda r: means[r].value)
+    best = max(table.leading, key=lambda r: means[r].value)
     mean = means[best]
     what = table.title.removesuffix(", %").replace(", %", "")
     count = len(table.common)

@@ -12,10 +12,13 @@ from eval.analysis.finding import Finding, read_findings
 from eval.analysis.finding import portable as portable_finding
 from eval.common.errors import BadInput
 from eval.models.objectives import STUDY
+from eval.results.evidence import broken
 from eval.results.leaderboard import model_label, setting_label
 from eval.results.names import portable
-from eval.results.parquet_table import objective_of
+from eval.results.parquet_table import flaw, objective_of
 from eval.results.schema import ModelInfo, ProtocolInfo, Result, TaskInfo
+from eval.results.signoff import SignOff, SignOffs, sign_offs
+from eval.results.sound import sound
 from eval.results.store import read_shelf
 
 Say = Callable[[str], None]
@@ -32,6 +35,7 @@ class Gathered:
     sources: tuple[str, ...]
     results: tuple[tuple[str, Result], ...]
     findings: tuple[tuple[str, Finding], ...]
+    signed: SignOffs | None = None  # who computed results again; None where nobody asks
 
 
 def gather(places: Sequence[str], say: Say) -> Gathered:
@@ -42,11 +46,13 @@ def gather(places: Sequence[str], say: Say) -> Gathered:
     folders = _named(places)
     results: list[tuple[str, Result]] = []
     findings: list[tuple[str, Finding]] = []
+    signed: dict[str, SignOff] = {}
     for name, folder in folders.items():
-        shelf = read_shelf(folder)
+        shelf = sound(read_shelf(folder), flaw if name.startswith("hub:") else broken)
         for path, why in shelf.foreign:
             say(f"skipped {path}: {why}")
         results += [(_below(name, folder, path), _harmless(r)) for path, r in shelf.results]
+        signed |= sign_offs(folder)
         findings += [
             (_below(name, folder, path), _harmless_finding(f))
             for path, f in read_findings(folder, say=say)
@@ -63,7 +69,8 @@ def gather(places: Sequence[str], say: Say) -> Gathered:
     again = len(results) - len(newest) + len(findings) - len(kept)
     if again:
         say(f"left out {again} file{'s' * (again != 1)} whose like was read, as new or newer")
-    return Gathered(tuple(folders), tuple(newest), tuple(kept))
+    asked = bool(signed) or any(name.startswith("hub:") for name in folders)
+    return Gathered(tuple(folders), tuple(newest), tuple(kept), signed if asked else None)
 
 
 def _named(places: Sequence[str]) -> dict[str, Path]:

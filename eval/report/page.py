@@ -62,7 +62,7 @@ def report(places: Sequence[str], out: Path, say: Say, *, title: str = TITLE) ->
 def render(gathered: Gathered, say: Say, *, made: str, title: str = TITLE) -> str:
     """The page; the same input gives the same text."""
     results = [r for _, r in gathered.results]
-    shown = tables(results)
+    shown = tables(results, gathered.signed)
     pairs = compared(results, say)
     called = names(pairs)
     analyses = [

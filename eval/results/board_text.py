@@ -89,7 +89,10 @@ def ahead(table: Table, names: Mapping[str, str] = MappingProxyType({})) -> str:
     rows, found = table.standing
     if len(rows) < 2:
         return ""
-    order = np.argsort(-found.values, kind="stable")[:2]
+    leading = set(table.leading)
+    order = [i for i in np.argsort(-found.values, kind="stable") if int(rows[i]) in leading][:2]
+    if len(order) < 2:
+        return ""
     a, b = (int(rows[i]) for i in order)
     first, second = (names.get(table.models[row], table.models[row]) for row in (a, b))
     gap, _ = found.difference(int(order[0]), int(order[1]))
@@ -108,11 +111,30 @@ def ahead(table: Table, names: Mapping[str, str] = MappingProxyType({})) -> str:
     return text + "."
 
 
+def marks(found: Sequence[Table]) -> list[str]:
+    """What the rows' marks mean, and by whom and when the verified were computed again."""
+    if not any(table.marked for table in found):
+        return []
+    offs = [off for table in found for off in table.signed.values()]
+    names = sorted({off.by for off in offs})
+    text = "Self-reported: as its author computed it."
+    if offs:
+        first, last = min(off.when for off in offs), max(off.when for off in offs)
+        days = dict.fromkeys(f"{day:%Y-%m-%d}" for day in (first, last))
+        text += (
+            f" Verified: computed again by {', '.join(names[:5])}"
+            + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+            + f" ({' to '.join(days)}); these rows stand first."
+        )
+    return [text]
+
+
 def notes(found: Sequence[Table], names: Mapping[str, str] = MappingProxyType({})) -> list[str]:
     """What readers of the boards must know, a line each. ``names`` as for `ahead`."""
     told = [*chances(found), *(line for table in found if (line := ahead(table, names)))]
     if any(table.ties for table in found if len(table.models) > 1):
         told.append(TIES)
+    told += marks(found)
     if any(any(t.subsets) for t in found):
         told.append("* a subset of the data set: not comparable to published numbers.")
     return told

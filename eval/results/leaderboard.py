@@ -4,7 +4,7 @@ and one score, a column one task at one split hash."""
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, reduce
 from typing import Any
@@ -21,8 +21,11 @@ from eval.metrics.ties import ties
 from eval.protocols import PROTOCOLS
 from eval.results.estimates import Measured, comparable, estimates, measured, stated
 from eval.results.names import changes, shown, task_label
+from eval.results.own_data import own_columns
 from eval.results.schema import Result
+from eval.results.signoff import SELF_REPORTED, VERIFIED, SignOff, SignOffs, content_of
 
+Groups = dict[tuple[str, str, str, bool], list[tuple[Result, Score]]]
 MIN_TASKS = 5  # fewer are no sample of data sets
 _PART = r"top1_([\d.]+)(pct|each)"  # of train
 
@@ -40,13 +43,32 @@ class Table:
     subsets: tuple[bool, ...]
     cells: dict[tuple[int, int], Score]
     evidence: dict[tuple[int, int], Measured | None] = field(default_factory=dict, repr=False)
+    own: bool = False  # of data of the submitters' own, beside a board of declared tasks
+    marked: bool = False  # whether rows say who computed them
+    signed: dict[tuple[int, int], SignOff] = field(default_factory=dict, repr=False)
 
     @property
     def title(self) -> str:
         what = score_title(self.score)
         views, rest = split_views(self.setting)
         setting = f" ({rest})" if rest else ""
-        return f"{self.protocol}{views}, {what}, %{setting}"
+        own = ", on data of their own" if self.own else ""
+        return f"{self.protocol}{views}, {what}, %{setting}{own}"
+
+    def mark(self, row: int) -> str:
+        """verified, where every score of the row was computed again; self-reported for none."""
+        cells = [place for place in self.cells if place[0] == row]
+        count = sum(place in self.signed for place in cells)
+        if count < len(cells):
+            return f"{count} of {len(cells)} verified" if count else SELF_REPORTED
+        return VERIFIED
+
+    @property
+    def leading(self) -> list[int]:
+        """The rows of which one may be called the best: the verified ones, where there are any."""
+        rows = range(len(self.models))
+        verified = [r for r in rows if self.marked and self.mark(r) == VERIFIED]
+        return verified or list(rows)
 
     @property
     def common(self) -> list[int]:
@@ -178,25 +200,42 @@ def score_size(name: str) -> float:
     return above + float(number[1] or number[2]) if number else above
 
 
-def tables(results: Iterable[Result]) -> list[Table]:
+def tables(results: Iterable[Result], signed: SignOffs | None = None) -> list[Table]:
     """All boards of a set of results: protocols in their declared order, fewer shots first. Where
-    cells were measured with several seeds, a board over the seeds comes behind."""
-    groups: dict[tuple[str, str, str], list[tuple[Result, Score]]] = {}
+    cells were measured with several seeds, a board over the seeds comes behind; so does one of the
+    data that are no declared task, where others are.
+
+    With ``signed``, the sign-offs of these results, each row says whether it is verified, and
+    those that are come first.
+    """
+    results = list(results)
+    offs = {}
+    if signed:  # a digest of all samples, for nothing where there are none
+        offs = {id(r): off for r in results if (off := signed.get(content_of(r)))}
+    trusted = {r.task.split_hash for r in results if id(r) in offs}
+    own = own_columns(((_column(r), (model_label(r), r.model.revision)) for r in results), trusted)
+    groups: Groups = {}
     for result in results:
         for score in main_scores(result):
-            key = (result.protocol.name, setting_label(result), score.name)
+            apart = _column(result) in own
+            key = (result.protocol.name, setting_label(result), score.name, apart)
             groups.setdefault(key, []).append((result, score))
-    groups |= _over_seeds(found for group in groups.values() for found in group)
+    for apart in (False, True):
+        mine = [found for key, group in groups.items() if key[3] == apart for found in group]
+        groups |= {(*key, apart): of for key, of in _over_seeds(mine, offs).items()}
     order = list(PROTOCOLS)
 
-    def place(key: tuple[str, str, str]) -> tuple[int, str, float]:
-        return order.index(key[0]), key[1], score_size(key[2])
+    def place(key: tuple[str, str, str, bool]) -> tuple[bool, int, str, float]:
+        return key[3], order.index(key[0]), key[1], score_size(key[2])
 
-    return [_table(*key, groups[key]) for key in sorted(groups, key=place)]
+    return [
+        _table(*key, groups[key], offs if signed is not None else None)
+        for key in sorted(groups, key=place)
+    ]
 
 
 def _over_seeds(
-    found: Iterable[tuple[Result, Score]],
+    found: Iterable[tuple[Result, Score]], signed: Mapping[int, SignOff]
 ) -> dict[tuple[str, str, str], list[tuple[Result, Score]]]:
     """Boards of cells that have the same two or more seeds: the mean, and its spread over them."""
     cells: dict[tuple[Any, ...], dict[int, tuple[Result, Score]]] = {}
@@ -210,7 +249,9 @@ def _over_seeds(
         if len(by_seed) < 2:
             continue
         seeds = "seeds=" + shown(sorted(by_seed))
-        result = by_seed[min(by_seed)][0]
+        # as much verified as the least of them
+        least = min(by_seed, key=lambda seed: (id(by_seed[seed][0]) in signed, seed))
+        result = by_seed[least][0]
         key = (protocol, f"{setting}, {seeds}" if setting else seeds, name)
         runs = "trainings" if PROTOCOLS[protocol].trains else "draws"
         score = Score.of(name, _over_runs(list(by_seed.values())), len(by_seed), runs)
@@ -233,16 +274,21 @@ def _over_runs(found: Sequence[tuple[Result, Score]]) -> Interval:
     return runs_interval(values, float(np.mean(images)), min(free))
 
 
-def _table(protocol: str, setting: str, score: str, found: Sequence[tuple[Result, Score]]) -> Table:
+def _table(
+    protocol: str, setting: str, score: str, own: bool, found: Sequence[tuple[Result, Score]],
+    signed: Mapping[int, SignOff] | None,
+) -> Table:  # fmt: skip
+    """``signed`` are sign-offs by the identity of the result; None: rows are not marked."""
+    marks = signed or {}
+    lacking = {(model_label(r), r.model.revision) for r, _ in found if id(r) not in marks}
     models = list(dict.fromkeys((model_label(r), r.model.revision) for r, _ in found))
+    models.sort(key=lambda model: model in lacking)  # a stable sort: verified rows first
     tasks = list(dict.fromkeys(_column(r) for r, _ in found))
-    cells = {
-        (
-            models.index((model_label(r), r.model.revision)),
-            tasks.index(_column(r)),
-        ): s
-        for r, s in found
-    }
+
+    def place(result: Result) -> tuple[int, int]:
+        model = model_label(result), result.model.revision
+        return models.index(model), tasks.index(_column(result))
+
     labels, names = [m for m, _ in models], [t for t, _ in tasks]
     subset = {r.task.split_hash: r.task.subset for r, _ in found}
     return Table(
@@ -254,13 +300,14 @@ def _table(protocol: str, setting: str, score: str, found: Sequence[tuple[Result
         tuple(rev for _, rev in models),
         tuple(t if names.count(t) == 1 else f"{t}~{h[:8]}" for t, h in tasks),
         tuple(subset[h] for _, h in tasks),
-        cells,
+        {place(r): s for r, s in found},
         {
-            (models.index((model_label(r), r.model.revision)), tasks.index(_column(r))): (
-                None if s.kind in ("draws", "trainings") else measured(r, s.name)
-            )
+            place(r): None if s.kind in ("draws", "trainings") else measured(r, s.name)
             for r, s in found
         },
+        own,
+        signed is not None,
+        {place(r): marks[id(r)] for r, _ in found if id(r) in marks},
     )
 
 
@@ -276,10 +323,16 @@ def as_json(table: Table) -> dict[str, Any]:
     def numbers(score: Score) -> dict[str, Any]:
         return score.model_dump(include={"value", "ci_low", "ci_high", "n", "kind"})
 
+    def cell(place: tuple[int, int]) -> dict[str, Any]:
+        off = table.signed.get(place)
+        by = {"verified": {"by": off.by, "when": off.when.isoformat()} if off else None}
+        return numbers(table.cells[place]) | (by if table.marked else {})
+
     return {
         "protocol": table.protocol,
         "setting": table.setting,
         "score": table.score,
+        **({"own_data": True} if table.own else {}),
         "tasks": list(table.tasks),
         "subset_tasks": [t for t, s in zip(table.tasks, table.subsets, strict=True) if s],
         "common_tasks": [table.tasks[c] for c in table.common],
@@ -287,8 +340,9 @@ def as_json(table: Table) -> dict[str, Any]:
             {
                 "model": model,
                 "revision": table.revisions[r],
+                **({"standing": table.mark(r)} if table.marked else {}),
                 "cells": {
-                    task: numbers(table.cells[r, c])
+                    task: cell((r, c))
                     for c, task in enumerate(table.tasks)
                     if (r, c) in table.cells
                 },
@@ -327,9 +381,12 @@ def grid(table: Table) -> tuple[list[str], list[list[str]]]:
             cells.append(f"{places[r]:.2f}" if places else "-")
         if tied:
             cells += [str(v) for v in table.ties.get(r, ("-", "-"))]
+        if table.marked:
+            cells.append(table.mark(r))
         lines.append([model, *cells])
     header = ["model", *tasks, *(extra[: 1 + ranked] if len(tasks) > 1 else [])]
     header += ["tie group", "place"] if tied else []
+    header += ["computed"] if table.marked else []
     if len(tasks) > len(table.models):
         turned = [list(line) for line in zip(header, *lines, strict=True)]
         turned[0][0] = "task"

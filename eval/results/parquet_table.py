@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from eval.common.errors import UserError
 from eval.models.objectives import TERMS, parse_objective
 from eval.results.estimates import stated
 from eval.results.leaderboard import setting_label
+from eval.results.provenance import objection
 from eval.results.schema import Result
 
 if TYPE_CHECKING:
@@ -69,22 +69,10 @@ def table_bytes(results: Sequence[tuple[str, Result]]) -> bytes:
     return out.getvalue().to_pybytes()
 
 
-LOSSES = ("nll",)  # scores that are no fractions of one
-
-
 def flaw(result: Result) -> str:
     """Why a result of a valid form can still not be published; empty where it can."""
-    names = [score.name for score in result.scores]
-    if not names:
-        return "it has no scores"
-    if len(set(names)) < len(names):
-        return "it has two scores of one name"
-    for score in result.scores:
-        most = math.inf if score.name in LOSSES else 1
-        if not (0 <= score.value <= most and math.isfinite(score.value)):
-            return f"score {score.name!r} is {score.value}, no fraction of one"
-        if not (math.isfinite(score.ci_low) and math.isfinite(score.ci_high)):
-            return f"the interval of score {score.name!r} is not finite"
+    if why := objection(result):
+        return why
     try:
         result.model_dump_json().encode()
         table([("", result)])

@@ -6,13 +6,13 @@ alone: two of them never conflict over the table, which is rebuilt where main ch
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from eval.common.errors import BadInput, Conflict, Unreachable, UserError
@@ -33,17 +33,21 @@ from eval.hub.commits import (
 from eval.results.names import portable
 from eval.results.parquet_table import flaw, table, table_bytes
 from eval.results.schema import Result
+from eval.results.signoff import SignOffs, content_of, file_of, parse, sign_offs
+from eval.results.signoff import as_bytes as signoff_bytes
 from eval.results.store import read_shelf
 from eval.sharing.changes import Change, as_bytes, candidate_paths, changes_to_publish
 from eval.sharing.read import WHAT, at, contents, fetch, held_at
-from eval.sharing.review import check_pull_request, pull_request
+from eval.sharing.recompute import Recompute, Sample
+from eval.sharing.review import changed_files, check_pull_request, pull_request
 
 if TYPE_CHECKING:
-    from huggingface_hub import HfApi
+    from huggingface_hub import DiscussionWithDetails, HfApi
 
 __all__ = ["TABLE", "Change", "Pushed", "fetch", "merge", "push", "table"]
 
 TABLE = "results.parquet"
+NONE_SIGNED: SignOffs = MappingProxyType({})
 _TRIES = 5  # main may move under a push as often
 _TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{30,}")
 
@@ -77,6 +81,8 @@ class Pushed:
     held: int  # results that were there already
     table: bool  # whether the table was rebuilt
     skipped: tuple[tuple[Path, str], ...] = ()  # local JSON files that are no results, and why
+    sample: Sample | None = None  # what a merge computed again before it
+    late: bool = False  # the pull request got other commits while it was merged, which were not
 
 
 # --------------------------------------------------------------------------- push
@@ -115,7 +121,8 @@ def push(
     if remote is None and dry_run:
         done = _nothing(api, repo, "", len(local), changes_to_publish(local, {}, repo))
     elif remote is None or direct:
-        done = _land(api, repo, local, replaced=replace, dry_run=dry_run)
+        offs = sign_offs(directory)
+        done = _land(api, repo, local, replaced=replace, dry_run=dry_run, signed=offs)
     else:
         done = _propose(api, repo, remote, local, replaced=replace, dry_run=dry_run)
     return dataclasses.replace(done, skipped=skipped)
@@ -174,8 +181,10 @@ def _land(
     *,
     replaced: bool = False,
     dry_run: bool = False,
+    signed: SignOffs = NONE_SIGNED,
 ) -> Pushed:
-    """One commit on main: the JSON files it lacks, the table of all, a card if there is none.
+    """One commit on main: the JSON files it lacks, the table of all, the sign-offs of what is
+    there, a card if there is none.
 
     Goes on from where main is when somebody else was faster.
     """
@@ -191,13 +200,15 @@ def _land(
         everything = {p: r for p, r in held.items() if isinstance(r, Result)}
         everything |= {o.path: o.result for o in found}
         whole = {**files, TABLE: table_bytes(list(everything.items()))}
+        news = _news(repo, remote, everything, signed)
+        whole |= news
         if "README.md" not in remote.digests:
             whole.setdefault("README.md", _CARD.replace("REPO", repo).encode())
         todo = changed(whole, remote.digests)
-        if not (found or TABLE in todo):
+        if not (found or news or TABLE in todo):
             return _nothing(api, repo, remote.sha, len(local), ())
         change = {path: whole[path] for path in todo}
-        title = _title(files) if files else "Rebuild the table"
+        title = _title(files) if files else "Sign results off" if news else "Rebuild the table"
         try:
             landed = commit(api, repo, "dataset", change, (), remote.sha, title)
         except Moved:
@@ -207,17 +218,24 @@ def _land(
     raise Unreachable(f"{WHAT} {repo!r} changes all the time; try again later")
 
 
-def _restore(api: HfApi, repo: str, before: Remote, lost: Sequence[str]) -> None:
-    """Put files of an earlier commit back on main, where it lacks them."""
-    files = contents(repo, before, lost)
-    for _ in range(_TRIES):
-        now = at(api, repo)
-        missing = {path: data for path, data in files.items() if path not in now.digests}
-        if not missing:
-            return
-        with contextlib.suppress(Moved):
-            commit(api, repo, "dataset", missing, (), now.sha, "Put back what a merge deleted")
-    raise BadInput(f"{', '.join(lost)} is missing and main changes all the time")
+def _news(
+    repo: str, main: Remote, results: Mapping[str, Result], signed: SignOffs
+) -> dict[str, bytes]:
+    """The sign-offs of these results that main lacks, or has of what the results were before."""
+    if not signed:
+        return {}
+    offs = {
+        file_of(path): off.model_copy(update={"result": path})
+        for path, result in results.items()
+        if (off := signed.get(content_of(result)))
+    }
+    there = contents(repo, main, sorted(offs.keys() & main.digests.keys()))
+    old = {path: parse(data) for path, data in there.items()}
+    return {
+        path: signoff_bytes(off)
+        for path, off in offs.items()
+        if (one := old.get(path)) is None or one.content != off.content
+    }
 
 
 def _nothing(api: HfApi, repo: str, sha: str, count: int, found: Sequence[Change]) -> Pushed:
@@ -253,53 +271,107 @@ def _url(api: HfApi, repo: str) -> str:
 # --------------------------------------------------------------------------- merge
 
 
-def merge(repo: str, number: int) -> Pushed:
-    """Check pull request ``number``, merge it and rebuild the table.
+def merge(repo: str, number: int, recompute: Recompute | None = None) -> Pushed:
+    """Check pull request ``number``, commit what was checked with the table, and close it.
 
-    Called again after it was cut off between the two, it rebuilds the table. Raises UserError,
-    with nothing merged, for a pull request that does more than add valid results or scores.
+    ``recompute`` computes some of its results again before (`eval.sharing.recompute.sampler`); one
+    that differs, or none that could be computed, and nothing is merged.
+
+    Called again after it was cut off between the two, it closes it. Raises UserError, with nothing
+    merged, for a pull request that does more than add valid results or scores.
     """
     from huggingface_hub import HfApi
 
     check_repo_id(repo, "results repository")
     name = f"pull request {number} of {repo!r}"
     api = HfApi()
-    check_rights(account(api), repo)
+    who = account(api)
+    check_rights(who, repo)
     talk = pull_request(api, repo, number, name)
-    if talk.status == "merged":
+    if talk.status == "merged":  # by the button on the Hub, which leaves the table as it was
         done = _land(api, repo)
         if done.table:
             return dataclasses.replace(done, pull_request=talk.url)
         raise Conflict(f"{name} is merged already")
+    theirs = at(api, repo, f"refs/pr/{number}")
+    if talk.status == "closed" and _taken(api, repo, theirs, name):
+        raise Conflict(f"{name} is merged already")
     if talk.status != "open":
         raise BadInput(f"{name} is {talk.status}; only an open one can be merged")
+    done = _take(api, repo, talk, theirs, name, who.name, recompute)
+    late = _close(api, repo, number, theirs, done.sha)
+    return dataclasses.replace(done, pull_request=talk.url, late=late)
 
-    before, theirs = at(api, repo), at(api, repo, f"refs/pr/{number}")
-    added = check_pull_request(api, repo, talk, before, theirs, name)
-    _merge(api, repo, number, name)
-    # Between the check and the merge its author may have pushed to it once more.
-    after = at(api, repo)
-    lost = [path for path in before.digests if path not in after.digests]
+
+def _take(
+    api: HfApi, repo: str, talk: DiscussionWithDetails, theirs: Remote, name: str, keeper: str,
+    recompute: Recompute | None,
+) -> Pushed:  # fmt: skip
+    """One commit on main with the checked files and the table of all.
+
+    The Hub's own merge would take what the pull request holds by then. These files are those of the
+    commit that was checked, on the state of main that they were checked against; where main moved
+    meanwhile they are checked anew.
+    """
+    sample: Sample | None = None
+    for _ in range(_TRIES):
+        main = at(api, repo)
+        added = check_pull_request(api, repo, talk, main, theirs, name, keeper)
+        new = held_at(repo, theirs, added)
+        if recompute is not None and sample is None:
+            offered = {path: r for path, r in new.items() if isinstance(r, Result)}
+            sample = recompute(offered)
+            if sample.differing:
+                raise BadInput(f"{name} is not merged: {sample.differing}")
+            if not sample.verified and offered:
+                raise BadInput(
+                    f"{name} is not merged: none of its results was computed again "
+                    f"({sample.absent_text})"
+                )
+        held = held_at(repo, main, main.digests) | new
+        everything = [(path, r) for path, r in held.items() if isinstance(r, Result)]
+        whole = contents(repo, theirs, added) | {TABLE: table_bytes(everything)}
+        todo = changed(whole, main.digests)
+        if not todo:  # an earlier attempt landed unheard
+            return Pushed(_url(api, repo), main.sha, "", added, 0, False, sample=sample)
+        files = {path: whole[path] for path in todo}
+        try:
+            landed = commit(
+                api, repo, "dataset", files, (), main.sha, f"{talk.title} (#{talk.num})"
+            )
+        except Moved:
+            continue
+        return Pushed(_url(api, repo), landed.sha, "", added, 0, TABLE in todo, sample=sample)
+    raise Unreachable(f"{WHAT} {repo!r} changes all the time; try again later")
+
+
+def _close(api: HfApi, repo: str, number: int, theirs: Remote, sha: str) -> bool:
+    """Close it with a word on what was taken; whether it got other commits meanwhile."""
+    name = f"pull request {number} of {repo!r}"
+    late = at(api, repo, f"refs/pr/{number}").sha != theirs.sha
+    said = f"Merged as {sha}: the files of {theirs.sha}."
+    if late:
+        said += " Later commits here were not looked at; push them again to offer them."
+
+    def attempt() -> None:
+        if pull_request(api, repo, number, name).status == "open":
+            api.change_discussion_status(repo, number, "closed", comment=said, repo_type="dataset")
+
     try:
-        if lost:
-            _restore(api, repo, before, lost)
-        done = _land(api, repo)
-    except UserError as error:
-        raise BadInput(
-            f"{name} is merged, but the table is not rebuilt ({error}); merge it again for that"
-        ) from None
-    if lost or at(api, repo, f"refs/pr/{number}").sha != theirs.sha:
-        raise BadInput(
-            f"{name} changed while it was merged: look at its last commit on {talk.url}"
-            + (f"; {', '.join(lost)} had been deleted and is back" if lost else "")
-        )
-    return dataclasses.replace(done, pull_request=talk.url, added=added)
-
-
-def _merge(api: HfApi, repo: str, number: int, name: str) -> None:
-    """Merge it. An attempt may have succeeded although its answer was lost."""
-    try:
-        with_retries(lambda: api.merge_pull_request(repo, number, repo_type="dataset"))
+        with_retries(attempt)
+    except UserError:
+        raise
     except Exception as error:
-        if pull_request(api, repo, number, name).status != "merged":
-            raise refusal(error, name, "") from None
+        why = refusal(error, name, "")
+        raise UserError(
+            f"{name} is merged as commit {sha[:7]}, but not closed ({why}); merge it again for that"
+        ) from None
+    return late
+
+
+def _taken(api: HfApi, repo: str, theirs: Remote, name: str) -> bool:
+    """Whether main has all that a closed pull request adds."""
+    main = at(api, repo)
+    gone, touched = changed_files(api, repo, theirs, name)
+    there = all(main.digests.get(path) == theirs.digests[path] for path in touched)
+    return bool(touched) and there and not gone

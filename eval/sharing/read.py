@@ -13,7 +13,9 @@ from eval.hub.client import gated, pin, with_retries
 from eval.hub.commits import Remote, check_repo_id, look, refusal
 from eval.results.parquet_table import flaw
 from eval.results.schema import Result
-from eval.results.store import NotAResult, read_result
+from eval.results.signoff import SignOffs, sign_offs
+from eval.results.sound import sound
+from eval.results.store import NotAResult, Shelf, read_result, read_shelf
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -41,6 +43,26 @@ def fetch(text: str) -> Path:
     if not any(path.endswith(".json") for path in files):
         raise NotFound(f"{subject}: {repo!r} holds no results at {found.sha[:7]}")
     return _download(repo, found.sha, ["*.json"], subject)
+
+
+def shelf_at(place: str) -> tuple[Path, Shelf]:
+    """(folder, its sound results) of a directory or ``hub:ORG/NAME[@rev]``.
+
+    The results of others must hold more than one's own: `flaw` rather than numbers alone. Raises
+    UserError where there is no such place, or JSON but no result at all.
+    """
+    if place.startswith("hub:"):
+        folder = fetch(place)
+        return folder, sound(read_shelf(folder), flaw)
+    folder = Path(place)
+    return folder, sound(read_shelf(folder))
+
+
+def marks_at(place: str, folder: Path) -> SignOffs | None:
+    """The sign-offs of a place that `shelf_at` read; None where nobody asks who computed a result:
+    for results of one's own that nobody signed."""
+    found = sign_offs(folder)
+    return found if found or place.startswith("hub:") else None
 
 
 def _cached(repo: str, sha: str) -> Path | None:

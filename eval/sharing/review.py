@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 from eval.common.errors import BadInput, UserError
 from eval.hub.client import with_retries
 from eval.hub.commits import Remote, refusal
+from eval.results.names import portable
 from eval.results.schema import Result
+from eval.results.signoff import FOLDER
 from eval.sharing.changes import candidate_paths, covers, difference
+from eval.sharing.models import unlike_weights
 from eval.sharing.read import RESULT, WHAT, at, held_at
 
 if TYPE_CHECKING:
@@ -35,14 +38,21 @@ def pull_request(api: HfApi, repo: str, number: int, name: str) -> DiscussionWit
 
 
 def check_pull_request(
-    api: HfApi, repo: str, talk: DiscussionWithDetails, main: Remote, theirs: Remote, name: str
-) -> tuple[str, ...]:
-    """The files it adds or extends. Raises UserError naming the first thing it may not do."""
-    start = at(api, repo, _base(api, repo, f"refs/pr/{talk.num}", name))
-    gone = sorted(start.digests.keys() - theirs.digests.keys())
+    api: HfApi, repo: str, talk: DiscussionWithDetails, main: Remote, theirs: Remote, name: str,
+    keeper: str,
+) -> tuple[str, ...]:  # fmt: skip
+    """The results it adds or extends, at the commit ``theirs``; the ``keeper`` merges it. Raises
+    UserError naming the first thing it may not do."""
+    gone, touched = changed_files(api, repo, theirs, name)
     if gone:
         raise BadInput(f"{name} deletes {gone[0]}; results are only ever added")
-    touched = sorted(p for p, d in theirs.digests.items() if start.digests.get(p) != d)
+    for path in [p for p in touched if p.startswith(f"{FOLDER}/")]:
+        if talk.author != keeper:
+            raise BadInput(
+                f"{name} of {talk.author!r} brings the sign-off {path!r}; only those who keep the "
+                "repository sign results off"
+            )
+    touched = [path for path in touched if not path.startswith(f"{FOLDER}/")]
     for path in touched:
         if not RESULT.fullmatch(path):
             raise BadInput(
@@ -58,7 +68,16 @@ def check_pull_request(
     for path in touched:
         if why := _objection(path, new[path], old.get(path)):
             raise UserError(f"{name}: {path} {why}")
+    if why := unlike_weights(api, {p: r for p, r in new.items() if isinstance(r, Result)}):
+        raise UserError(f"{name}: {why}")
     return tuple(p for p in touched if main.digests.get(p) != theirs.digests[p])
+
+
+def changed_files(api: HfApi, repo: str, theirs: Remote, name: str) -> tuple[list[str], list[str]]:
+    """(files that a pull request's commit deletes, those that it adds or changes)."""
+    start = at(api, repo, _base(api, repo, theirs.sha, name))
+    gone = sorted(start.digests.keys() - theirs.digests.keys())
+    return gone, sorted(p for p, d in theirs.digests.items() if start.digests.get(p) != d)
 
 
 def _objection(path: str, new: Result | str, old: Result | str | None) -> str:
@@ -67,6 +86,8 @@ def _objection(path: str, new: Result | str, old: Result | str | None) -> str:
         return f"is not a result ({new})"
     if path not in candidate_paths(new):
         return f"is not where its content belongs ({candidate_paths(new)[0]})"
+    if portable(new) != new:
+        return "names a folder of its author's machine"
     if not isinstance(old, Result):
         return ""
     if what := difference(old, new):

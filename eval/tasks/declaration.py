@@ -29,6 +29,7 @@ class SplitRule:
     members: str = (
         ""  # eval.data.split_rules.members of the whole set, where it is known beforehand
     )
+    split_hash: str = ""  # eval.data.task_data.TaskData.split_hash, where it is known beforehand
     why: str = ""
 
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from eval.common.errors import NotFound, did_you_mean
-from eval.mini.factors import FACTOR_TASKS
+from eval.mini.factors import FACTOR_TASKS, SPLIT_HASHES
 from eval.tasks.declaration import CATALOG, SplitRule, Task, read_declaration
 
 
@@ -46,7 +46,7 @@ _DIGITS = Task(
     "symbols",
     classes=10,
     images=1797,
-    splits=(SplitRule("drawn", "official", 1258, 539),),
+    splits=(SplitRule("drawn", "official", 1258, 539, split_hash=SPLIT_HASHES["digits"]),),
     licence="CC BY 4.0 (UCI Optical Recognition of Handwritten Digits)",
     citation="Alpaydin, Kaynak, UCI Machine Learning Repository 1998",
     note="8x8 pixels",
@@ -65,7 +65,7 @@ def _factor(name: str) -> Task:
         f"{facts.level}-level",
         classes=n,
         images=train + test,
-        splits=(SplitRule("drawn", "official", train, test),),
+        splits=(SplitRule("drawn", "official", train, test, split_hash=SPLIT_HASHES[name]),),
         licence="Apache-2.0 (drawn by this package)",
         citation="TransferZoo",
         note=f"varies: {nuisances.rstrip('?')}" if nuisances else "",
@@ -100,3 +100,13 @@ def suite_tasks(name: str) -> tuple[str, ...]:
         raise NotFound(f"unknown suite {name!r}" + did_you_mean(
             name, SUITES, "suites are " + ", ".join(SUITES)))  # fmt: skip
     return SUITES[name]
+
+
+def known_splits(task: str) -> frozenset[str]:
+    """The split hashes under which a declared task's images are known; empty where none is."""
+    declared = TASKS.get(task)
+    if declared is None:
+        return frozenset()
+    known = {rule.split_hash for rule in declared.splits}
+    known |= {declared.subset.split_hash} if declared.subset else set()
+    return frozenset(known - {""})

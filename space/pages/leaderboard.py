@@ -12,6 +12,7 @@ import gradio as gr
 
 from eval.common.errors import UserError
 from eval.common.text import escaped
+from eval.results.signoff import SELF_REPORTED
 from space.labels import shown_objective
 from space.receipts import receipt
 from space.state import Desk
@@ -158,12 +159,17 @@ class Leaderboard:
         row = names.index(model) if model in names else -1
         if column < 0 or row < 0 or board.row[row, column] < 0:
             return closed
-        path = str(board.grid.scores["path"].iloc[board.row[row, column]])
+        place = board.row[row, column]
+        path = str(board.grid.scores["path"].iloc[place])
+        said = str(board.grid.scores["computed"].iloc[place])
         try:
             found = receipt(self.desk.source.root(), path)
         except UserError as why:
             return gr.update(visible=True), escaped(str(why)), "", None
-        return gr.update(visible=True), f"**{escaped(found.title)}**", found.command, found.content
+        if said:
+            said = f" ({escaped(said if said == SELF_REPORTED else f'verified by {said}')})"
+        title = f"**{escaped(found.title)}**{said}"
+        return gr.update(visible=True), title, found.command, found.content
 
     def save_csv(self, *values: Any) -> str:
         view = view_of(*values)

@@ -12,6 +12,7 @@ from eval.metrics.intervals import runs_interval
 from eval.metrics.ranks import ranks
 from eval.metrics.ties import LEVEL, ties
 from eval.results.leaderboard import MIN_TASKS
+from eval.results.signoff import SELF_REPORTED, VERIFIED
 from space.labels import chance, shown_objective
 from space.tables.kept import Standing
 from space.tables.matrix import Grid
@@ -41,6 +42,7 @@ class Board:
     rank: Floats
     group: NDArray[np.int64]
     places: NDArray[np.str_]  # that a model could hold: 1, or 2-5; empty where it cannot be told
+    computed: NDArray[np.str_]  # verified, 2 of 3 verified or self-reported; empty: nobody asks
 
 
 def build(grid: Grid, view: View) -> Board:
@@ -60,15 +62,25 @@ def build(grid: Grid, view: View) -> Board:
     if whole.any():
         rank[whole] = np.mean([ranks(column) for column in value[whole].T], axis=0)
     group, places = _ties(kept, told)
-    order = _order(grid, view, kept, columns, value, found.value, rank)
+    computed = np.array([_computed(row) for row in grid.computed[np.ix_(kept, columns)]], "<U40")
+    order = _order(grid, view, kept, columns, value, found.value, rank, computed)
     place = np.ix_(kept[order], columns)
     return Board(
         grid, grid.models.iloc[kept[order]].reset_index(drop=True),
         grid.tasks.iloc[columns].reset_index(drop=True),
         value[order], grid.low[place], grid.high[place], grid.kind[place], grid.row[place],
         found.value[order], found.half[order], found.kind[order], rank[order], group[order],
-        places[order],
+        places[order], computed[order],
     )  # fmt: skip
+
+
+def _computed(cells: NDArray[np.str_]) -> str:
+    """Of a row: how many of its numbers were computed again."""
+    asked = cells[cells != ""]
+    count = int((asked != SELF_REPORTED).sum())
+    if not count:
+        return SELF_REPORTED if len(asked) else ""
+    return VERIFIED if count == len(asked) else f"{count} of {len(asked)} verified"
 
 
 def _columns(grid: Grid, view: View) -> NDArray[np.int64]:
@@ -80,6 +92,8 @@ def _columns(grid: Grid, view: View) -> NDArray[np.int64]:
         shown &= tasks["task"].isin(view.tasks).to_numpy()
     if view.whole:
         shown &= ~tasks["subset"].to_numpy(bool)
+    if not view.tasks and not view.domains and not tasks["own"].all():
+        shown &= ~tasks["own"].to_numpy(bool)
     if not view.pretraining and not view.tasks and not tasks["pretrains"].all():
         shown &= ~tasks["pretrains"].to_numpy(bool)
     return np.flatnonzero(shown)
@@ -113,9 +127,10 @@ def _ties(
 
 def _order(
     grid: Grid, view: View, kept: NDArray[np.int64], columns: NDArray[np.int64], value: Floats,
-    mean: Floats, rank: Floats,
+    mean: Floats, rank: Floats, computed: NDArray[np.str_],
 ) -> NDArray[np.int64]:  # fmt: skip
-    """Rows by the column to sort by; what has no number there comes last either way."""
+    """Rows by the column to sort by; what has no number there comes last either way. Where some
+    are verified, those stand first."""
     names = list(grid.tasks["task"].iloc[columns])
     if view.sort in names:
         by: Floats = value[:, names.index(view.sort)]
@@ -129,7 +144,8 @@ def _order(
     else:
         by = mean
     by = by if not view.rising else -by
-    return np.lexsort((grid.models["model"].to_numpy()[kept], np.nan_to_num(-by, nan=np.inf)))
+    alike = grid.models["model"].to_numpy()[kept]
+    return np.lexsort((alike, np.nan_to_num(-by, nan=np.inf), computed != VERIFIED))
 
 
 def headline(board: Board) -> str:
@@ -139,17 +155,23 @@ def headline(board: Board) -> str:
     if not len(ranked):
         return "No model has a number on every data set that is chosen; choose fewer."
     ranked = ranked[np.argsort(-board.mean[ranked], kind="stable")]
+    aside = ""
+    verified = ranked[board.computed[ranked] == VERIFIED]
+    if 0 < len(verified) < len(ranked):
+        aside = f" Verified rows alone; {len(ranked) - len(verified)} more are not, or not wholly."
+        ranked = verified
     count, first = len(board.tasks), int(ranked[0])
     what = f"mean on these {count} data sets" if count > 1 else "score on this data set"
     mean, half = 100 * board.mean[first], 100 * board.half[first]
     start = f"{_name(board, first)} has the highest {what}: {mean:.1f} % ±{half:.1f}"
     over = f"over {chance([str(board.mean_kind[first])])}"
     if len(ranked) == 1:
-        return f"{start} (95 % {over}). It is the only model in view."
+        only = "the only verified model" if aside else "the only model"
+        return f"{start} (95 % {over}). It is {only} in view.{aside}"
     second = int(ranked[1])
     behind = f"{mean - 100 * board.mean[second]:.1f} points before {_name(board, second)}"
     if not board.group[first] or not board.group[second]:
-        return f"{start} (95 % {over}), {behind} (not tested)."
+        return f"{start} (95 % {over}), {behind} (not tested).{aside}"
     tied = [int(i) for i in ranked[1:] if board.group[i] == board.group[first]]
     if tied:
         others = ", ".join(_name(board, i) for i in tied[:3])
@@ -168,7 +190,7 @@ def headline(board: Board) -> str:
             f" With the data sets as a sample of data sets it is {100 * sample.value:.1f} "
             f"±{50 * (sample.high - sample.low):.1f} points before {_name(board, second)}."
         )
-    return text
+    return text + aside
 
 
 def _name(board: Board, row: int) -> str:

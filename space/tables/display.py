@@ -22,7 +22,7 @@ BLUE = (0, 114, 178)  # of Okabe and Ito; one hue, so lightness alone carries th
 # column that tells about the model -> (header, width in pixels)
 _INFO = {"params": ("params, M", 90), "data": ("pretrained on", 110), "revision": ("revision", 90),
          "architecture": ("architecture", 150), "objective": ("objective", 165)}  # fmt: skip
-_MODEL_WIDTH, _TIES, _NARROW, _SCORE_WIDTH = 230, 95, 70, 112
+_MODEL_WIDTH, _TIES, _NARROW, _SCORE_WIDTH, _COMPUTED = 230, 95, 70, 112, 120
 
 
 def task_header(task: str, domain: str, subset: bool) -> str:
@@ -37,14 +37,22 @@ def headers(board: Board, view: View) -> list[str]:
             index=False
         )
     ]
-    return ["model", "mean", "tie group", "mean rank", *(_INFO[e][0] for e in view.extras), *tasks]
+    asked = ["computed"] * _asked(board)
+    info = [_INFO[e][0] for e in view.extras]
+    return ["model", "mean", "tie group", "mean rank", *asked, *info, *tasks]
+
+
+def _asked(board: Board) -> bool:
+    """Whether it matters who computed the numbers."""
+    return bool((board.computed != "").any())
 
 
 def widths(board: Board, view: View) -> list[str]:
     """Of the columns, in pixels: a number with its interval stays on one line."""
     info = [_INFO[name][1] for name in view.extras]
     scores = [_SCORE_WIDTH] * len(board.tasks)
-    found = [_MODEL_WIDTH, _SCORE_WIDTH, _TIES, _NARROW, *info, *scores]
+    asked = [_COMPUTED] * _asked(board)
+    found = [_MODEL_WIDTH, _SCORE_WIDTH, _TIES, _NARROW, *asked, *info, *scores]
     return [f"{width}px" for width in found]
 
 
@@ -58,7 +66,8 @@ def table(board: Board, view: View) -> dict[str, Any]:
     half = (board.high - board.low) / 2
     marks, mean_marks = np.where(board.kind == _OLD, "†", ""), _mean_marks(board)
     for r, model in enumerate(board.models.to_dict("records")):
-        info = [_info(model, name) for name in view.extras]
+        said = str(board.computed[r])
+        info = [(said, said)] * _asked(board) + [_info(model, name) for name in view.extras]
         group, name = int(board.group[r]), str(model["model"])
         data.append([name, means[r], group or None, places[r], *(i[0] for i in info), *numbers[r]])
         shown.append([
@@ -94,6 +103,10 @@ def legend(board: Board, view: View) -> str:
     )
     if (board.kind == _OLD).any():
         found.append("† only over other episodes of the same images (an earlier version).")
+    found.append(
+        "Verified rows were computed again by the board's keepers and stand first; self-reported "
+        "ones are as their author computed them."
+    )
     return " ".join([*found, "Click a number for its receipt."])
 
 
@@ -150,6 +163,8 @@ def plain(board: Board, view: View) -> pd.DataFrame:
     out["tie_group"], out["places"] = board.group, board.places
     out["mean"], out["mean_half"] = 100 * board.mean, 100 * board.half
     out["mean_kind"], out["mean_rank"] = board.mean_kind, board.rank
+    if _asked(board):
+        out["computed"] = board.computed
     for t, task in enumerate(board.tasks["task"]):
         while any(f"{task}{end}" in out for end in ("", "_low", "_high", "_kind")):
             task += "_task"  # a data set may be called like one of our columns

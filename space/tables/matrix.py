@@ -16,6 +16,8 @@ from eval.metrics.estimates import KINDS
 from eval.protocols import PROTOCOLS
 from eval.results.estimates import comparable
 from eval.results.leaderboard import score_size, score_title, split_views
+from eval.results.own_data import own_columns
+from eval.results.signoff import SELF_REPORTED
 from eval.tasks.registry import TASKS
 from space.tables.kept import Kept, Standing, standing
 from space.tables.scores import held
@@ -81,17 +83,19 @@ def keys(scores: pd.DataFrame) -> list[Key]:
 class Grid:
     """``value``, ``low``, ``high`` are [M, T] fractions, nan where nothing was measured; ``kind``
     [M, T] says of which chance the interval speaks, empty there; ``row`` [M, T] are places in
-    ``scores``, -1 there."""
+    ``scores``, -1 there; ``computed`` [M, T] says who computed it, empty there and where nobody
+    asks."""
 
     key: Key
     scores: pd.DataFrame
     models: pd.DataFrame  # [M]: model (unique), id, revision, objective, architecture, params, ...
-    tasks: pd.DataFrame  # [T]: task (unique), title, domain, subset
+    tasks: pd.DataFrame  # [T]: task (unique), title, domain, subset, own (data of somebody's own)
     value: Floats
     low: Floats
     high: Floats
     kind: NDArray[np.str_]
     row: NDArray[np.int64]
+    computed: NDArray[np.str_]
     _kept: dict[int, Kept | None] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -127,7 +131,7 @@ class Grid:
         return Grid(
             self.key, self.scores, self.models.iloc[chosen].reset_index(drop=True), self.tasks,
             self.value[chosen], self.low[chosen], self.high[chosen], self.kind[chosen],
-            self.row[chosen],
+            self.row[chosen], self.computed[chosen],
         )  # fmt: skip
 
 
@@ -156,7 +160,9 @@ def grid(scores: pd.DataFrame, key: Key) -> Grid:
     for matrix, column in ((value, "value"), (low, "low"), (high, "high"), (kind, "kind")):
         matrix[m, t] = mine[column].to_numpy()
     row[m, t] = scores.index.get_indexer(mine.index)
-    return Grid(key, scores, models, tasks, value, low, high, kind, row)
+    said = np.full(shape, "", object)
+    said[m, t] = mine["computed"].to_numpy(object)
+    return Grid(key, scores, models, tasks, value, low, high, kind, row, said.astype(np.str_))
 
 
 def _models(mine: pd.DataFrame) -> pd.DataFrame:
@@ -176,6 +182,13 @@ def _tasks(mine: pd.DataFrame) -> pd.DataFrame:
     found["task"] = told_apart(found["name"], found["split"], "~", 8)
     place = found["domain"].map(lambda d: DOMAINS.index(d) if d in DOMAINS else len(DOMAINS))
     order = pd.DataFrame({"place": place, "domain": found["domain"], "name": found["name"]})
+    scored = mine[["task", "split", "model", "revision"]].itertuples(index=False, name=None)
+    verified = ~mine["computed"].isin(["", SELF_REPORTED])
+    own = own_columns(
+        (((task, split), (model, revision)) for task, split, model, revision in scored),
+        set(mine.loc[verified, "split"]),
+    )
+    found["own"] = [column in own for column in zip(found["name"], found["split"], strict=True)]
     found["pretrains"] = [name in TASKS and TASKS[name].pretrains for name in found["name"]]
     return found.loc[order.sort_values(["place", "domain", "name"]).index].reset_index(drop=True)
 

@@ -3,8 +3,9 @@
 Columns: path; model (as on the board), revision, id, objective, architecture, params, data (what it
 was pretrained on), px; task, title, domain, split, subset; protocol, setting, score, value, low,
 high, kind (of the chance that the interval speaks of, empty for an unknown one), n, unit, of,
-samples, without, draw (what the score rests on: `held` reads them), seconds, created, seed. Scores
-are fractions of one.
+samples, without, draw (what the score rests on: `held` reads them), seconds, created, seed; content
+(of the result, by which a sign-off knows it) and computed (`self-reported`, or who computed it
+again and when; empty where nobody asks). Scores are fractions of one.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from eval.results.leaderboard import main_scores, model_label, setting_label
 from eval.results.names import task_label
 from eval.results.parquet_table import objective_of
 from eval.results.schema import Result
+from eval.results.signoff import SELF_REPORTED, SignOffs, content_of
 from eval.tasks.registry import TASKS
 
 RESAMPLED = np.dtype("<f4")
@@ -39,6 +41,7 @@ COLUMNS = {
     "setting": "str", "score": "str", "value": "float64", "low": "float64", "high": "float64",
     "n": "int64", "kind": "str", "unit": "str", "of": "int64", "samples": "object",
     "without": "object", "draw": "str", "seconds": "float64", "created": "str", "seed": "int64",
+    "content": "str", "computed": "str",
 }  # fmt: skip
 
 
@@ -87,6 +90,8 @@ def rows(path: str, result: Result) -> list[dict[str, Any]]:
         "seconds": sum(v for v in result.seconds.values() if math.isfinite(v)),
         "created": result.created,
         "seed": result.seed,
+        "content": content_of(result),
+        "computed": "",
     }
     return [
         shared
@@ -163,6 +168,16 @@ def _draw(text: str) -> Draw | None:
 
 def _numbers(values: bytes) -> tuple[float, ...]:
     return tuple(np.frombuffer(values, "<f8").tolist())
+
+
+def computed(scores: pd.DataFrame, signed: SignOffs | None) -> pd.DataFrame:
+    """The scores with who computed each; ``signed`` None: nobody asks."""
+    if signed is None:
+        said = pd.Series("", scores.index, dtype="str")
+    else:
+        texts = {content: off.text for content, off in signed.items()}
+        said = scores["content"].map(lambda content: texts.get(content, SELF_REPORTED))
+    return scores.assign(computed=said.astype("str"))
 
 
 def oddity(row: dict[str, Any]) -> str:

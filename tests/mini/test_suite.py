@@ -72,6 +72,11 @@ def test_digits_are_frozen() -> None:
     assert digest.hexdigest() == FROZEN["digits"]
 
 
+@pytest.mark.parametrize("name", ["digits", *TASKS])
+def test_split_hashes_are_declared(name: str, written: Path, tmp_path: Path) -> None:
+    assert load_task(f"parquet:{written / name}", tmp_path).split_hash == factors.SPLIT_HASHES[name]
+
+
 def test_import_is_cheap() -> None:
     heavy = "{'torch', 'numpy', 'sklearn', 'pyarrow'}"
     code = (

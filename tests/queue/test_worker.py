@@ -20,15 +20,14 @@ import pytest
 from eval.common.errors import UserError
 from eval.protocols import PROTOCOLS
 from eval.queue import request as requests
-from eval.queue import worker
-from eval.queue.candidate import Candidate, check
+from eval.queue.candidate import check
 from eval.queue.open import open_queue
 from eval.queue.request import Queue, Ticket
 from eval.queue.worker import work
 from eval.results.store import read_shelf
-from eval.run.execute import Failure, Report
 from eval.run.plan import Request
 from tests.hub import LoopbackHub
+from tests.queue.script import Script, model, states
 
 FORKS = multiprocessing.get_context("forkserver")
 PRELOAD = [
@@ -43,19 +42,9 @@ PRELOAD += ["eval.protocols.linear", "eval.protocols.knn"]
 PATIENCE = 60.0
 
 
-def model(number: int = 0) -> Candidate:
-    sha = hashlib.sha1(str(number).encode()).hexdigest()
-    spec = f"hf-hub:org/net{number}@{sha}"
-    return Candidate(spec, f"org/net{number}", sha, "test_resnet", 7, 28, "mit", 32, False)
-
-
 @pytest.fixture
 def queue(tmp_path: Path) -> Queue:
     return open_queue(str(tmp_path / "queue"))
-
-
-def states(queue: Queue) -> list[tuple[str, str]]:
-    return [(t.state, t.note) for t in queue.tickets()]
 
 
 def until(true: Callable[[], object], subject: str = "") -> None:
@@ -78,32 +67,6 @@ def request_on(folder: Path, *models: str) -> Request:
 
 
 # --------------------------------------------------------------------------- in this process
-
-
-class Script:
-    """An evaluation that does as told: raises, fails, or scores ``count`` cells."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *acts: Any) -> None:
-        self.acts, self.specs = list(acts), []
-        monkeypatch.setattr(worker, "plan", lambda request: [])
-        monkeypatch.setattr(worker, "execute", self.execute)
-
-    def request_of(self, spec: str) -> Any:
-        self.specs.append(spec)
-        return spec
-
-    def execute(self, request: Any, cells: list[Any]) -> Report:
-        act = self.acts.pop(0) if self.acts else 0
-        if isinstance(act, BaseException):
-            raise act
-        if callable(act):
-            act()
-            act = 0
-        if isinstance(act, str):
-            failures = [Failure("a on b", act, True), Failure("a on c", "later", True)]
-            return Report(cells, failures=failures)
-        cells += [None] * act
-        return Report(cells)
 
 
 def test_one_by_one_until_none_is_left(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:

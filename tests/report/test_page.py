@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from eval.analysis.finding import Finding, write_finding
+from eval.metrics.intervals import calibration_error
 from eval.models.names import ZOO_FOLDER
 from eval.report.blocks import sheet
 from eval.report.gather import gather
@@ -335,11 +336,13 @@ def test_it_prints_on_a4_without_a_cut(printed: Any) -> None:
 
 
 def test_confidences_are_drawn_as_reliability(tmp_path: Path) -> None:
+    values = np.linspace(0, 1, 40)
+    confidence, correct = pack_confidence(values), np.arange(40) < 20
+    ece = calibration_error(values, correct)
     scores = [
-        {"name": name, "value": 0.5, "ci_low": 0.4, "ci_high": 0.6, "n": 40}
-        for name in ("top1", "ece")
+        {"name": name, "value": value, "ci_low": value - 0.1, "ci_high": value + 0.1, "n": 40}
+        for name, value in (("top1", 0.5), ("ece", ece))
     ]
-    confidence = pack_confidence(np.linspace(0, 1, 40))
     for model in "ab":
         for task in "vwxyz":
             result = make_result(model, task, scores=scores, confidence=confidence)
@@ -348,7 +351,7 @@ def test_confidences_are_drawn_as_reliability(tmp_path: Path) -> None:
     page = alone(render(gather([str(tmp_path)], said.append), said.append, made="now"))
     assert said == []
     assert "calibration" in page.sections
-    assert sum(row[1:3] == ["v, linear", "50.0 ±10.0"] for row in page.rows) == 2
+    assert sum(row[1:3] == ["v, linear", f"{100 * ece:.1f} ±10.0"] for row in page.rows) == 2
 
 
 def test_a_short_name_stands_for_a_whole_id_alone() -> None:

@@ -115,12 +115,12 @@ def test_models_become_rows_where_that_is_narrower() -> None:
     """Four tasks of three models: tasks run down the page, but the models' names are long."""
     kinds = ("in1k", "in21k", "lvd142m")
     names = [f"hf-hub:organisation/some_rather_long_architecture.{k}" for k in kinds]
-    results = [make_result(m, t) for m in names for t in ("dtd", "hue", "pets", "svhn")]
+    results = [make_result(m, t) for m in names for t in ("dtd", "hue", "count", "svhn")]
     short = [f"...{n[-41:]}" for n in names]
     text = board_text.render(leaderboard.tables(results), width=147)
     assert text.splitlines()[1].split() == ["task", *short]
     lines = board_text.render(leaderboard.tables(results), width=146).splitlines()
-    columns = "model dtd hue pets svhn mean mean rank tie group place"
+    columns = "model dtd hue count svhn mean mean rank tie group place"
     assert lines[1].split() == columns.split()
     assert [line.split()[0] for line in lines[3:6]] == short
 

@@ -13,7 +13,7 @@ from eval.results import board_text, leaderboard
 from eval.results.compare import compare, render
 from eval.results.estimates import OLD_EPISODES, estimates, measured, stated
 from eval.results.schema import Result
-from tests.factories import make_fewshot_result, make_result
+from tests.factories import make_fewshot_result, make_result, split_hash
 
 SIZES = [40] * 8
 
@@ -35,7 +35,7 @@ def test_the_episodes_are_those_that_were_drawn() -> None:
     result = make_fewshot_result("a", p=0.6)
     found = measured(result, "top1_5shot")
     assert found is not None
-    assert found.draw == Draw(tuple(SIZES), 5, 5, 15, 60, "sdtd", 0)
+    assert found.draw == Draw(tuple(SIZES), 5, 5, 15, 60, split_hash("dtd"), 0)
     told = estimates([found])
     assert told is not None
     assert told.kind == "sample"

@@ -17,7 +17,7 @@ from eval.models.names import ZOO_FOLDER
 from eval.results.every_eval_ever import EVERY_EVAL_EVER, to_every_eval_ever, write_every_eval_ever
 from eval.results.schema import Result
 from eval.results.store import read_result
-from tests.factories import Cli, make_result, refusal
+from tests.factories import Cli, make_result, refusal, split_hash
 
 COMMITTED = sorted(ZOO_FOLDER.glob("*/results/*.json"))
 HUB_TASK = "hub:org/photos?revision=abc&image=img&label=y&train=train&test=validation"
@@ -252,7 +252,7 @@ def test_hand_made_linear_result() -> None:
         "dataset_name": "dtd",
         "source_type": "other",
         "additional_details": {
-            "split_hash": "sdtd",
+            "split_hash": split_hash("dtd"),
             "duplicates": "0",
             "subset": "false",
             "limit": "10",

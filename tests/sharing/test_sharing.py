@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, constants
@@ -22,16 +23,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eval.hub.commits import Moved
-from eval.results.leaderboard import setting_label
+from eval.protocols import PROTOCOLS
+from eval.protocols.outcome import Outcome
+from eval.results.leaderboard import setting_label, tables
 from eval.results.names import portable, shelf_path
 from eval.results.parquet_table import flaw, objective_of, table_bytes
 from eval.results.schema import Result
+from eval.results.signoff import as_bytes as as_sign_off
+from eval.results.signoff import content_of, file_of, sign_offs, signed, write_sign_off
 from eval.results.store import read_result, read_shelf, write_result
+from eval.run.execute import execute
+from eval.run.plan import Request, plan
 from eval.sharing.changes import changes_to_publish, combine, covers, difference
 from eval.sharing.push import TABLE, Pushed, fetch, merge, push, table
-from tests.factories import let_write, make_result, refusal
+from eval.sharing.read import marks_at
+from eval.sharing.recompute import sampler
+from tests.factories import let_write, refusal
+from tests.factories import make_result as made_result
 from tests.hub import LoopbackHub
-from tests.hub.store import Repo
+from tests.hub.store import Blob, Repo
 
 ADA, BOB, EVE = "hf_ada_maintains", "hf_bob_proposes", "hf_eve_only_reads"
 CARDS = Path(__file__).resolve().parents[2] / "model_cards"
@@ -112,6 +122,11 @@ def real(tmp_path: Path) -> Path:
     return tmp_path / "real"
 
 
+def make_result(model: str = "random:resnet18", task: str = "photos", **changes: Any) -> Result:
+    """On images of one's own: a declared task's are counted in its declaration."""
+    return made_result(model, task, **changes)
+
+
 def shelf(folder: Path, *results: Result) -> Path:
     for number, result in enumerate(results):
         write_result(folder / f"{number}.json", result)
@@ -121,12 +136,11 @@ def shelf(folder: Path, *results: Result) -> Path:
 def shots(scores: dict[int, float], **changes: Any) -> Result:
     """A few-shot result with these shot counts."""
     raw = make_result(protocol="fewshot", **changes).model_dump(mode="json")
-    (score,), samples = raw["scores"], raw["samples"]["top1_5shot"]
-    raw["scores"] = [
-        score | {"name": f"top1_{k}shot", "value": v, "ci_low": v / 2, "ci_high": v}
-        for k, v in scores.items()
-    ]
-    raw["samples"] = {f"top1_{k}shot": samples for k in scores}
+    made = {k: make_result(protocol="fewshot", top1=v) for k, v in scores.items()}
+    raw["scores"] = [r.scores[0].model_dump() | {"name": f"top1_{k}shot"} for k, r in made.items()]
+    raw["samples"] = {
+        f"top1_{k}shot": r.samples["top1_5shot"].model_dump() for k, r in made.items()
+    }
     raw["protocol"]["config"] = {"shots": sorted(scores)}
     return Result.model_validate(raw)
 
@@ -280,7 +294,7 @@ def test_when_and_where_it_was_computed_makes_no_other_result(
     hub: LoopbackHub, repo: str, tmp_path: Path
 ) -> None:
     push(shelf(tmp_path / "a", make_result()), repo)
-    later = make_result(created="2027-01-01T00:00:00+00:00", notes=["again"])
+    later = make_result(created="2026-02-01T00:00:00+00:00", notes=["again"])
     assert push(shelf(tmp_path / "b", later), repo).held == 1
 
 
@@ -468,15 +482,19 @@ RAW = GOOD.model_dump(mode="json")
 OTHER_MODEL = make_result(model="random:resnet50", task="good")
 
 
+PLACE = RAW | {"task": RAW["task"] | {"source": "/etc/good"}}
+
+
 @pytest.mark.parametrize(
     ("files", "why"),
     [
+        ({shelf_path(GOOD): json.dumps(PLACE)}, "names a folder of its author's machine"),
         ({shelf_path(GOOD): "{"}, "is not a result (no readable JSON"),
         ({shelf_path(GOOD): json.dumps(RAW | {"seed": "x"})}, "is not a result (seed: "),
         ({shelf_path(GOOD): json.dumps(RAW | {"schema_version": 2})}, "schema_version is 2"),
         ({shelf_path(GOOD): json.dumps(RAW | {"scores": []})}, "it has no scores"),
         ({shelf_path(GOOD): json.dumps(RAW | {"seed": 10**30})}, "out of range"),
-        ({shelf_path(GOOD): json.dumps(RAW | {"created": "\ud800"})}, "out of range"),
+        ({shelf_path(GOOD): json.dumps(RAW | {"notes": ["\ud800"]})}, "out of range"),
         ({shelf_path(make_result(task="held")): None}, "deletes"),
         ({"README.md": "# mine"}, "changes 'README.md'"),
         ({TABLE: b"PAR1"}, f"changes '{TABLE}'"),
@@ -498,6 +516,66 @@ def test_pull_requests_that_are_not_merged(
     assert why in text
     assert at(hub, repo).head.sha == before
     assert at(hub, repo).discussions[1].status == "open"
+
+
+# --------------------------------------------------------------------------- whose weights
+
+
+def of_model(spec: str, sha256: str, model: str = "", *, task: str) -> Result:
+    """A sound result that says it is of these weights."""
+    made = make_result(task=task)
+    repo, _, sha = spec.partition("@")
+    facts = {"spec": spec, "id": model or repo, "revision": sha, "weights_sha256": sha256}
+    return made.model_copy(update={"model": made.model.model_copy(update=facts)})
+
+
+@pytest.mark.parametrize("small", [False, True])
+def test_the_models_weights_are_those_on_the_hub(
+    small: bool, hub: LoopbackHub, repo: str, held: Result, tmp_path: Path
+) -> None:
+    weights, file = b"weights", "model.safetensors"
+    net = f"bob/{repo.rpartition('/')[2][:40].strip('-')}"
+    sha, digest = hub.add_model(net, {file: weights}), hashlib.sha256(weights).hexdigest()
+    if small:  # beside the text files, as a repository's .gitattributes may say
+        hub.repos["model", net].commits[sha].files[file] = Blob.of(file, weights, lfs=False)
+    empty = hub.add_model(net, {"model.safetensors": None, "config.json": "{}"})
+    tries = [
+        (of_model(f"hf-hub:{net}@{sha}", "f" * 64, task="a"),
+         f"names weights of sha256 ffffffffffff where those of {net!r} at {sha[:7]} have "
+         f"{digest[:12]}"),
+        (of_model(f"hf-hub:{net}@{'a' * 40}", digest, task="b"),
+         f"has no commit aaaaaaaaaaaa in {net!r}"),
+        (of_model(f"hf-hub:bob/best@{'a' * 40}", digest, task="c"),
+         "is of a model that has no repository 'bob/best' on the Hub, or a private one"),
+        (of_model(f"hf-hub:{net}@{empty}", digest, task="d"), "has no model.safetensors at "),
+    ]  # fmt: skip
+    for number, (result, why) in enumerate(tries, 1):
+        push(shelf(tmp_path / str(number), result), repo)
+        assert why in refused(merge, repo, number)
+        assert at(hub, repo).discussions[number].status == "open"
+    assert results_on_main(hub, repo) == {shelf_path(held)}
+
+    for number, timm_name in ((5, ""), (6, "resnet50.a1_in1k")):
+        good = of_model(f"hf-hub:{net}@{sha}", digest, timm_name, task="e")
+        push(shelf(tmp_path / str(number), good), repo)
+        assert merge(repo, number).added == (shelf_path(good),)
+
+
+def test_zoo_models_are_those_that_ship(
+    hub: LoopbackHub, repo: str, held: Result, tmp_path: Path
+) -> None:
+    real = read_result(CARDS / REAL[0])
+    forged = {
+        "does not ship with this version": {"spec": "zoo:best", "id": "zoo:best"},
+        "which is not the one shipped": {"revision": "a" * 40},
+        "names weights of sha256 ffffffffffff": {"weights_sha256": "f" * 64},
+    }
+    for number, (why, facts) in enumerate(forged.items(), 1):
+        model = real.model.model_copy(update=facts)
+        push(shelf(tmp_path / str(number), real.model_copy(update={"model": model})), repo)
+        assert why in refused(merge, repo, number)
+    push(shelf(tmp_path / "real", real), repo)
+    assert merge(repo, 4).added == (shelf_path(real),)
 
 
 def test_a_pull_request_may_not_drop_or_change_scores(
@@ -538,54 +616,87 @@ def test_numbers_that_are_no_open_pull_request(
     assert "numbered from 1" in refused(merge, repo, 0)
 
 
-def test_a_commit_between_check_and_merge_deletes_nothing(
-    hub: LoopbackHub, repo: str, held: Result, tmp_path: Path
+LATE: dict[str, dict[str, bytes | str | None]] = {
+    "deletes": {shelf_path(make_result(task="held")): None, "README.md": None},
+    "overwrites": {
+        shelf_path(make_result(task="held")): json_of(make_result(task="held", top1=1.0)),
+        "README.md": "# mine",
+    },
+    "adds": {"x.py": "import os", TABLE: b"PAR1"},
+}
+
+
+@pytest.mark.parametrize("what", LATE)
+@pytest.mark.parametrize("moment", ["/preupload/main", "/commit/main", "/discussions/1/status"])
+def test_what_is_checked_is_what_is_merged(
+    what: str, moment: str, hub: LoopbackHub, repo: str, held: Result, tmp_path: Path
 ) -> None:
+    """Its author pushes to it once more between the check and the merge."""
     push(shelf(tmp_path / "r", make_result()), repo)
     before = main(hub, repo)
-    gone: dict[str, None] = {shelf_path(held): None, "README.md": None}
-    hub.on_next(
-        "/discussions/1/merge", lambda: hub.add_repo("dataset", repo, gone, ref="refs/pr/1")
-    )
-    text = refused(merge, repo, 1)
-    assert "changed while it was merged" in text
-    assert shelf_path(held) in text
+    hub.on_next(moment, lambda: hub.add_repo("dataset", repo, LATE[what], ref="refs/pr/1"))
+    done = merge(repo, 1)
+    assert done.added == (shelf_path(make_result()),)
     after = main(hub, repo)
-    assert all(after[path] == before[path] for path in gone)
+    assert after.keys() == before.keys() | {shelf_path(make_result())}
+    assert all(after[path] == before[path] for path in before if path != TABLE)
     assert rows_on_main(hub, repo, tmp_path) == rows_of(held, make_result())
+    thread = at(hub, repo).discussions[1]
+    assert thread.status == "closed"
+    said = [event["data"]["latest"]["raw"] for event in thread.events if event["type"] == "comment"]
+    assert said[-1].startswith(f"Merged as {done.sha}: the files of ")
+    assert done.late == (moment != "/discussions/1/status")
+    assert ("push them again" in said[-1]) == done.late
 
 
-def test_a_commit_between_check_and_merge_is_told(
+def test_main_that_moves_under_a_merge_is_checked_again(
     hub: LoopbackHub, repo: str, held: Result, tmp_path: Path
 ) -> None:
     push(shelf(tmp_path / "r", make_result()), repo)
-    late = {"x.py": "import os"}
-    hub.on_next(
-        "/discussions/1/merge", lambda: hub.add_repo("dataset", repo, late, ref="refs/pr/1")
-    )
-    text = refused(merge, repo, 1)
-    assert "changed while it was merged: look at its last commit on " in text
-    assert f"{repo}/discussions/1" in text
+    other = make_result(task="other")
+    hub.on_next("/commit/main", lambda: hub.add_dataset(repo, {shelf_path(other): json_of(other)}))
+    merge(repo, 1)
+    assert rows_on_main(hub, repo, tmp_path) == rows_of(held, other, make_result())
+
+    push(shelf(tmp_path / "s", make_result(task="late", top1=0.75)), repo)
+    same = make_result(task="late", top1=0.25)
+    hub.on_next("/commit/main", lambda: hub.add_dataset(repo, {shelf_path(same): json_of(same)}))
+    assert "is on main already and top1 is 0.25 there" in refused(merge, repo, 2)
+    assert at(hub, repo).discussions[2].status == "open"
 
 
 def test_a_merge_that_the_hub_refuses(
     hub: LoopbackHub, repo: str, held: Result, tmp_path: Path
 ) -> None:
     push(shelf(tmp_path / "r", make_result()), repo)
-    hub.fail_next(1, 403, "/discussions/1/merge")
-    assert f"pull request 1 of {repo!r}: the Hub forbids it" in refused(merge, repo, 1)
+    hub.fail_next(1, 403, "/commit/main")
+    assert "the Hub forbids it" in refused(merge, repo, 1)
     assert results_on_main(hub, repo) == {shelf_path(held)}
+    assert at(hub, repo).discussions[1].status == "open"
 
 
 def test_a_merge_that_was_cut_off_is_completed(
     hub: LoopbackHub, repo: str, held: Result, tmp_path: Path
 ) -> None:
     push(shelf(tmp_path / "r", make_result()), repo)
-    hub.fail_next(9, 503, match="/commit/main")
-    text = refused(merge, repo, 1)
-    assert "is merged, but the table is not rebuilt" in text
-    assert rows_on_main(hub, repo, tmp_path) == rows_of(held)
+    hub.fail_next(9, 503, match="/discussions/1/status")
+    assert "is merged as commit" in (text := refused(merge, repo, 1))
+    assert "but not closed" in text
     hub.clear_faults()
+    commits = len(at(hub, repo).commits)
+    assert merge(repo, 1).added == ()
+    assert len(at(hub, repo).commits) == commits
+    assert at(hub, repo).discussions[1].status == "closed"
+    assert rows_on_main(hub, repo, tmp_path) == rows_of(held, make_result())
+    assert "is merged already" in refused(merge, repo, 1)
+
+
+def test_one_that_was_merged_on_the_hub_gets_its_table(
+    hub: LoopbackHub, repo: str, held: Result, tmp_path: Path
+) -> None:
+    push(shelf(tmp_path / "r", make_result()), repo)
+    huggingface_hub.HfApi().merge_pull_request(repo, 1, repo_type="dataset")
+    assert rows_on_main(hub, repo, tmp_path) == rows_of(held)
     assert merge(repo, 1).table
     assert rows_on_main(hub, repo, tmp_path) == rows_of(held, make_result())
     assert "is merged already" in refused(merge, repo, 1)
@@ -737,10 +848,12 @@ def test_nothing_is_done_twice(
     assert list(at(hub, repo).discussions) == [1]
     assert len(at(hub, repo).commits) == commits + 2
 
-    FAULTS[fault](hub, "/discussions/1/merge")
+    FAULTS[fault](hub, "/discussions/1/status")
     FAULTS[fault](hub, "/commit/main")
     assert merge(repo, 1).added == (shelf_path(two),)
-    assert len(at(hub, repo).commits) == commits + 4  # the merge and the table
+    assert len(at(hub, repo).commits) == commits + 3  # the files and the table are one commit
+    closed = [e for e in at(hub, repo).discussions[1].events if e["type"] == "status-change"]
+    assert len(closed) == 1
     assert rows_on_main(hub, repo, tmp_path) == rows_of(held, one, two)
 
 
@@ -900,7 +1013,7 @@ def test_what_cannot_be_fetched(
 def test_folders_do_not_travel(
     source: str, sent: str, hub: LoopbackHub, repo: str, tmp_path: Path
 ) -> None:
-    result = make_result(model="local-dir:net")
+    result = make_result(model="local-dir:net", revision="ab" * 20)
     task = result.task.model_copy(update={"source": source})
     model = result.model.model_copy(update={"spec": "local-dir:/home/ada/net"})
     push(shelf(tmp_path / "r", result.model_copy(update={"task": task, "model": model})), repo)
@@ -1035,7 +1148,7 @@ def test_data_sets_of_one_name_find_their_places_in_any_order() -> None:
     [
         ("model", {"id": "random:resnet50"}, "model.id: 'random:resnet18' there"),
         ("model", {"weights_sha256": "cd" * 32}, "model.weights_sha256: "),
-        ("task", {"name": "other"}, "task.name: 'dtd' there, 'other' here"),
+        ("task", {"name": "other"}, "task.name: 'photos' there, 'other' here"),
         ("task", {"split_hash": "other"}, "task.split_hash: "),
         ("protocol", {"config": {"c": 2.0}}, "the settings: "),
         ("scores", {"value": 0.75}, "top1 is 0.5 there and 0.75 here"),
@@ -1087,7 +1200,7 @@ def test_every_committed_result_can_be_published() -> None:
         ({"value": 1.5}, "no fraction"),
         ({"value": -0.1}, "no fraction"),
         ({"ci_high": float("inf")}, "not finite"),
-        ({"n": 2**63}, "out of range"),
+        ({"n": 2**63}, "n = 9223372036854775808 and 40 samples"),
     ],
 )
 def test_flaws(change: dict[str, Any], why: str) -> None:
@@ -1095,3 +1208,141 @@ def test_flaws(change: dict[str, Any], why: str) -> None:
     score = result.scores[0].model_copy(update=change)
     assert why in flaw(result.model_copy(update={"scores": [score]}))
     assert "two scores of one name" in flaw(result.model_copy(update={"scores": [score] * 2}))
+
+
+# --------------------------------------------------------------------------- who computed it
+
+
+def signed_shelf(folder: Path, *results: Result) -> Path:
+    """Results with a sign-off beside each."""
+    for result in results:
+        write_result(folder / shelf_path(result), result)
+        write_sign_off(folder, signed(result, shelf_path(result), "equal", "ada"))
+    return folder
+
+
+def test_a_pull_request_brings_no_sign_offs_of_its_own(
+    hub: LoopbackHub, repo: str, held: Result, tmp_path: Path, login: Callable[[str | None], None]
+) -> None:
+    own = make_result(task="own")
+    folder = signed_shelf(tmp_path / "own", own)
+    login(BOB)
+    pushed = push(folder, repo)
+    assert not any(path.startswith(".") for path in at(hub, repo).at("refs/pr/1").files
+                   if path not in main(hub, repo))  # fmt: skip
+    assert pushed.added == (shelf_path(own),)
+    for number, result in enumerate((held, own), 2):  # for what is on main already, too
+        off = as_sign_off(signed(result, shelf_path(result), "equal", "ada"))
+        propose(hub, repo, {shelf_path(own): json_of(own), file_of(shelf_path(result)): off})
+        login(ADA)
+        assert f"of 'bob' brings the sign-off '.verified/{shelf_path(result)}'" in refused(
+            merge, repo, number
+        )
+        login(BOB)
+    login(ADA)
+    assert merge(repo, 1).added == (shelf_path(own),)
+    folder = fetch(f"hub:{repo}")
+    assert sign_offs(folder) == {}
+    table = tables([r for _, r in read_shelf(folder).results], marks_at(f"hub:{repo}", folder))[0]
+    assert {table.mark(row) for row in range(len(table.models))} == {"self-reported"}
+
+
+def test_sign_offs_travel_with_a_direct_push(
+    hub: LoopbackHub, repo: str, held: Result, tmp_path: Path
+) -> None:
+    new = make_result(task="new")
+    folder = signed_shelf(tmp_path / "mine", held, new)
+    # one of a content that nobody has does not
+    stale = make_result(task="new", top1=0.75)
+    write_sign_off(folder, signed(stale, "a/b/c.json", "equal", "ada"))
+    assert push(folder, repo, direct=True).added == (shelf_path(new),)
+    assert sign_offs(fetch(f"hub:{repo}")).keys() == {content_of(held), content_of(new)}
+    commits = len(at(hub, repo).commits)
+    push(folder, repo, direct=True)
+    assert len(at(hub, repo).commits) == commits
+    # a file that says more is self-reported until somebody computes it again
+    both = shots({1: 0.25, 5: 0.5})
+    push(signed_shelf(tmp_path / "few", shots({1: 0.25})), repo, direct=True)
+    push(shelf(tmp_path / "more", both), repo)
+    merge(repo, 1)
+    assert content_of(both) not in sign_offs(fetch(f"hub:{repo}"))
+    push(signed_shelf(tmp_path / "again", both), repo, direct=True)
+    assert content_of(both) in sign_offs(fetch(f"hub:{repo}"))
+
+
+@pytest.fixture(scope="module")
+def computed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """(cache, results) of a real run on two tasks of the embedded suite."""
+    root = tmp_path_factory.mktemp("computed")
+    request = Request(
+        models=["random:test_resnet"], tasks=["hue", "count"],
+        protocols={"knn": PROTOCOLS["knn"].settings()}, cache=root / "cache",
+        results=root / "results", device="cpu", precision="fp32",
+    )  # fmt: skip
+    execute(request, plan(request))
+    return request.cache, request.results
+
+
+def invented(result: Result) -> Result:
+    """A result that is consistent with itself: better answers, and all that follows from them."""
+    correct = np.arange(result.samples["top1"].n) % 20 > 0
+    out = Outcome()
+    out.add_top1(correct, [float(correct.mean())] * 10)
+    samples = {name: s.model_dump(mode="json") for name, s in out.samples.items()}
+    raw = result.model_dump(mode="json")
+    return Result.model_validate(
+        raw | {"scores": [s.model_dump() for s in out.scores], "samples": samples}
+    )
+
+
+def test_what_is_computed_again_is_merged(
+    hub: LoopbackHub, repo: str, held: Result, computed: tuple[Path, Path]
+) -> None:
+    cache, results = computed
+    (_, first), _ = read_shelf(results).results
+    assert flaw(first) == ""
+    push(results, repo)
+    done = merge(repo, 1, sampler(1, cache, None))
+    assert done.sample is not None
+    assert len(done.sample.verified) == 1
+    assert len(done.added) == 2
+
+
+def test_inventions_are_caught_by_computing_them_again(
+    hub: LoopbackHub, repo: str, held: Result, computed: tuple[Path, Path], tmp_path: Path
+) -> None:
+    cache, results = computed
+    forged = [invented(result) for _, result in read_shelf(results).results]
+    assert [flaw(result) for result in forged] == ["", ""]
+    push(shelf(tmp_path / "forged", *forged), repo)
+    before = at(hub, repo).head.sha
+    text = refused(merge, repo, 1, sampler(1, cache, None))
+    assert f"pull request 1 of {repo!r} is not merged: random--test_resnet/seed0/" in text
+    assert "differs (top1: 0." in text
+    assert at(hub, repo).head.sha == before
+    assert at(hub, repo).discussions[1].status == "open"
+    # nobody looked: it is merged, and is what its author says
+    merge(repo, 1)
+    folder = fetch(f"hub:{repo}")
+    (best, *_) = tables([r for _, r in read_shelf(folder).results], marks_at(f"hub:{repo}", folder))
+    assert {best.mark(row) for row in range(len(best.models))} == {"self-reported"}
+
+
+def test_what_cannot_be_computed_again_is_counted(
+    hub: LoopbackHub, repo: str, held: Result, computed: tuple[Path, Path], tmp_path: Path
+) -> None:
+    cache, results = computed
+    elsewhere = [make_result(task=t) for t in ("photos", "trees")]
+    elsewhere = [
+        r.model_copy(update={"task": r.task.model_copy(update={"source": "local:photos"})})
+        for r in elsewhere
+    ]
+    push(shelf(tmp_path / "away", *elsewhere), repo)
+    text = refused(merge, repo, 1, sampler(5, cache, None))
+    assert "none of its results was computed again (2 results could not be, the first " in text
+    assert "its data ('local:photos') are its author's own" in text
+    real = [result for _, result in read_shelf(results).results]
+    push(shelf(tmp_path / "both", *elsewhere, *real), repo)
+    done = merge(repo, 2, sampler(5, cache, None))
+    assert done.sample is not None
+    assert (len(done.sample.verified), len(done.sample.absent), len(done.added)) == (2, 2, 4)

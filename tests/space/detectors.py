@@ -46,7 +46,7 @@ def detector(
     scores.append({"name": "ap_small", "value": 0.1, "ci_low": 0.0, "ci_high": 0.2, "n": IMAGES})
     if per_class is None:
         per_class = [
-            {"class": i, "name": name, "boxes": 100 * (3 - i), "ap": ap, "ap50": ap + 0.1 * i}
+            {"class": i, "name": name, "boxes": 100 * (3 - i), "ap": ap, "ap50": ap + 0.2 + 0.1 * i}
             for i, name in enumerate(CLASSES)
         ]
     base = make_result(
@@ -54,7 +54,12 @@ def detector(
         details={"classes": list(CLASSES), "per_class": per_class, "examples": examples or []},
         **changes,
     )  # fmt: skip
-    about = {"split_hash": split_hash or base.task.split_hash, "subset": True, "split": task_split}
+    about = {
+        "split_hash": split_hash or base.task.split_hash,
+        "subset": True,
+        "split": task_split,
+        "counts": base.task.counts | {"test": IMAGES},
+    }
     return base.model_copy(update={"task": base.task.model_copy(update=about)})
 
 

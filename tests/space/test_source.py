@@ -17,6 +17,7 @@ import pytest
 from eval.common.errors import UserError
 from eval.results.names import shelf_path
 from eval.results.schema import Result
+from eval.results.signoff import signed, write_sign_off
 from eval.results.store import dump_result, read_result, write_result
 from space import source as sources
 from space.receipts import receipt
@@ -407,7 +408,8 @@ REPO = "lab/space-source-results"
 
 
 def offered(*models: str) -> dict[str, bytes]:
-    return {shelf_path(r): dump_result(r) for r in map(make_result, models)}
+    results = [make_result(model, "photos") for model in models]
+    return {shelf_path(r): dump_result(r) for r in results}
 
 
 @pytest.fixture
@@ -465,3 +467,20 @@ def test_a_result_of_the_hub_has_a_receipt(remote: LoopbackHub, cache: Path) -> 
     source = Source(f"hub:{REPO}", cache)
     for path in source.refresh().scores["path"]:
         assert receipt(source.root(), path).content["seed"] == 0
+
+
+def test_a_sign_off_is_seen_without_reading_results_again(
+    folder: Path, cache: Path, reads: list[str]
+) -> None:
+    source = Source(str(folder), cache)
+    assert set(source.refresh().scores["computed"]) == {""}
+    result, path = make_result("a"), "a/r/a.json"
+    sign_off = signed(result, path, "equal", "ada")
+    file = write_sign_off(folder, sign_off)
+    reads.clear()
+    for scores in (source.refresh().scores, Source(str(folder), cache).snapshot().scores):
+        said = dict(zip(scores["model"], scores["computed"], strict=True))
+        assert said == {"a": sign_off.text, "b": "self-reported", "c": "self-reported"}
+    assert reads == []
+    file.unlink()
+    assert set(source.refresh().scores["computed"]) == {""}

@@ -14,8 +14,14 @@ from scipy.stats import rankdata
 
 from eval.common.text import escaped
 from eval.metrics.intervals import jeffreys
+from eval.results.names import shelf_path
+from eval.results.schema import Result
+from eval.results.signoff import content_of, signed
 from space.labels import shown_objective
+from space.tables import display
 from space.tables.board import Board, build, headline
+from space.tables.matrix import Grid, grid, keys
+from space.tables.scores import computed
 from space.tables.view import View
 from tests.factories import make_result
 from tests.space.shelves import (
@@ -23,6 +29,7 @@ from tests.space.shelves import (
     gaps,
     linear,
     mixed,
+    scored,
     shipped_grid,
     without_kinds,
     without_samples,
@@ -149,6 +156,7 @@ def test_filters_alone_and_together(pretraining: bool) -> None:
             t["task"] for t in tasks
             if all(FILTERS[n][2](t) for n in chosen if FILTERS[n][2])
             and (pretraining or t["task"] != "tiny_imagenet")
+            and (t["task"] != "mine" or {"tasks", "domains"} & {*chosen})  # data of one's own
         ]  # fmt: skip
         board = build(made, view)
         assert list(board.tasks["task"]) == columns
@@ -276,7 +284,7 @@ def test_five_data_sets_are_also_a_sample_of_data_sets() -> None:
 
 
 def test_one_model_nothing_complete_and_nothing_tested() -> None:
-    one = headline(build(linear([make_result("a"), make_result("a", "x")]), View()))
+    one = headline(build(linear([make_result("a"), make_result("a", "hue")]), View()))
     assert one.startswith("a has the highest mean on these 2 data sets: 50.0 % ±")
     assert one.endswith(f"(95 % over {TEST}). It is the only model in view.")
     none = headline(build(linear([make_result("a", "x"), make_result("b", "y")]), View()))
@@ -344,3 +352,48 @@ def test_any_text_is_shown_as_it_is(text: str) -> None:
 ])  # fmt: skip
 def test_objectives_are_written_as_the_paper_does(name: str, shown: str) -> None:
     assert shown_objective(name) == shown
+
+
+# --------------------------------------------------------------------------- who computed
+
+
+def marked(results: list[Result], verified: list[Result]) -> Grid:
+    """The grid of scores of which some were signed."""
+    offs = {content_of(r): signed(r, shelf_path(r), "equal", "ada") for r in verified}
+    scores = computed(scored(results), offs)
+    return grid(scores, keys(scores)[0])
+
+
+def test_verified_rows_stand_first_and_make_the_headline() -> None:
+    liar = [make_result("liar", t, top1=1.0) for t in ("hue", "count")]
+    honest = [make_result(m, t, top1=v) for m, v in (("a", 0.5), ("b", 0.6))
+              for t in ("hue", "count")]  # fmt: skip
+    made = marked([*liar, *honest], honest)
+    board = build(made, View())
+    assert names(board) == ["b", "a", "liar"]
+    assert board.computed.tolist() == ["verified", "verified", "self-reported"]
+    assert headline(board).startswith("b has the highest mean on these 2 data sets: 60.0 %")
+    assert headline(board).endswith(" Verified rows alone; 1 more are not, or not wholly.")
+    assert names(build(made, View(sort="model"))) == ["a", "b", "liar"]
+    assert display.headers(board, View())[4] == "computed"
+    assert display.table(board, View())["data"][2][4] == "self-reported"
+    assert display.plain(board, View())["computed"].tolist() == board.computed.tolist()
+
+    part = build(marked([*liar, *honest], [honest[0]]), View())
+    assert dict(zip(names(part), part.computed.tolist(), strict=True)) == {
+        "a": "1 of 2 verified", "b": "self-reported", "liar": "self-reported"
+    }  # fmt: skip
+    assert names(part)[0] == "liar"  # nobody is verified wholly
+    assert "computed" not in display.headers(build(linear(honest), View()), View())
+
+
+def test_data_of_ones_own_take_no_mean_from_others() -> None:
+    honest = [make_result(m, t) for m in "ab" for t in ("hue", "count")]
+    forged = make_result("liar", "hue", split="forged", top1=1.0)
+    for other in (forged, make_result("liar", "photos", top1=1.0)):
+        board = build(linear([*honest, other]), View())
+        assert len(board.tasks) == 2
+        assert names(board) == ["a", "b"]
+        assert not np.isnan(board.mean).any()
+        whole = build(board.grid, View(tasks=tuple(board.grid.tasks["task"])))
+        assert "liar" in names(whole)

@@ -318,8 +318,9 @@ def test_samples_in_no_form_of_ours_are_left_out(result: Result) -> None:
 
 def test_the_samples_count_their_own_units() -> None:
     """A score may say another number of them."""
-    forged = make_result("a", correct=np.arange(41) < 30)
-    assert forged.scores[0].n == 40
+    made = make_result("a", correct=np.arange(41) < 30)
+    score = made.scores[0].model_copy(update={"n": 40})
+    forged = made.model_copy(update={"scores": [score]})
     (row,) = rows("p", forged)
     assert row["n"] == 41
     board = build(linear([forged, make_result("b", correct=np.arange(41) < 4)]), View())

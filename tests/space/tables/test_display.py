@@ -248,13 +248,15 @@ def test_a_formula_in_a_tasks_name_is_defused() -> None:
 
 
 def test_negative_bounds_stay_numbers() -> None:
-    board = build(linear([without_samples(make_result("a", top1=0.0))]), ALL)
+    made = without_samples(make_result("a", top1=0.0))
+    score = made.scores[0].model_copy(update={"ci_low": -0.1})
+    board = build(linear([made.model_copy(update={"scores": [score]})]), ALL)
     assert pd.read_csv(io.StringIO(as_csv(board, ALL)))["dtd_low"].tolist() == [-10.0]
 
 
 @pytest.mark.parametrize("task", ["mean", "model", "params"])
 def test_a_task_that_is_called_like_a_column(task: str) -> None:
-    board = build(linear([make_result("a", task), make_result("a", "dtd", top1=0.75)]), ALL)
+    board = build(linear([make_result("a", task), make_result("a", "x", top1=0.75)]), ALL)
     found = plain(board, ALL)
     assert found["mean"].tolist() == [62.5]
     assert found["model"].tolist() == ["a"]
