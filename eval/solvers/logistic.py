@@ -8,7 +8,8 @@ do we. How the optimum is reached:
     `alpha (I - 11'/K) (x) X'X + I/C` with `alpha = (1 - mean ||p_i||^2) / (K - 1)`: exactly so at
     W = 0 and in trace everywhere, and never more than Boehning's bound, alpha = 1/2. One Gram
     matrix of the features therefore serves every C and every iterate; in its eigenvectors the
-    inverse of it plus a ridge, the preconditioner, costs two thin products. On correlated features 5-25 iterations replace hundreds.
+    inverse of it plus a ridge, the preconditioner, costs two thin products. On correlated features
+    5-25 iterations replace hundreds.
 2.  The model is linear, so logits move linearly along a search direction. An iteration costs two
     passes over X (direction -> logits, residuals -> gradient), and the line search runs on logits
     alone: an almost exact minimum for the price of a few exponentials. Every accepted step
