@@ -21,7 +21,7 @@ from eval.protocols.outcome import Outcome
 from eval.protocols.trained import outcome
 from eval.settings.protocols import Linear
 from eval.solvers.c_path import search_c
-from eval.solvers.logistic import LinearModel, fit, fit_without, standardise
+from eval.solvers.logistic import LinearModel, Metric, fit, fit_without, standardise
 from eval.training.context import Context
 from eval.training.setup import Answer
 
@@ -70,13 +70,13 @@ def score_bank(bank: FeatureBank, task: TaskData, settings: Linear, seed: int) -
     """
 
     def fit_rows(rows: NDArray[np.int64]) -> Answer:
-        head, details = _fit(bank, task, settings, seed, rows)
+        head, metric, details = _fit(bank, task, settings, seed, rows)
         notes = []
         if not head.model.converged:
             notes.append(
                 f"the final fit stopped after {head.model.iterations} iterations, unconverged"
             )
-        without = _without(head, bank, task, seed) if len(rows) == len(task.train) else None
+        without = _without(head, metric, bank, task, seed) if len(rows) == len(task.train) else None
         return Answer(head.probability(bank.test[0]), details, notes, without)
 
     with _steady_sums(bank.features.numel()):
@@ -89,18 +89,20 @@ def fit_head(bank: FeatureBank, task: TaskData, seed: int = 0) -> Head:
         return _fit(bank, task, Linear(), seed, np.arange(len(task.train)))[0]
 
 
-def _without(head: Head, bank: FeatureBank, task: TaskData, seed: int) -> list[float]:
+def _without(
+    head: Head, metric: Metric | None, bank: FeatureBank, task: TaskData, seed: int
+) -> list[float]:
     """Test top-1 with each group of training images left out, at the C and scale of all of them."""
     groups = torch.from_numpy(training_groups(task, seed))
     (x, y), (x_test, y_test) = bank.train, bank.test
     x, x_test = ((part - head.mean) / head.scale for part in (x, x_test))
-    models = fit_without(x, y, len(task.classes), head.model, groups, GROUPS)
+    models = fit_without(x, y, len(task.classes), head.model, groups, GROUPS, metric=metric)
     return [float((m.logits(x_test).argmax(1) == y_test).double().mean()) for m in models]
 
 
 def _fit(
     bank: FeatureBank, task: TaskData, settings: Linear, seed: int, rows: NDArray[np.int64]
-) -> tuple[Head, dict[str, Any]]:
+) -> tuple[Head, Metric | None, dict[str, Any]]:
     x, y = (part[rows] if len(rows) < len(part) else part for part in bank.train)
     part = dataclasses.replace(task, train=take(task.train, rows))
     classes = len(task.classes)
@@ -111,11 +113,14 @@ def _fit(
     )
     mean, scale = standardise(x)
     x_all = (x - mean) / scale
-    model = fit(x_all, y, classes, search.best_c, init=search.model, max_iter=MAX_ITERATIONS)
+    model = fit(
+        x_all, y, classes, search.best_c,
+        init=search.model, max_iter=MAX_ITERATIONS, metric=search.metric,
+    )  # fmt: skip
     details = {
         "c": search.best_c,
         "validation_top1": [[c, round(v, 6)] for c, v in search.tried],
         "converged": model.converged,
         "iterations": model.iterations,
     }
-    return Head(model, mean, scale), details
+    return Head(model, mean, scale), search.metric, details

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from eval.solvers.logistic import STACKED_COLUMNS, TOL, LinearModel, Problem
+from eval.solvers.logistic import STACKED_COLUMNS, TOL, LinearModel, Metric, Problem
 
 C_GRID: tuple[float, ...] = tuple(10.0 ** (-6.0 + 11.0 * i / 44) for i in range(45))
 """The 45 log-spaced values 1e-6 .. 1e5 of ssl-transfer and DINOv2."""
@@ -28,6 +28,9 @@ _PARABOLA_UP_TO = 12
 _HOPELESS = 2.5
 _HOPELESS_SHARE = 0.01
 _MAX_ITERATIONS = 1000
+# Where the mean loss is about 1 a fit's tolerance is met by a start that is off by some rows: a
+# smaller one costs an iteration there. Where C is large, and iterations are many, it stays.
+_SMALL = 0.3
 # C values within this many right answers of the best are solved to a smaller tolerance before they
 # are compared: at that of a fit a row or two of validation are still undecided.
 _CLOSE = 1
@@ -42,6 +45,8 @@ class CSearch:
     tried: tuple[tuple[float, float], ...]
     model: LinearModel | None = field(default=None, compare=False, repr=False)
     """The fit-part model at `best_c`: a warm start for the refit on fit + validation rows."""
+    metric: Metric | None = field(default=None, compare=False, repr=False)
+    """The preconditioner of the fit part, which does for that refit as well."""
 
 
 def search_c(
@@ -83,7 +88,7 @@ def search_c(
     last: list[int] = []
     for i, c in enumerate(grid):
         start = _extrapolated([models[j] for j in last], c)
-        model = problem.solve([c], [start], TOL, 1.0, _MAX_ITERATIONS)[0]
+        model = problem.solve([c], [start], _SMALL * TOL, 1 / _SMALL, _MAX_ITERATIONS)[0]
         if count and not model.converged:
             continue
         note(i, model)
@@ -109,6 +114,7 @@ def search_c(
         best_c=grid[best()],
         tried=tuple((grid[i], count[i] / len(y_val)) for i in sorted(count)),
         model=models[best()],
+        metric=problem.metric,
     )
 
 

@@ -28,6 +28,8 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
+from eval.solvers.products import times_rows
+
 Classifier = Literal["logreg", "centroid", "cosine"]
 
 # Stop when the 2-norm of the gradient of scikit-learn's scaled objective f / (c n) is below this.
@@ -42,7 +44,7 @@ _SOLVE_BYTES = 256 * 2**20
 # Norms of rows whose squares and products float32 holds with all their digits.
 _SAFE = (2.0**-30, 2.0**30)
 # Gathered rows of one sub-chunk: small enough to be still in the last-level cache when multiplied.
-_GATHER_BYTES = 12 * 2**20
+_GATHER_BYTES = 4 * 2**20
 
 
 @torch.no_grad()
@@ -89,7 +91,7 @@ def episode_predictions(
     fit = "logreg" in classifiers
     mean = "centroid" in classifiers or "cosine" in classifiers
     heads_per_shot = ways * (fit + mean)
-    gather = _Rows(features, dtype)
+    gather = _Rows(features, dtype, rows, gather_bytes)
     solve_floats = _solve_floats(ways, most, features.shape[1], len(shots) * heads_per_shot, fit)
     dim, item = features.shape[1], torch.empty((), dtype=dtype).element_size()
     for lo, hi in _slices(episodes, solve_bytes, item * solve_floats):
@@ -222,20 +224,41 @@ def _slices(total: int, budget: int, each: int) -> Iterator[tuple[int, int]]:
 
 
 class _Rows:
-    """Gathers raw rows into one buffer, reused: fresh memory pages cost more than the copy."""
+    """Gathers raw rows into one buffer, reused: fresh memory pages cost more than the copy.
 
-    def __init__(self, features: Tensor, dtype: torch.dtype) -> None:
+    Norms are taken once of each row that is `used` [...], however many episodes it is in. Rows
+    whose products would leave the range of the dtype are brought into it by a power of two, which
+    is exact: where one needs it, all.
+    """
+
+    def __init__(
+        self, features: Tensor, dtype: torch.dtype, used: Tensor, block_bytes: int
+    ) -> None:
         self.features = features
         self.dtype = dtype
         self.buffer = torch.empty(0, features.shape[1], dtype=dtype, device=features.device)
+        self.inverse = torch.zeros(len(features), dtype=dtype, device=features.device)
+        self.rescaled = False
+        mask = torch.zeros(len(features), dtype=torch.bool, device=features.device)
+        mask[used.flatten()] = True
+        rows = mask.nonzero()[:, 0]
+        block = max(1, block_bytes // (features.shape[1] * self.buffer.element_size()))
+        norm = self._norms(rows, block)
+        if not bool(((norm > _SAFE[0]) & (norm < _SAFE[1])).all()):
+            self.rescaled = True
+            norm = self._norms(rows, block)
+        if not torch.isfinite(norm).all():
+            bad = rows[~torch.isfinite(norm)][0].item()
+            raise ValueError(f"features row {bad} holds NaN or infinity")
+        self.inverse[rows] = torch.where(norm > 0, 1 / norm, 0.0)
 
-    def __call__(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """[e, n, D] valid until the next call, and 1 / norm [e, n], 0 for a row of zeros.
+    def _norms(self, rows: Tensor, block: int) -> Tensor:
+        parts = [
+            torch.linalg.vector_norm(self._gathered(part), dim=-1) for part in rows.split(block)
+        ]
+        return torch.cat(parts) if parts else self.inverse[:0]
 
-        The norms scale the products later: cheaper than scaling the rows here. Rows whose products
-        would leave the range of the dtype are brought into it by a power of two, which is exact.
-        """
-        flat = rows.reshape(-1)
+    def _gathered(self, flat: Tensor) -> Tensor:
         if len(self.buffer) < len(flat):
             self.buffer = self.buffer.new_empty(len(flat), self.buffer.shape[1])
         x = self.buffer[: len(flat)]
@@ -243,15 +266,16 @@ class _Rows:
             torch.index_select(self.features, 0, flat, out=x)
         else:
             x.copy_(self.features.index_select(0, flat))
-        norm = torch.linalg.vector_norm(x, dim=-1)
-        if not bool(((norm > _SAFE[0]) & (norm < _SAFE[1])).all()):
+        if self.rescaled:
             _rescale(x)
-            norm = torch.linalg.vector_norm(x, dim=-1)
-        if not torch.isfinite(norm).all():
-            bad = flat[~torch.isfinite(norm)][0].item()
-            raise ValueError(f"features row {bad} holds NaN or infinity")
-        inverse = torch.where(norm > 0, 1 / norm, 0.0)
-        return x.view(*rows.shape, -1), inverse.view(rows.shape)
+        return x
+
+    def __call__(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """[e, n, D] valid until the next call, and 1 / norm [e, n], 0 for a row of zeros.
+
+        The norms scale the products later: cheaper than scaling the rows here.
+        """
+        return self._gathered(rows.reshape(-1)).view(*rows.shape, -1), self.inverse[rows]
 
 
 def _rescale(x: Tensor) -> None:
@@ -271,7 +295,8 @@ def _support_base(gather: _Rows, rows: Tensor, gather_bytes: int) -> Tensor:
     for lo, hi in _slices(e, gather_bytes, n * dim * base.element_size()):
         x, inverse_norm = gather(rows[lo:hi])
         if n <= dim:
-            torch.bmm(x, x.transpose(1, 2), out=base[lo:hi])
+            for i, own in enumerate(x, lo):
+                base[i] = times_rows(own, own)
             base[lo:hi] *= inverse_norm[:, :, None]
             base[lo:hi] *= inverse_norm[:, None, :]
         else:

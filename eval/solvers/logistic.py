@@ -7,8 +7,9 @@ do we. How the optimum is reached:
 1.  Preconditioned L-BFGS. At probabilities p the Hessian is about
     `alpha (I - 11'/K) (x) X'X + I/C` with `alpha = (1 - mean ||p_i||^2) / (K - 1)`: exactly so at
     W = 0 and in trace everywhere, and never more than Boehning's bound, alpha = 1/2. One Gram
-    matrix of the features therefore serves every C and every iterate; a Cholesky factor of it plus
-    a ridge is the preconditioner. On correlated features 5-25 iterations replace hundreds.
+    matrix of the features therefore serves every C and every iterate; in its eigenvectors the
+    inverse of it plus a ridge, the preconditioner, costs two thin products. On correlated features
+    5-25 iterations replace hundreds.
 2.  The model is linear, so logits move linearly along a search direction. An iteration costs two
     passes over X (direction -> logits, residuals -> gradient), and the line search runs on logits
     alone: an almost exact minimum for the price of a few exponentials. Every accepted step
@@ -17,11 +18,13 @@ do we. How the optimum is reached:
     stacked in one matrix product.
 
 Shapes: N rows, D features, K classes (those present in `y`), S values of C solved together.
-Memory beside X: about `4 S K N + 24 S K D + 9 min(N, D)^2` floats, so one fit (S = 1) of K = 1000,
-D = 2048, N = 50 000 takes about 1.1 GB.
+Memory beside X: about `4 S K N + 24 S K D + 9 min(N, D)^2 + min(N, D) D` floats, so one fit (S = 1)
+of K = 1000, D = 2048, N = 50 000 takes about 1.2 GB.
 float64 features are solved in float64; anything else in float32, with sums of losses in float64.
 Everything is deterministic for a given machine and number of threads.
 """
+
+from __future__ import annotations
 
 import math
 from collections.abc import Sequence
@@ -30,12 +33,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from eval.solvers.products import times_rows
+
 _HISTORY = 10  # L-BFGS pairs
 STACKED_COLUMNS = 128  # beyond this many class columns a product is bound by arithmetic
 _SLOPE_LEFT = 0.25  # line search ends when this share of the initial slope is left
 _LINE_EVALUATIONS = 20
 TOL = 1e-4  # scikit-learn's
 _REFIT_SLACK = 10.0
+_LEAST = 1e-3  # of the mean eigenvalue: below it the preconditioner tells directions not apart
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,7 @@ def fit(
     init: LinearModel | None = None,
     tol: float = TOL,
     max_iter: int = 300,
+    metric: Metric | None = None,
 ) -> LinearModel:
     """The logistic regression of labels y [N] on features x [N, D] at regularisation C.
 
@@ -86,8 +93,10 @@ def fit(
     large C every solver stops anywhere: scikit-learn at twice the optimum and more.) At `max_iter`
     the best model so far is returned with `converged=False`.
     Classes 0..n_classes-1 that have no row are left out of the problem and never predicted.
+    `metric`, of a problem on much the same rows, spares an eigendecomposition: the way to the
+    optimum is another, the optimum is not.
     """
-    problem = Problem(x, y, n_classes)
+    problem = Problem(x, y, n_classes, metric)
     return problem.solve([c], [init], tol, 1.0, max_iter)[0]
 
 
@@ -99,6 +108,7 @@ def fit_without(
     groups: Tensor,
     n_groups: int,
     max_iter: int = 300,
+    metric: Metric | None = None,
 ) -> list[LinearModel]:
     """`model`'s fit again without the rows of each of n_groups groups; groups [N] in 0..n_groups-1.
 
@@ -106,7 +116,7 @@ def fit_without(
     solved to `_REFIT_SLACK` times the tolerance of a fit, for what is wanted of them is by how
     much answers change. A class whose rows are all left out keeps next to no probability.
     """
-    problem = Problem(x, y, n_classes)
+    problem = Problem(x, y, n_classes, metric)
     stacked = max(1, STACKED_COLUMNS // problem.n_present)
     found: list[LinearModel] = []
     for at in range(0, n_groups, stacked):
@@ -121,7 +131,7 @@ def fit_without(
 class Problem:
     """One set of rows and labels: what fits at different C have in common."""
 
-    def __init__(self, x: Tensor, y: Tensor, n_classes: int) -> None:
+    def __init__(self, x: Tensor, y: Tensor, n_classes: int, metric: Metric | None = None) -> None:
         if x.ndim != 2 or y.shape != x.shape[:1] or len(x) == 0:
             raise ValueError(f"need x [N, D] and y [N], N > 0; got {[*x.shape]} and {[*y.shape]}")
         low, high = (int(v) for v in torch.aminmax(y))
@@ -137,7 +147,8 @@ class Problem:
         # [K] the classes with rows; labels renumbered to 0..K-1
         self.present, self.y = torch.unique(y, return_inverse=True)
         self.n_present = len(self.present)
-        self.metric: _Metric | None = None
+        # Of few rows it knows their span alone, which other rows are not in.
+        self.metric = None if metric is None or metric.wide else metric
 
     def solve(
         self,
@@ -158,7 +169,7 @@ class Problem:
             state = self.x.new_zeros(len(cs), 1, self.x.shape[1] + 1)
             return [self._model(w, c, 0, True) for w, c in zip(state, cs, strict=True)]
         if self.metric is None:
-            self.metric = _Metric(self.x, self.mean)
+            self.metric = Metric(self.x, self.mean)
         # Sigmoid form: w = 2 W_1 = -2 W_0, hence ||w||^2 = 2 ||W||^2.
         twice = 2.0 if self.n_present == 2 else 1.0
         penalty = torch.tensor([twice / c for c in cs], dtype=self.x.dtype, device=self.x.device)
@@ -206,58 +217,43 @@ class Problem:
         return LinearModel(weight, bias, float(c), iterations, converged)
 
 
-class _Metric:
+class Metric:
     """Applies `(alpha X'X + penalty I)^-1` (X centred) approximately: the preconditioner.
 
-    It only has to be positive definite and roughly right, which buys three savings: the ridge
-    `penalty / alpha` is rounded to a power of ten, so a handful of Cholesky factors serves all C
-    and all iterates; it is kept above a thousandth of the mean eigenvalue, so float32 factors are
-    stable for duplicated rows and constant columns; and beyond 8 D rows a regular subsample
-    stands for the rest.
+    One eigendecomposition of the Gram matrix serves all C and all iterates. It only has to be
+    positive definite and roughly right, which buys three savings: eigenvalues below a share of the
+    mean count as that share, and their eigenvectors are left out; beyond 8 D rows a regular
+    subsample stands for the rest; and that of most of the rows will do for all.
     """
 
     def __init__(self, x: Tensor, mean: Tensor) -> None:
         n, d = x.shape
-        self.wide = 2 * n <= d  # few rows: factorise the N x N side instead (Woodbury)
-        self.x, self.mean = x, mean
+        self.wide = 2 * n <= d  # few rows: decompose the N x N side instead
         if self.wide:
             centred = x - mean
-            self.gram = centred @ centred.t()  # [N, N]
+            gram = times_rows(centred, centred)  # [N, N]
         else:
             step = max(1, n // (8 * d))
-            self.gram = _gram(x[::step], mean) * (n / len(x[::step]))  # [D, D]
-        self.trace = float(self.gram.diagonal().sum())
-        self.floor = 1e-3 * self.trace / len(self.gram)
-        self.factors: dict[int, Tensor] = {}
+            gram = _gram(x[::step], mean) * (n / len(x[::step]))  # [D, D]
+        values, vectors = torch.linalg.eigh(gram)
+        values = values.clamp_min(0)
+        self.rest = _LEAST * float(values.mean())
+        kept = values > self.rest
+        self.rows = n
+        self.values = values[kept]  # [R]
+        self.axes = vectors[:, kept].t().contiguous()  # [R, D], orthonormal
+        if self.wide:
+            self.axes = times_rows(self.axes, centred.t()) / self.values.sqrt()[:, None]
 
     def solve(self, g: Tensor, alpha: Tensor, penalty: Tensor) -> Tensor:
         """g [S, K, D] -> approximately `(alpha X'X + penalty I)^-1 g`, one alpha, penalty per S."""
-        ridges = (penalty / alpha).tolist()
-        levels = [round(math.log10(max(r, self.floor, 1e-30))) for r in ridges]
-        out = torch.empty_like(g)
-        for level in sorted(set(levels)):
-            which = [s for s, other in enumerate(levels) if other == level]
-            part = g[which]  # [s, K, D]
-            columns = part.reshape(-1, g.shape[2]).t()  # [D, s K]
-            solved = self._solve_level(columns, level).t().reshape(part.shape)
-            out[which] = solved / alpha[which, None, None]
-        return out
-
-    def _solve_level(self, g: Tensor, level: int) -> Tensor:
-        """`(X'X + 10^level I)^-1 g` for g [D, columns]."""
-        ridge = 10.0**level
-        if ridge >= self.trace:  # the Gram is at most as large as the ridge: scaling is enough
-            return g / ridge
-        if level not in self.factors:
-            if len(self.factors) >= 8:
-                self.factors.pop(next(iter(self.factors)))
-            self.factors[level] = _factor(self.gram, ridge)
-        factor = self.factors[level]
-        if not self.wide:
-            return torch.cholesky_solve(g, factor)
-        inner = torch.cholesky_solve(self.x @ g - self.mean @ g, factor)  # [N, columns]
-        back = self.x.t() @ inner - torch.outer(self.mean, inner.sum(0))
-        return (g - back) / ridge
+        alpha, penalty = alpha[:, None, None], penalty[:, None, None]
+        outside = 1 / (alpha * self.rest + penalty)  # [S, 1, 1]
+        inside = 1 / (alpha * self.values + penalty) - outside  # [S, 1, R]
+        along = times_rows(g.flatten(0, 1), self.axes).view(*g.shape[:2], -1)
+        along *= inside
+        back = times_rows(along.flatten(0, 1), self.axes.t()).view(g.shape)
+        return back.addcmul_(g, outside)
 
 
 def _gram(x: Tensor, mean: Tensor, row_block: int = 4096, column_block: int = 512) -> Tensor:
@@ -265,21 +261,11 @@ def _gram(x: Tensor, mean: Tensor, row_block: int = 4096, column_block: int = 51
     d = x.shape[1]
     gram = x.new_zeros(d, d)
     for top in range(0, len(x), row_block):
-        block = x[top : top + row_block] - mean
+        block = (x[top : top + row_block] - mean).t().contiguous()  # [D, rows]
         for left in range(0, d, column_block):
             right = left + column_block
-            gram[left:right, left:].addmm_(block[:, left:right].t(), block[:, left:])
+            gram[left:right, left:] += times_rows(block[left:right], block[left:])
     return gram.triu() + gram.triu(1).t()
-
-
-def _factor(gram: Tensor, ridge: float) -> Tensor:
-    """Cholesky factor of `gram + ridge I`; the ridge grows where rounding lost definiteness."""
-    eye = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    while True:
-        factor, info = torch.linalg.cholesky_ex(gram + ridge * eye)
-        if int(info) == 0:
-            return factor
-        ridge *= 10.0
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
@@ -324,7 +310,7 @@ class _History:
         self.inverse.zero_()
 
     def direction(
-        self, gradient: Tensor, metric: "_Metric", alpha: Tensor, penalty: Tensor, n: int
+        self, gradient: Tensor, metric: Metric, alpha: Tensor, penalty: Tensor, n: int
     ) -> Tensor:
         """Minus the inverse Hessian times the gradient [S, K, D + 1], starting from the metric."""
         first = torch.zeros_like(self.inverse)  # [S, m]
@@ -336,7 +322,9 @@ class _History:
         q = gradient - self._combined(self.changes, first).view_as(gradient)
         # The intercept's Hessian is alpha n; centring has decoupled it from the weights.
         intercept = q[:, :, -1:] / (alpha * n)[:, None, None]
-        h = torch.cat([metric.solve(q[:, :, :-1], alpha, penalty), intercept], dim=2)
+        weight = q[:, :, :-1].contiguous()
+        weight = metric.solve(weight, alpha * (n / metric.rows), penalty)
+        h = torch.cat([weight, intercept], dim=2)
         along = self._along(self.changes, h)
         for i in self.slots:
             rest = along[:, i] + (self.cross[:, :, i] * second).sum(-1)
@@ -359,7 +347,7 @@ def _minimise(
     mean: Tensor,
     y: Tensor,
     penalty: Tensor,
-    metric: _Metric,
+    metric: Metric,
     state: Tensor,
     tol: float,
     relative: float,
@@ -378,9 +366,9 @@ def _minimise(
 
     def margins_of(w: Tensor, own: float) -> Tensor:
         """Logits minus the true class's logit [S, K, N]; `own` stands at the true class itself."""
-        weight = w[:, :, :d].reshape(-1, d)
+        weight = w[:, :, :d].reshape(-1, d).contiguous()
         bias = w[:, :, d].reshape(-1) - weight @ mean
-        logits = torch.addmm(bias[:, None], weight, x.t()).view(len(w), n_classes, n)
+        logits = times_rows(weight, x).add_(bias[:, None]).view(len(w), n_classes, n)
         logits -= logits[:, y, rows][:, None]
         logits[:, y, rows] = own
         if left_out is not None:
@@ -403,7 +391,7 @@ def _minimise(
         alpha = alpha.clamp_min(1e-12)
         wrong[:, y, rows] = -missing  # from here on: the residual P - Y, without cancellation
         g_bias = wrong.sum(-1)  # [S, K]
-        g_weight = (wrong.view(-1, n) @ x).view(len(state), n_classes, d)
+        g_weight = times_rows(wrong.view(-1, n), x.t()).view(len(state), n_classes, d)
         g_weight += penalty[:, None, None] * state[:, :, :d]
         squares = state[:, :, :d].square().sum((1, 2))  # [S]
         objective = loss.sum(-1, dtype=torch.float64) + 0.5 * penalty * squares
