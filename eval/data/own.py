@@ -10,9 +10,9 @@ from eval.common.errors import BadInput, NotFound, UserError
 from eval.common.images import Range
 from eval.data import own_boxes
 from eval.data.folders import read_folders
-from eval.data.inventory.facts import Inventory, Tally
+from eval.data.inventory.facts import Inventory, Tally, with_said
 from eval.data.inventory.labels import as_meant
-from eval.data.inventory.split_words import Chosen, choose
+from eval.data.inventory.split_words import Chosen, choose, chosen_on, not_used
 from eval.data.located import Located, Parts, Rule, Whole
 from eval.data.shards import read_shards
 from eval.data.sources import (
@@ -73,7 +73,9 @@ def _parquet(parsed: TaskName, text: str) -> Located:
     )
 
     def with_boxes(column: str) -> Located:
-        return own_boxes.locate_parquet(folder, train, test, column, text, parts, found.inventory)
+        said = not_used(found.names, "test") if found.names else ""
+        inventory = with_said(found.inventory, said)
+        return own_boxes.locate_parquet(folder, train, test, column, text, parts, inventory)
 
     def otherwise() -> Located | None:
         """Looked at only where there is no label, so that the second load of a data set opens no
@@ -84,10 +86,11 @@ def _parquet(parsed: TaskName, text: str) -> Located:
         return with_boxes(parsed.objects)
     columns = query({"image": parsed.image, "label": parsed.label} | parts)
     where, name = f"parquet:{folder.resolve()}{columns}", folder.resolve().name
-    images = Parts(train, test)
+    held = tuple(ParquetSource(files, parsed.image, parsed.label) for files in found.validation)
+    inventory = with_said(found.inventory, chosen_on(found.names)) if held else found.inventory
     return Located(
-        name, where, "", f"task {text!r}", images, kind="parquet", inventory=found.inventory,
-        unused=found.unused, otherwise=otherwise,
+        name, where, "", f"task {text!r}", Parts(train, test, validation=held), kind="parquet",
+        inventory=inventory, unused=found.names, otherwise=otherwise,
     )  # fmt: skip
 
 
@@ -113,7 +116,7 @@ def _imagefolder(parsed: TaskName, text: str, seed: int) -> Located:
     notes: tuple[str, ...] = ()
     images: Parts | Whole
     if found.test is not None:
-        images = Parts(found.train, found.test)
+        images = Parts(found.train, found.test, validation=found.validation)
     else:
         notes = (f"one folder, split here: 70 % of each class to train, seed {seed}",)
         images = Whole(found.train, Drawn(seed))
@@ -134,10 +137,12 @@ def _csv(parsed: TaskName, text: str, seed: int) -> Located:
     where = f"csv:{file.resolve()}{query(columns | parts)}"
     notes: list[str] = []
     tally = Tally("rows")
+    held: tuple[bool, ...] = ()
     rule: Rule
     if "split" in table:
         table = own_parts(table, tally, text, parsed.train, parsed.test)
-        rule = Given(tuple(side == "train" for side in table["split"]))
+        rule = Given(tuple(side != "test" for side in table["split"]))
+        held = tuple(side == "validation" for side in table["split"])
         if left := tally.done().left_out:
             which = ", ".join(one.why.removeprefix("of ") for one in left[:5])
             notes.append(f"{sum(one.count for one in left):,} rows of {which} are not used")
@@ -152,8 +157,9 @@ def _csv(parsed: TaskName, text: str, seed: int) -> Located:
     count_twice(table["image"], tally)
     labels = as_meant(table["label"])
     source = ListedSource(file.resolve().parent, tuple(table["image"]), tuple(labels))
+    images = Whole(source, rule, validation=held)
     return Located(
-        file.stem, where, "", f"task {text!r}", Whole(source, rule), kind="csv", notes=tuple(notes),
+        file.stem, where, "", f"task {text!r}", images, kind="csv", notes=tuple(notes),
         inventory=tally.done(),
     )  # fmt: skip
 
@@ -171,17 +177,17 @@ def _hub(parsed: TaskName, text: str) -> Located:
     if names := split_names(parsed.value, parsed.config, sha):
         place = f"task {text!r}: {parsed.value}"
         chosen = choose(names, place, parsed.train, parsed.test) or chosen
-    train, test = (
+    train, test, *held = (
         HubSource(parsed.value, sha, parsed.config, part, parsed.image, parsed.label)
-        for part in (chosen.train, chosen.test)
+        for part in (chosen.train, chosen.test, *chosen.validation)
     )
     options = {"revision": sha, "image": parsed.image, "label": parsed.label}
     options |= {"config": parsed.config} if parsed.config else {}
     options |= {"train": chosen.train, "test": chosen.test}
     where = f"hub:{parsed.value}{query(options)}"
     name = parsed.value.replace("/", "--")
-    found = Inventory(said=chosen.said)
+    found = with_said(Inventory(said=chosen.said), chosen_on(chosen.validation) if held else "")
     return Located(
-        name, where, sha, f"task {text!r}", Parts(train, test), kind="hub", inventory=found,
-        unused=chosen.unused,
+        name, where, sha, f"task {text!r}", Parts(train, test, validation=tuple(held)), kind="hub",
+        inventory=found, unused=chosen.validation,
     )  # fmt: skip

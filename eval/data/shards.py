@@ -22,7 +22,8 @@ class Shards:
 
     train: tuple[Path, ...]
     test: tuple[Path, ...]
-    unused: tuple[str, ...]  # validation parts, beside a test
+    validation: tuple[tuple[Path, ...], ...]  # parts beside a test
+    names: tuple[str, ...]  # theirs
     inventory: Inventory
 
 
@@ -37,16 +38,17 @@ def read_shards(folder: Path, subject: str = "", train: str = "", test: str = ""
     head = f"{subject}: " if subject else ""
     parts = next((p for f in _places(folder) if (p := _parts(f))), {})
     chosen = choose(parts, f"{head}{folder}", train, test) or _none(folder, parts, head)
-    files = [_whole(folder, name, parts[name], head) for name in (chosen.train, chosen.test)]
+    taken = (chosen.train, chosen.test, *chosen.validation)
+    files = [_whole(folder, name, parts[name], head) for name in taken]
     tally = Tally("Parquet files")
     tally.take(sum(map(len, files)))
     for said in chosen.said:
         tally.say(said)
-    for name in sorted(parts.keys() - {chosen.train, chosen.test}):
+    for name in sorted(parts.keys() - {*taken}):
         for file in parts[name]:
-            expected = role_of(name) is not None
-            tally.leave(f"of part {name}", file.name, expected=expected)
-    return Shards(files[0], files[1], chosen.unused, tally.done())
+            tally.leave(f"of part {name}", file.name, expected=role_of(name) is not None)
+    train_files, test_files, *held = files
+    return Shards(train_files, test_files, tuple(held), chosen.validation, tally.done())
 
 
 def parquet_pair(folder: Path) -> tuple[ParquetSource, ParquetSource]:

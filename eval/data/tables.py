@@ -11,7 +11,7 @@ from eval.common.errors import BadInput, NotFound, one_line
 from eval.common.text import counted
 from eval.data.inventory.facts import Tally
 from eval.data.inventory.labels import MULTI_LABEL, is_unlabelled, unlabelled
-from eval.data.inventory.split_words import choose, role_of
+from eval.data.inventory.split_words import choose, chosen_on, role_of
 
 DELIMITERS = ",;\t"
 
@@ -123,8 +123,8 @@ def count_twice(images: list[str], tally: Tally) -> None:
 def own_parts(
     table: dict[str, list[str]], tally: Tally, text: str, train: str = "", test: str = ""
 ) -> dict[str, list[str]]:
-    """The rows of train and test alone, their split being 'train' or 'test'; the others are
-    counted as left out. Raises UserError where a side is missing or a group is on both."""
+    """The rows of the parts alone, their split being 'train', 'validation' or 'test'; the others
+    are counted as left out. Raises UserError where a side is missing or a group is on both."""
     plain = [_plain(value) for value in table["split"]]
     written = dict(zip(plain, table["split"], strict=True))
     place = f"task {text!r}: its split column"
@@ -137,7 +137,10 @@ def own_parts(
         )
     for said in chosen.said:
         tally.say(said)
-    sides = {chosen.train: "train", chosen.test: "test"}
+    if chosen.validation:
+        tally.say(chosen_on(chosen.validation))
+    sides = dict.fromkeys(chosen.validation, "validation")
+    sides |= {chosen.train: "train", chosen.test: "test"}
     kept = [i for i, value in enumerate(plain) if value in sides]
     out = {role: [values[i] for i in kept] for role, values in table.items()}
     out["split"] = [sides[plain[i]] for i in kept]
@@ -149,7 +152,7 @@ def own_parts(
     both = set()
     if "group" in table:
         rows = list(zip(out["group"], out["split"], strict=True))
-        both = {g for g, s in rows if s == "train"} & {g for g, s in rows if s == "test"}
+        both = {g for g, s in rows if s != "test"} & {g for g, s in rows if s == "test"}
     if both:
         raise BadInput(
             f"task {text!r}: {len(both):,} groups are on both sides of the split, such as "

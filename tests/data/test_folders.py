@@ -19,6 +19,7 @@ from eval.common.errors import UserError
 from eval.data.inventory.split_words import choose, role_of
 from eval.data.load import load_task
 from eval.data.task_data import TaskData
+from eval.data.validation import held_out
 from tests.factories import blobs, refusal
 
 
@@ -77,7 +78,7 @@ def test_roles(name: str, role: object) -> None:
     ("names", "train", "test", "unused"),
     [
         (["Training", "Testing"], "Training", "Testing", ()),
-        (["train", "val", "test"], "train", "test", ("val",)),
+        (["train", "val", "test", "dev"], "train", "test", ("dev", "val")),
         (["train", "valid"], "train", "valid", ()),
         (["seg_train", "seg_test", "seg_pred"], "seg_train", "seg_test", ()),
         (["train", "test", "extra_train"], "train", "test", ()),
@@ -88,7 +89,7 @@ def test_roles(name: str, role: object) -> None:
 )
 def test_choice(names: list[str], train: str, test: str, unused: tuple[str, ...]) -> None:
     found = choose(names, "it")
-    assert (found and (found.train, found.test, found.unused)) == (
+    assert (found and (found.train, found.test, found.validation)) == (
         (train, test, unused) if train else None
     )
 
@@ -145,15 +146,41 @@ def test_parts_by_any_word(train: str, test: str, tmp_path: Path) -> None:
 
 
 def test_a_validation_part_beside_a_test(tmp_path: Path) -> None:
-    for part in ("train", "val", "test"):
-        class_folders(tmp_path / "x" / part)
+    for part, each in (("train", 6), ("val", 3), ("test", 4)):
+        class_folders(tmp_path / "x" / part, each=each)
     task = loaded(tmp_path / "x")
-    assert len(task.test) == 8
+    assert (len(task.train), len(task.test)) == (18, 8)
     assert task.inventory.said == (
-        "val is not used: test is scored, and settings are chosen on a part of train",
+        "val is what settings are chosen on, and trained on with train in the end",
     )
     assert adds_up(task)
-    assert [(one.count, one.expected) for one in task.inventory.left_out] == [(8, True)]
+    held = held_out(task, 0.2, 0)
+    order = np.argsort(task.train.rows)
+    read = dict(task.train.source.images(task.train.rows[order]))
+    val = {file.read_bytes() for file in (tmp_path / "x" / "val").rglob("*.png")}
+    assert len(val) == held.sum() == 6
+    for row, is_held in zip(task.train.rows.tolist(), held.tolist(), strict=True):
+        assert (read[row] in val) == is_held
+        assert (f"{os.sep}val{os.sep}" in task.train.source.describe(row)) == is_held
+    alone = loaded(tmp_path / "x", "?train=train&test=test")
+    assert (len(alone.train), alone.inventory.warnings()) == (12, ())
+    assert alone.split_hash != task.split_hash
+    assert held_out(alone, 0.2, 0).sum() == 2
+
+
+def test_what_is_chosen_on_is_part_of_the_split_hash(tmp_path: Path) -> None:
+    """The same images in train, others of them held out: another setting may be chosen."""
+    for part, each in (("train", 6), ("val", 4), ("test", 4)):
+        class_folders(tmp_path / "x" / part, each=each)
+    before = loaded(tmp_path / "x")
+    for name in ("cat", "dog"):
+        ours, theirs = (tmp_path / "x" / part / name / "0.png" for part in ("train", "val"))
+        content = ours.read_bytes()
+        ours.write_bytes(theirs.read_bytes())
+        theirs.write_bytes(content)
+    after = loaded(tmp_path / "x")
+    assert after.train.hash == before.train.hash
+    assert after.split_hash != before.split_hash
 
 
 def test_a_flat_test_has_no_labels(tmp_path: Path) -> None:

@@ -409,7 +409,13 @@ def test_validation_stands_in_for_a_missing_test(cache: Path, tmp_path: Path) ->
     write_column(tmp_path / "x", LABELS, part="validation")
     assert len(load_task(f"parquet:{tmp_path / 'x'}", cache).test) == 8
     write_column(tmp_path / "x", LABELS[2:6], part="test", images=IMAGES[2:6])
-    assert len(load_task(f"parquet:{tmp_path / 'x'}", cache).test) == 4
+    both = load_task(f"parquet:{tmp_path / 'x'}", cache)
+    assert (len(both.train), len(both.test)) == (16, 4)
+    order = np.argsort(both.train.rows)
+    assert both.train.rows[order].tolist() == list(range(16))
+    assert sorted(contents(both.train)) == sorted(IMAGES * 2)
+    value = {hash_of(b): v for b, v in zip(IMAGES, LABELS, strict=True)}
+    assert [value[k.tobytes()] for k in both.train.hashes] == both.train.labels.tolist()
 
 
 def test_an_unlabelled_test_says_what_to_score_instead(cache: Path, tmp_path: Path) -> None:
@@ -472,9 +478,9 @@ def test_parts_that_are_not_used_are_said(cache: Path, tmp_path: Path) -> None:
     for part in ("train", "test", "validation", "unsupervised"):
         write_column(tmp_path / "x", LABELS, part=part)
     found = load_task(f"parquet:{tmp_path / 'x'}", cache).inventory
-    assert (found.found, found.taken) == (4, 2)
+    assert (found.found, found.taken) == (4, 3)
     assert found.warnings() == (
-        "validation is not used: test is scored, and settings are chosen on a part of train",
+        "validation is what settings are chosen on, and trained on with train in the end",
         "left out: of part unsupervised (1: unsupervised-0.parquet)",
     )
 

@@ -23,7 +23,7 @@ from eval.data.boxes.files import (
 from eval.data.boxes.notation import without_outline
 from eval.data.boxes.stored import Row, stack
 from eval.data.inventory.facts import Inventory, Tally
-from eval.data.inventory.split_words import choose, role_of
+from eval.data.inventory.split_words import choose, not_used, role_of
 
 LISTS = ("images", "annotations", "categories")
 ROBOFLOW = "_annotations.coco.json"
@@ -82,6 +82,8 @@ def _files(root: Path, train: str, test: str, subject: str, tally: Tally) -> tup
         )
     for said in chosen.said:
         tally.say(said)
+    if chosen.validation:
+        tally.say(not_used(chosen.validation, chosen.test))
     return found[chosen.train], found[chosen.test]
 
 

@@ -2,8 +2,9 @@
 
 A name counts where one of its words, in any case, is a split word and the rest is the same on both
 sides: ``Train`` and ``Test``, ``training_set`` and ``test_set``, ``seg_train`` and ``seg_test``.
-Test is scored where it is there, else validation is, and that is said. A name that is given by the
-user is taken without a word. Two names for one role cannot be told apart and are refused.
+Test is scored where it is there, else validation is, and that is said; beside a test, validation is
+what settings are chosen on. A name that is given by the user is taken without a word. Two names for
+one role cannot be told apart and are refused.
 """
 
 from __future__ import annotations
@@ -32,8 +33,21 @@ class Chosen:
 
     train: str
     test: str
-    unused: tuple[str, ...] = ()  # validation, beside a test
+    validation: tuple[str, ...] = ()  # beside a test
     said: tuple[str, ...] = ()  # what the user could have meant otherwise
+
+
+def chosen_on(validation: Sequence[str]) -> str:
+    """What is said of validation parts beside a test."""
+    return (
+        f"{' and '.join(validation)} is what settings are chosen on, and trained on with train in "
+        "the end"
+    )
+
+
+def not_used(validation: Sequence[str], test: str) -> str:
+    """What is said of validation parts of boxes: no protocol chooses on them."""
+    return f"{' and '.join(validation)} is not used: {test} is scored"
 
 
 def role_of(name: str) -> tuple[Role, tuple[str, ...]] | None:
@@ -93,9 +107,6 @@ def _of(group: dict[Role, list[str]], place: str, labelled: Callable[[str], bool
     elif others and not tests:
         said.append(f"there is no test: {others[0]} is scored in its place")
     if tests:
-        if others:
-            said.append(f"{' and '.join(others)} is not used: {tests[0]} is scored, and settings "
-                        "are chosen on a part of train")  # fmt: skip
         return Chosen(train, _one(tests, place), tuple(others), tuple(said))
     return Chosen(train, _one(others, place), (), tuple(said)) if others else None
 
