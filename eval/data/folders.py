@@ -13,7 +13,7 @@ from eval.data.inventory.facts import Inventory, Tally
 from eval.data.inventory.image_files import kind_of, unread
 from eval.data.inventory.junk import JUNK, NO_IMAGES
 from eval.data.inventory.labels import composed
-from eval.data.inventory.split_words import HOW, Chosen, choose, chosen_on, role_of
+from eval.data.inventory.split_words import FREE, HOW, Chosen, Given, choose, role_of
 from eval.data.inventory.walk import Entry, walk
 from eval.data.sources import FolderSource
 
@@ -28,17 +28,17 @@ class Folders:
     inventory: Inventory
 
 
-def read_folders(root: Path, subject: str, train: str = "", test: str = "") -> Folders:
+def read_folders(root: Path, subject: str, given: Given = FREE) -> Folders:
     """The images below ``root``: PART/CLASS/.., CLASS/PART/.., or CLASS/.., to be split.
 
-    ``train`` and ``test`` name the folders of the parts where the user does. Which words are parts
-    is the rule of ``split_words``. Opens no file that has a suffix. Raises UserError for what
+    ``given`` are the folders of the parts that the user names. Which words are parts is the rule of
+    ``split_words``. Opens no file that has a suffix. Raises UserError for what
     cannot be told apart, for a test without labels, and for classes that train has not.
     """
     tree = _Tree(root)
     tally = Tally("files")
-    if train or test or _has_parts(tree, subject):
-        parts = _outer(tree, tally, subject, train, test)
+    if given != FREE or _has_parts(tree, subject):
+        parts = _outer(tree, tally, subject, given)
     elif inner := _inner(tree, subject):
         parts = _take_inner(tree, tally, inner)
     else:
@@ -91,7 +91,7 @@ def _has_parts(tree: _Tree, subject: str) -> bool:
     """Whether the outer folders are parts: the one to train on has folders of classes. A class may
     be called train too, but then it lies among others and holds images."""
     names = tree.folders()
-    chosen = choose(names, f"{subject}: {tree.root}")
+    chosen = choose(names, f"{subject}: {tree.root}", labelled=lambda n: bool(tree.folders(n)))
     if chosen is None:
         return False
     only = all(role_of(name) for name in names)
@@ -130,25 +130,22 @@ def _inner(tree: _Tree, subject: str) -> Chosen | None:
 # --------------------------------------------------------------------------- what is in it
 
 
-def _outer(tree: _Tree, tally: Tally, subject: str, train: str, test: str) -> list[FolderSource]:
+def _outer(tree: _Tree, tally: Tally, subject: str, given: Given) -> list[FolderSource]:
     """root/PART/CLASS/.."""
     names = tree.folders()
     place = f"{subject}: {tree.root}"
-    chosen = choose(names, place, train, test, lambda name: bool(tree.folders(name)))
+    chosen = choose(names, place, given, lambda name: bool(tree.folders(name)))
     if chosen is None:
         raise BadInput(f"{place} holds {', '.join(names[:8])}; say which are parts with {HOW}")
     for said in chosen.said:
         tally.say(said)
-    for part in (chosen.train, chosen.test):
+    for part in (chosen.train, chosen.test, *chosen.validation):
         if not tree.folders(part) and tree.holds_images(part):
             raise BadInput(
                 f"{subject}: {tree.root / part} holds images without class folders, so that none "
                 f"has a label; name other parts with {HOW}"
             )
-    held = [part for part in chosen.validation if tree.folders(part)]
-    if held:
-        tally.say(chosen_on(held))
-    taken = (chosen.train, chosen.test, *held)
+    taken = (chosen.train, chosen.test, *chosen.validation)
     sources = [_source(tree, (part,), tally) for part in taken]
     for entry in tree.entries:
         if entry.is_folder or entry.parts[0] in taken:
@@ -168,8 +165,6 @@ def _take_inner(tree: _Tree, tally: Tally, chosen: Chosen) -> list[FolderSource]
     tally.say("the class folders hold the parts, so that classes are the outer folders")
     for said in chosen.said:
         tally.say(said)
-    if chosen.validation:
-        tally.say(chosen_on(chosen.validation))
     files: dict[str, list[str]] = {
         part: [] for part in (chosen.train, chosen.test, *chosen.validation)
     }

@@ -11,7 +11,7 @@ from eval.common.errors import BadInput, NotFound, one_line
 from eval.common.text import counted
 from eval.data.inventory.facts import Tally
 from eval.data.inventory.labels import MULTI_LABEL, is_unlabelled, unlabelled
-from eval.data.inventory.split_words import choose, chosen_on, role_of
+from eval.data.inventory.split_words import FREE, Given, choose, role_of
 
 DELIMITERS = ",;\t"
 
@@ -121,14 +121,15 @@ def count_twice(images: list[str], tally: Tally) -> None:
 
 
 def own_parts(
-    table: dict[str, list[str]], tally: Tally, text: str, train: str = "", test: str = ""
+    table: dict[str, list[str]], tally: Tally, text: str, given: Given = FREE
 ) -> dict[str, list[str]]:
     """The rows of the parts alone, their split being 'train', 'validation' or 'test'; the others
     are counted as left out. Raises UserError where a side is missing or a group is on both."""
     plain = [_plain(value) for value in table["split"]]
     written = dict(zip(plain, table["split"], strict=True))
     place = f"task {text!r}: its split column"
-    chosen = choose(plain, place, _plain(train), _plain(test))
+    asked = Given(*map(_plain, (given.train, given.test, given.validation)))
+    chosen = choose(plain, place, asked)
     if chosen is None:
         values = ", ".join(repr(v) for v in sorted(set(table["split"]))[:8])
         raise BadInput(
@@ -137,8 +138,6 @@ def own_parts(
         )
     for said in chosen.said:
         tally.say(said)
-    if chosen.validation:
-        tally.say(chosen_on(chosen.validation))
     sides = dict.fromkeys(chosen.validation, "validation")
     sides |= {chosen.train: "train", chosen.test: "test"}
     kept = [i for i, value in enumerate(plain) if value in sides]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image, features
 
 from eval.common.errors import UserError
-from eval.data.inventory.split_words import choose, role_of
+from eval.data.inventory.split_words import Chosen, Given, choose, role_of
 from eval.data.load import load_task
 from eval.data.task_data import TaskData
 from eval.data.validation import held_out
@@ -78,7 +78,7 @@ def test_roles(name: str, role: object) -> None:
     ("names", "train", "test", "unused"),
     [
         (["Training", "Testing"], "Training", "Testing", ()),
-        (["train", "val", "test", "dev"], "train", "test", ("dev", "val")),
+        (["train", "val", "test"], "train", "test", ("val",)),
         (["train", "valid"], "train", "valid", ()),
         (["seg_train", "seg_test", "seg_pred"], "seg_train", "seg_test", ()),
         (["train", "test", "extra_train"], "train", "test", ()),
@@ -100,6 +100,7 @@ def test_choice(names: list[str], train: str, test: str, unused: tuple[str, ...]
         (["train", "Train", "test"], "it has Train and train; say which with ?train=NAME"),
         (["train", "val", "dev"], "it has dev and val; say which"),
         (["train", "test", "testing"], "it has test and testing; say which"),
+        (["train", "test", "val", "dev"], "it has dev and val; say which"),
         (["train2014", "val2014", "train2017", "val2017"], "it has train2014 and train2017"),
     ],
 )
@@ -108,13 +109,16 @@ def test_what_cannot_be_told_apart_is_refused(names: list[str], said: str) -> No
 
 
 def test_a_choice_of_the_users_own() -> None:
-    found = choose(["train", "val", "dev"], "it", test="dev")
-    assert found is not None
-    assert (found.train, found.test, found.said) == ("train", "dev", ())
-    found = choose(["fold1", "fold2", "fold3"], "it", train="fold3", test="fold1")
-    assert found is not None
-    assert (found.train, found.test) == ("fold3", "fold1")
-    said = refusal(choose, ["train", "val"], "it", "train", "vall")
+    assert choose(["train", "val", "dev"], "it", Given(test="dev")) == Chosen("train", "dev")
+    folds = ["fold1", "fold2", "fold3"]
+    assert choose(folds, "it", Given("fold3", "fold1")) == Chosen("fold3", "fold1")
+    assert choose(folds, "it", Given("fold3", "fold1", "fold2")) == Chosen(
+        "fold3", "fold1", ("fold2",)
+    )
+    several = ["train", "val", "dev", "test"]
+    assert choose(several, "it", Given(validation="dev")) == Chosen("train", "test", ("dev",))
+    assert choose(several, "it", Given(test="test")) == Chosen("train", "test")
+    said = refusal(choose, ["train", "val"], "it", Given("train", "vall"))
     assert said == "it has no 'vall'; did you mean 'val'?"
 
 
@@ -162,6 +166,9 @@ def test_a_validation_part_beside_a_test(tmp_path: Path) -> None:
     for row, is_held in zip(task.train.rows.tolist(), held.tolist(), strict=True):
         assert (read[row] in val) == is_held
         assert (f"{os.sep}val{os.sep}" in task.train.source.describe(row)) == is_held
+    named = loaded(tmp_path / "x", "?train=train&test=test&validation=val")
+    assert (named.split_hash, named.inventory.warnings()) == (task.split_hash, ())
+    assert loaded(tmp_path / "x", "?validation=val").split_hash == task.split_hash
     alone = loaded(tmp_path / "x", "?train=train&test=test")
     assert (len(alone.train), alone.inventory.warnings()) == (12, ())
     assert alone.split_hash != task.split_hash

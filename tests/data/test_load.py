@@ -1146,6 +1146,25 @@ def test_hub_data_refused(
     assert why.format(repo) in message
 
 
+def test_a_validation_split_of_the_hub_is_found_again(
+    hub: LoopbackHub, repo: str, cache: Path, tmp_path: Path
+) -> None:
+    """Alike as files and on the Hub, also by ``where``, which names all three."""
+    for number, part in enumerate(("train", "validation", "test")):
+        cells = [{"bytes": b, "path": None} for c in range(2) for b in blobs(c, 4, number, size=6)]
+        write_column(tmp_path / "x", LABELS, cells, part, **NAMED)
+    hub.add_dataset(repo, as_upload(tmp_path / "x"))
+    local, there = (load_task(t, cache) for t in (f"parquet:{tmp_path / 'x'}", f"hub:{repo}"))
+    assert local.split_hash == there.split_hash == load_task(there.where, cache).split_hash
+    assert there.where.endswith("&train=train&test=test&validation=validation")
+    assert (len(there.train), len(there.test)) == (16, 8)
+    assert len(contents(there.train)) == 16
+    assert "row 0 of split 'validation'" in there.train.source.describe(8)
+    assert local.inventory.said == there.inventory.said != ()
+    alone = load_task(f"hub:{repo}?train=train&test=test", cache)
+    assert (len(alone.train), alone.validation) == (8, None)
+
+
 @pytest.mark.parametrize("images", ["struct", "bytes"])
 def test_images_without_the_type_of_the_hub(
     images: str, hub: LoopbackHub, repo: str, cache: Path, tmp_path: Path

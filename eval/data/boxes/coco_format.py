@@ -23,7 +23,7 @@ from eval.data.boxes.files import (
 from eval.data.boxes.notation import without_outline
 from eval.data.boxes.stored import Row, stack
 from eval.data.inventory.facts import Inventory, Tally
-from eval.data.inventory.split_words import choose, not_used, role_of
+from eval.data.inventory.split_words import choose, role_of
 
 LISTS = ("images", "annotations", "categories")
 ROBOFLOW = "_annotations.coco.json"
@@ -73,7 +73,7 @@ def _files(root: Path, train: str, test: str, subject: str, tally: Tally) -> tup
                 f"{subject}: {root / 'annotations'} has {ours[0]} and {ours[1]}; say which with "
                 "?train=FILE&test=FILE"
             )
-    chosen = choose(found, f"{subject}: {root}")
+    chosen = choose(found, f"{subject}: {root}", boxes=True)
     if chosen is None:
         raise BadInput(
             f"{subject}: {root} has neither annotations/instances_train*.json and "
@@ -82,8 +82,6 @@ def _files(root: Path, train: str, test: str, subject: str, tally: Tally) -> tup
         )
     for said in chosen.said:
         tally.say(said)
-    if chosen.validation:
-        tally.say(not_used(chosen.validation, chosen.test))
     return found[chosen.train], found[chosen.test]
 
 

@@ -22,7 +22,7 @@ from eval.data.boxes.notation import voc_difficult, voc_place, xml_root
 from eval.data.boxes.stored import Row, stack
 from eval.data.inventory.facts import Inventory, Tally
 from eval.data.inventory.image_files import has_image_suffix
-from eval.data.inventory.split_words import choose, not_used, role_of
+from eval.data.inventory.split_words import choose, role_of
 
 _FOLDERS = ("JPEGImages", "Annotations")
 
@@ -131,13 +131,11 @@ def _parts(folder: Path, subject: str, tally: Tally) -> tuple[str, str]:
         scored = [name for name in plain if role_of(name) == ("test", ())]
         if len(scored) == 1:
             return "trainval", scored[0]
-    chosen = choose(plain, f"{subject}: {folder}")
+    chosen = choose(plain, f"{subject}: {folder}", boxes=True)
     if chosen is None:
         return "train", "test" if "test" in names else "val"
     for said in chosen.said:
         tally.say(said)
-    if chosen.validation:
-        tally.say(not_used(chosen.validation, chosen.test))
     return chosen.train, chosen.test
 
 

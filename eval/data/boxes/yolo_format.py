@@ -12,7 +12,7 @@ from eval.common.text import counted
 from eval.data.boxes.files import FileBoxes, images_below, read_text, refuse_missing
 from eval.data.boxes.stored import Row, stack
 from eval.data.inventory.facts import Inventory, Tally
-from eval.data.inventory.split_words import choose, not_used, role_of
+from eval.data.inventory.split_words import Given, choose, role_of
 
 MOST = 2.0  # a share beyond this is a number of pixels
 BARE = 0.5  # of a part's pictures without a label file; more are labels that were not found
@@ -28,7 +28,7 @@ def read_yolo(
     names = _names(facts, root, subject)
     tally = Tally("files")
     parts, gone = _parts(facts, root, subject, tally)
-    chosen = choose(parts, f"{subject}: {root}", train, test)
+    chosen = choose(parts, f"{subject}: {root}", Given(train, test), boxes=True)
     told = [f"data.yaml names {name!r} for {key}, which is not there" for key, name in gone.items()]
     if gone and (chosen is None or any(role_of(key) == ("train", ()) for key in gone)):
         raise NotFound(f"{subject}: {told[0]}")
@@ -41,8 +41,6 @@ def read_yolo(
         )
     for said in (*told, *chosen.said):
         tally.say(said)
-    if chosen.validation:
-        tally.say(not_used(chosen.validation, chosen.test))
     files = [parts[name] for name in (chosen.train, chosen.test)]
     if both := sorted(set(files[0]) & set(files[1])):
         raise BadInput(

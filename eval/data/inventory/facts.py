@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 FIRST = 3  # names that are kept of each reason
 
@@ -38,11 +38,6 @@ class Inventory:
 
 
 NOTHING = Inventory()
-
-
-def with_said(inventory: Inventory, sentence: str) -> Inventory:
-    """The inventory with one more decision; '' for none."""
-    return replace(inventory, said=(*inventory.said, sentence)) if sentence else inventory
 
 
 @dataclass
