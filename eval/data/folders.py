@@ -133,10 +133,10 @@ def _inner(tree: _Tree, subject: str) -> Chosen | None:
 def _outer(tree: _Tree, tally: Tally, subject: str, given: Given) -> list[FolderSource]:
     """root/PART/CLASS/.."""
     names = tree.folders()
-    place = f"{subject}: {tree.root}"
-    chosen = choose(names, place, given, lambda name: bool(tree.folders(name)))
+    where = f"{subject}: {tree.root}"
+    chosen = choose(names, where, given, lambda name: bool(tree.folders(name)))
     if chosen is None:
-        raise BadInput(f"{place} holds {', '.join(names[:8])}; say which are parts with {HOW}")
+        raise BadInput(f"{where} holds {', '.join(names[:8])}; say which are parts with {HOW}")
     for said in chosen.said:
         tally.say(said)
     for part in (chosen.train, chosen.test, *chosen.validation):
@@ -145,18 +145,25 @@ def _outer(tree: _Tree, tally: Tally, subject: str, given: Given) -> list[Folder
                 f"{subject}: {tree.root / part} holds images without class folders, so that none "
                 f"has a label; name other parts with {HOW}"
             )
-    taken = (chosen.train, chosen.test, *chosen.validation)
-    sources = [_source(tree, (part,), tally) for part in taken]
+    above = {part: _place(tree, part) for part in (chosen.train, chosen.test, *chosen.validation)}
+    sources = [_source(tree, place, tally) for place in above.values()]
     for entry in tree.entries:
-        if entry.is_folder or entry.parts[0] in taken:
+        place = above.get(entry.parts[0], ())
+        if entry.is_folder or (place and entry.parts[: len(place)] == place):
             continue
         if entry.is_junk:
             tally.leave(JUNK, entry.path, expected=True)
-        elif len(entry.parts) == 1:
+        elif len(entry.parts) == 1 or place:
             _leave_stray(tree, entry, tally, "images beside the parts")
         else:
             _leave_beside(chosen, entry, entry.parts[0], tally)
     return sources
+
+
+def _place(tree: _Tree, part: str) -> tuple[str, ...]:
+    """Where a part's class folders lie; some archives have seg_train/seg_train/CLASS."""
+    deeper = tree.folders(part) == [part] and tree.folders(part, part)
+    return (part, part) if deeper else (part,)
 
 
 def _take_inner(tree: _Tree, tally: Tally, chosen: Chosen) -> list[FolderSource]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import tempfile
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -100,7 +101,7 @@ def test_choice(names: list[str], train: str, test: str, unused: tuple[str, ...]
         (["train", "Train", "test"], "it has Train and train; say which with ?train=NAME"),
         (["train", "val", "dev"], "it has dev and val; say which"),
         (["train", "test", "testing"], "it has test and testing; say which"),
-        (["train", "test", "val", "dev"], "it has dev and val; say which"),
+        (["train", "test", "val", "dev"], "it has dev and val; say which with ?validation=NAME"),
         (["train2014", "val2014", "train2017", "val2017"], "it has train2014 and train2017"),
     ],
 )
@@ -218,6 +219,33 @@ def test_parts_within_the_classes(sides: tuple[str, str], tmp_path: Path) -> Non
             (tmp_path / "y" / part).mkdir(exist_ok=True)
             (tmp_path / "x" / name / side).rename(tmp_path / "y" / part / name)
     assert loaded(tmp_path / "y").split_hash == task.split_hash
+
+
+def test_parts_that_hold_themselves(tmp_path: Path) -> None:
+    """seg_train/seg_train/CLASS, as one well-known archive unpacks."""
+    plain, root = tmp_path / "plain", tmp_path / "x"
+    for part in ("seg_train", "seg_test"):
+        class_folders(root / part / part)
+        shutil.copytree(root / part / part, plain / part)
+        put(root, f"{part}/.DS_Store", b"x")
+        put(root, f"{part}/lone.png", drawn(3))
+    task = loaded(root)
+    assert task.split_hash == loaded(plain).split_hash
+    assert adds_up(task)
+    assert task.inventory.found == files_below(root)
+    assert task.inventory.warnings() == (
+        "left out: images beside the parts (2: seg_test/lone.png, seg_train/lone.png)",
+    )
+
+
+def test_a_flat_validation_is_not_used(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        class_folders(tmp_path / "x" / part)
+    put(tmp_path / "x", "val/1.png", drawn(2))
+    task = loaded(tmp_path / "x")
+    assert task.validation is None
+    assert task.inventory.warnings() == ("val has no labels and is not used",)
+    assert adds_up(task)
 
 
 def test_a_class_called_train(tmp_path: Path) -> None:

@@ -81,7 +81,8 @@ def choose(
     for name in filter(None, (given.train, given.test, given.validation)):
         _check(name, names, place)
     if given.train and given.test:
-        return Chosen(given.train, given.test, _several(given.validation))
+        held = (given.validation,) if given.validation else ()
+        return Chosen(given.train, given.test, held)
     groups: dict[tuple[str, ...], dict[Role, list[str]]] = {}
     for name in names:
         if found := role_of(name):
@@ -125,22 +126,20 @@ def _of(
     held = [name for name in others if labelled(name)]
     if given.test and not given.validation:
         return Chosen(train, test)  # as the user says: the others are left out
-    if not held or given.validation:
-        return Chosen(train, test, _several(given.validation))
-    validation = _one(held, place)
+    if given.validation:
+        return Chosen(train, test, (given.validation,))
+    if not held:
+        return Chosen(train, test, (), tuple(f"{n} has no labels and is not used" for n in others))
+    validation = _one(held, place, "?validation=NAME")
     if boxes:
         return Chosen(train, test, (), (f"{validation} is not used: {test} is scored",))
     said = f"{validation} is what settings are chosen on, and trained on with train in the end"
     return Chosen(train, test, (validation,), (said,))
 
 
-def _several(name: str) -> tuple[str, ...]:
-    return (name,) if name else ()
-
-
-def _one(names: Sequence[str], place: str) -> str:
+def _one(names: Sequence[str], place: str, how: str = HOW) -> str:
     if len(names) > 1:
-        raise BadInput(f"{place} has {names[0]} and {names[1]}; say which with {HOW}")
+        raise BadInput(f"{place} has {names[0]} and {names[1]}; say which with {how}")
     return names[0]
 
 
