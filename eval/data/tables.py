@@ -10,7 +10,7 @@ from pathlib import Path
 from eval.common.errors import BadInput, NotFound, one_line
 from eval.common.text import counted
 from eval.data.inventory.facts import Tally
-from eval.data.inventory.labels import MULTI_LABEL, is_unlabelled, unlabelled
+from eval.data.inventory.labels import MULTI_LABEL, are_numbers, is_unlabelled, unlabelled
 from eval.data.inventory.split_words import FREE, Given, choose, role_of
 
 DELIMITERS = ",;\t"
@@ -84,19 +84,12 @@ def _rows(file: Path, subject: str) -> tuple[list[str], list[tuple[int, list[str
 
 
 def _refuse_unlabelled(labels: list[str], lines: list[int], place: str) -> None:
-    numbers = all(is_unlabelled(v) or _is_whole(v) for v in labels)
+    numbers = are_numbers(labels)
     bare = [i for i, label in enumerate(labels) if is_unlabelled(label, numbers)]
     if bare:
         label = labels[bare[0]]
         where = f"on line {lines[bare[0]]}"
         raise BadInput(f"{place}: {unlabelled(len(bare), len(labels), 'rows', label, where)}")
-
-
-def _is_whole(text: str) -> bool:
-    try:
-        return float(text) % 1 == 0
-    except ValueError:
-        return False
 
 
 def _refuse_two_labels(images: list[str], labels: list[str], place: str) -> None:

@@ -116,7 +116,7 @@ def _names(facts: dict[str, Any], root: Path, subject: str) -> tuple[str, ...]:
         if sorted(map(str, given)) != sorted(map(str, range(len(given)))):
             raise BadInput(f"{subject}: names in data.yaml are not numbered from 0 without gaps")
         given = [value for _, value in sorted((int(k), v) for k, v in given.items())]
-    if given is None:
+    if _is_none(given):
         file = next(
             (f for f in (root / "classes.txt", root / "labels" / "classes.txt") if f.is_file()),
             None,
@@ -126,7 +126,7 @@ def _names(facts: dict[str, Any], root: Path, subject: str) -> tuple[str, ...]:
                 f"{subject}: {root} names no classes: neither data.yaml with names nor classes.txt"
             )
         given = [line.strip() for line in read_text(file, subject).splitlines() if line.strip()]
-    if not isinstance(given, list) or not given:
+    if not isinstance(given, list) or not all(isinstance(name, str) for name in given):
         raise BadInput(f"{subject}: names in data.yaml are {str(given)[:80]}, not a list of names")
     names = tuple(str(name) for name in given)
     if len(set(names)) < len(names):

@@ -728,6 +728,8 @@ YOLO_WRONG: list[tuple[Callable[[Path], object], str]] = [
     (config("names: {0: a, 2: b}"), "are not numbered from 0 without gaps"),
     (config("names: [a, a, b]"), "hold one twice: a, a, b"),
     (config("names: 3"), "are 3, not a list of names"),
+    (config("names: [[a], b, c]"), "names in data.yaml are [['a'], 'b', 'c'], not a list"),
+    (config("names:"), "neither data.yaml with names nor classes.txt"),
     (config("names: [a, b, c]\ntrain: images/train\nval: images/train"), "3 images are in both"),
     (config("[1, 2"), "is not valid YAML"),
     (config("text"), "is not YAML with names, train and val"),
