@@ -9,7 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.common.errors import BadInput
-from eval.data.inventory.labels import MULTI_LABEL, is_unlabelled, several_in_one, unlabelled
+from eval.data.inventory.labels import (
+    MULTI_LABEL,
+    are_numbers,
+    is_unlabelled,
+    several_in_one,
+    unlabelled,
+)
 from eval.data.sources import Scan, Source
 from eval.data.task_data import Split, canonical_order, check_split, take
 
@@ -70,7 +76,7 @@ def refuse_unlabelled(
     scan: Scan, source: Source, part: str, subject: str, unused: Sequence[str] = ()
 ) -> None:
     """Raise UserError where images have no label. ``unused`` are parts that may have some."""
-    numbers = all(is_unlabelled(v) or isinstance(v, int) for v in scan.labels)
+    numbers = are_numbers(scan.labels)
     bare = [row for row, label in enumerate(scan.labels) if is_unlabelled(label, numbers)]
     if bare:
         what = "images" if part == "all" else f"images of {part}"

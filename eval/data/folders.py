@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from eval.data.inventory.facts import Inventory, Tally
 from eval.data.inventory.image_files import kind_of, unread
 from eval.data.inventory.junk import JUNK, NO_IMAGES
 from eval.data.inventory.labels import composed
-from eval.data.inventory.split_words import HOW, choose, role_of
+from eval.data.inventory.split_words import FREE, HOW, Chosen, Given, choose, role_of
 from eval.data.inventory.walk import Entry, walk
 from eval.data.sources import FolderSource
 
@@ -24,37 +24,39 @@ class Folders:
 
     train: FolderSource  # all images, where there is no test
     test: FolderSource | None
+    validation: tuple[FolderSource, ...]  # beside a test
     inventory: Inventory
 
 
-def read_folders(root: Path, subject: str, train: str = "", test: str = "") -> Folders:
+def read_folders(root: Path, subject: str, given: Given = FREE) -> Folders:
     """The images below ``root``: PART/CLASS/.., CLASS/PART/.., or CLASS/.., to be split.
 
-    ``train`` and ``test`` name the folders of the parts where the user does. Which words are parts
-    is the rule of ``split_words``. Opens no file that has a suffix. Raises UserError for what
+    ``given`` are the folders of the parts that the user names. Which words are parts is the rule of
+    ``split_words``. Opens no file that has a suffix. Raises UserError for what
     cannot be told apart, for a test without labels, and for classes that train has not.
     """
     tree = _Tree(root)
     tally = Tally("files")
-    if train or test or _has_parts(tree, subject):
-        parts = _outer(tree, tally, subject, train, test)
+    if given != FREE or _has_parts(tree, subject):
+        parts = _outer(tree, tally, subject, given)
     elif inner := _inner(tree, subject):
         parts = _take_inner(tree, tally, inner)
     else:
         _refuse_lone_folder(tree, subject)
         parts = [_source(tree, (), tally)]
     if len(parts) == 1:
-        return Folders(parts[0], None, tally.done())
-    ours, theirs = parts
-    known = set(map(composed, ours.names))
-    if strange := [name for name in theirs.names if composed(name) not in known]:
-        raise BadInput(f"{subject}: test has classes that train has not: {some(strange)}")
+        return Folders(parts[0], None, (), tally.done())
+    ours, *others = parts
     same = {composed(name): name for name in ours.names}
-    unlike = [n for n in theirs.names if same[composed(n)] != n]
+    for part, theirs in zip(("test", *["validation"] * len(others)), others, strict=False):
+        if strange := [name for name in theirs.names if composed(name) not in same]:
+            raise BadInput(f"{subject}: {part} has classes that train has not: {some(strange)}")
+    unlike = [n for one in others for n in one.names if same[composed(n)] != n]
     if unlike:
         tally.say(f"{unlike[0]!r} is written in two Unicode forms, which look alike: taken as one "
                   "class")  # fmt: skip
-    return Folders(ours, replace(theirs, names=ours.names), tally.done())
+    scored, *held = [replace(one, names=ours.names) for one in others]
+    return Folders(ours, scored, tuple(held), tally.done())
 
 
 def folder_source(root: Path) -> FolderSource:
@@ -89,7 +91,7 @@ def _has_parts(tree: _Tree, subject: str) -> bool:
     """Whether the outer folders are parts: the one to train on has folders of classes. A class may
     be called train too, but then it lies among others and holds images."""
     names = tree.folders()
-    chosen = choose(names, f"{subject}: {tree.root}")
+    chosen = choose(names, f"{subject}: {tree.root}", labelled=lambda n: bool(tree.folders(n)))
     if chosen is None:
         return False
     only = all(role_of(name) for name in names)
@@ -114,75 +116,77 @@ def _refuse_lone_folder(tree: _Tree, subject: str) -> None:
         )
 
 
-def _inner(tree: _Tree, subject: str) -> dict[str, tuple[str, str]]:
-    """class -> (its folder to train on, its folder to score), where every class folder holds
-    nothing but parts; else nothing."""
+def _inner(tree: _Tree, subject: str) -> Chosen | None:
+    """The parts, where every class folder holds nothing else."""
     inside = {name: tree.folders(name) for name in tree.folders()}
     every = sorted({part for parts in inside.values() for part in parts})
     if len(inside) < 2 or not all(map(role_of, every)) or not all(inside.values()):
-        return {}
+        return None
     if any(tree.holds_images(name) for name in inside):
-        return {}
-    chosen = choose(every, f"{subject}: each class folder in {tree.root}")
-    return dict.fromkeys(inside, (chosen.train, chosen.test)) if chosen else {}
+        return None
+    return choose(every, f"{subject}: each class folder in {tree.root}")
 
 
 # --------------------------------------------------------------------------- what is in it
 
 
-def _outer(tree: _Tree, tally: Tally, subject: str, train: str, test: str) -> list[FolderSource]:
+def _outer(tree: _Tree, tally: Tally, subject: str, given: Given) -> list[FolderSource]:
     """root/PART/CLASS/.."""
     names = tree.folders()
-    place = f"{subject}: {tree.root}"
-    chosen = choose(names, place, train, test, lambda name: bool(tree.folders(name)))
+    where = f"{subject}: {tree.root}"
+    chosen = choose(names, where, given, lambda name: bool(tree.folders(name)))
     if chosen is None:
-        raise BadInput(f"{place} holds {', '.join(names[:8])}; say which are parts with {HOW}")
+        raise BadInput(f"{where} holds {', '.join(names[:8])}; say which are parts with {HOW}")
     for said in chosen.said:
         tally.say(said)
-    for part in (chosen.train, chosen.test):
+    for part in (chosen.train, chosen.test, *chosen.validation):
         if not tree.folders(part) and tree.holds_images(part):
             raise BadInput(
                 f"{subject}: {tree.root / part} holds images without class folders, so that none "
                 f"has a label; name other parts with {HOW}"
             )
-    sources = [_source(tree, (part,), tally) for part in (chosen.train, chosen.test)]
+    above = {part: _place(tree, part) for part in (chosen.train, chosen.test, *chosen.validation)}
+    sources = [_source(tree, place, tally) for place in above.values()]
     for entry in tree.entries:
-        if entry.is_folder or entry.parts[0] in (chosen.train, chosen.test):
+        place = above.get(entry.parts[0], ())
+        if entry.is_folder or (place and entry.parts[: len(place)] == place):
             continue
         if entry.is_junk:
             tally.leave(JUNK, entry.path, expected=True)
-        elif len(entry.parts) == 1:
+        elif len(entry.parts) == 1 or place:
             _leave_stray(tree, entry, tally, "images beside the parts")
-        elif entry.parts[0] in chosen.unused:
-            tally.leave("files of a validation part that is not used", entry.path, expected=True)
         else:
-            tally.leave(f"files of folders beside {chosen.train} and {chosen.test}", entry.path)
+            _leave_beside(chosen, entry, entry.parts[0], tally)
     return sources
 
 
-def _take_inner(
-    tree: _Tree, tally: Tally, parts: Mapping[str, tuple[str, str]]
-) -> list[FolderSource]:
+def _place(tree: _Tree, part: str) -> tuple[str, ...]:
+    """Where a part's class folders lie; some archives have seg_train/seg_train/CLASS."""
+    deeper = tree.folders(part) == [part] and tree.folders(part, part)
+    return (part, part) if deeper else (part,)
+
+
+def _take_inner(tree: _Tree, tally: Tally, chosen: Chosen) -> list[FolderSource]:
     """root/CLASS/PART/.."""
-    names = tuple(sorted(parts))
+    names = tuple(tree.folders())
     tally.say("the class folders hold the parts, so that classes are the outer folders")
-    files: list[list[str]] = [[], []]
+    for said in chosen.said:
+        tally.say(said)
+    files: dict[str, list[str]] = {
+        part: [] for part in (chosen.train, chosen.test, *chosen.validation)
+    }
     for entry in tree.entries:
         if entry.is_folder:
             continue
-        side = 2
-        if len(entry.parts) > 2 and not entry.is_junk and entry.parts[1] in parts[entry.parts[0]]:
-            side = parts[entry.parts[0]].index(entry.parts[1])
-        if side < 2:
-            files[side] += _kept(tree, entry, tally)
-        elif entry.is_junk:
+        if entry.is_junk:
             tally.leave(JUNK, entry.path, expected=True)
-        elif len(entry.parts) > 2:
-            why = "files of a validation part that is not used"
-            tally.leave(why, entry.path, expected=True)
-        else:
+        elif len(entry.parts) < 3:
             _leave_stray(tree, entry, tally, "images beside the class folders")
-    return [FolderSource(tree.root, tuple(sorted(part)), names) for part in files]
+        elif entry.parts[1] in files:
+            files[entry.parts[1]] += _kept(tree, entry, tally)
+        else:
+            _leave_beside(chosen, entry, entry.parts[1], tally)
+    return [FolderSource(tree.root, tuple(sorted(part)), names) for part in files.values()]
 
 
 def _source(tree: _Tree, above: tuple[str, ...], tally: Tally) -> FolderSource:
@@ -234,6 +238,12 @@ def _kept(tree: _Tree, entry: Entry, tally: Tally) -> list[str]:
     else:
         tally.leave(NO_IMAGES, entry.path, expected=True)
     return []
+
+
+def _leave_beside(chosen: Chosen, entry: Entry, folder: str, tally: Tally) -> None:
+    """A file in another folder than those of the parts; of one that could be a part it was said."""
+    why = f"files of folders beside {chosen.train} and {chosen.test}"
+    tally.leave(why, entry.path, expected=role_of(folder) is not None)
 
 
 def _leave_stray(tree: _Tree, entry: Entry, tally: Tally, why: str) -> None:

@@ -10,6 +10,7 @@ import dataclasses
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,17 +20,27 @@ from eval.data import declared, own, task_file
 from eval.data.boxes.assemble import BoxParts, assemble_boxes
 from eval.data.boxes.box_data import DetectionData
 from eval.data.canonical import canonical, class_names, halves, joined, numbered, refuse_unlabelled
+from eval.data.joined_source import Joined
 from eval.data.limit import limited
 from eval.data.located import Located, Parts, Resplit, Whole
 from eval.data.locations import Data
-from eval.data.sources import Scan, as_keys, remembered_scan
+from eval.data.sources import Scan, Source, as_keys, remembered_scan
 from eval.data.task_data import Split, TaskData, check_split
 from eval.data.values import Valued, as_given, by_rule, extremes, in_words, memo_of
 from eval.tasks.names import parse_task
 from eval.tasks.registry import TASKS
 
-Keys = NDArray[np.void]  # hashes of the images of more than 8 bits
-Divided = tuple[tuple[str, ...], Split, Split, Keys]  # class names by label, train, test
+Keys = NDArray[np.void]  # hashes of images
+
+
+class Divided(NamedTuple):
+    """What a source holds, divided and in canonical order."""
+
+    classes: tuple[str, ...]  # names by label
+    train: Split
+    test: Split
+    deep: Keys  # images of more than 8 bits
+    validation: Keys | None  # those of train that settings are chosen on
 
 
 def load_task(
@@ -98,14 +109,15 @@ def _as_it_lies(found: Located, cache: Path) -> tuple[TaskData, Keys]:
         )  # fmt: skip
         return task, boxes.deep
     if isinstance(found.images, Whole):
-        classes, train, test, deep = _from_whole(found.images, cache, found.subject)
+        parts = _from_whole(found.images, cache, found.subject)
     else:
-        classes, train, test, deep = _from_parts(found.images, cache, found.subject, found.unused)
+        parts = _from_parts(found.images, cache, found.subject, found.unused)
     task = TaskData(
-        found.name, found.where, found.revision, classes, train, test, declared=found.declared,
-        notes=found.notes, split=found.split, partial=found.partial, inventory=found.inventory,
+        found.name, found.where, found.revision, parts.classes, parts.train, parts.test,
+        declared=found.declared, notes=found.notes, split=found.split, partial=found.partial,
+        inventory=found.inventory, validation=parts.validation,
     )  # fmt: skip
-    return task, deep
+    return task, parts.deep
 
 
 def _with_values(task: TaskData, deep: Keys, found: Located, cache: Path) -> TaskData:
@@ -133,21 +145,29 @@ def _with_values(task: TaskData, deep: Keys, found: Located, cache: Path) -> Tas
 
 
 def _from_parts(images: Parts, cache: Path, subject: str, unused: Sequence[str] = ()) -> Divided:
-    train, train_order = remembered_scan(images.train, cache, subject)
-    test, test_order = remembered_scan(images.test, cache, subject)
-    refuse_unlabelled(train, images.train, "train", subject)
-    refuse_unlabelled(test, images.test, "test", subject, unused)
-    names, by_number = class_names(train, [test], subject, images.names)
+    scans: list[tuple[str, Source, Scan, NDArray[np.int64]]] = []
+    for part, source in (
+        ("train", images.train), ("test", images.test),
+        *(("validation", source) for source in images.validation),
+    ):  # fmt: skip
+        scan, order = remembered_scan(source, cache, subject)
+        refuse_unlabelled(scan, source, part, subject, unused if part == "test" else ())
+        scans.append((part, source, scan, order))
+    deep = np.concatenate([as_keys(scan.hashes[scan.deep]) for _, _, scan, _ in scans])
+    first, *others = [scan for _, _, scan, _ in scans]
+    names, by_number = class_names(first, others, subject, images.names)
     splits = []
-    for part, source, scan, order in (
-        ("train", images.train, train, train_order),
-        ("test", images.test, test, test_order),
-    ):
+    for part, source, scan, order in scans:
         scan = numbered(scan, names, by_number, part, subject)
         splits.append(canonical(part, source, scan, order, subject))
-        check_split(splits[-1], subject)
-    deep = np.concatenate([as_keys(scan.hashes[scan.deep]) for scan in (train, test)])
-    return names, splits[0], splits[1], deep
+    train, test, *held = splits
+    validation = np.concatenate([split.keys for split in held]) if held else None
+    for split in held:
+        source = Joined(train.source, split.source, len(train))
+        train = dataclasses.replace(joined(train, split, source), name="train")
+    for split in (train, test):
+        check_split(split, subject)
+    return Divided(names, train, test, deep, validation)
 
 
 def _from_whole(images: Whole, cache: Path, subject: str) -> Divided:
@@ -165,7 +185,10 @@ def _from_whole(images: Whole, cache: Path, subject: str) -> Divided:
             f"{subject}: no image is left to test on: every class has one image, or one group, "
             "alone; give at least two a class"
         )
-    return names, *halves(whole, in_train, subject), deep
+    validation = None
+    if any(images.validation):
+        validation = whole.keys[np.asarray(images.validation, np.bool_)[whole.rows]]
+    return Divided(names, *halves(whole, in_train, subject), deep, validation)
 
 
 def _again(task: TaskData, how: Resplit, subject: str) -> TaskData:

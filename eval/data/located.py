@@ -37,6 +37,7 @@ class Parts:
     train: Source
     test: Source
     names: tuple[str, ...] = ()  # of numbered classes, where the sources name none
+    validation: tuple[Source, ...] = ()  # joins train; settings are chosen on it
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Whole:
     source: Source
     rule: Rule
     names: tuple[str, ...] = ()  # of the classes, by label, where the source names none
+    validation: tuple[bool, ...] = ()  # by row of the source: settings are chosen on it
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from eval.data import own_boxes
 from eval.data.folders import read_folders
 from eval.data.inventory.facts import Inventory, Tally
 from eval.data.inventory.labels import as_meant
-from eval.data.inventory.split_words import Chosen, choose
+from eval.data.inventory.split_words import FREE, Chosen, Given, choose
 from eval.data.located import Located, Parts, Rule, Whole
 from eval.data.shards import read_shards
 from eval.data.sources import (
@@ -23,7 +23,7 @@ from eval.data.sources import (
 )
 from eval.data.tables import count_twice, own_parts, read_table
 from eval.data.values import parse_range
-from eval.data.whole_split import Drawn, Given, WholeGroups
+from eval.data.whole_split import AsGiven, Drawn, WholeGroups
 from eval.hub import client
 from eval.hub.dataset import split_names
 from eval.tasks.names import TaskName, query, with_option
@@ -66,14 +66,17 @@ OBJECTS = "objects"  # the column of boxes where a task string names none
 
 def _parquet(parsed: TaskName, text: str) -> Located:
     folder = _existing_folder(parsed.value, text)
-    found = read_shards(folder, f"task {text!r}", parsed.train, parsed.test)
-    parts = {k: v for k in ("train", "test") if (v := getattr(parsed, k))}
-    train, test = (
-        ParquetSource(files, parsed.image, parsed.label) for files in (found.train, found.test)
+    given, subject = _given(parsed), f"task {text!r}"
+    found = read_shards(folder, subject, given)
+    train, test, *held = (
+        ParquetSource(files, parsed.image, parsed.label)
+        for files in (found.train, found.test, *found.validation)
     )
 
     def with_boxes(column: str) -> Located:
-        return own_boxes.locate_parquet(folder, train, test, column, text, parts, found.inventory)
+        inventory = read_shards(folder, subject, given, boxes=True).inventory
+        parts = given.options()
+        return own_boxes.locate_parquet(folder, train, test, column, text, parts, inventory)
 
     def otherwise() -> Located | None:
         """Looked at only where there is no label, so that the second load of a data set opens no
@@ -82,13 +85,16 @@ def _parquet(parsed: TaskName, text: str) -> Located:
 
     if parsed.objects:
         return with_boxes(parsed.objects)
-    columns = query({"image": parsed.image, "label": parsed.label} | parts)
+    columns = query({"image": parsed.image, "label": parsed.label} | given.options())
     where, name = f"parquet:{folder.resolve()}{columns}", folder.resolve().name
-    images = Parts(train, test)
     return Located(
-        name, where, "", f"task {text!r}", images, kind="parquet", inventory=found.inventory,
-        unused=found.unused, otherwise=otherwise,
+        name, where, "", subject, Parts(train, test, validation=tuple(held)), kind="parquet",
+        inventory=found.inventory, unused=found.names, otherwise=otherwise,
     )  # fmt: skip
+
+
+def _given(parsed: TaskName) -> Given:
+    return Given(parsed.train, parsed.test, parsed.validation)
 
 
 def _has_boxes_alone(source: ParquetSource) -> bool:
@@ -107,13 +113,12 @@ def _existing_folder(path: str, subject: str) -> Path:
 def _imagefolder(parsed: TaskName, text: str, seed: int) -> Located:
     root = _existing_folder(parsed.value, text)
     subject = f"task {text!r}"
-    found = read_folders(root, subject, parsed.train, parsed.test)
-    given = {k: v for k in ("train", "test") if (v := getattr(parsed, k))}
-    where = f"imagefolder:{root.resolve()}{query(given)}"
+    found = read_folders(root, subject, _given(parsed))
+    where = f"imagefolder:{root.resolve()}{query(_given(parsed).options())}"
     notes: tuple[str, ...] = ()
     images: Parts | Whole
     if found.test is not None:
-        images = Parts(found.train, found.test)
+        images = Parts(found.train, found.test, validation=found.validation)
     else:
         notes = (f"one folder, split here: 70 % of each class to train, seed {seed}",)
         images = Whole(found.train, Drawn(seed))
@@ -128,16 +133,18 @@ def _csv(parsed: TaskName, text: str, seed: int) -> Located:
     columns = {"image": parsed.image, "label": parsed.label}
     columns |= {k: v for k in ("group", "split") if (v := getattr(parsed, k))}
     table = read_table(file, columns, f"task {text!r}")
-    parts = {k: v for k in ("train", "test") if (v := getattr(parsed, k))}
-    if parts and "split" not in table:
+    given = _given(parsed)
+    if given != FREE and "split" not in table:
         raise BadInput(f"task {text!r}: train= and test= are values of a column; name it: split=..")
-    where = f"csv:{file.resolve()}{query(columns | parts)}"
+    where = f"csv:{file.resolve()}{query(columns | given.options())}"
     notes: list[str] = []
     tally = Tally("rows")
+    held: tuple[bool, ...] = ()
     rule: Rule
     if "split" in table:
-        table = own_parts(table, tally, text, parsed.train, parsed.test)
-        rule = Given(tuple(side == "train" for side in table["split"]))
+        table = own_parts(table, tally, text, given)
+        rule = AsGiven(tuple(side != "test" for side in table["split"]))
+        held = tuple(side == "validation" for side in table["split"])
         if left := tally.done().left_out:
             which = ", ".join(one.why.removeprefix("of ") for one in left[:5])
             notes.append(f"{sum(one.count for one in left):,} rows of {which} are not used")
@@ -152,8 +159,9 @@ def _csv(parsed: TaskName, text: str, seed: int) -> Located:
     count_twice(table["image"], tally)
     labels = as_meant(table["label"])
     source = ListedSource(file.resolve().parent, tuple(table["image"]), tuple(labels))
+    images = Whole(source, rule, validation=held)
     return Located(
-        file.stem, where, "", f"task {text!r}", Whole(source, rule), kind="csv", notes=tuple(notes),
+        file.stem, where, "", f"task {text!r}", images, kind="csv", notes=tuple(notes),
         inventory=tally.done(),
     )  # fmt: skip
 
@@ -167,21 +175,23 @@ def _file(path: str, text: str) -> Path:
 
 def _hub(parsed: TaskName, text: str) -> Located:
     sha = client.pin(parsed.value, parsed.revision, "dataset", f"task {text!r}").sha
-    chosen = Chosen(parsed.train or "train", parsed.test or "test")
+    held_out = (parsed.validation,) if parsed.validation else ()
+    chosen = Chosen(parsed.train or "train", parsed.test or "test", held_out)
     if names := split_names(parsed.value, parsed.config, sha):
         place = f"task {text!r}: {parsed.value}"
-        chosen = choose(names, place, parsed.train, parsed.test) or chosen
-    train, test = (
+        chosen = choose(names, place, _given(parsed)) or chosen
+    train, test, *held = (
         HubSource(parsed.value, sha, parsed.config, part, parsed.image, parsed.label)
-        for part in (chosen.train, chosen.test)
+        for part in (chosen.train, chosen.test, *chosen.validation)
     )
     options = {"revision": sha, "image": parsed.image, "label": parsed.label}
     options |= {"config": parsed.config} if parsed.config else {}
     options |= {"train": chosen.train, "test": chosen.test}
+    options |= {"validation": chosen.validation[0]} if chosen.validation else {}
     where = f"hub:{parsed.value}{query(options)}"
     name = parsed.value.replace("/", "--")
     found = Inventory(said=chosen.said)
     return Located(
-        name, where, sha, f"task {text!r}", Parts(train, test), kind="hub", inventory=found,
-        unused=chosen.unused,
+        name, where, sha, f"task {text!r}", Parts(train, test, validation=tuple(held)), kind="hub",
+        inventory=found, unused=chosen.validation,
     )  # fmt: skip

@@ -10,7 +10,7 @@ from pathlib import Path
 from eval.common.errors import BadInput
 from eval.data.inventory.facts import Inventory, Tally
 from eval.data.inventory.junk import is_junk
-from eval.data.inventory.split_words import Chosen, choose, role_of
+from eval.data.inventory.split_words import FREE, Chosen, Given, choose, role_of
 from eval.data.sources import ParquetSource
 
 _SHARD = re.compile(r"-(\d+)-of-(\d+)\b")
@@ -22,31 +22,35 @@ class Shards:
 
     train: tuple[Path, ...]
     test: tuple[Path, ...]
-    unused: tuple[str, ...]  # validation parts, beside a test
+    validation: tuple[tuple[Path, ...], ...]  # of a part beside a test; at most one
+    names: tuple[str, ...]  # its name
     inventory: Inventory
 
 
-def read_shards(folder: Path, subject: str = "", train: str = "", test: str = "") -> Shards:
+def read_shards(
+    folder: Path, subject: str = "", given: Given = FREE, boxes: bool = False
+) -> Shards:
     """Files PART.parquet, PART-*.parquet or PART/*.parquet, in ``folder`` or in its ``data``, as a
     copy of a data set of the Hub lies.
 
-    ``train`` and ``test`` name the parts where the user does. Opens no file. Raises UserError for
+    ``given`` are the parts that the user names. Opens no file. Raises UserError for
     a part that is missing, for shards that are missing or of two writings, and for parts that
     cannot be told apart.
     """
     head = f"{subject}: " if subject else ""
-    parts = next((p for f in _places(folder) if (p := _parts(f))), {})
-    chosen = choose(parts, f"{head}{folder}", train, test) or _none(folder, parts, head)
-    files = [_whole(folder, name, parts[name], head) for name in (chosen.train, chosen.test)]
+    parts = _parts(folder) or _parts(folder / "data")
+    chosen = choose(parts, f"{head}{folder}", given, boxes=boxes) or _none(folder, parts, head)
+    taken = (chosen.train, chosen.test, *chosen.validation)
+    files = [_whole(folder, name, parts[name], head) for name in taken]
     tally = Tally("Parquet files")
     tally.take(sum(map(len, files)))
     for said in chosen.said:
         tally.say(said)
-    for name in sorted(parts.keys() - {chosen.train, chosen.test}):
+    for name in sorted(parts.keys() - {*taken}):
         for file in parts[name]:
-            expected = role_of(name) is not None
-            tally.leave(f"of part {name}", file.name, expected=expected)
-    return Shards(files[0], files[1], chosen.unused, tally.done())
+            tally.leave(f"of part {name}", file.name, expected=role_of(name) is not None)
+    train_files, test_files, *held = files
+    return Shards(train_files, test_files, tuple(held), chosen.validation, tally.done())
 
 
 def parquet_pair(folder: Path) -> tuple[ParquetSource, ParquetSource]:
@@ -54,10 +58,6 @@ def parquet_pair(folder: Path) -> tuple[ParquetSource, ParquetSource]:
     instead. Raises UserError as ``read_shards`` does; no file is opened."""
     found = read_shards(folder)
     return ParquetSource(found.train), ParquetSource(found.test)
-
-
-def _places(folder: Path) -> list[Path]:
-    return [folder, folder / "data"]
 
 
 def _parts(folder: Path) -> dict[str, list[Path]]:

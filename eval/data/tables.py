@@ -12,8 +12,8 @@ from eval.common.errors import BadInput, NotFound, one_line
 from eval.common.files import read_plain
 from eval.common.text import counted
 from eval.data.inventory.facts import Tally
-from eval.data.inventory.labels import MULTI_LABEL, is_unlabelled, unlabelled
-from eval.data.inventory.split_words import choose, role_of
+from eval.data.inventory.labels import MULTI_LABEL, are_numbers, is_unlabelled, unlabelled
+from eval.data.inventory.split_words import FREE, Given, choose, role_of
 
 DELIMITERS = ",;\t"
 
@@ -86,19 +86,12 @@ def _rows(file: Path, subject: str) -> tuple[list[str], list[tuple[int, list[str
 
 
 def _refuse_unlabelled(labels: list[str], lines: list[int], place: str) -> None:
-    numbers = all(is_unlabelled(v) or _is_whole(v) for v in labels)
+    numbers = are_numbers(labels)
     bare = [i for i, label in enumerate(labels) if is_unlabelled(label, numbers)]
     if bare:
         label = labels[bare[0]]
         where = f"on line {lines[bare[0]]}"
         raise BadInput(f"{place}: {unlabelled(len(bare), len(labels), 'rows', label, where)}")
-
-
-def _is_whole(text: str) -> bool:
-    try:
-        return float(text) % 1 == 0
-    except ValueError:
-        return False
 
 
 def _refuse_two_labels(images: list[str], labels: list[str], place: str) -> None:
@@ -123,14 +116,15 @@ def count_twice(images: list[str], tally: Tally) -> None:
 
 
 def own_parts(
-    table: dict[str, list[str]], tally: Tally, text: str, train: str = "", test: str = ""
+    table: dict[str, list[str]], tally: Tally, text: str, given: Given = FREE
 ) -> dict[str, list[str]]:
-    """The rows of train and test alone, their split being 'train' or 'test'; the others are
-    counted as left out. Raises UserError where a side is missing or a group is on both."""
+    """The rows of the parts alone, their split being 'train', 'validation' or 'test'; the others
+    are counted as left out. Raises UserError where a side is missing or a group is on both."""
     plain = [_plain(value) for value in table["split"]]
     written = dict(zip(plain, table["split"], strict=True))
     place = f"task {text!r}: its split column"
-    chosen = choose(plain, place, _plain(train), _plain(test))
+    asked = Given(*map(_plain, (given.train, given.test, given.validation)))
+    chosen = choose(plain, place, asked)
     if chosen is None:
         values = ", ".join(repr(v) for v in sorted(set(table["split"]))[:8])
         raise BadInput(
@@ -139,7 +133,8 @@ def own_parts(
         )
     for said in chosen.said:
         tally.say(said)
-    sides = {chosen.train: "train", chosen.test: "test"}
+    sides = dict.fromkeys(chosen.validation, "validation")
+    sides |= {chosen.train: "train", chosen.test: "test"}
     kept = [i for i, value in enumerate(plain) if value in sides]
     out = {role: [values[i] for i in kept] for role, values in table.items()}
     out["split"] = [sides[plain[i]] for i in kept]
@@ -151,7 +146,7 @@ def own_parts(
     both = set()
     if "group" in table:
         rows = list(zip(out["group"], out["split"], strict=True))
-        both = {g for g, s in rows if s == "train"} & {g for g, s in rows if s == "test"}
+        both = {g for g, s in rows if s != "test"} & {g for g, s in rows if s == "test"}
     if both:
         raise BadInput(
             f"task {text!r}: {len(both):,} groups are on both sides of the split, such as "

@@ -73,6 +73,7 @@ class TaskData:
     split: str = ""  # of a declared task: 'study', 'clean', ...
     partial: bool = False  # less than the whole data set
     inventory: Inventory = NOTHING
+    validation: NDArray[np.void] | None = None  # of train: hashes of what is chosen on
     own: bool = False  # data of the user's own: neither declared nor embedded
 
     @property
@@ -81,7 +82,11 @@ class TaskData:
 
     @cached_property
     def split_hash(self) -> str:
-        return _hash_both(self.train.hash, self.test.hash, len(self.classes))
+        both = _hash_both(self.train.hash, self.test.hash, len(self.classes))
+        if self.validation is None:
+            return both
+        chosen_on = np.unique(self.validation).tobytes()
+        return hashlib.sha256(both.encode() + chosen_on).hexdigest()
 
     @cached_property
     def duplicates(self) -> int:

@@ -10,10 +10,15 @@ from eval.data.task_data import TaskData, stratified_part
 
 
 def held_out(task: TaskData, share: float, seed: int) -> NDArray[np.bool_]:
-    """[N] True for about ``share`` of each class of train.
+    """[N] True for about ``share`` of each class of train; where the data have a validation part,
+    for what lies there (of it, what ``task`` has).
 
     Raises TooFew where classes are so small that nothing is left on one of the sides.
     """
+    if task.validation is not None:
+        held = np.isin(task.train.keys, task.validation)
+        if held.any() and not held.all():
+            return held
     held = stratified_part(task.train.labels, task.train.keys, share, seed)
     if held.all() or not held.any():
         raise TooFew(

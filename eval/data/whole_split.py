@@ -46,7 +46,7 @@ class WholeGroups:
 
 
 @dataclass(frozen=True)
-class Given:
+class AsGiven:
     """As a column of the user's own says."""
 
     train: tuple[bool, ...]  # by row of the source

@@ -24,6 +24,7 @@ class TaskName:
     config: str | None = None
     train: str = ""  # the parts by name, '' to find them
     test: str = ""
+    validation: str = ""
     split: str = ""  # of a declared task, '' for its default; of a CSV file: the column
     group: str = ""  # column of a CSV file: rows of one group stay on one side
     objects: str = ""  # column of Parquet files with boxes; of the others:
@@ -34,11 +35,12 @@ class TaskName:
 
 _Prefix = Literal["parquet", "imagefolder", "csv", "hub", "coco", "voc", "yolo"]
 _PREFIXES: tuple[_Prefix, ...] = get_args(_Prefix)
+_PARTS = ("train", "test", "validation")
 _KEYS = {
-    "parquet": ("image", "label", "objects", "train", "test"),
-    "imagefolder": ("train", "test"),
-    "csv": ("image", "label", "group", "split", "train", "test"),
-    "hub": ("image", "label", "revision", "config", "train", "test"),
+    "parquet": ("image", "label", "objects", *_PARTS),
+    "imagefolder": _PARTS,
+    "csv": ("image", "label", "group", "split", *_PARTS),
+    "hub": ("image", "label", "revision", "config", *_PARTS),
     "coco": ("train", "test", "images"),  # two JSON files and a folder
     "voc": ("train", "test", "classes"),  # two lists of ImageSets/Main
     "yolo": ("train", "test"),

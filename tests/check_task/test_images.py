@@ -171,12 +171,11 @@ def test_what_was_found_is_shown(tmp_path: Path, cache: Path) -> None:
     (tmp_path / "x" / "train" / "lone.png").write_bytes(b"x")
     found = check(load_task(f"imagefolder:{tmp_path / 'x'}", cache))
     text = render(found)
-    assert "- 74 files found: 48 taken, 26 left out\n" in text
+    assert "- 74 files found: 72 taken, 2 left out\n" in text
     assert "- left out: hidden, or left behind by a program (1: Thumbs.db)\n" in text
-    assert "- left out: files of a validation part that is not used (24: val/cat/0.png" in text
     assert as_json(found)["inventory"]["found"] == 74
     assert [w for w in found.warnings if "lone" in w or "val" in w] == [
-        "val is not used: test is scored, and settings are chosen on a part of train",
+        "val is what settings are chosen on, and trained on with train in the end",
         "left out: images beside the class folders (1: train/lone.png)",
     ]
 

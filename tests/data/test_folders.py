@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import tempfile
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -16,9 +17,10 @@ from hypothesis import strategies as st
 from PIL import Image, features
 
 from eval.common.errors import UserError
-from eval.data.inventory.split_words import choose, role_of
+from eval.data.inventory.split_words import Chosen, Given, choose, role_of
 from eval.data.load import load_task
 from eval.data.task_data import TaskData
+from eval.data.validation import held_out
 from tests.factories import blobs, refusal
 
 
@@ -88,7 +90,7 @@ def test_roles(name: str, role: object) -> None:
 )
 def test_choice(names: list[str], train: str, test: str, unused: tuple[str, ...]) -> None:
     found = choose(names, "it")
-    assert (found and (found.train, found.test, found.unused)) == (
+    assert (found and (found.train, found.test, found.validation)) == (
         (train, test, unused) if train else None
     )
 
@@ -99,6 +101,7 @@ def test_choice(names: list[str], train: str, test: str, unused: tuple[str, ...]
         (["train", "Train", "test"], "it has Train and train; say which with ?train=NAME"),
         (["train", "val", "dev"], "it has dev and val; say which"),
         (["train", "test", "testing"], "it has test and testing; say which"),
+        (["train", "test", "val", "dev"], "it has dev and val; say which with ?validation=NAME"),
         (["train2014", "val2014", "train2017", "val2017"], "it has train2014 and train2017"),
     ],
 )
@@ -107,13 +110,16 @@ def test_what_cannot_be_told_apart_is_refused(names: list[str], said: str) -> No
 
 
 def test_a_choice_of_the_users_own() -> None:
-    found = choose(["train", "val", "dev"], "it", test="dev")
-    assert found is not None
-    assert (found.train, found.test, found.said) == ("train", "dev", ())
-    found = choose(["fold1", "fold2", "fold3"], "it", train="fold3", test="fold1")
-    assert found is not None
-    assert (found.train, found.test) == ("fold3", "fold1")
-    said = refusal(choose, ["train", "val"], "it", "train", "vall")
+    assert choose(["train", "val", "dev"], "it", Given(test="dev")) == Chosen("train", "dev")
+    folds = ["fold1", "fold2", "fold3"]
+    assert choose(folds, "it", Given("fold3", "fold1")) == Chosen("fold3", "fold1")
+    assert choose(folds, "it", Given("fold3", "fold1", "fold2")) == Chosen(
+        "fold3", "fold1", ("fold2",)
+    )
+    several = ["train", "val", "dev", "test"]
+    assert choose(several, "it", Given(validation="dev")) == Chosen("train", "test", ("dev",))
+    assert choose(several, "it", Given(test="test")) == Chosen("train", "test")
+    said = refusal(choose, ["train", "val"], "it", Given("train", "vall"))
     assert said == "it has no 'vall'; did you mean 'val'?"
 
 
@@ -145,15 +151,44 @@ def test_parts_by_any_word(train: str, test: str, tmp_path: Path) -> None:
 
 
 def test_a_validation_part_beside_a_test(tmp_path: Path) -> None:
-    for part in ("train", "val", "test"):
-        class_folders(tmp_path / "x" / part)
+    for part, each in (("train", 6), ("val", 3), ("test", 4)):
+        class_folders(tmp_path / "x" / part, each=each)
     task = loaded(tmp_path / "x")
-    assert len(task.test) == 8
+    assert (len(task.train), len(task.test)) == (18, 8)
     assert task.inventory.said == (
-        "val is not used: test is scored, and settings are chosen on a part of train",
+        "val is what settings are chosen on, and trained on with train in the end",
     )
     assert adds_up(task)
-    assert [(one.count, one.expected) for one in task.inventory.left_out] == [(8, True)]
+    held = held_out(task, 0.2, 0)
+    order = np.argsort(task.train.rows)
+    read = dict(task.train.source.images(task.train.rows[order]))
+    val = {file.read_bytes() for file in (tmp_path / "x" / "val").rglob("*.png")}
+    assert len(val) == held.sum() == 6
+    for row, is_held in zip(task.train.rows.tolist(), held.tolist(), strict=True):
+        assert (read[row] in val) == is_held
+        assert (f"{os.sep}val{os.sep}" in task.train.source.describe(row)) == is_held
+    named = loaded(tmp_path / "x", "?train=train&test=test&validation=val")
+    assert (named.split_hash, named.inventory.warnings()) == (task.split_hash, ())
+    assert loaded(tmp_path / "x", "?validation=val").split_hash == task.split_hash
+    alone = loaded(tmp_path / "x", "?train=train&test=test")
+    assert (len(alone.train), alone.inventory.warnings()) == (12, ())
+    assert alone.split_hash != task.split_hash
+    assert held_out(alone, 0.2, 0).sum() == 2
+
+
+def test_what_is_chosen_on_is_part_of_the_split_hash(tmp_path: Path) -> None:
+    """The same images in train, others of them held out: another setting may be chosen."""
+    for part, each in (("train", 6), ("val", 4), ("test", 4)):
+        class_folders(tmp_path / "x" / part, each=each)
+    before = loaded(tmp_path / "x")
+    for name in ("cat", "dog"):
+        ours, theirs = (tmp_path / "x" / part / name / "0.png" for part in ("train", "val"))
+        content = ours.read_bytes()
+        ours.write_bytes(theirs.read_bytes())
+        theirs.write_bytes(content)
+    after = loaded(tmp_path / "x")
+    assert after.train.hash == before.train.hash
+    assert after.split_hash != before.split_hash
 
 
 def test_a_flat_test_has_no_labels(tmp_path: Path) -> None:
@@ -184,6 +219,33 @@ def test_parts_within_the_classes(sides: tuple[str, str], tmp_path: Path) -> Non
             (tmp_path / "y" / part).mkdir(exist_ok=True)
             (tmp_path / "x" / name / side).rename(tmp_path / "y" / part / name)
     assert loaded(tmp_path / "y").split_hash == task.split_hash
+
+
+def test_parts_that_hold_themselves(tmp_path: Path) -> None:
+    """seg_train/seg_train/CLASS, as one well-known archive unpacks."""
+    plain, root = tmp_path / "plain", tmp_path / "x"
+    for part in ("seg_train", "seg_test"):
+        class_folders(root / part / part)
+        shutil.copytree(root / part / part, plain / part)
+        put(root, f"{part}/.DS_Store", b"x")
+        put(root, f"{part}/lone.png", drawn(3))
+    task = loaded(root)
+    assert task.split_hash == loaded(plain).split_hash
+    assert adds_up(task)
+    assert task.inventory.found == files_below(root)
+    assert task.inventory.warnings() == (
+        "left out: images beside the parts (2: seg_test/lone.png, seg_train/lone.png)",
+    )
+
+
+def test_a_flat_validation_is_not_used(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        class_folders(tmp_path / "x" / part)
+    put(tmp_path / "x", "val/1.png", drawn(2))
+    task = loaded(tmp_path / "x")
+    assert task.validation is None
+    assert task.inventory.warnings() == ("val has no labels and is not used",)
+    assert adds_up(task)
 
 
 def test_a_class_called_train(tmp_path: Path) -> None:

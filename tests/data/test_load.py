@@ -290,6 +290,7 @@ NOT_LABELS = [
     ([-1, *LABELS[1:]], "unlabelled: 1 of 8 images of train (label -1), the first is row 0"),
     ([*["a"] * 4, "nan", *["b"] * 3], "unlabelled: 1 of 8 images of train (label 'nan')"),
     ([*["a"] * 4, "", *["b"] * 3], "unlabelled: 1 of 8 images of train (label '')"),
+    (["-1", *["0"] * 4, *["1"] * 3], "unlabelled: 1 of 8 images of train (label '-1')"),
     ([-2, *LABELS[1:]], "label -2 in row 0 of train is outside 0..1"),
     ([0] * 8, "all 8 images of train have label 0; at least two classes are needed"),
     (["x"] * 8, "all 8 images of train have label 0; at least two classes are needed"),
@@ -376,6 +377,7 @@ def test_declared_names_in_another_order_are_matched_by_name(
         ([0.0] * 4 + [1.0] * 4, ("class 0", "class 1")),
         (["2.0"] * 4 + ["10.0"] * 4, ("10", "2")),
         (["1.5"] * 4 + ["10.0"] * 4, ("1.5", "10.0")),
+        (["-1"] * 4 + ["none"] * 4, ("-1", "none")),
         (["cafe\u0301"] * 2 + ["caf\u00e9"] * 2 + ["bar"] * 4, ("bar", "caf\u00e9")),
         (["cafe\u0301"] * 4 + ["bar"] * 4, ("bar", "cafe\u0301")),
         (["apple, red"] * 4 + ["apple, green"] * 4, ("apple, green", "apple, red")),
@@ -409,7 +411,13 @@ def test_validation_stands_in_for_a_missing_test(cache: Path, tmp_path: Path) ->
     write_column(tmp_path / "x", LABELS, part="validation")
     assert len(load_task(f"parquet:{tmp_path / 'x'}", cache).test) == 8
     write_column(tmp_path / "x", LABELS[2:6], part="test", images=IMAGES[2:6])
-    assert len(load_task(f"parquet:{tmp_path / 'x'}", cache).test) == 4
+    both = load_task(f"parquet:{tmp_path / 'x'}", cache)
+    assert (len(both.train), len(both.test)) == (16, 4)
+    order = np.argsort(both.train.rows)
+    assert both.train.rows[order].tolist() == list(range(16))
+    assert sorted(contents(both.train)) == sorted(IMAGES * 2)
+    value = {hash_of(b): v for b, v in zip(IMAGES, LABELS, strict=True)}
+    assert [value[k.tobytes()] for k in both.train.hashes] == both.train.labels.tolist()
 
 
 def test_an_unlabelled_test_says_what_to_score_instead(cache: Path, tmp_path: Path) -> None:
@@ -472,9 +480,9 @@ def test_parts_that_are_not_used_are_said(cache: Path, tmp_path: Path) -> None:
     for part in ("train", "test", "validation", "unsupervised"):
         write_column(tmp_path / "x", LABELS, part=part)
     found = load_task(f"parquet:{tmp_path / 'x'}", cache).inventory
-    assert (found.found, found.taken) == (4, 2)
+    assert (found.found, found.taken) == (4, 3)
     assert found.warnings() == (
-        "validation is not used: test is scored, and settings are chosen on a part of train",
+        "validation is what settings are chosen on, and trained on with train in the end",
         "left out: of part unsupervised (1: unsupervised-0.parquet)",
     )
 
@@ -1138,6 +1146,25 @@ def test_hub_data_refused(
     hub.add_dataset(repo, {"train.parquet": file, "test.parquet": file})
     message = refusal(lambda: load_task(f"hub:{repo}?image=img&label=y", cache))
     assert why.format(repo) in message
+
+
+def test_a_validation_split_of_the_hub_is_found_again(
+    hub: LoopbackHub, repo: str, cache: Path, tmp_path: Path
+) -> None:
+    """Alike as files and on the Hub, also by ``where``, which names all three."""
+    for number, part in enumerate(("train", "validation", "test")):
+        cells = [{"bytes": b, "path": None} for c in range(2) for b in blobs(c, 4, number, size=6)]
+        write_column(tmp_path / "x", LABELS, cells, part, **NAMED)
+    hub.add_dataset(repo, as_upload(tmp_path / "x"))
+    local, there = (load_task(t, cache) for t in (f"parquet:{tmp_path / 'x'}", f"hub:{repo}"))
+    assert local.split_hash == there.split_hash == load_task(there.where, cache).split_hash
+    assert there.where.endswith("&train=train&test=test&validation=validation")
+    assert (len(there.train), len(there.test)) == (16, 8)
+    assert len(contents(there.train)) == 16
+    assert "row 0 of split 'validation'" in there.train.source.describe(8)
+    assert local.inventory.said == there.inventory.said != ()
+    alone = load_task(f"hub:{repo}?train=train&test=test", cache)
+    assert (len(alone.train), alone.validation) == (8, None)
 
 
 @pytest.mark.parametrize("images", ["struct", "bytes"])

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from eval.data.load import load_task
 from eval.data.task_data import TaskData
 from eval.data.task_file import TaskFile, read_task_file
+from eval.data.validation import held_out
 from tests.factories import blobs, make_task, refusal, write_parquet
 
 MINIMAL = 'name = "mine"\nsource = "parquet:photos"\n'
@@ -324,9 +325,14 @@ def test_a_table_with_its_own_split(tmp_path: Path, cache: Path) -> None:
     path = write_csv(tmp_path / "all.csv", ["image", "label", "part"], listed)
     found = load_task(f"csv:{path}?split=part", cache)
     assert found.classes == ("cat", "dog")
-    assert names_of(found, "train") == [f"{c}-{i}.png" for c in range(2) for i in range(3)]
+    chosen_on = ["0-5.png", "1-5.png"]
+    ours = [f"{c}-{i}.png" for c in range(2) for i in range(3)]
+    assert names_of(found, "train") == sorted([*ours, *chosen_on])
     assert names_of(found, "test") == ["0-3.png", "0-4.png", "1-3.png", "1-4.png"]
-    assert found.notes == ("2 rows of val are not used",)
+    held = found.train.rows[held_out(found, 0.2, 0)]
+    assert sorted(found.train.source.files[row] for row in held) == chosen_on  # type: ignore[attr-defined]
+    assert found.notes == ()
+    assert found.inventory.said[0].startswith("val is what settings are chosen on, and trained on")
     assert found.name == f"csv-all-{found.split_hash[:8]}"
     kinds = [found.classes[i] for i in found.train.labels]
     files = [found.train.source.files[row] for row in found.train.rows]  # type: ignore[attr-defined]

@@ -50,6 +50,24 @@ def test_a_run_warns_and_its_result_keeps_it(tmp_path: Path, cache: Path, cli: C
     assert (ran.code, "warning" in ran.err) == (0, False)
 
 
+def test_settings_are_chosen_on_the_users_own_validation(tmp_path: Path, cache: Path) -> None:
+    """Beside a test it is held out instead of a part that is drawn, then trained on."""
+    root = photos(tmp_path / "photos", each=8)
+    (root / "stray.png").unlink()
+    for label, name in enumerate(("cat", "dog")):
+        (root / "test" / name).mkdir(parents=True)
+        for i, image in enumerate(blobs(label, 5, 7, size=32)):
+            (root / "test" / name / f"{i}.png").write_bytes(image)
+    results = tmp_path / "results"
+    (result,) = evaluate(MODEL, f"imagefolder:{root}", ["knn"], cache=cache, results=results)
+    assert result.task.counts == {"classes": 2, "train": 32, "test": 10}
+    assert result.warnings == [
+        "val is what settings are chosen on, and trained on with train in the end"
+    ]
+    # 16 of the 32 images are left to choose among: k of 20 and more are not tried.
+    assert "k [20, 50, 100, 200] left out: only 16 images to choose among" in result.notes
+
+
 def test_strict_refuses_and_writes_nothing(tmp_path: Path, cache: Path, cli: Cli) -> None:
     task = f"imagefolder:{photos(tmp_path / 'photos')}"
     results = tmp_path / "results"

@@ -73,7 +73,7 @@ def _files(root: Path, train: str, test: str, subject: str, tally: Tally) -> tup
                 f"{subject}: {root / 'annotations'} has {ours[0]} and {ours[1]}; say which with "
                 "?train=FILE&test=FILE"
             )
-    chosen = choose(found, f"{subject}: {root}")
+    chosen = choose(found, f"{subject}: {root}", boxes=True)
     if chosen is None:
         raise BadInput(
             f"{subject}: {root} has neither annotations/instances_train*.json and "

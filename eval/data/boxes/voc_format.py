@@ -131,7 +131,7 @@ def _parts(folder: Path, subject: str, tally: Tally) -> tuple[str, str]:
         scored = [name for name in plain if role_of(name) == ("test", ())]
         if len(scored) == 1:
             return "trainval", scored[0]
-    chosen = choose(plain, f"{subject}: {folder}")
+    chosen = choose(plain, f"{subject}: {folder}", boxes=True)
     if chosen is None:
         return "train", "test" if "test" in names else "val"
     for said in chosen.said:

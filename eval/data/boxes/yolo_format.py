@@ -12,7 +12,7 @@ from eval.common.text import counted
 from eval.data.boxes.files import FileBoxes, images_below, read_text, refuse_missing
 from eval.data.boxes.stored import Row, stack
 from eval.data.inventory.facts import Inventory, Tally
-from eval.data.inventory.split_words import choose, role_of
+from eval.data.inventory.split_words import Given, choose, role_of
 
 MOST = 2.0  # a share beyond this is a number of pixels
 BARE = 0.5  # of a part's pictures without a label file; more are labels that were not found
@@ -28,7 +28,7 @@ def read_yolo(
     names = _names(facts, root, subject)
     tally = Tally("files")
     parts, gone = _parts(facts, root, subject, tally)
-    chosen = choose(parts, f"{subject}: {root}", train, test)
+    chosen = choose(parts, f"{subject}: {root}", Given(train, test), boxes=True)
     told = [f"data.yaml names {name!r} for {key}, which is not there" for key, name in gone.items()]
     if gone and (chosen is None or any(role_of(key) == ("train", ()) for key in gone)):
         raise NotFound(f"{subject}: {told[0]}")
@@ -116,7 +116,7 @@ def _names(facts: dict[str, Any], root: Path, subject: str) -> tuple[str, ...]:
         if sorted(map(str, given)) != sorted(map(str, range(len(given)))):
             raise BadInput(f"{subject}: names in data.yaml are not numbered from 0 without gaps")
         given = [value for _, value in sorted((int(k), v) for k, v in given.items())]
-    if given is None:
+    if _is_none(given):
         file = next(
             (f for f in (root / "classes.txt", root / "labels" / "classes.txt") if f.is_file()),
             None,
@@ -126,7 +126,7 @@ def _names(facts: dict[str, Any], root: Path, subject: str) -> tuple[str, ...]:
                 f"{subject}: {root} names no classes: neither data.yaml with names nor classes.txt"
             )
         given = [line.strip() for line in read_text(file, subject).splitlines() if line.strip()]
-    if not isinstance(given, list) or not given:
+    if not isinstance(given, list) or not all(isinstance(name, str) for name in given):
         raise BadInput(f"{subject}: names in data.yaml are {str(given)[:80]}, not a list of names")
     names = tuple(str(name) for name in given)
     if len(set(names)) < len(names):

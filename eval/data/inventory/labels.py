@@ -29,6 +29,16 @@ def is_unlabelled(label: Any, numbers: bool = True) -> bool:
     return label is None or (numbers and type(label) is int and label == -1)
 
 
+def are_numbers(labels: Iterable[Any]) -> bool:
+    """Whether all labels are whole numbers or none at all, so that -1 stands for none."""
+    return all(
+        is_unlabelled(label)
+        or isinstance(label, int)
+        or (isinstance(label, str) and bool(_number_text(label)))
+        for label in labels
+    )
+
+
 def unlabelled(count: int, total: int, what: str, label: Any, where: str) -> str:
     """The sentence about images without a label; ``where`` the first stands."""
     said = "no label" if label is None else f"label {label!r}"

@@ -400,9 +400,7 @@ def test_coco_parts_that_are_not_used_are_said(tmp_path: Path, cache: Path) -> N
     )
     shutil.copytree(root / "valid", root / "test")
     task = load(f"coco:{root}", cache)
-    assert task.inventory.warnings() == (
-        "valid is not used: test is scored, and settings are chosen on a part of train",
-    )
+    assert task.inventory.warnings() == ("valid is not used: test is scored",)
     (root / "train" / "more.png").write_bytes(picture("more", []).data)
     found = load(f"coco:{root}", cache).inventory
     assert (found.found, found.taken) == (8, 5)  # two JSON files are no images
@@ -622,9 +620,7 @@ def test_yolo_both_val_and_test(tmp_path: Path, cache: Path) -> None:
     shutil.copytree(root / "labels" / "val", root / "labels" / "test")
     (root / "labels" / "train" / "b.txt").touch()
     task = load(f"yolo:{root}", cache)
-    assert task.inventory.said == (
-        "val is not used: test is scored, and settings are chosen on a part of train",
-    )
+    assert task.inventory.said == ("val is not used: test is scored",)
     own = load(f"yolo:{root}?train=train&test=val", cache)
     assert (own.split_hash, own.inventory.warnings()) == (task.split_hash, ())
     assert load(own.where, cache).where == own.where
@@ -732,6 +728,8 @@ YOLO_WRONG: list[tuple[Callable[[Path], object], str]] = [
     (config("names: {0: a, 2: b}"), "are not numbered from 0 without gaps"),
     (config("names: [a, a, b]"), "hold one twice: a, a, b"),
     (config("names: 3"), "are 3, not a list of names"),
+    (config("names: [[a], b, c]"), "names in data.yaml are [['a'], 'b', 'c'], not a list"),
+    (config("names:"), "neither data.yaml with names nor classes.txt"),
     (config("names: [a, b, c]\ntrain: images/train\nval: images/train"), "3 images are in both"),
     (config("[1, 2"), "is not valid YAML"),
     (config("text"), "is not YAML with names, train and val"),
