@@ -78,7 +78,8 @@ def load(model: ResolvedModel) -> Backbone:
     return Backbone(
         resolved=model,
         net=pooled.eval(),
-        transform=create_transform(**data_config, is_training=False, use_prefetcher=True),
+        transform=loaded.transform
+        or create_transform(**data_config, is_training=False, use_prefetcher=True),
         input_config={k: list(v) if isinstance(v, tuple) else v for k, v in data_config.items()},
         dim=out.shape[1],
         params=sum(p.numel() for p in net.parameters()),
