@@ -20,6 +20,7 @@ from eval.common.files import write_json
 from eval.hub import client
 from eval.models.formats import FROM_PYTHON, ModelFiles, format_of
 from eval.models.names import _FORMS, ZOO_ORG, Kind, ModelName, parse_model, zoo_folder, zoo_names
+from eval.models.plugs import source
 from eval.models.timm_config import read_json
 from eval.models.weight_files import (
     CONFIG,
@@ -66,6 +67,8 @@ def resolve(text: str, cache: Path, img_size: int | None = None) -> ResolvedMode
     Raises UserError for everything that can be known to fail before weights are loaded.
     """
     parsed = parse_model(text)
+    if parsed.kind == "source":
+        return source(text).resolve(text, cache, img_size)
     if parsed.kind == "random":
         _timm_facts(parsed.name, cache, weights=False)
         seed = int(parsed.revision or 0)

@@ -18,8 +18,8 @@ from eval.common.errors import BadInput, NotFound, UserError, did_you_mean, one_
 from eval.common.files import atomic_file, sha256_file, write_json
 from eval.common.text import text_table
 from eval.models.objectives import parse_objective
+from eval.models.safe_reader import load
 from zoo.convert.key_layouts import READERS, SOURCES, Plan, check_known
-from zoo.convert.safe_reader import load
 from zoo.timm_config import timm_config
 
 if TYPE_CHECKING:

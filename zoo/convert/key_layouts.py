@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval.common.errors import BadInput, NotFound, did_you_mean
-from zoo.convert.safe_reader import state_dict, values_of
+from eval.models.safe_reader import state_dict, values_of
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -3,7 +3,6 @@ as for any other model, and protocols that cut crops of their own can use them."
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ from PIL import Image
 
 from eval.common.errors import BadInput
 from eval.models.arguments import MOST_PX, shorten
+from eval.models.crop_share import crop_share
 from eval.models.formats import ModelFiles
 from eval.models.formats.transformers_config import TransformersConfig
 from eval.models.formats.transformers_library import processor
@@ -51,7 +51,7 @@ def data_config(files: ModelFiles, config: TransformersConfig, library: Any) -> 
         "interpolation": _interpolation(found, who),
         "mean": mean,
         "std": std,
-        "crop_pct": _share(crop[0], resized[0]),
+        "crop_pct": crop_share(crop[0], resized[0]),
         "crop_mode": "squash" if squeezed else "center",
     }
 
@@ -133,14 +133,6 @@ def _px(side: object, who: str) -> int:
     if isinstance(side, bool) or not isinstance(side, int) or not 1 <= side <= 2 * MOST_PX:
         raise BadInput(f"the processor of {who} has a size of {shorten(side)} px")
     return side
-
-
-def _share(cut: int, resized: int) -> float:
-    """timm's crop_pct: the side resized to is this one's inverse times ``cut``, rounded down."""
-    share = cut / resized
-    while math.floor(cut / share) < resized:
-        share = math.nextafter(share, 0)
-    return share
 
 
 def _side(library: Any) -> tuple[int, int]:
