@@ -31,8 +31,8 @@ _PREFIXES: dict[str, Kind] = {
     "random": "random",
 }
 _FORMS = (
-    "hf-hub:org/name[@rev], local-dir:PATH, zoo:NAME, random:ARCH, torchvision:NAME, "
-    "python:package.module:function or a timm name"
+    "hf-hub:org/name[@rev], local-dir:PATH, zoo:NAME, random:ARCH, file:PATH?arch=NAME, "
+    "torchvision:NAME, python:package.module:function or a timm name"
 )
 
 

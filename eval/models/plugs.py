@@ -22,6 +22,7 @@ from eval.common.errors import BadInput, one_line
 
 GROUP = "transferzoo.models"
 _OWN = {
+    "file": "eval.models.sources.file",
     "python": "eval.models.sources.python",
     "torchvision": "eval.models.sources.torchvision",
 }

@@ -162,3 +162,59 @@ def test_a_source_of_another_package(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert resolve("runs:a/b@c", tmp_path).spec == "runs:a/b@c"
     finally:
         plugs.prefixes.cache_clear()
+
+
+# --------------------------------------------------------------------------- file:
+
+
+def test_a_file_gives_the_features_of_its_network(tmp_path: Path) -> None:
+    import timm
+
+    net = timm.create_model("resnet18", num_classes=7).eval()
+    state = {f"model.{name}": tensor for name, tensor in net.state_dict().items()}
+    file = tmp_path / "last.ckpt"
+    torch.save({"state_dict": state | {"projector.0.weight": torch.ones(3, 3)}, "epoch": 4}, file)
+    model = resolve(f"file:{file}", tmp_path / "cache")
+    assert (model.id, model.spec) == ("file:last.ckpt", f"file:{file}")
+    found = load(model)
+    images = pixels(found)
+    net.reset_classifier(0)
+    with torch.inference_mode():
+        assert torch.equal(found.net(images), net(images))
+    said = " ".join(found.notes)
+    assert "is read as resnet18" in said
+    assert "projection head" in said
+    assert found.input_config["input_size"] == [3, 224, 224]
+
+
+def test_a_file_of_a_named_vision_transformer(tmp_path: Path) -> None:
+    import timm
+
+    net = timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=96).eval()
+    file = tmp_path / "mae.pth"
+    torch.save({"model": net.state_dict() | {"mask_token": torch.ones(1, 1, 3)}}, file)
+    text = f"file:{file}?arch=vit_tiny_patch16_224"
+    found = load(resolve(text, tmp_path / "cache"))
+    assert found.input_config["input_size"] == [3, 96, 96]
+    images = pixels(found)
+    with torch.inference_mode():
+        assert torch.equal(found.net(images), net(images))
+    assert "images of 96 px alone" in refusal(lambda: load(resolve(text, tmp_path, 64)))
+
+
+@pytest.mark.parametrize(
+    ("arch", "said"),
+    [
+        ("", "name the architecture"),
+        ("?arch=resnet18", "is neither of resnet18 nor known"),
+        ("?arch=vit_small_patch16_224", "do not load into its architecture"),
+        ("?arch=vit_tinny_patch16_224", "did you mean"),
+        ("?arch=", "there is no file"),
+    ],
+)
+def test_files_that_do_not_fit(tmp_path: Path, arch: str, said: str) -> None:
+    import timm
+
+    file = tmp_path / "vit.pth"
+    torch.save(timm.create_model("vit_tiny_patch16_224").state_dict(), file)
+    assert said in refusal(lambda: load(resolve(f"file:{file}{arch}", tmp_path / "cache")))
