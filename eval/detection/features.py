@@ -136,7 +136,7 @@ def architecture_of(backbone: Backbone) -> tuple[str, dict[str, Any]]:
     if model.kind == "random":
         name = model.name
     else:
-        config = timm_config(model_config(model), model.id)
+        config = timm_config(model_config(model).config, model.id)
         if config.channels != 3:
             raise BadInput(f"{model.id} takes grey images; objects are found in RGB images alone")
         name, args = config.architecture, copy.deepcopy(config.args)

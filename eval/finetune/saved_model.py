@@ -219,7 +219,7 @@ def _source(model: ResolvedModel) -> dict[str, Any]:
     """config.json of the checkpoint that was fine-tuned, checked; empty where there was none."""
     if model.kind == "random":
         return {}
-    return timm_config(model_config(model), model.id).as_json()
+    return timm_config(model_config(model).config, model.id).as_json()
 
 
 def _built_for_one_size(model: ResolvedModel, source: dict[str, Any], architecture: str) -> bool:

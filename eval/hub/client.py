@@ -192,6 +192,13 @@ def bad_token(subject: str) -> str:
     return f"{subject}: the Hub wants a token; log in with `hf auth login` or set HF_TOKEN"
 
 
+def cached_folder(repo: str, sha: str) -> Path:
+    """Where the Hub's cache has what it has of a model's commit."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}" / "snapshots" / sha
+
+
 def _cached(repo: str, sha: str, kind: str, needed: tuple[tuple[str, ...], ...]) -> bool:
     from huggingface_hub import try_to_load_from_cache
 

@@ -11,6 +11,7 @@ from eval.common.errors import BadInput, one_line
 from eval.common.files import sha256_file
 from eval.models.formats import Loaded, format_of
 from eval.models.hub_weights import check_bytes
+from eval.models.plugs import source
 from eval.models.resolve import ResolvedModel, model_files
 from eval.models.weight_files import combined
 
@@ -45,11 +46,8 @@ def load(model: ResolvedModel) -> Backbone:
     beside it is dropped and said in ``notes``. Raises UserError when the weights do not fit the
     architecture, or are not those of the commit.
     """
-    import torch
-    from timm.data import create_transform
-
-    from eval.models.pooling import PooledFeatures
-
+    if model.kind == "source":
+        return source(model.spec).load(model)
     if model.kind == "random":
         loaded = _untrained(model)
         weights_sha256 = _state_sha256(loaded.net)
@@ -60,6 +58,19 @@ def load(model: ResolvedModel) -> Backbone:
             check_bytes(model, files.folder, hashes)
         loaded = format_of(files.config, model.id).loader().load(files)
         weights_sha256 = combined(hashes)
+    return assembled(model, loaded, weights_sha256)
+
+
+def assembled(model: ResolvedModel, loaded: Loaded, weights_sha256: str) -> Backbone:
+    """A backbone of a network with its weights, in eval mode on the CPU and run once.
+
+    Raises UserError where it does not run on an image of its size.
+    """
+    import torch
+    from timm.data import create_transform
+
+    from eval.models.pooling import PooledFeatures
+
     net, data_config = loaded.net, loaded.input_config
     net.eval().requires_grad_(False)
     pooled = PooledFeatures(net, grey=loaded.channels == 1)
@@ -78,7 +89,8 @@ def load(model: ResolvedModel) -> Backbone:
     return Backbone(
         resolved=model,
         net=pooled.eval(),
-        transform=create_transform(**data_config, is_training=False, use_prefetcher=True),
+        transform=loaded.transform
+        or create_transform(**data_config, is_training=False, use_prefetcher=True),
         input_config={k: list(v) if isinstance(v, tuple) else v for k, v in data_config.items()},
         dim=out.shape[1],
         params=sum(p.numel() for p in net.parameters()),

@@ -1,10 +1,7 @@
 """A model string -> what it names: kind, name, revision; the checkpoints that ship.
 
-To add a source of models: give it a kind in ``Kind``, a prefix in ``_PREFIXES`` and its form in
-``_FORMS``; where its names have a form of their own, ``parse_model`` refuses others. Then
-``eval.models.resolve.resolve`` says what such a string means for good (a ``ResolvedModel`` with a
-revision that names the weights), and ``eval.models.backbone.load`` how timm builds it, where that
-is neither a folder nor a Hub repository.
+What is neither a folder nor a repository is a source of its own, with a prefix in
+``eval.models.plugs``.
 """
 
 from __future__ import annotations
@@ -17,8 +14,9 @@ from typing import Literal
 
 from eval.common.errors import BadInput, NotFound, did_you_mean
 from eval.models.objectives import OBJECTIVES
+from eval.models.plugs import prefixes
 
-Kind = Literal["hub", "local", "zoo", "timm", "random", "python"]
+Kind = Literal["hub", "local", "zoo", "timm", "random", "python", "source"]
 
 ZOO_ORG = "transferzoo"
 # Beside the packages in a checkout; an installed package is told where its checkpoints lie.
@@ -32,7 +30,10 @@ _PREFIXES: dict[str, Kind] = {
     "zoo": "zoo",
     "random": "random",
 }
-_FORMS = "hf-hub:org/name[@rev], local-dir:PATH, zoo:NAME, random:ARCH or a timm name"
+_FORMS = (
+    "hf-hub:org/name[@rev], local-dir:PATH, zoo:NAME, random:ARCH, file:PATH?arch=NAME, "
+    "torchvision:NAME, python:package.module:function or a timm name"
+)
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,12 @@ def parse_model(text: str) -> ModelName:
             )
         return ModelName("timm", text)
     kind = _PREFIXES.get(prefix.lower())
+    if kind is None and prefix.lower() in prefixes():
+        return ModelName("source", text)  # of a form that its module knows
     if kind is None:
         raise NotFound(
             f"model {text!r} has an unknown prefix {prefix!r}"
-            + did_you_mean(prefix.lower(), _PREFIXES, f"use {_FORMS}")
+            + did_you_mean(prefix.lower(), [*_PREFIXES, *prefixes()], f"use {_FORMS}")
         )
     if not rest:
         raise BadInput(f"model {text!r} has nothing behind the prefix; use {_FORMS}")

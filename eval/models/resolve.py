@@ -20,13 +20,16 @@ from eval.common.files import write_json
 from eval.hub import client
 from eval.models.formats import FROM_PYTHON, ModelFiles, format_of
 from eval.models.names import _FORMS, ZOO_ORG, Kind, ModelName, parse_model, zoo_folder, zoo_names
+from eval.models.plugs import source
 from eval.models.timm_config import read_json
 from eval.models.weight_files import (
     CONFIG,
     INDEX,
+    OPEN_CLIP,
     WEIGHTS,
     check_files,
     folder_files,
+    is_open_clip,
     local_names,
     weight_names,
     weights_sha256,
@@ -50,6 +53,9 @@ class ResolvedModel:
     repo: str | None = None  # the Hub repository, for hub and timm
     img_size: int | None = None
     weights: tuple[str, ...] = (WEIGHTS,)  # names of the safetensors files
+    config: str = CONFIG
+    beside: tuple[str, ...] = ()  # names of further files that say what the model is
+    format: str = "timm"  # whose network it is; of others, only features are known
     # What these hash to, by name, where the Hub was asked.
     hub_sha256: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
@@ -61,6 +67,8 @@ def resolve(text: str, cache: Path, img_size: int | None = None) -> ResolvedMode
     Raises UserError for everything that can be known to fail before weights are loaded.
     """
     parsed = parse_model(text)
+    if parsed.kind == "source":
+        return source(text).resolve(text, cache, img_size)
     if parsed.kind == "random":
         _timm_facts(parsed.name, cache, weights=False)
         seed = int(parsed.revision or 0)
@@ -101,61 +109,99 @@ def _resolve_folder(
 ) -> ResolvedModel:
     if not folder.is_dir():
         raise NotFound(f"model folder {str(folder)!r} does not exist or is not a directory")
-    names = _check_files(
+    found = _check_files(
         folder_files(folder), f"folder {str(folder)!r}", lambda name: folder / name
     )
     shown = spec if kind == "zoo" else f"local-dir:{name}"
-    revision = _content_revision(folder, names)
     return ResolvedModel(
-        kind, name, spec, shown, revision, folder=folder, img_size=img_size, weights=names
-    )
+        kind, name, spec, shown, _content_revision(folder, found), folder=folder,
+        img_size=img_size, weights=found.weights, config=found.config, beside=found.beside,
+        format=found.format,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Names:
+    """Which files of a place are the model."""
+
+    config: str
+    weights: tuple[str, ...]
+    beside: tuple[str, ...] = ()
+    format: str = "timm"
 
 
 def folder_revision(folder: Path) -> str:
     """What stands for a commit where there is none: a hash of config.json and the weights."""
-    return _content_revision(folder, local_names(folder))
+    return _content_revision(folder, _Names(CONFIG, local_names(folder)))
 
 
-def _content_revision(folder: Path, names: tuple[str, ...]) -> str:
-    digest = hashlib.sha256((folder / CONFIG).read_bytes())
-    digest.update(weights_sha256(folder, names).encode())
+def _content_revision(folder: Path, names: _Names) -> str:
+    digest = hashlib.sha256((folder / names.config).read_bytes())
+    for name in names.beside:
+        digest.update((folder / name).read_bytes())
+    digest.update(weights_sha256(folder, names.weights).encode())
     return digest.hexdigest()[:40]
 
 
-def _check_files(files: Set[str], where: str, path: Callable[[str], Path]) -> tuple[str, ...]:
-    """The names of the weights' files, in a place whose config.json is of a format that is read.
+def _check_files(
+    files: Set[str], where: str, path: Callable[[str], Path], *, complete: bool = True
+) -> _Names:
+    """The files of the model, in a place whose config.json is of a format that is read.
 
-    ``path`` gives a file of the place on this machine.
+    ``path`` gives a file of the place on this machine; ``complete``: there are no others.
     """
-    check_files(files, where, f"; {FROM_PYTHON}")
-    config = read_json(path(CONFIG).read_bytes(), where)
-    format_of(config, where).loader().check(config, where)
-    return weight_names(files, where, lambda: path(INDEX))
+    own = OPEN_CLIP if is_open_clip(files) else None
+    if own is None:
+        check_files(files, where, f"; {FROM_PYTHON}")
+    name = own[0] if own else CONFIG
+    config = read_json(path(name).read_bytes(), where)
+    kind = format_of(config, where)
+    kind.loader().check(config, where)
+    weights = (own[1],) if own else weight_names(files, where, lambda: path(INDEX))
+    beside = [n for n in kind.beside if n in files]
+    if not complete:
+        for other in set(kind.beside) - files:
+            with contextlib.suppress(UserError):
+                path(other)
+                beside.append(other)
+    if kind.beside and not beside:
+        raise NotFound(
+            f"{where} has no {kind.beside[0]}, so how its images are prepared is unknown; save its "
+            "AutoImageProcessor into the folder"
+        )
+    return _Names(name, weights, tuple(sorted(beside)), kind.name)
+
+
+def _read(model: ResolvedModel, *more: str) -> ModelFiles:
+    folder = model.folder or client.fetch(
+        str(model.repo), model.revision, (model.config, *model.beside, *more), f"model {model.id!r}"
+    )
+    config, *beside = (
+        read_json((folder / name).read_bytes(), model.id) for name in (model.config, *model.beside)
+    )
+    return ModelFiles(
+        folder, config, model.weights, model.id, model.img_size,
+        dict(zip(model.beside, beside, strict=True)),
+    )  # fmt: skip
 
 
 def model_files(model: ResolvedModel) -> ModelFiles:
     """The files of a model that has any, downloaded where they are not here yet."""
-    what = f"model {model.id!r}"
-    folder = model.folder or client.fetch(
-        str(model.repo), model.revision, (CONFIG, *model.weights), what
-    )
-    config = read_json((folder / CONFIG).read_bytes(), model.id)
-    return ModelFiles(folder, config, model.weights, model.id, model.img_size)
+    return _read(model, *model.weights)
 
 
-def model_config(model: ResolvedModel) -> dict[str, Any]:
-    """config.json of a model that has one, its weights not downloaded."""
-    folder = model.folder or client.fetch(
-        str(model.repo), model.revision, (CONFIG,), f"model {model.id!r}"
-    )
-    return read_json((folder / CONFIG).read_bytes(), model.id)
+def model_config(model: ResolvedModel) -> ModelFiles:
+    """What a model's files say it is, its weights not downloaded."""
+    return _read(model)
 
 
 def _resolve_repo(
     repo: str, revision: str | None, subject: str, img_size: int | None
 ) -> ResolvedModel:
     """Pin a Hub repository to a commit and check that it can be loaded safely."""
-    pinned = client.pin(repo, revision, "model", subject, (CONFIG, WEIGHTS), (CONFIG, INDEX))
+    pinned = client.pin(
+        repo, revision, "model", subject, (CONFIG, WEIGHTS), (CONFIG, INDEX), OPEN_CLIP
+    )
     now, where = pinned.repo, f"Hub repository {pinned.repo!r}"
 
     def path(name: str) -> Path:
@@ -163,13 +209,15 @@ def _resolve_repo(
 
     files = pinned.files
     if files is None:  # nobody was asked: what the cache has of the commit
-        files = folder_files(path(CONFIG).parent)
-    names = _check_files(files, where, path)
+        files = folder_files(client.cached_folder(now, pinned.sha))
+    names = _check_files(files, where, path, complete=pinned.files is not None)
     client.remember(now, revision, pinned.sha)
-    said = tuple((name, pinned.sha256[name]) for name in names if name in pinned.sha256)
+    said = tuple((name, pinned.sha256[name]) for name in names.weights if name in pinned.sha256)
     return ResolvedModel(
         "hub", now, f"hf-hub:{now}@{pinned.sha}", f"hf-hub:{now}", pinned.sha, repo=now,
-        img_size=img_size, weights=names, hub_sha256=said,
+        img_size=img_size, weights=names.weights, config=names.config, beside=names.beside,
+        format=names.format,
+        hub_sha256=said,
     )  # fmt: skip
 
 

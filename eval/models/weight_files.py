@@ -14,6 +14,7 @@ from eval.common.files import sha256_file
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+OPEN_CLIP = ("open_clip_config.json", "open_clip_model.safetensors")  # config and weights
 _PICKLES = (".bin", ".pth", ".pt", ".ckpt", ".pkl")
 _SHARD = re.compile(r"[\w.-]{1,200}\.safetensors")
 _MOST_SHARDS = 1000
@@ -40,6 +41,13 @@ def check_files(files: Set[str], where: str, advice: str = "") -> None:
     if CONFIG not in files:
         seen = f"; it holds {_shown(found)}" if (found := _below(files, CONFIG)) else ""
         raise NotFound(f"{where} has no {CONFIG}, so its architecture is unknown{seen or advice}")
+
+
+def is_open_clip(files: Set[str]) -> bool:
+    """Whether the files are a model of open_clip's alone: many repositories hold it beside one in
+    the common form, which then is what their name means."""
+    common = CONFIG in files and (WEIGHTS in files or INDEX in files)
+    return not common and set(OPEN_CLIP) <= files
 
 
 def weight_names(files: Set[str], where: str, index: Callable[[], Path]) -> tuple[str, ...]:

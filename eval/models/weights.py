@@ -84,7 +84,7 @@ def without_prefix(state: State, wanted: Iterable[str], who: str) -> tuple[State
     ``wanted`` is found so. Raises UserError where two prefixes hold as much: two networks.
     """
     known = set(wanted)
-    state = {_unwrapped(name): tensor for name, tensor in state.items()}
+    state = {unwrapped(name): tensor for name, tensor in state.items()}
     found: dict[str, int] = {}
     for depth in range(4):
         for parts in product((*SAID, *SILENT), repeat=depth):
@@ -106,7 +106,8 @@ def without_prefix(state: State, wanted: Iterable[str], who: str) -> tuple[State
     return outside | inside, [f"the weights lie under {prefix!r}, which was taken off their names"]
 
 
-def _unwrapped(name: str) -> str:
+def unwrapped(name: str) -> str:
+    """A tensor's name without what DistributedDataParallel and torch.compile put before it."""
     while name.startswith(SILENT):
         for prefix in SILENT:
             name = name.removeprefix(prefix)
@@ -148,7 +149,7 @@ def load_backbone(
     notes += _dropped(state, wanted, head, who)
     used = {name: state[name] for name in wanted if name in state}
     net.load_state_dict(used, strict=False)
-    _check_finite(net, who)
+    check_finite(net, who)
     return notes
 
 
@@ -193,7 +194,7 @@ def _fault(state: State, wanted: Mapping[str, Tensor], aliases: dict[str, set[st
     return None
 
 
-def _strange(state: State, wanted: Iterable[str]) -> list[str]:
+def _strange(state: Iterable[str], wanted: Iterable[str]) -> list[str]:
     """Tensors within the backbone's own parts that it does not have: to drop them would score a
     part of what was trained."""
     known = set(wanted)
@@ -229,7 +230,41 @@ def _dropped(state: State, wanted: Shapes, head: Shapes, who: str) -> list[str]:
     return notes
 
 
-def _check_finite(net: nn.Module, who: str) -> None:
+def loaded_notes(
+    missing: Iterable[str],
+    unexpected: Iterable[str],
+    mismatched: Iterable[object],
+    wanted: Mapping[str, Tensor],
+    who: str,
+) -> list[str]:
+    """What to say of weights that another library has loaded, by what it found.
+
+    Raises UserError where a tensor of the network was missing or of another shape, and where the
+    weights hold more of the network's own parts than it has.
+    """
+    lost = sorted(name for name in missing if not _NO_WEIGHTS.search(name))
+    fault = None
+    if lost:
+        of = sum(not _NO_WEIGHTS.search(name) for name in wanted)
+        fault = f"{len(lost)} of its {of} tensors are missing ({_some(lost)})"
+    elif odd := [str(name) for name in mismatched]:
+        fault = f"{_some(odd)} have other shapes"
+    left = sorted(name for name in unexpected if not _NO_WEIGHTS.search(name))
+    if fault is None and (strange := _strange(dict.fromkeys(left), wanted)):
+        fault = (
+            f"{len(strange)} tensors belong to a larger or another network ({_some(strange)}), so "
+            "config.json describes less than was trained"
+        )
+    if fault is not None:
+        raise BadInput(f"the weights of {who} do not load into its architecture: {fault}")
+    if not left:
+        return []
+    what = "tensor is" if len(left) == 1 else "tensors are"
+    return [f"{len(left)} {what} not part of the backbone of {who} and dropped ({_some(left)})"]
+
+
+def check_finite(net: nn.Module, who: str) -> None:
+    """Raises UserError for a network that holds NaN or infinite numbers."""
     bad = [
         name
         for name, tensor in net.state_dict().items()

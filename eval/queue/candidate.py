@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,10 +119,10 @@ def _check(repo: str, revision: str | None, cache: Path, max_bytes: int) -> Cand
             f"{subject} is too large: {what} has {size / 1e9:,.2f} GB, "
             f"the limit is {max_bytes / 1e9:,.2f} GB"
         )
-    config = model_config(model)
+    files = replace(model_config(model), who=subject)
     # No format has less than a byte a number. The worker draws the network before it reads the
     # file: one of a billion classes must not get as far.
-    found = format_of(config, subject).loader().examine(config, size, subject)
+    found = format_of(files.config, subject).loader().examine(files, size)
     return Candidate(
         spec=model.spec,
         repo=repo,

@@ -103,6 +103,8 @@ def plan(request: Request) -> list[Cell]:
         resolve(m, request.cache, request.img_size) if isinstance(m, str) else m.resolved
         for m in request.models
     )
+    for found in models:
+        _check_format(request, found)
     names = list(dict.fromkeys(request.tasks))
     tasks = [load_task(t, request.cache, request.data, request.limit, request.seed) for t in names]
     for task in tasks:
@@ -146,6 +148,18 @@ def _check_in_memory(request: Request, model: str | Backbone) -> None:
             raise BadInput(
                 f"protocol {protocol!r} cuts crops of its own and must know how {name} normalises; "
                 "give backbone() timm's data config (input_size, mean, std) as its transform"
+            )
+
+
+def _check_format(request: Request, model: ResolvedModel) -> None:
+    """Raises UserError where a protocol takes networks apart in a way that only timm's allow."""
+    if model.format == "timm":
+        return
+    for protocol in request.protocols:
+        if PROTOCOLS[protocol].kind != "classification" or request.keep_model:
+            raise BadInput(
+                f"{model.id} is a network of {model.format}, which protocol {protocol!r} cannot "
+                + ("keep: leave keep_model out" if request.keep_model else "take: it needs timm's")
             )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
@@ -44,8 +45,8 @@ def check_config(model: ResolvedModel, held: int, text: str, max_bytes: int) -> 
     ``held`` is how many bytes its weights have, which says little of what ``model_args`` ask for:
     so the network is first built without memory.
     """
-    config = model_config(model)
-    found = format_of(config, text).loader().examine(config, held, f"model {text!r}")
+    files = replace(model_config(model), who=f"model {text!r}")
+    found = format_of(files.config, text).loader().examine(files, held)
     if 4 * found.numbers > max_bytes:  # in fp32
         raise BadInput(f"model {text!r} is a network of more than {max_bytes / 1e9:.2g} GB")
 

@@ -175,10 +175,11 @@ class Shelf:
     def _load(self, text: str, name: ModelName) -> Backbone:
         with in_public_words(self.cache, text):
             if name.kind == "hub":
-                self._check_hub(name.name, name.revision, text, (WEIGHTS,), sure=False)
+                self._check_hub(name.name, name.revision, text, (CONFIG, WEIGHTS), sure=False)
             model = resolve(text, self.cache)
             if model.repo:
-                self._check_hub(model.repo, model.revision, text, model.weights, sure=True)
+                names = (model.config, *model.weights)
+                self._check_hub(model.repo, model.revision, text, names, sure=True)
             files = model_files(model)
             size = sum((files.folder / part).stat().st_size for part in files.weights)
             self._check_size(size, text)
@@ -198,7 +199,7 @@ class Shelf:
             )
 
     def _check_hub(
-        self, repo: str, revision: str | None, text: str, weights: tuple[str, ...], *, sure: bool
+        self, repo: str, revision: str | None, text: str, names: tuple[str, ...], *, sure: bool
     ) -> None:
         """Refuse by the Hub's metadata what is too large to download; ``sure`` refuses as well
         what is neither cached nor of a size the Hub tells."""
@@ -206,8 +207,7 @@ class Shelf:
 
         exact = revision is not None and re.fullmatch(r"[0-9a-f]{40}", revision)
         if exact and all(
-            isinstance(try_to_load_from_cache(repo, file, revision=revision), str)
-            for file in (CONFIG, *weights)
+            isinstance(try_to_load_from_cache(repo, file, revision=revision), str) for file in names
         ):
             return
         sizes: dict[str, int | None] = {}
@@ -217,7 +217,7 @@ class Shelf:
                 lambda: ask(repo, revision=revision, files_metadata=True, timeout=30)
             )
             sizes = {s.rfilename: s.size for s in info.siblings or []}
-        held = [sizes.get(file) for file in (CONFIG, *weights)]
+        held = [sizes.get(file) for file in names]
         if sure and None in held:
             raise Unreachable(f"the Hub does not tell the size of model {text!r}; try again later")
         self._check_size(sum(size or 0 for size in held[1:]), text)

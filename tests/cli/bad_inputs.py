@@ -132,7 +132,7 @@ BAD: dict[str, tuple[Callable[[Place], Arguments], tuple[str, ...]]] = {
     "hub: no config": (lambda p: {"model": p.repo({"config.json": None})}, ("no config.json",)),
     "hub: foreign config": (
         lambda p: {"model": p.repo({"config.json": b'{"model_type": "bert"}'})},
-        ("not timm's", "'bert'"),
+        ("of model_type", "'bert'"),
     ),
     "hub: no repository": (lambda p: {"model": "hf-hub:name"}, ("names no Hub repository",)),
     "folder: missing": (lambda p: {"model": f"local-dir:{p.tmp}/absent"}, ("absent",)),
@@ -151,7 +151,7 @@ BAD: dict[str, tuple[Callable[[Place], Arguments], tuple[str, ...]]] = {
     ),
     "folder: foreign config": (
         lambda p: {"model": p.model({"config.json": b'{"model_type": "vit"}'})},
-        ("not timm's", "'vit'"),
+        ("no preprocessor_config.json", "prepared"),
     ),
     "folder: unknown architecture": (
         lambda p: {"model": p.model({"config.json": b'{"architecture": "resnt18"}'})},

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.models.checkpoints import Files
+if TYPE_CHECKING:  # it imports timm, and with it the Hub's client, before the Hub has a place
+    from tests.models.checkpoints import Files
 
 
 @pytest.fixture

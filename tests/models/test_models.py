@@ -446,12 +446,7 @@ NOT_TIMMS = [
     (lambda f: (f / "config.json").write_text("{'architecture'"), "is not valid JSON"),
     (lambda f: (f / "config.json").write_bytes(b"\xff\xfe\x00"), "is not valid JSON"),
     (lambda f: (f / "config.json").write_text("[1]"), "has no 'architecture' name"),
-    (
-        lambda f: (f / "config.json").write_text(
-            '{"architectures": ["ViTModel"], "model_type": "vit"}'
-        ),
-        "is not timm's (it is of model_type 'vit')",
-    ),
+    (lambda f: (f / "config.json").write_text('{"model_type": "bert"}'), "of model_type 'bert'"),
     (lambda f: change_config(f, architecture=None), "has no 'architecture' name"),
     (lambda f: change_config(f, pretrained_cfg=[1]), "'pretrained_cfg' is not an object"),
     (shutil.rmtree, "does not exist or is not a directory"),

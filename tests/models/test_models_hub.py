@@ -104,11 +104,11 @@ def test_a_pinned_model_in_the_cache_is_still_checked(
     """Another program may have cached a repository that timm cannot load."""
     from huggingface_hub import hf_hub_download
 
-    config = {"model_type": "vit", "architectures": ["ViTModel"]}
+    config = {"model_type": "bert", "architectures": ["BertModel"]}
     sha = hub.add_model(repo, files | {"config.json": json.dumps(config)})
     for name in ("config.json", "model.safetensors"):
         hf_hub_download(repo, name, revision=sha)
-    assert "model_type 'vit'" in refusal(lambda: resolve(f"hf-hub:{repo}@{sha}", cache))
+    assert "model_type 'bert'" in refusal(lambda: resolve(f"hf-hub:{repo}@{sha}", cache))
 
 
 def test_timm_names_are_repositories_of_timm(
@@ -205,7 +205,12 @@ def test_pickles_only(hub: LoopbackHub, repo: str, files: Files, cache: Path) ->
         ({"model.safetensors": None}, "has no model.safetensors"),
         ({"config.json": None}, "has no config.json"),
         ({"config.json": "{"}, "is not valid JSON"),
-        ({"config.json": '{"model_type": "vit"}'}, "not timm's (it is of model_type 'vit')"),
+        ({"config.json": '{"model_type": "bert"}'}, "is of model_type 'bert'"),
+        ({"config.json": '{"model_type": "vit"}'}, "no preprocessor_config.json"),
+        (
+            {"config.json": '{"model_type": "vit", "auto_map": {"AutoModel": "m.M"}}'},
+            "has 'auto_map'",
+        ),
     ],
 )
 def test_repositories_refused_before_weights_are_downloaded(

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from eval.common.errors import BadInput, NotFound, UserError, did_you_mean, one_line
 from eval.common.files import atomic_file, sha256_file, write_json
 from eval.common.text import text_table
+from eval.models.checkpoint_network import RESNETS
 from eval.models.objectives import parse_objective
+from eval.models.safe_reader import load
 from zoo.convert.key_layouts import READERS, SOURCES, Plan, check_known
-from zoo.convert.safe_reader import load
 from zoo.timm_config import timm_config
 
 if TYPE_CHECKING:
@@ -149,12 +150,6 @@ def _objective(plan: Plan, given: str | None, file: Path) -> str | None:
 
 # --------------------------------------------------------------------------- the architecture
 
-# torchvision's ResNets under their timm names: the sources save no others.
-_RESNETS = (
-    "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d",
-    "resnext101_32x8d", "resnext101_64x4d", "wide_resnet50_2", "wide_resnet101_2",
-)  # fmt: skip
-
 
 @dataclass(frozen=True)
 class _Misfit:
@@ -253,7 +248,7 @@ def _architecture(plan: Plan, weights: Mapping[str, Tensor], given: str | None, 
         )  # fmt: skip
     else:
         fits: dict[str, _Misfit] = {}
-        for candidate in _RESNETS:
+        for candidate in RESNETS:
             net = _skeleton(candidate, _classes(candidate, weights), plan)
             fits[candidate] = _misfit(weights, net)
             if not fits[candidate]:
@@ -262,7 +257,7 @@ def _architecture(plan: Plan, weights: Mapping[str, Tensor], given: str | None, 
         nearest = fits[name]
         if len(nearest) > len(weights) / 4:
             raise BadInput(
-                f"{file}: its {len(weights)} weights are of none of {', '.join(_RESNETS)}; "
+                f"{file}: its {len(weights)} weights are of none of {', '.join(RESNETS)}; "
                 "give --arch, the timm name"
             )
         advice = f"{name} is the nearest architecture; give --arch if it is another"

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval.common.errors import BadInput, NotFound, did_you_mean
-from zoo.convert.safe_reader import state_dict, values_of
+from eval.models.checkpoint_network import told, without_memory
+from eval.models.safe_reader import state_dict, values_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,6 +25,8 @@ SOURCES = {
     "supcontrast": "SupContrast with an ImageNet stem (HobbitLong/SupContrast)",
     "torchvision": "a state dict with torchvision's names",
     "timm": "what timm's train.py saves, or a state dict with timm's names",
+    "auto": "any container and prefixes: Lightning, lightly, solo-learn, DINO, MAE, plain loops",
+    "efficientnet-lite": "EfficientNet-Lite of efficientnet_lite_pytorch (PyPI)",
 }
 
 
@@ -269,12 +272,57 @@ def _timm(top: Mapping[Any, Any], file: Path, architecture: str | None) -> Plan:
     return plan
 
 
+def _auto(top: Mapping[Any, Any], file: Path, architecture: str | None) -> Plan:
+    named = architecture or top.get("arch")
+    if isinstance(named, str):
+        check_known(named)
+    found = told(top, file, named.partition(".")[0] if isinstance(named, str) else None)
+    plan = Plan(found.account.state, found.account.uses, found.account.drops, facts=_epoch(top))
+    plan.architecture = found.architecture
+    plan.images = replace(plan.images, px=found.px or plan.images.px)
+    return plan
+
+
+def _images_of(architecture: str) -> Images:
+    """How timm prepares images for an architecture."""
+    import timm
+
+    known = timm.get_pretrained_cfg(architecture)
+    assert known is not None
+    return Images(
+        known.input_size[1], known.interpolation, known.crop_pct, known.crop_mode,
+        tuple(known.mean), tuple(known.std),
+    )  # fmt: skip
+
+
+def _efficientnet_lite(top: Mapping[Any, Any], file: Path, architecture: str | None) -> Plan:
+    """Its layers are timm's in the same order; only their names differ."""
+    plan = Plan(state_dict(top, file, "state_dict"), facts=_epoch(top))
+    if "_conv_stem.weight" not in plan.state:
+        raise BadInput(
+            f"{file} is no file of efficientnet_lite_pytorch: its first key is "
+            f"{next(iter(plan.state))!r}"
+        )
+    for name in [architecture] if architecture else [f"tf_efficientnet_lite{i}" for i in range(5)]:
+        check_known(name)
+        net, _ = without_memory(name.partition(".")[0])
+        shapes = [tuple(t.shape) for t in plan.state.values()]
+        if shapes == [tuple(shape) for shape in net.values()]:
+            plan.uses = dict(zip(plan.state, net, strict=True))
+            plan.architecture = name.partition(".")[0]
+            plan.images = _images_of(plan.architecture)
+            return plan
+    raise BadInput(f"{file}: its shapes are of no EfficientNet-Lite that timm has")
+
+
 READERS: dict[str, Callable[[Mapping[Any, Any], Path, str | None], Plan]] = {
     "islam2021": _islam2021,
     "moco": _moco,
     "supcontrast": _supcontrast,
     "torchvision": _torchvision,
     "timm": _timm,
+    "auto": _auto,
+    "efficientnet-lite": _efficientnet_lite,
 }
 
 

@@ -4,7 +4,7 @@ A model's string says where its files lie (`eval.models.resolve`); a format says
 has a module, imported when it is needed, with three functions::
 
     def check(config: dict[str, Any], where: str) -> None  # without torch
-    def examine(config: dict[str, Any], held: int, where: str) -> Examined  # without memory
+    def examine(files: ModelFiles, held: int) -> Examined  # without memory, or the weights
     def load(files: ModelFiles) -> Loaded
 
 All raise UserError for what they refuse. So a kind of model is added by a row in ``FORMATS`` and
@@ -14,15 +14,17 @@ its module. Importing this package imports no torch.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from eval.common.errors import BadInput
+from eval.common.errors import BadInput, NotFound
 
 if TYPE_CHECKING:
     import torch
+    from PIL import Image
 
 FROM_PYTHON = (
     "a network of your own code is scored from Python: "
@@ -32,13 +34,15 @@ FROM_PYTHON = (
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """A model's checked files on this machine. ``who`` names it in sentences."""
+    """A model's checked files on this machine, for ``examine`` all but the weights. ``who`` names
+    it in sentences."""
 
     folder: Path
     config: dict[str, Any]
     weights: tuple[str, ...]  # names of the safetensors files
     who: str
     img_size: int | None = None
+    beside: Mapping[str, dict[str, Any]] = field(default_factory=dict)  # `Format.beside`, as read
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class Loaded:
     input_config: dict[str, Any]  # timm's data config; mean and std of each channel of the image
     channels: int = 3  # 1: the network takes grey images
     notes: tuple[str, ...] = ()  # what was converted or dropped
+    transform: Callable[[Image.Image], Any] | None = None  # where timm's differs by a pixel
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ class Loader(Protocol):
 
     def check(self, config: dict[str, Any], where: str) -> None: ...
 
-    def examine(self, config: dict[str, Any], held: int, where: str) -> Examined: ...
+    def examine(self, files: ModelFiles, held: int) -> Examined: ...
 
     def load(self, files: ModelFiles) -> Loaded: ...
 
@@ -78,16 +83,29 @@ class Format:
     name: str
     mark: Callable[[Mapping[str, Any]], bool]  # whether a config.json is of this kind
     module: str
+    # Further JSON files that say what the model is: read where they are there, part of its hash.
+    beside: tuple[str, ...] = ()
 
     def loader(self) -> Loader:
         return cast(Loader, importlib.import_module(self.module))
 
 
 FORMATS = (
-    Format(
+    Format(  # before transformers: its wrapper of timm's networks has both marks
         "timm",
         lambda config: isinstance(config.get("architecture"), str),
         "eval.models.formats.timm",
+    ),
+    Format(
+        "transformers",
+        lambda config: isinstance(config.get("model_type"), str),
+        "eval.models.formats.transformers",
+        beside=("preprocessor_config.json", "processor_config.json"),
+    ),
+    Format(
+        "open_clip",
+        lambda config: isinstance(config.get("model_cfg"), dict),
+        "eval.models.formats.open_clip",
     ),
 )
 
@@ -97,12 +115,14 @@ def format_of(config: Mapping[str, Any], where: str) -> Format:
     for known in FORMATS:
         if known.mark(config):
             return known
-    kind = config.get("model_type")
-    if isinstance(kind, str):
-        raise BadInput(
-            f"config.json of {where} is not timm's (it is of model_type {kind[:40]!r}): "
-            "it has no 'architecture' name"
-        )
     raise BadInput(
-        f"config.json of {where} is not timm's: it has no 'architecture' name; {FROM_PYTHON}"
+        f"config.json of {where} is not timm's (it has no 'architecture' name), nor of "
+        f"transformers (no 'model_type'); {FROM_PYTHON}"
     )
+
+
+def needs(package: str, extra: str, what: str) -> None:
+    """Raises UserError, naming the extra to install, where a library is missing that ``what``
+    needs. Imports nothing."""
+    if importlib.util.find_spec(package) is None:
+        raise NotFound(f"{what} needs {package}; pip install 'transferzoo[{extra}]'")

@@ -13,7 +13,7 @@ def check(config: dict[str, Any], where: str) -> None:
     timm_config(config, where)
 
 
-def examine(config: dict[str, Any], held: int, where: str) -> Examined:
+def examine(files: ModelFiles, held: int) -> Examined:
     """What its config.json describes, built without memory.
 
     Raises UserError where weights of ``held`` numbers are far too few for it, where timm lacks or
@@ -23,8 +23,8 @@ def examine(config: dict[str, Any], held: int, where: str) -> Examined:
 
     from eval.models import timm_network
 
-    checked = timm_config(config, where)
-    net = timm_network.check_budget(checked, held, where)
+    checked = timm_config(files.config, files.who)
+    net = timm_network.check_budget(checked, held, files.who)
     numbers = timm_network.numbers(net)
     timm_network.drop_classifier(net)
     _, height, width = resolve_data_config({}, model=net)["input_size"]

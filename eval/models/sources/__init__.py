@@ -1,0 +1,1 @@
+"""Models that are neither folders nor repositories: see `eval.models.plugs`."""

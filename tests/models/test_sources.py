@@ -1,0 +1,220 @@
+"""Models of torchvision, of the user's own code, and of other packages' sources."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import models
+
+from eval.models import plugs
+from eval.models.backbone import Backbone, load
+from eval.models.names import parse_model
+from eval.models.resolve import resolve
+from tests.factories import refusal
+
+PICTURES = [
+    Image.fromarray(np.random.RandomState(seed).randint(0, 256, (h, w, 3), np.uint8))
+    for seed, (h, w) in enumerate([(300, 300), (257, 343)])
+]
+
+
+def saved(folder: Path, name: str) -> Path:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        net = models.get_model(name, weights=None, init_weights=True) if "vgg" in name else (
+            models.get_model(name, weights=None)
+        )  # fmt: skip
+    torch.save(net.state_dict(), folder / f"{name}.pth")
+    return folder / f"{name}.pth"
+
+
+def pixels(backbone: Backbone) -> torch.Tensor:
+    mean, std = (torch.tensor(backbone.input_config[k]).view(3, 1, 1) for k in ("mean", "std"))
+    made = [torch.as_tensor(backbone.transform(p)).float() / 255 for p in PICTURES]
+    return torch.stack([(one - mean) / std for one in made])
+
+
+@pytest.mark.parametrize(
+    ("name", "last"),
+    [
+        ("resnet18", "fc"),
+        ("mobilenet_v3_small", "classifier.3"),
+        ("convnext_tiny", "classifier.2"),
+        ("vit_b_32", "heads.head"),
+    ],
+)
+def test_features_are_what_the_classifier_of_torchvision_reads(
+    tmp_path: Path, name: str, last: str
+) -> None:
+    file = saved(tmp_path, name)
+    backbone = load(resolve(f"torchvision:{name}?file={file}", tmp_path / "cache"))
+    net = models.get_model(name, weights=None).eval()
+    net.load_state_dict(torch.load(file, weights_only=True))
+    preset = models.get_model_weights(name).DEFAULT.transforms()
+    images = torch.stack([preset(p) for p in PICTURES])
+    torch.testing.assert_close(pixels(backbone), images, rtol=0, atol=0.03)  # a level, half rounded
+    with torch.inference_mode():
+        logits = net.get_submodule(last)(backbone.net(images))
+        torch.testing.assert_close(logits, net(images), rtol=1e-5, atol=1e-5)
+
+
+def test_published_weights_from_torchs_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    text = "torchvision:resnet18"
+    model = resolve(text, tmp_path / "cache")
+    assert model.spec == model.id == "torchvision:resnet18@IMAGENET1K_V1"
+    assert resolve(f"{text}@IMAGENET1K_V1", tmp_path / "cache") == model
+    file = models.get_model_weights("resnet18").DEFAULT.url.rpartition("/")[2]
+    (tmp_path / "hub/checkpoints").mkdir(parents=True)
+    saved(tmp_path, "resnet18").rename(tmp_path / "hub/checkpoints" / file)
+    assert load(model).dim == 512
+
+
+def test_another_size_keeps_the_share_of_the_crop(tmp_path: Path) -> None:
+    file = saved(tmp_path, "resnet18")
+    found = load(resolve(f"torchvision:resnet18?file={file}", tmp_path / "cache", 112))
+    assert found.input_config["input_size"] == [3, 112, 112]
+    assert int(112 / found.input_config["crop_pct"]) == 128
+
+
+def test_weights_of_another_training_are_another_model(tmp_path: Path) -> None:
+    file = saved(tmp_path, "resnet18")
+    text = f"torchvision:resnet18?file={file}"
+    before = resolve(text, tmp_path / "cache").revision
+    state = torch.load(file, weights_only=True)
+    torch.save(state | {"fc.bias": state["fc.bias"] + 1}, file)
+    assert resolve(text, tmp_path / "cache").revision != before
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("torchvision:resnet51", "did you mean"),
+        ("torchvision:resnet18@V9", "has no weights 'V9'"),
+        ("torchvision:resnet18?file=none.pth", "there is no file 'none.pth'"),
+        ("torchvision:../x", "is no torchvision:NAME"),
+        ("torchvison:resnet18", "did you mean 'torchvision'"),
+        ("python:mine", "a network in memory is scored from Python"),
+        ("python:no_such_module:make", "cannot be imported"),
+        ("python:json:no_such", "has no function 'no_such'"),
+        ("python:json:loads", "python:json:loads fails: TypeError"),
+        ("python:time:time", "returns a float; it must return"),
+    ],
+)
+def test_strings_that_mean_nothing(tmp_path: Path, text: str, said: str) -> None:
+    assert said in refusal(resolve, text, tmp_path)
+
+
+def test_a_file_that_holds_code_is_not_run(tmp_path: Path) -> None:
+    torch.save(models.resnet18(weights=None), tmp_path / "whole.pth")
+    text = f"torchvision:resnet18?file={tmp_path / 'whole.pth'}"
+    assert "which is code and not a tensor" in refusal(lambda: load(resolve(text, tmp_path)))
+
+
+CODE = """
+import torch
+import eval
+def make():
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU())
+    config = {"input_size": (3, 32, 32), "mean": (0.5,) * 3, "std": (0.25,) * 3}
+    return eval.backbone(net, config, name="mine", pool="avg")
+"""
+
+
+def test_code_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_networks.py").write_text(CODE)
+    (tmp_path / "json.py").write_text("raise SystemExit('shadowed')")  # replaces no library
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_networks", raising=False)
+    model = resolve("python:my_networks:make", tmp_path / "cache")
+    assert model.spec == "python:my_networks:make"
+    assert len(model.revision) == 40
+    found = load(model)
+    assert found.dim == 8
+    assert found.resolved == model
+    assert str(tmp_path) not in sys.path
+    assert resolve("python:my_networks:make", tmp_path / "cache") == model
+
+
+def test_a_source_of_another_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "their_source.py").write_text(
+        "FORM = 'runs:NAME'\n"
+        "from eval.models.resolve import ResolvedModel\n"
+        "def resolve(text, cache, img_size):\n"
+        "    return ResolvedModel('source', 'x', text, text, '0' * 40)\n"
+        "def load(model): ...\n"
+    )
+    entry = importlib.metadata.EntryPoint("runs", "their_source", plugs.GROUP)
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [entry])
+    monkeypatch.syspath_prepend(tmp_path)
+    plugs.prefixes.cache_clear()
+    try:
+        assert parse_model("runs:a/b@c").kind == "source"
+        assert resolve("runs:a/b@c", tmp_path).spec == "runs:a/b@c"
+    finally:
+        plugs.prefixes.cache_clear()
+
+
+# --------------------------------------------------------------------------- file:
+
+
+def test_a_file_gives_the_features_of_its_network(tmp_path: Path) -> None:
+    import timm
+
+    net = timm.create_model("resnet18", num_classes=7).eval()
+    state = {f"model.{name}": tensor for name, tensor in net.state_dict().items()}
+    file = tmp_path / "last.ckpt"
+    torch.save({"state_dict": state | {"projector.0.weight": torch.ones(3, 3)}, "epoch": 4}, file)
+    model = resolve(f"file:{file}", tmp_path / "cache")
+    assert (model.id, model.spec) == ("file:last.ckpt", f"file:{file}")
+    found = load(model)
+    images = pixels(found)
+    net.reset_classifier(0)
+    with torch.inference_mode():
+        assert torch.equal(found.net(images), net(images))
+    said = " ".join(found.notes)
+    assert "is read as resnet18" in said
+    assert "projection head" in said
+    assert found.input_config["input_size"] == [3, 224, 224]
+
+
+def test_a_file_of_a_named_vision_transformer(tmp_path: Path) -> None:
+    import timm
+
+    net = timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=96).eval()
+    file = tmp_path / "mae.pth"
+    torch.save({"model": net.state_dict() | {"mask_token": torch.ones(1, 1, 3)}}, file)
+    text = f"file:{file}?arch=vit_tiny_patch16_224"
+    found = load(resolve(text, tmp_path / "cache"))
+    assert found.input_config["input_size"] == [3, 96, 96]
+    images = pixels(found)
+    with torch.inference_mode():
+        assert torch.equal(found.net(images), net(images))
+    assert "images of 96 px alone" in refusal(lambda: load(resolve(text, tmp_path, 64)))
+
+
+@pytest.mark.parametrize(
+    ("arch", "said"),
+    [
+        ("", "name the architecture"),
+        ("?arch=resnet18", "is neither of resnet18 nor known"),
+        ("?arch=vit_small_patch16_224", "do not load into its architecture"),
+        ("?arch=vit_tinny_patch16_224", "did you mean"),
+        ("?arch=", "there is no file"),
+    ],
+)
+def test_files_that_do_not_fit(tmp_path: Path, arch: str, said: str) -> None:
+    import timm
+
+    file = tmp_path / "vit.pth"
+    torch.save(timm.create_model("vit_tiny_patch16_224").state_dict(), file)
+    assert said in refusal(lambda: load(resolve(f"file:{file}{arch}", tmp_path / "cache")))
