@@ -11,7 +11,7 @@ from typing import Any
 
 from eval.common.errors import BadInput
 from eval.protocols import PROTOCOLS
-from eval.results.names import earlier, task_label
+from eval.results.names import earlier, readout_of, task_label
 from eval.results.schema import Result
 from eval.results.store import NotAResult, read_result
 from eval.tasks.registry import TASKS
@@ -84,9 +84,11 @@ def command(result: Result) -> str:
         for name, value in config.items():
             if name in default and value != _plain(default[name]):
                 words += ["--set", f"{settings.name}.{name}={_toml(value)}"]
+    read = readout_of(result).changed
     for flag, value in (("--seed", result.seed), ("--limit", result.limit),
                         ("--img-size", result.model.img_size),
-                        ("--precision", result.precision)):  # fmt: skip
+                        ("--precision", result.precision),
+                        *((f"--{k}", v) for k, v in read.items())):  # fmt: skip
         if value:
             words += [flag, str(value)]
     return shlex.join(words)
