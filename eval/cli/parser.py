@@ -317,7 +317,8 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", metavar="S", help="study or clean (default: a task's first)")
     parser.add_argument(
         "--protocol", nargs="+", action="extend", metavar="P",
-        help="fewshot, knn, linear (default: these three), linear-sgd, finetune; boxes: detection",
+        help="fewshot, knn, linear (default: these three), attentive, linear-sgd, finetune; boxes: "
+        "detection",
     )  # fmt: skip
     parser.add_argument(
         "--set", nargs="+", action="extend", metavar="P.NAME=V",
@@ -348,7 +349,7 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--views", type=int, metavar="V", help="linear-sgd: cached views an image")
     parser.add_argument(
         "--train-fraction", nargs="+", type=float, metavar="F",
-        help="also score on these parts of train (linear, linear-sgd, finetune)",
+        help="also score on these parts of train (linear, attentive, linear-sgd, finetune)",
     )  # fmt: skip
     parser.add_argument("--train-per-class", nargs="+", type=int, metavar="N", help="or on these")
     parser.add_argument(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from eval.common.errors import NotFound, did_you_mean
 from eval.settings.protocols import (
+    Attentive,
     Detection,
     Fewshot,
     Finetune,
@@ -119,6 +120,14 @@ PROTOCOLS: dict[str, Protocol] = {
             Linear,
             ("top1",),
             "logistic regression on features, C chosen on part of train",
+        ),
+        Protocol(
+            "attentive",
+            Attentive,
+            ("top1",),
+            "an attentive probe: one query over the patch tokens, grid chosen on part of train",
+            default=False,
+            reads="tokens",
         ),
         Protocol(
             "linear-sgd",
