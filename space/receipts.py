@@ -77,12 +77,14 @@ def command(result: Result) -> str:
     if isinstance(shots, list) and shots and all(type(k) is int for k in shots):
         words += ["--shots", *map(str, shots)]
     default = vars(settings.settings()) if settings else {}
-    for name in ("n_way", "queries", "episodes"):
+    flags = ("n_way", "queries", "episodes")
+    for name in flags:
         if name in config and config[name] != default.get(name):
             words += [f"--{name.replace('_', '-')}", str(config[name])]
-    if settings and settings.trains:
+    if settings:
         for name, value in config.items():
-            if name in default and value != _plain(default[name]):
+            plain = name not in (*flags, "shots")
+            if plain and name in default and value != _plain(default[name]):
                 words += ["--set", f"{settings.name}.{name}={_toml(value)}"]
     read = readout_of(result).changed
     for flag, value in (("--seed", result.seed), ("--limit", result.limit),
