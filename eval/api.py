@@ -29,6 +29,7 @@ from eval.run.plan import Request, check_number, plan
 from eval.run.progress import Progress, run_progress
 from eval.settings.assign import with_setting
 from eval.settings.protocols import Fewshot, Settings
+from eval.settings.readout import readouts
 
 if TYPE_CHECKING:
     from eval.data.task_data import TaskData
@@ -65,6 +66,8 @@ def evaluate(
     batch_size: int | None = None,
     strict: bool = False,
     keep_model: bool = False,
+    pool: str | Sequence[str] = "default",
+    layer: str | Sequence[str] = "",
     progress: bool = True,
 ) -> Results:
     """Score every model on every task under every protocol: ``transfer-eval run`` as a function.
@@ -73,12 +76,14 @@ def evaluate(
     ``tasks`` its strings. ``protocols`` are names, or a mapping of a name to settings:
     ``{"fewshot": {"shots": [5]}, "linear": {}}``; None is what the command runs. What lies under
     ``results`` already is read, not scored again. ``cache`` and ``data`` default to
-    TRANSFERZOO_CACHE and TRANSFERZOO_DATA, as for the command. ``progress`` says a line on stderr
-    for each finished cell. What deserves a warning
-    stands in each result's ``warnings``; ``strict`` makes it an error.
+    TRANSFERZOO_CACHE and TRANSFERZOO_DATA, as for the command. ``pool`` (cls, mean, cls+mean,
+    cls+last-mean) and ``layer`` (a name, last-N, auto) are what is read off the network: each pool
+    at each layer makes results of its own, from one pass. ``progress`` says a line on stderr for
+    each finished cell. What deserves a warning stands in each result's
+    ``warnings``; ``strict`` makes it an error.
 
-    One result a cell: models vary slowest, protocols fastest. Under torchrun every process calls
-    this; the main one gets the results, the others none.
+    One result a cell: models vary slowest, then tasks and readouts, protocols fastest. Under
+    torchrun every process calls this; the main one gets the results, the others none.
 
     Raises UserError for a mistake, before anything is scored where that can be known; CellsFailed
     where a cell failed otherwise. What was scored is saved in either case.
@@ -106,6 +111,7 @@ def evaluate(
         batch_size=batch_size,
         strict=strict,
         keep_model=keep_model,
+        readouts=readouts(_several("pool", pool), _several("layer", layer)),
     )
     if not is_main_process():  # helps to encode and train: the main process's plan counts
         execute(request, [])

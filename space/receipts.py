@@ -11,7 +11,7 @@ from typing import Any
 
 from eval.common.errors import BadInput
 from eval.protocols import PROTOCOLS
-from eval.results.names import earlier, task_label
+from eval.results.names import earlier, readout_of, task_label
 from eval.results.schema import Result
 from eval.results.store import NotAResult, read_result
 from eval.tasks.registry import TASKS
@@ -77,16 +77,20 @@ def command(result: Result) -> str:
     if isinstance(shots, list) and shots and all(type(k) is int for k in shots):
         words += ["--shots", *map(str, shots)]
     default = vars(settings.settings()) if settings else {}
-    for name in ("n_way", "queries", "episodes"):
+    flags = ("n_way", "queries", "episodes")
+    for name in flags:
         if name in config and config[name] != default.get(name):
             words += [f"--{name.replace('_', '-')}", str(config[name])]
-    if settings and settings.trains:
+    if settings:
         for name, value in config.items():
-            if name in default and value != _plain(default[name]):
+            plain = name not in (*flags, "shots")
+            if plain and name in default and value != _plain(default[name]):
                 words += ["--set", f"{settings.name}.{name}={_toml(value)}"]
+    read = readout_of(result).changed
     for flag, value in (("--seed", result.seed), ("--limit", result.limit),
                         ("--img-size", result.model.img_size),
-                        ("--precision", result.precision)):  # fmt: skip
+                        ("--precision", result.precision),
+                        *((f"--{k}", v) for k, v in read.items())):  # fmt: skip
         if value:
             words += [flag, str(value)]
     return shlex.join(words)

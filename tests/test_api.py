@@ -114,6 +114,23 @@ def test_settings_are_changed_by_a_mapping_or_whole(protocols: Any) -> None:
     assert {s.name for s in result.scores} >= {"top1_1shot", "top1_5shot"}
 
 
+def test_several_readouts_from_one_call() -> None:
+    found = transfer.evaluate(
+        MODEL, "digits", "knn", pool=["default", "mean"], layer=["", "layer3"], **SMALL
+    )
+    told = [r.readout and r.readout.model_dump() for r in found]
+    assert told == [
+        None,
+        {"pool": "default", "layer": "layer3"},
+        {"pool": "mean", "layer": ""},
+        {"pool": "mean", "layer": "layer3"},
+    ]
+    # a map pools by its mean, by itself or told so
+    assert found[1].scores == found[3].scores
+    assert found[0].scores == found[2].scores
+    assert found[0].scores != found[1].scores
+
+
 def test_the_seed_reaches_the_result() -> None:
     draws = {"fewshot": {"shots": 1, "episodes": 20}}
     zero, seven = (

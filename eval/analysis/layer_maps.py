@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from eval.analysis.layers import LAST, channels_last, channels_of, listening
+from eval.analysis.layers import LAST
 from eval.analysis.measures.inversion import Size
 from eval.common.errors import BadInput
 from eval.models.backbone import Backbone
+from eval.models.pooling import channels_last, channels_of, listening
 
 
 class LayerMaps:

@@ -16,11 +16,10 @@ with maps of one shape are projected alike.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +28,7 @@ from torch import Tensor, nn
 
 from eval.common.errors import NotFound
 from eval.models.backbone import Backbone
+from eval.models.pooling import channels_last, channels_of, listening
 from eval.models.resolve import stage_facts
 
 LAST = "features"
@@ -88,37 +88,6 @@ class LayerFeatures(nn.Module):
         elif out.ndim == 4 and channels_last(out, channels):
             out = out.permute(0, 3, 1, 2)
         return sketch(out.float(), SPATIAL)
-
-
-@contextlib.contextmanager
-def listening(net: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """Fills a dict with what the named modules of a ``PooledFeatures`` give while it runs.
-
-    The network is shared: it is listened to inside the block, and no longer.
-    """
-    inner, seen = net.net, dict[str, Tensor]()
-    assert isinstance(inner, nn.Module)
-    handles = [
-        inner.get_submodule(name).register_forward_hook(
-            lambda module, given, out, name=name: seen.__setitem__(name, out)
-        )
-        for name in names
-    ]
-    try:
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def channels_of(net: object) -> dict[str, int]:
-    """{layer: channels} as timm tells them."""
-    return {f["module"]: int(f["num_chs"]) for f in stage_facts(net)}
-
-
-def channels_last(out: Tensor, channels: int) -> bool:
-    """Whether a map is [B, H, W, D] rather than [B, D, H, W]."""
-    return out.shape[1] != channels == out.shape[3]
 
 
 def sketch(values: Tensor, width: int) -> Tensor:

@@ -9,6 +9,7 @@ from eval.common.text import text_table
 from eval.data.locations import Data, presence
 from eval.models.names import zoo_names
 from eval.protocols import PROTOCOLS
+from eval.settings.presets import PRESETS
 from eval.tasks.registry import SUITE_NOTES, SUITES, TASKS
 
 
@@ -28,8 +29,8 @@ def _toml(value: Any) -> str:
 
 
 def rows(what: str, data: Data | None = None) -> list[dict[str, Any]]:
-    """The entries of one table: 'tasks' (with ``data``: where they lie), 'suites', 'protocols' or
-    'models'."""
+    """The entries of one table: 'tasks' (with ``data``: where they lie), 'suites', 'protocols',
+    'presets' or 'models'."""
     if what == "tasks":
         return [
             {
@@ -61,6 +62,22 @@ def rows(what: str, data: Data | None = None) -> list[dict[str, Any]]:
                 "about": p.summary,
             }
             for p in PROTOCOLS.values()
+        ]
+    if what == "presets":
+        return [
+            {
+                "preset": p.name,
+                "pool": p.readout.pool,
+                "layer": p.readout.layer or "-",
+                "settings": " ".join(
+                    f"{name}.{k}={_toml(v)}"
+                    for name, some in p.protocols.items()
+                    for k, v in some.items()
+                ),
+                "source": p.source,
+                "about": p.rule,
+            }
+            for p in PRESETS.values()
         ]
     forms = [
         ("zoo:all", "every checkpoint that ships, each a row of the board"),

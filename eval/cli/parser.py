@@ -11,11 +11,12 @@ from pathlib import Path
 
 from eval.analysis import ANALYSES
 from eval.common.command import Parser
+from eval.settings.presets import PRESETS
 
 COMMANDS = {
     "run": "score models on tasks; what is done is not done again",
     "plan": "what a run with the same arguments would cost",
-    "list": "tasks, suites, protocols or models that can be named",
+    "list": "tasks, suites, protocols, presets or models that can be named",
     "leaderboard": "boards of all results in a directory or a data set repository of the Hub",
     "curves": "plot accuracy against training images (--train-fraction) or steps of a training",
     "reliability": "plot how often answers of a confidence are right (linear, finetune)",
@@ -40,6 +41,7 @@ EXAMPLES = """examples:
   transfer-eval run random:resnet18 zoo:NAME --suite mini
   transfer-eval run hf-hub:timm/resnet50.a1_in1k --data DATA --task eurosat dtd --protocol fewshot
   transfer-eval run local-dir:my_model --task imagefolder:photos --shots 1 5
+  transfer-eval run MODEL --task dtd --data DATA --protocol linear --pool cls mean --layer last-4
   torchrun --nproc_per_node 2 --no-python transfer-eval run MODEL --data DATA --suite subsets
   transfer-eval run zoo:all --suite detection --data DATA --schedule short:600
   transfer-eval run --author ORG --filter objective:supcon --suite mini
@@ -124,7 +126,7 @@ def build_parser() -> Parser:
     for name in ("run", "plan"):
         _add_run_arguments(command(name, EXAMPLES))
     listing = command("list")
-    listing.add_argument("what", choices=("tasks", "suites", "protocols", "models"))
+    listing.add_argument("what", choices=("tasks", "suites", "protocols", "presets", "models"))
     listing.add_argument("--data", metavar="DIR", help="tasks: also say which are there")
     listing.add_argument("--verbose", action="store_true", help="protocols: every setting")
     listing.add_argument("--json", action="store_true", help="print JSON")
@@ -331,11 +333,25 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", metavar="S", help="study or clean (default: a task's first)")
     parser.add_argument(
         "--protocol", nargs="+", action="extend", metavar="P",
-        help="fewshot, knn, linear (default: these three), linear-sgd, finetune; boxes: detection",
+        help="fewshot, knn, linear (default: these three), attentive, linear-sgd, finetune; boxes: "
+        "detection",
     )  # fmt: skip
     parser.add_argument(
         "--set", nargs="+", action="extend", metavar="P.NAME=V",
         help="a protocol's setting, for example finetune.epochs=10 (list protocols --verbose)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--pool", nargs="+", action="extend", metavar="P",
+        help="what is read off a layer: cls, mean, cls+mean, cls+last-mean or default; several "
+        "come from one pass",
+    )  # fmt: skip
+    parser.add_argument(
+        "--layer", nargs="+", action="extend", metavar="L",
+        help="NAME, NAME+NAME, last-N (together), auto (chosen on part of train); default: the end",
+    )  # fmt: skip
+    parser.add_argument(
+        "--preset", metavar="NAME",
+        help="somebody's readout and settings: " + ", ".join(PRESETS) + " (list presets)",
     )  # fmt: skip
     parser.add_argument(
         "--schedule", metavar="S",
@@ -352,7 +368,7 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--views", type=int, metavar="V", help="linear-sgd: cached views an image")
     parser.add_argument(
         "--train-fraction", nargs="+", type=float, metavar="F",
-        help="also score on these parts of train (linear, linear-sgd, finetune)",
+        help="also score on these parts of train (linear, attentive, linear-sgd, finetune)",
     )  # fmt: skip
     parser.add_argument("--train-per-class", nargs="+", type=int, metavar="N", help="or on these")
     parser.add_argument(

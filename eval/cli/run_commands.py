@@ -17,10 +17,13 @@ from eval.common.files import default_cache
 from eval.common.fitted_table import wrapped
 from eval.common.text import duration
 from eval.protocols.requested import SMALL_GRID, requested
+from eval.settings.presets import preset_named
+from eval.settings.readout import readouts
 
 if TYPE_CHECKING:
     from eval.data.locations import Data
     from eval.run.plan import Cell
+    from eval.settings.presets import Preset
     from eval.settings.protocols import Settings
 
 
@@ -40,7 +43,13 @@ def _request_for(args: argparse.Namespace, models: list[str]) -> Any:
 
     data = data_from(args.data)
     tasks = _tasks(args, data)
-    protocols = _protocols(args)
+    preset = preset_named(args.preset) if args.preset else None
+    if preset and (args.pool or args.layer):
+        raise BadInput(
+            f"--preset {preset.name} says which layers are pooled, and how; leave --pool and "
+            "--layer out"
+        )
+    protocols = _protocols(args, preset)
     for name in NUMBERS:
         check_number(name, getattr(args, name), "--" + name.replace("_", "-"))
     return Request(
@@ -58,17 +67,20 @@ def _request_for(args: argparse.Namespace, models: list[str]) -> Any:
         batch_size=args.batch_size,
         strict=args.strict,
         keep_model=args.keep_model,
+        readouts=(preset.readout,) if preset else readouts(args.pool or (), args.layer or ()),
     )
 
 
-def _protocols(args: argparse.Namespace) -> dict[str, Settings]:
-    """The protocols that are asked for, with their settings. A flag goes to each that knows it."""
+def _protocols(args: argparse.Namespace, preset: Preset | None) -> dict[str, Settings]:
+    """The protocols that are asked for, with their settings. A flag goes to each that knows it, and
+    stands above what a preset says."""
     from eval.protocols import PROTOCOLS, protocol_named
     from eval.settings import assign
 
     names = [protocol_named(n).name for n in args.protocol or ()]
-    names = list(dict.fromkeys(names or [n for n, p in PROTOCOLS.items() if p.default]))
-    found = requested(names, args.set or ())
+    default = list(preset.protocols) if preset else [n for n, p in PROTOCOLS.items() if p.default]
+    names = list(dict.fromkeys(names or default))
+    found = requested(names, args.set or (), preset.protocols if preset else {})
     flags: dict[str, Any] = {
         "--shots": ("shots", sorted(set(args.shots)) if args.shots else None),
         "--n-way": ("n_way", args.n_way),

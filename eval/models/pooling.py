@@ -1,9 +1,14 @@
-"""One vector per image from whatever shape a backbone returns."""
+"""One vector per image from whatever shape a backbone returns, and what its layers give."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator, Sequence
+
 import torch
 from torch import Tensor, nn
+
+from eval.models.resolve import stage_facts
 
 LUMA = (0.299, 0.587, 0.114)  # of ITU-R 601, as PIL's convert("L")
 
@@ -36,3 +41,34 @@ class PooledFeatures(nn.Module):
         elif out.ndim == 3:
             out = out.mean(1)  # [B, tokens, D]
         return out.flatten(1)
+
+
+@contextlib.contextmanager
+def listening(net: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+    """Fills a dict with what the named modules of a ``PooledFeatures`` give while it runs.
+
+    The network is shared: it is listened to inside the block, and no longer.
+    """
+    inner, seen = net.net, dict[str, Tensor]()
+    assert isinstance(inner, nn.Module)
+    handles = [
+        inner.get_submodule(name).register_forward_hook(
+            lambda module, given, out, name=name: seen.__setitem__(name, out)
+        )
+        for name in names
+    ]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def channels_of(net: object) -> dict[str, int]:
+    """{layer: channels} as timm tells them."""
+    return {f["module"]: int(f["num_chs"]) for f in stage_facts(net)}
+
+
+def channels_last(out: Tensor, channels: int) -> bool:
+    """Whether a map is [B, H, W, D] rather than [B, D, H, W]."""
+    return out.shape[1] != channels == out.shape[3]

@@ -18,6 +18,7 @@ from eval.common.distributed import is_main_process
 from eval.common.errors import BadInput, one_line
 from eval.features.encode import Encoded, default_batch_size, normalised
 from eval.features.precision import Precision, device_format
+from eval.features.read import Read
 from eval.models.backbone import Backbone
 from eval.models.in_memory import (
     Pool,
@@ -109,10 +110,10 @@ class TrainingProbe:
         self._features, self._pool = features or plain_features, pool
         self._protocols = protocol_settings(DEFAULT if protocols is None else protocols)
         for protocol in self._protocols:
-            if PROTOCOLS[protocol].trains or not PROTOCOLS[protocol].features:
+            if PROTOCOLS[protocol].trains or PROTOCOLS[protocol].reads != "vector":
                 raise BadInput(
-                    f"protocol {protocol!r} trains networks of its own; a probe takes those on "
-                    "features: knn, fewshot, linear"
+                    f"protocol {protocol!r} takes more than one vector an image; a probe takes "
+                    "those on features: knn, fewshot, linear"
                 )
         self._request = Request([], [], {}, Path(cache or "."), Path(results), seed=seed)
         self._main = is_main_process()
@@ -188,8 +189,9 @@ class TrainingProbe:
                         self._request.results, False,
                         precision.dtype if precision.dtype != "fp32" else None,
                     )  # fmt: skip
+                    features = Read(backbone, encoded)
                     result = score_cell(
-                        cell, backbone, encoded, precision, Alone(device), self._request, 0.0
+                        cell, backbone, features, precision, Alone(device), self._request, 0.0
                     )
                     found.append(_at_step(result, step))
         for result in found:

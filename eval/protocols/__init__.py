@@ -12,10 +12,11 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from eval.common.errors import NotFound, did_you_mean
 from eval.settings.protocols import (
+    Attentive,
     Detection,
     Fewshot,
     Finetune,
@@ -54,6 +55,8 @@ class Protocol:
         False  # context.keep names the folder for what it trained, where that is asked for
     )
     features: bool = True  # context.bank holds the features of train and test
+    # what --pool and --layer decide: the vector of an image, which layer's tokens, or nothing
+    reads: Literal["vector", "tokens", "own"] = "vector"
     # what results from before there was a setting were made with, where it is not the default now
     earlier: Mapping[str, Any] = field(default_factory=dict)
     complete: str = ""
@@ -119,6 +122,14 @@ PROTOCOLS: dict[str, Protocol] = {
             "logistic regression on features, C chosen on part of train",
         ),
         Protocol(
+            "attentive",
+            Attentive,
+            ("top1",),
+            "an attentive probe: one query over the patch tokens, grid chosen on part of train",
+            default=False,
+            reads="tokens",
+        ),
+        Protocol(
             "linear-sgd",
             LinearSgd,
             ("top1",),
@@ -137,6 +148,7 @@ PROTOCOLS: dict[str, Protocol] = {
             trains=True,
             default=False,
             keeps=True,
+            reads="own",
             earlier=_FROM_REDUCED,
             cost="eval.protocols.finetune:cost",
             stores="eval.training.crop_images:to_store",
@@ -150,6 +162,7 @@ PROTOCOLS: dict[str, Protocol] = {
             trains=True,
             kind="detection",
             keeps=True,
+            reads="own",
             features=False,
             complete="eval.protocols.task_schedule:complete",
             cost="eval.protocols.detection:cost",

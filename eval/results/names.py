@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from eval.common.text import slug
 from eval.protocols import PROTOCOLS
 from eval.results.schema import ModelInfo, ProtocolInfo, Result, TaskInfo
+from eval.settings.readout import Readout
 from eval.tasks.declaration import SUBSET
 from eval.tasks.registry import TASKS
 
@@ -36,7 +37,8 @@ def differences(
     """What was asked for otherwise than by default, in the order of ``config``: plain settings.
 
     ``settings`` is their class; None, of a protocol or analysis that this version does not know,
-    has no defaults. ``asked`` are seed, limit and precision, whose default is none or 0.
+    has no defaults. ``asked`` are seed, limit, precision and what is not the default of the
+    readout: whatever has none or 0 as its default.
     """
     default = plain(settings()) if settings else {}
     changed = {k: v for k, v in config.items() if k not in _SCORED_APART and v != default.get(k)}
@@ -64,8 +66,13 @@ def _changes(result: Result, precision: str | None) -> dict[str, Any]:
     known = PROTOCOLS.get(result.protocol.name)
     return differences(
         result.protocol.config | earlier(result.protocol), known.settings if known else None,
-        seed=result.seed, limit=result.limit, precision=precision,
+        seed=result.seed, limit=result.limit, precision=precision, **readout_of(result).changed,
     )  # fmt: skip
+
+
+def readout_of(result: Result) -> Readout:
+    """Which features the result scores."""
+    return Readout(**result.readout.model_dump()) if result.readout else Readout()
 
 
 def number_format(result: Result) -> str:

@@ -53,6 +53,13 @@ class ProtocolInfo(_Part):
     config: dict[str, Any]
 
 
+class ReadoutInfo(_Part):
+    """Which features were scored, where not the network's own: see `eval.settings.readout`."""
+
+    pool: str = "default"
+    layer: str = ""
+
+
 class Environment(_Part):
     versions: dict[str, str]
     device: str
@@ -103,6 +110,7 @@ class Result(_Part):
     # As in the file's name: where the user chose it, or it is not fp32. What was used is
     # environment.dtype; earlier versions chose bf16 without a word here.
     precision: str | None = None
+    readout: ReadoutInfo | None = None  # None: the features that the network itself gives
     # the largest probability of each test image, in the order of samples["top1"]: pack_confidence
     confidence: str | None = Field(default=None, repr=False)
 
@@ -115,9 +123,11 @@ class Result(_Part):
 
     @model_serializer(mode="wrap")
     def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without confidences and warnings the file is, byte for byte, what earlier versions
-        wrote."""
+        """Without confidences, warnings and a readout the file is, byte for byte, what earlier
+        versions wrote."""
         out: dict[str, Any] = handler(self)
+        if self.readout is None:
+            out.pop("readout", None)
         if self.confidence is None:
             out.pop("confidence", None)
         if not self.warnings:

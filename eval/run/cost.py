@@ -12,7 +12,9 @@ from eval.common.fitted_table import fits, fitted_table, wrapped
 from eval.common.text import text_table
 from eval.models.backbone import load
 from eval.protocols import PROTOCOLS
+from eval.run.execute import feature_readout
 from eval.run.plan import Cell, Request
+from eval.settings.readout import TOKENS, Readout
 from eval.training.context import Context
 
 
@@ -37,6 +39,7 @@ def estimate(request: Request, cells: Sequence[Cell]) -> list[Cost]:
     from eval.common.distributed import Workers
     from eval.features.encode import auto_precision, is_cached
     from eval.features.precision import Precision
+    from eval.features.readout import reading
     from eval.training.speed import Speed
 
     workers = Workers(request.device)
@@ -69,13 +72,24 @@ def estimate(request: Request, cells: Sequence[Cell]) -> list[Cost]:
                 out.append(Cost(*known, 0, True, 0.0, 0.0, training, decoded))
                 continue
             rows = len(task.train) + len(task.test)
-            cached = is_cached(backbone, task, request.cache, precision)
-            seconds = 0.0 if cached else rows / speed.encoding / workers.count
-            megabytes = rows * (backbone.dim * 4 + 8) / 1e6
-            images = 0 if cached else rows
+            images, megabytes = 0, 0.0
+            for readouts in _banks(todo):
+                joint = reading(backbone, readouts)
+                megabytes += rows * (joint.dim * 4 + 8) / 1e6
+                if not is_cached(joint, task, request.cache, precision):
+                    images += rows
+            cached = not images
+            seconds = images / speed.encoding / workers.count
             out.append(Cost(*known, images, cached, megabytes, seconds, training, decoded))
     workers.close()
     return out
+
+
+def _banks(cells: Sequence[Cell]) -> list[list[Readout]]:
+    """What each bank holds: all vectors together, and tokens apart, as a run has them."""
+    wanted = dict.fromkeys(feature_readout(c) for c in cells if PROTOCOLS[c.protocol].features)
+    both = [[r for r in wanted if (r.pool == TOKENS) is tokens] for tokens in (False, True)]
+    return [readouts for readouts in both if readouts]
 
 
 def render(costs: Sequence[Cost], width: int | None = None) -> str:

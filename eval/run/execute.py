@@ -9,8 +9,8 @@ from __future__ import annotations
 import dataclasses
 import time
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
@@ -33,18 +33,20 @@ from eval.results.names import number_format, plain
 from eval.results.receipt import environment, model_info, task_info
 from eval.results.schema import (
     ProtocolInfo,
+    ReadoutInfo,
     Result,
     pack_confidence,
 )
 from eval.results.store import LOCK, write_result
 from eval.run.plan import Cell, Request, settled, warnings_of
 from eval.run.progress import Progress
+from eval.settings.readout import TOKENS, Readout
 from eval.training.context import Context
 
 if TYPE_CHECKING:
     from eval.common.distributed import Workers
-    from eval.features.encode import Encoded
     from eval.features.precision import Precision
+    from eval.features.read import Read
     from eval.models.backbone import Backbone
     from eval.settings.protocols import Settings
 
@@ -129,8 +131,9 @@ def _score_model(
     debug: bool,
     progress: Progress,
 ) -> None:
-    from eval.features.encode import auto_precision, encode
+    from eval.features.encode import auto_precision
     from eval.features.precision import Precision
+    from eval.features.read import read
 
     def failed(cells: list[Cell], error: Exception) -> None:
         failures = [_failure(c.title, error, debug) for c in cells]
@@ -146,25 +149,27 @@ def _score_model(
         failed(cells, error)
         return
     loaded = time.perf_counter() - start
-    by_task: dict[str, list[Cell]] = {}
-    for cell in cells:
-        by_task.setdefault(cell.task.split_hash, []).append(cell)
-    for group in by_task.values():
+    groups: dict[Hashable, list[Cell]] = {}
+    for cell in cells:  # tokens of all images are large: they have banks of their own
+        tokens = PROTOCOLS[cell.protocol].reads == "tokens"
+        groups.setdefault((cell.task.split_hash, tokens), []).append(cell)
+    for group in groups.values():
         task = group[0].task
+        found: dict[Readout, Read] = {}
         try:
+            chosen = precision or auto_precision(backbone, task, workers)
             if any(PROTOCOLS[c.protocol].features for c in group):
                 progress.encoding(group[0])
-                encoded = encode(
-                    backbone, task, request.cache, workers, precision, request.batch_size
-                )
-                chosen = Precision.parse(encoded.bank.precision)
-            else:
-                encoded = None
-                chosen = precision or auto_precision(backbone, task, workers)
+                wanted = list(dict.fromkeys(feature_readout(c) for c in group))
+                found = read(
+                    backbone, wanted, task, request.cache, workers, chosen, request.batch_size,
+                    request.seed,
+                )  # fmt: skip
+                chosen = Precision.parse(found[wanted[0]].encoded.bank.precision)
         except Exception as error:
             failed(group, _with_all_unreadable(error, task))
             continue
-        report.images += encoded.images if encoded else 0
+        report.images += next(iter(found.values())).encoded.images if found else 0
         for cell in group:
             together = PROTOCOLS[cell.protocol].trains
             if not (workers.main or together):
@@ -172,8 +177,8 @@ def _score_model(
             progress.scoring(cell)
             placed, _ = settled(request, cell, str(chosen))
             score = partial(
-                score_cell, backbone=backbone, encoded=encoded, precision=chosen, workers=workers,
-                request=request, load_seconds=loaded,
+                score_cell, backbone=backbone, features=found.get(feature_readout(cell)),
+                precision=chosen, workers=workers, request=request, load_seconds=loaded,
             )  # fmt: skip
             try:
                 first = partial(score, placed)
@@ -195,6 +200,13 @@ def _with_all_unreadable(error: Exception, task: TaskData) -> Exception:
 
     found = undecodable(task)
     return BadInput(f"task {task.name!r}: {unreadable(found)}") if len(found) > 1 else error
+
+
+def feature_readout(cell: Cell) -> Readout:
+    """What the cell's protocol takes as features, for what the user asked for."""
+    if PROTOCOLS[cell.protocol].reads == "tokens":
+        return dataclasses.replace(cell.readout, pool=TOKENS)
+    return cell.readout
 
 
 def _save(
@@ -241,24 +253,32 @@ def _failure(title: str, error: Exception, debug: bool) -> Failure:
 def score_cell(
     cell: Cell,
     backbone: Backbone,
-    encoded: Encoded | None,
+    features: Read | None,
     precision: Precision,
     workers: Workers,
     request: Request,
     load_seconds: float,
 ) -> Result:
-    """Run the cell's protocol and describe everything it depended on. ``encoded`` may be None for
-    a protocol that takes no features."""
+    """Run the cell's protocol and describe everything it depended on. ``features`` may be None for
+    a protocol that takes none."""
     task, protocol = cell.task, PROTOCOLS[cell.protocol]
     if not protocol.features:
-        encoded = None
+        features = None
+    encoded = features.encoded if features else None
     context = Context(
-        backbone, task, encoded.bank if encoded else None, workers, precision, request.cache,
-        request.seed, cell.kept if request.keep_model and protocol.keeps else None,
-    )  # fmt: skip
+        backbone=features.backbone if features else backbone,
+        task=task,
+        bank=encoded.bank if encoded else None,
+        workers=workers,
+        precision=precision,
+        cache=request.cache,
+        seed=request.seed,
+        keep=cell.kept if request.keep_model and protocol.keeps else None,
+    )
     start = time.perf_counter()
     outcome = protocol.load()(context, cell.settings)
     total = time.perf_counter() - start
+    read_how = {"readout": features.details} if features and features.details else {}
     notes = [*task.notes, *backbone.notes, *outcome.notes]
     if task.duplicates:
         notes.append(f"{task.duplicates} test images also stand in train, byte for byte")
@@ -281,10 +301,11 @@ def score_cell(
             "score": round(total - outcome.fit_seconds, 3),
         },
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        details=outcome.details,
+        details=outcome.details | read_how,
         notes=notes,
         warnings=list(warnings_of(task)),
         limit=task.limit,
         precision=cell.precision,
+        readout=ReadoutInfo(**asdict(cell.readout)) if cell.readout.changed else None,
         confidence=(None if outcome.confidence is None else pack_confidence(outcome.confidence)),
     )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,8 @@ from eval.results.names import (
 )
 from eval.results.schema import Result
 from eval.results.store import NotAResult, check_writable, read_result
-from eval.settings.protocols import Settings
+from eval.settings.protocols import Kind, Settings
+from eval.settings.readout import AUTO, Readout
 
 if TYPE_CHECKING:
     from eval.models.backbone import Backbone
@@ -67,6 +68,7 @@ class Request:
     batch_size: int | None = None
     strict: bool = False  # refuse data of the user's own that deserve a warning
     keep_model: bool = False  # of detection and finetune: what was trained, beside its result
+    readouts: tuple[Readout, ...] = (Readout(),)  # each a result of its own
 
 
 @dataclass(frozen=True)
@@ -80,10 +82,12 @@ class Cell:
     path: Path
     done: bool
     precision: str | None = None  # what stands of it in the file's name, and in the result
+    readout: Readout = field(default_factory=Readout)
 
     @property
     def title(self) -> str:
-        return f"{self.model.id} on {self.task.name}, {self.protocol}"
+        how = "".join(f", {k} {v}" for k, v in self.readout.changed.items())
+        return f"{self.model.id} on {self.task.name}, {self.protocol}{how}"
 
     @property
     def kept(self) -> Path:
@@ -111,13 +115,15 @@ def plan(request: Request) -> list[Cell]:
         _check_kind(request, task)
         if request.strict and (wrong := warnings_of(task)):
             raise BadInput(f"task {task.name!r}: {'; '.join(wrong)} (--strict)")
+    _check_readouts(request, {task.kind for task in tasks})
     for name, settings in request.protocols.items():
         protocol = PROTOCOLS[name]
         protocol.check(settings, [t for t in tasks if t.kind == protocol.kind])
     return [
-        _cell(request, model, task, name, PROTOCOLS[name].completed(settings, task))
+        _cell(request, model, task, name, PROTOCOLS[name].completed(settings, task), readout)
         for model in models
         for task in tasks
+        for readout in request.readouts
         for name, settings in request.protocols.items()
         if PROTOCOLS[name].kind == task.kind
     ]
@@ -163,6 +169,31 @@ def _check_format(request: Request, model: ResolvedModel) -> None:
             )
 
 
+def _check_readouts(request: Request, kinds: Set[Kind]) -> None:
+    """Raises UserError for a readout that one of the protocols of these kinds cannot use."""
+    for name in request.protocols:
+        reads = PROTOCOLS[name].reads
+        if PROTOCOLS[name].kind not in kinds:
+            continue
+        for readout in request.readouts:
+            if reads == "own" and readout.changed:
+                raise BadInput(
+                    f"protocol {name!r} trains the network with the pooling it has; leave --pool "
+                    "and --layer out, or name other protocols"
+                )
+            if reads == "tokens" and readout.pool != "default":
+                raise BadInput(
+                    f"protocol {name!r} learns how to pool; leave --pool {readout.pool} out, or "
+                    "name other protocols"
+                )
+            several = "+" in readout.layer or (readout.last or 1) > 1 or readout.layer == AUTO
+            if reads == "tokens" and several:
+                raise BadInput(
+                    f"protocol {name!r} takes the tokens of one layer, not of {readout.layer!r}; "
+                    "name it with --layer"
+                )
+
+
 def _check_kind(request: Request, task: TaskData) -> None:
     """Raises UserError where none of the protocols can score the task."""
     able = [n for n, p in PROTOCOLS.items() if p.kind == task.kind]
@@ -182,21 +213,27 @@ def _unique(models: Any) -> list[ResolvedModel]:
 
 
 def _cell(
-    request: Request, model: ResolvedModel, task: TaskData, protocol: str, settings: Settings
+    request: Request,
+    model: ResolvedModel,
+    task: TaskData,
+    protocol: str,
+    settings: Settings,
+    readout: Readout,
 ) -> Cell:
     there = {
-        name: _place(request, model, task, protocol, settings, name)
+        name: _place(request, model, task, protocol, settings, name, readout)
         for name in _names(request.precision)
     }
     for name, (path, held) in there.items():
         if held is not None and _answers(request, held):
             again = PROTOCOLS[protocol].merged(held.protocol.config, settings)
-            cell = Cell(model, task, protocol, again or settings, path, again is None, name)
+            done = again is None
+            cell = Cell(model, task, protocol, again or settings, path, done, name, readout)
             break
     else:
         # An earlier version may have left another precision under the name without one.
         own, *_ = [n for n, (_, held) in there.items() if held is None] or list(there)
-        return Cell(model, task, protocol, settings, there[own][0], False, own)
+        return Cell(model, task, protocol, settings, there[own][0], False, own, readout)
     wanted = request.keep_model and PROTOCOLS[protocol].keeps
     if wanted and not (cell.kept / CONFIG).is_file():
         cell = dataclasses.replace(cell, done=False)
@@ -232,11 +269,13 @@ def _place(
     protocol: str,
     settings: Settings,
     precision: str | None,
+    readout: Readout,
 ) -> tuple[Path, Result | None]:
     """Where a result of that name lies or would lie, and the one that does."""
     changed = differences(
-        plain(settings), type(settings), seed=request.seed, limit=task.limit, precision=precision
-    )
+        plain(settings), type(settings), seed=request.seed, limit=task.limit, precision=precision,
+        **readout.changed,
+    )  # fmt: skip
     folder = request.results / shelf_folder(model)
     part = task_part(task.name, task.split)
     path = folder / file_name(part, protocol, changed)
@@ -264,7 +303,9 @@ def settled(request: Request, cell: Cell, used: str) -> tuple[Cell, Result | Non
     if not request.precision:
         names = (None, REFERENCE) if computed == REFERENCE else (computed,)
     for name in names:
-        path, held = _place(request, cell.model, cell.task, cell.protocol, cell.settings, name)
+        path, held = _place(
+            request, cell.model, cell.task, cell.protocol, cell.settings, name, cell.readout
+        )
         if held is None or number_format(held) == computed:
             break
     return dataclasses.replace(cell, path=path, precision=name), held

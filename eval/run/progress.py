@@ -223,7 +223,8 @@ def _load(model: ResolvedModel) -> _Step:
 
 
 def _encode(cell: Cell) -> _Step:
-    key = ("encode", cell.model, cell.task.split_hash)
+    tokens = PROTOCOLS[cell.protocol].reads == "tokens"
+    key = ("encode", cell.model, cell.task.split_hash, tokens)
     return _Step(key, Part("encode", shelf_folder(cell.model), _images(cell)))
 
 

@@ -11,10 +11,10 @@ from eval.data.locations import Data, HubData
 from eval.models.backbone import load
 from eval.models.resolve import resolve
 from eval.protocols import protocol_named
-from eval.results.names import earlier
+from eval.results.names import earlier, readout_of
 from eval.results.schema import Result
 from eval.results.store import NotAResult, read_result
-from eval.run.execute import score_cell
+from eval.run.execute import feature_readout, score_cell
 from eval.run.plan import Cell, Request
 from eval.run.tolerance import changed, tolerance
 from eval.run.verdict import Difference, Verdict, choices, differences
@@ -71,22 +71,23 @@ def verify(path: Path, cache: Path, data: Data | None = None) -> Verdict:
         return Verdict(tuple(map(Difference, other)), ())
 
     from eval.common.distributed import Workers
-    from eval.features.encode import encode
     from eval.features.precision import Precision
+    from eval.features.read import read
 
     try:
         precision = Precision.parse(old.environment.dtype)
     except ValueError as why:
         raise UserError(f"{path} names an {why}") from None
     workers = Workers(old.environment.device if old.environment.device == "cpu" else None)
-    cell = Cell(model, task, protocol.name, settings, path, done=False)
+    cell = Cell(model, task, protocol.name, settings, path, False, readout=readout_of(old))
+    wanted = feature_readout(cell)
     with tempfile.TemporaryDirectory(prefix="transferzoo-verify-") as fresh:
         request = Request([], [], {}, Path(fresh), path.parent, seed=old.seed)
-        encoded = (
-            encode(backbone, task, Path(fresh), workers, precision)
-            if protocol.features else None
-        )  # fmt: skip
-        new = score_cell(cell, backbone, encoded, precision, workers, request, 0.0)
+        features = None
+        if protocol.features:
+            found = read(backbone, [wanted], task, Path(fresh), workers, precision, seed=old.seed)
+            features = found[wanted]
+        new = score_cell(cell, backbone, features, precision, workers, request, 0.0)
     limits = tolerance(old.environment, new.environment)
     labels = task.test.labels if task.kind == "classification" else None
     return Verdict(

@@ -62,6 +62,22 @@ class Linear(Settings):
 
 
 @dataclass(frozen=True)
+class Attentive(Settings):
+    """One query that attends over a layer's tokens, and a linear layer, by AdamW; rate and weight
+    decay chosen on held-out train."""
+
+    lrs: Annotated[tuple[float, ...], Between(1e-12, 1e6)] = (1e-4, 3e-4, 1e-3, 3e-3)
+    weight_decays: Annotated[tuple[float, ...], Between(0, 1e6)] = (0.01, 0.1)
+    batch_size: Annotated[int, Between(1, 1_000_000)] = 64
+    epochs: Annotated[int, Between(1, 100_000)] = 20
+    heads: Annotated[int, Between(1, 1024)] = 12  # at most: the most that divide the width
+    validation: Annotated[float, Between(0.01, 0.99)] = 0.2
+    fractions: Annotated[tuple[float, ...], SHARES, MayBeEmpty()] = ()
+    per_class: Annotated[tuple[int, ...], EACH, MayBeEmpty()] = ()
+    subsets: Annotated[int, Between(1, 1000)] = 3
+
+
+@dataclass(frozen=True)
 class Trained(Settings):
     """What the study's trained protocols share: SGD on random crops, a grid tuned on a stratified
     part of train, the best point trained on all of it."""

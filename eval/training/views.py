@@ -158,12 +158,14 @@ class Views:
         setup, workers = self._setup, self._setup.workers
         version = VERSIONS[self._crops_from]
         low, high = self._images.settings.scale
+        layer = setup.backbone.layer
+        read = f":{layer}" if "readout" in layer else ""  # older keys stay
         key = FeatureKey(
             setup.backbone.weights_sha256,
             json.dumps(setup.backbone.input_config, sort_keys=True),
             setup.task.split_hash,
             str(setup.precision),
-            layer=f"view{view}:scale{low:g}-{high:g}:seed{setup.seed}:version{version}",
+            layer=f"view{view}:scale{low:g}-{high:g}:seed{setup.seed}:version{version}{read}",
         )
         path = bank_path(setup.cache, key)
         with _locked(setup.cache / "locks" / f"{key.digest}.lock", workers.main):

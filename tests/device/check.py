@@ -42,7 +42,7 @@ from eval.models.resolve import resolve
 from eval.results.store import read_result
 from eval.run.execute import execute
 from eval.run.plan import Request, plan
-from eval.settings.protocols import Fewshot, Finetune, Knn, Linear, LinearSgd
+from eval.settings.protocols import Attentive, Fewshot, Finetune, Knn, Linear, LinearSgd
 from eval.settings.schedules import schedule_named
 from eval.solvers.episodes import fit_logreg
 from eval.solvers.heads import Heads, initial
@@ -130,7 +130,7 @@ def protocols(size: Size, device: str, data: Path | None, work: Path) -> list[Ro
     }  # fmt: skip
     settings = {
         "fewshot": Fewshot(shots=(1, 5), n_way=2, queries=5, episodes=100),
-        "knn": Knn(), "linear": Linear(),
+        "knn": Knn(), "linear": Linear(), "attentive": Attentive(epochs=size.epochs),
         "linear-sgd": LinearSgd(**short),  # type: ignore[arg-type]  # a dict of several types
         "finetune": Finetune(**short),  # type: ignore[arg-type]
     }  # fmt: skip

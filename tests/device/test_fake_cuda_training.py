@@ -15,11 +15,14 @@ from eval.data.validation import held_out
 from eval.features.bank import FeatureBank
 from eval.features.encode import default_batch_size, normalised, pixels_of
 from eval.features.precision import Precision, agrees, forward, preferred, prepared
+from eval.features.readout import reading
 from eval.finetune.train import Training
 from eval.models.backbone import load
 from eval.models.resolve import resolve
+from eval.protocols import attentive
 from eval.protocols.linear_sgd import _Grid
-from eval.settings.protocols import LinearSgd
+from eval.settings.protocols import Attentive, LinearSgd
+from eval.settings.readout import TOKENS, Readout
 from eval.training.context import Context
 from eval.training.images import EvalImages, TrainImages, batches_of
 from eval.training.setup import Point
@@ -114,6 +117,24 @@ def test_linear_sgd(setup: Context, cuda: Cuda) -> None:
         found, found_accuracy = answer(on_cuda(setup))
     np.testing.assert_allclose(found, probability, atol=1e-4)
     assert found_accuracy == accuracy
+
+
+def test_attentive(setup: Context, cuda: Cuda) -> None:
+    """A bank of drawn tokens: 3 x 3 places of the second stage."""
+    backbone = reading(setup.backbone, [Readout(TOKENS, "layer2")])
+    drawn = torch.randn(32, backbone.dim, generator=torch.Generator().manual_seed(0))
+    assert setup.bank is not None
+    bank = dataclasses.replace(setup.bank, features=drawn)
+    setup = dataclasses.replace(setup, backbone=backbone, bank=bank)
+    settings = Attentive(lrs=(1e-2, 1e-3), batch_size=8, epochs=2)
+    expected = attentive.score(setup, settings)
+    with cuda():
+        found = attentive.score(on_cuda(setup), settings)
+    assert found.details == expected.details
+    assert found.details["tokens"] == 9
+    assert found.confidence is not None
+    assert expected.confidence is not None
+    np.testing.assert_allclose(found.confidence, expected.confidence, atol=1e-4)
 
 
 @pytest.mark.parametrize("last", [0, 1])

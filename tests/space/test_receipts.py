@@ -43,6 +43,9 @@ def check_command(result: Result) -> Namespace:
     assert args.limit == result.limit
     assert args.img_size == result.model.img_size
     assert args.precision == (result.precision or "auto")
+    read = result.readout
+    assert args.pool == ([read.pool] if read else None)
+    assert args.layer == ([read.layer] if read else None)
     config = result.protocol.config
     assert args.shots == (list(config["shots"]) if "shots" in config else None)
     for name in ("n_way", "queries", "episodes"):
@@ -78,6 +81,7 @@ FEW = {"shots": [5], "n_way": 10, "queries": 7, "episodes": 50, "c": 1.0}
         part(make_result(task="photos"), "task", source="hub:o/n?image=i&label=l"),
         make_result("<script>`id`$(id)&&|", "photos"),
         make_result(protocol="knn", config=vars(PROTOCOLS["knn"].settings())),
+        make_result(readout={"pool": "cls+mean", "layer": "last-4"}),
     ],
 )  # fmt: skip
 def test_the_command_of_odd_results(result: Result) -> None:
@@ -104,6 +108,14 @@ def test_what_was_done_before_there_was_a_setting_is_spelled_out(protocol: str) 
     assert command(make_result(protocol=protocol, config=now)).endswith(settings)
     old = command(make_result(protocol=protocol, config=then))
     assert old.endswith(f"{settings} --set {protocol}.crops_from=reduced")
+
+
+def test_readout_and_grid_are_spelled_out() -> None:
+    config = json.loads(json.dumps(vars(PROTOCOLS["knn"].settings(ks=(10, 20)))))
+    read = {"pool": "cls", "layer": "blocks.3"}
+    assert command(make_result(protocol="knn", config=config, readout=read)).endswith(
+        " --set 'knn.ks=[10, 20]' --pool cls --layer blocks.3"
+    )
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30))
