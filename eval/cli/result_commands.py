@@ -116,6 +116,7 @@ def _pushed(done: Pushed) -> str:
 def merge_command(args: argparse.Namespace) -> int:
     from eval.common.files import default_cache
     from eval.data.locations import data_from
+    from eval.queue.candidate import check
     from eval.sharing.push import merge
     from eval.sharing.recompute import sampler
 
@@ -123,7 +124,11 @@ def merge_command(args: argparse.Namespace) -> int:
     if args.verify is not None:
         if args.verify < 1:
             raise BadInput(f"--verify must be at least 1, got {args.verify}")
-        recompute = sampler(args.verify, args.cache or default_cache(), data_from(args.data))
+        cache = args.cache or default_cache()
+        # a stranger's model is asked the same as one in the queue
+        recompute = sampler(
+            args.verify, cache, data_from(args.data), lambda spec: check(spec, cache)
+        )
     done = merge(args.repo, args.number, recompute)
     if done.sample is not None:
         absent = f"; {done.sample.absent_text}" if done.sample.absent else ""

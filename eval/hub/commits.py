@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -41,10 +41,12 @@ class Account:
 
 @dataclass(frozen=True)
 class Remote:
-    """A repository at one commit: ``digests`` maps path to sha256 (LFS) or git blob id."""
+    """A repository at one commit: ``digests`` maps path to sha256 (LFS) or git blob id, ``sizes``
+    to bytes."""
 
     sha: str
     digests: Mapping[str, str]
+    sizes: Mapping[str, int] = field(default_factory=dict, compare=False)
 
 
 def check_repo_id(text: str, subject: str) -> str:
@@ -117,7 +119,8 @@ def look(api: HfApi, repo: str, kind: Kind, revision: str | None = None) -> Remo
     except Exception as error:
         raise refusal(error, f"{kind} repository", repo) from None
     files = [entry for entry in tree if isinstance(entry, RepoFile)]
-    return Remote(sha, {f.path: f.lfs.sha256 if f.lfs else f.blob_id for f in files})
+    digests = {f.path: f.lfs.sha256 if f.lfs else f.blob_id for f in files}
+    return Remote(sha, digests, {f.path: f.size for f in files})
 
 
 def create(api: HfApi, repo: str, kind: Kind, *, private: bool = False, sdk: str = "") -> None:

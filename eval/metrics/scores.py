@@ -12,6 +12,7 @@ from pydantic import (
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
+    field_validator,
     model_serializer,
     model_validator,
 )
@@ -39,6 +40,12 @@ class Score(_Part):
     n: int
     kind: str = ""
     these: tuple[float, float] | None = None
+
+    @field_validator("these", mode="before")
+    @classmethod
+    def _a_list(cls, value: Any) -> Any:
+        """JSON has lists alone."""
+        return tuple(value) if isinstance(value, list) else value
 
     @classmethod
     def of(
@@ -120,9 +127,7 @@ class Samples(_Part):
             raw = np.frombuffer(base64.b64decode(self.correct, validate=True), np.uint8)
             if self.unit == "resample":
                 return raw.view("<f4").astype(np.float64)
-            if self.unit == "episode":
-                return self.answers().mean(1, dtype=np.float64)
-            return np.unpackbits(raw)[: self.n].astype(np.float64)
+            return self.answers().mean(1, dtype=np.float64)
         return np.asarray(self.correct, np.float64) / self.of
 
     def answers(self) -> NDArray[np.bool_]:

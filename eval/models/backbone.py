@@ -100,24 +100,13 @@ def assembled(model: ResolvedModel, loaded: Loaded, weights_sha256: str) -> Back
 
 
 def _untrained(model: ResolvedModel) -> Loaded:
-    """The network of ``random:``, drawn from its seed."""
-    import timm
-    import torch
+    """The network of ``random:`` without its classifier."""
     from timm.data import resolve_data_config
 
     from eval.models.timm_network import drop_classifier
+    from eval.models.untrained import untrained
 
-    kwargs: dict[str, Any] = {}
-    config = timm.get_pretrained_cfg(model.name)
-    if model.img_size and config is not None and config.fixed_input_size:
-        kwargs["img_size"] = model.img_size
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(model.revision.removeprefix("seed")))
-        try:
-            net = timm.create_model(model.name, pretrained=False, **kwargs)
-        except Exception as error:
-            at = f" at {model.img_size} px" if model.img_size else ""
-            raise BadInput(f"{model.id} cannot be built{at}: {one_line(error)}") from None
+    net = untrained(model)
     drop_classifier(net)
     args = {"img_size": model.img_size} if model.img_size else {}
     return Loaded(net, resolve_data_config(args, model=net))

@@ -248,6 +248,15 @@ def _timm_facts(name: str, cache: Path, *, weights: bool) -> dict[str, str]:
     return memo[name]
 
 
+def timm_repo(name: str) -> str:
+    """The Hub repository of a timm name's weights. Imports torch. Raises UserError for a name that
+    timm has not, or has no weights of."""
+    found = _ask_timm(name)["repo"]
+    if not found:
+        raise NotFound(f"timm has no Hub weights for {name!r}")
+    return found
+
+
 def _ask_timm(name: str) -> dict[str, str]:
     import timm
 

@@ -17,12 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from eval.common.errors import BadInput, one_line
+from eval.common.text import visible
 
 State = dict[str, Tensor]
 Shapes = dict[str, tuple[int, ...]]
 
 SILENT = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.compile: no part of a net
 SAID = ("model.", "backbone.", "encoder.")  # of somebody's own class around it
+_MOST_HEADER = 10_000_000  # some 100 bytes a tensor; networks have some thousands
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 # Counters and tables that a network makes itself, or a profiler left in it.
 _NO_WEIGHTS = re.compile(
@@ -43,6 +45,7 @@ def read_tensors(paths: Sequence[Path], who: str) -> State:
 
     state: State = {}
     for path in paths:
+        _check_header(path, who)
         try:
             with safe_open(path, "pt", device="cpu") as file:
                 names = list(file.keys())
@@ -68,6 +71,7 @@ def elements(paths: Iterable[Path], who: str) -> int:
 
     count = 0
     for path in paths:
+        _check_header(path, who)
         try:
             with safe_open(path, "pt", device="cpu") as file:
                 for name in file.keys():  # noqa: SIM118  # no mapping
@@ -75,6 +79,20 @@ def elements(paths: Iterable[Path], who: str) -> int:
         except Exception as error:
             raise BadInput(f"the weights of {who} cannot be read: {one_line(error)}") from None
     return count
+
+
+def _check_header(path: Path, who: str) -> None:
+    """Raises UserError for a list of tensors that takes longer to read than any network's."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+    except OSError as error:
+        raise BadInput(f"the weights of {who} cannot be read: {one_line(error)}") from None
+    if length > _MOST_HEADER:
+        raise BadInput(
+            f"the weights of {who} begin with a list of tensors of {length:,} bytes, at most "
+            f"{_MOST_HEADER:,} are read"
+        )
 
 
 def without_prefix(state: State, wanted: Iterable[str], who: str) -> tuple[State, list[str]]:
@@ -279,8 +297,9 @@ def check_finite(net: nn.Module, who: str) -> None:
 
 def _some(names: Sequence[str]) -> str:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(name[:80] for name in names[:3]) + more
+    return ", ".join(visible(name[:80]) for name in names[:3]) + more
 
 
 def _shape(shape: Iterable[int]) -> str:
-    return "(" + ", ".join(map(str, shape)) + ")"
+    shown = "(" + ", ".join(map(str, shape)) + ")"
+    return shown if len(shown) <= 80 else shown[:77] + "..."

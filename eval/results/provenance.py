@@ -21,6 +21,16 @@ from eval.tasks.registry import TASKS, known_splits
 FIRST = datetime(2026, 1, 1, tzinfo=UTC)  # no result is older than the project
 _AHEAD = timedelta(days=1)  # clocks differ, and time zones are mistaken
 _SHA256, _COMMIT = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")
+# Names that somebody else gives out: letters of other alphabets that look alike name nothing there.
+# A folder of one's own is called as one likes.
+_NAME = r"[A-Za-z0-9_](?:[\w.+-]*[\w+])?"
+_IDS = {
+    "hf-hub": rf"hf-hub:{_NAME}/{_NAME}|{_NAME}",
+    "zoo": rf"zoo:{_NAME}",
+    "random": rf"random:{_NAME}(?:@\d{{1,10}})?",
+    "python": r"python:[\w.+-]{1,80}(?:@\d{1,12})?",
+    "local-dir": r"local-dir:.{1,255}",
+}
 
 
 def objection(result: Result, now: datetime | None = None) -> str:
@@ -74,27 +84,30 @@ def _model(model: ModelInfo) -> Iterator[str]:
     if not _SHA256.fullmatch(model.weights_sha256):
         yield f"weights_sha256 is {model.weights_sha256[:80]!r}, not 64 hexadecimal digits"
     kind, colon, rest = model.spec.partition(":")
-    commit = bool(_COMMIT.fullmatch(model.revision))
-    if kind == "random" and colon:
+    if not colon or kind not in _IDS:
+        yield f"its model {model.spec[:80]!r} is of no known kind; use one of {', '.join(_IDS)}"
+        return
+    if not re.fullmatch(_IDS[kind], model.id, 0 if kind == "local-dir" else re.ASCII):
+        yield f"its weights are of {model.spec[:80]!r}, but it is called {model.id[:80]!r}"
+        return
+    if kind == "random":
         seed = rest.partition("@")[2] or "0"
         if (model.id, model.revision) != (model.spec, f"seed{seed}"):
             yield f"model {model.spec!r} is called {model.id!r} of revision {model.revision!r}"
         return
-    if not commit and kind in ("hf-hub", "zoo", "local-dir"):
+    if not _COMMIT.fullmatch(model.revision):
         yield f"revision {model.revision[:80]!r} of {model.id!r} is not 40 hexadecimal digits"
         return
     repo, _, at = rest.partition("@")
     named = {
         "hf-hub": model.id == f"hf-hub:{repo}" or ":" not in model.id,  # the latter are timm names
         "zoo": model.id == model.spec,
-        "local-dir": model.id.startswith("local-dir:"),
+        "python": model.id.partition("@")[0] == model.spec.partition("@")[0],  # a step
     }
     if not named.get(kind, True):
         yield f"its weights are of {model.spec!r}, but it is called {model.id!r}"
     elif kind == "hf-hub" and at != model.revision:
         yield f"its weights are of {model.spec!r}, but its revision is {model.revision!r}"
-    if model.id.startswith(("hf-hub:", "zoo:", "random:")) and kind != model.id.partition(":")[0]:
-        yield f"it is called {model.id!r}, but its weights are of {model.spec!r}"
 
 
 def _task(task: TaskInfo, limit: int | None) -> Iterator[str]:

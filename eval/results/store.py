@@ -11,13 +11,13 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from pydantic import (
-    ValidationError,
-)
+from pydantic import ValidationError
 
 from eval.common.errors import BadInput, NotFound, UserError
 from eval.common.files import MOST_JSON, dump_json, read_plain, write_json
+from eval.common.text import quoted
 from eval.results.schema import ANALYSES, SCHEMA_VERSION, Result
 
 LOCK = ".lock"  # below a results directory: held for the moment in which a result is written
@@ -30,7 +30,9 @@ class NotAResult(ValueError):
 def read_result(path: Path) -> Result:
     """Read and validate one file. Raises NotAResult in one line."""
     try:
-        value = json.loads(read_plain(path, MOST_JSON))
+        value = json.loads(read_plain(path, MOST_JSON), object_pairs_hook=_unlike_names)
+    except _Twice as error:
+        raise NotAResult(f"it says {error} twice in one object") from None
     except OSError as error:
         raise NotAResult(f"it cannot be read: {error.strerror or type(error).__name__}") from None
     except (ValueError, RecursionError) as error:
@@ -42,11 +44,25 @@ def read_result(path: Path) -> Result:
             f"schema_version is {value['schema_version']!r}, this version reads {SCHEMA_VERSION}"
         )
     try:
-        return Result.model_validate(value)
+        # strict: a number written as text, or true for 1, is one number here and another elsewhere
+        return Result.model_validate(value, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(p) for p in first["loc"])
         raise NotAResult(f"{where}: {first['msg']}") from None
+
+
+class _Twice(ValueError):
+    """A name that stands twice in one JSON object: every reader takes another of the two."""
+
+
+def _unlike_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        name = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise _Twice(quoted(name))
+    return found
 
 
 def dump_result(result: Result) -> bytes:

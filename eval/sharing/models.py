@@ -6,22 +6,22 @@ beside the text files.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eval.common.errors import UserError
 from eval.common.files import sha256_file
-from eval.hub.client import gated, with_retries
+from eval.hub.client import fetch, gated, with_retries
 from eval.hub.commits import refusal
 from eval.models.names import zoo_folder
-from eval.models.resolve import folder_revision
+from eval.models.resolve import folder_revision, timm_repo
+from eval.models.weight_files import INDEX, WEIGHTS, combined, weight_names
 from eval.results.schema import ModelInfo, Result
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
-
-_WEIGHTS = "model.safetensors"
+    from huggingface_hub.hf_api import RepoSibling
 
 
 def unlike_weights(api: HfApi, results: Mapping[str, Result]) -> str:
@@ -51,18 +51,37 @@ def _unlike(api: HfApi, model: ModelInfo) -> str:
     there = weights_at(api, repo, sha)
     if there.startswith("has "):
         return f"is of a model that {there}"
+    if ":" not in model.id and (why := _unlike_timm(api, model.id, repo)):
+        return why
     return _compared(model, there, f"{repo!r} at {sha[:7]}")
+
+
+def _unlike_timm(api: HfApi, name: str, repo: str) -> str:
+    """Why a repository's weights are not timm's of that name."""
+    from huggingface_hub import errors as hub_errors
+
+    try:
+        theirs = timm_repo(name)
+        if theirs == repo or with_retries(lambda: api.model_info(theirs).id) == repo:  # renamed
+            return ""
+    except UserError as error:
+        return f"is called {name!r}, which is no name of timm's ({error})"
+    except hub_errors.RepositoryNotFoundError:
+        pass
+    except Exception as error:
+        raise refusal(error, "model", theirs) from None
+    return f"is called {name!r}, which is of {theirs!r}, but its weights are of {repo!r}"
 
 
 def _unlike_zoo(model: ModelInfo, name: str) -> str:
     folder = zoo_folder(name)
     if not (folder / "config.json").is_file():
         return f"is of {model.spec!r}, which does not ship with this version"
-    if not (folder / _WEIGHTS).is_file():
+    if not (folder / WEIGHTS).is_file():
         return ""  # an installation without weights
     if folder_revision(folder) != model.revision:
         return f"is of {model.spec!r} at {model.revision[:7]}, which is not the one shipped"
-    return _compared(model, sha256_file(folder / _WEIGHTS), repr(model.spec))
+    return _compared(model, sha256_file(folder / WEIGHTS), repr(model.spec))
 
 
 def _compared(model: ModelInfo, there: str, where: str) -> str:
@@ -75,27 +94,53 @@ def _compared(model: ModelInfo, there: str, where: str) -> str:
 
 
 def weights_at(api: HfApi, repo: str, sha: str) -> str:
-    """The sha256 of a model repository's weights at a commit, or what it lacks: ``has no ...``.
+    """The sha256 of a model repository's weights at a commit (of several files `combined`), or what
+    it lacks: ``has no ...``.
 
     Raises UserError where the Hub refuses or does not answer.
     """
-    from huggingface_hub import RepoFile, hf_hub_download
     from huggingface_hub import errors as hub_errors
 
     try:
-        found = with_retries(lambda: api.get_paths_info(repo, [_WEIGHTS], revision=sha))
-        file = next((f for f in found if isinstance(f, RepoFile)), None)
-        if file is None:
-            return f"has no {_WEIGHTS} at {sha[:7]} of {repo!r}"
-        if file.lfs is not None:
-            return file.lfs.sha256
-        path = with_retries(lambda: hf_hub_download(repo, _WEIGHTS, revision=sha))
+        held = _digests(api, repo, sha, (WEIGHTS, INDEX))
+        if WEIGHTS in held:
+            return held[WEIGHTS]
+        if INDEX not in held:
+            return f"has no {WEIGHTS} at {sha[:7]} of {repo!r}"
+        index = fetch(repo, sha, (INDEX,), f"model {repo!r}") / INDEX
+        files = {f.rfilename for f in _files(api, repo, sha)}
+        names = weight_names(files, f"model repository {repo!r}", lambda: index)
+        return combined(_digests(api, repo, sha, names))
     except hub_errors.GatedRepoError:
         raise UserError(gated(repo, "model")) from None
     except hub_errors.RepositoryNotFoundError:
         return f"has no repository {repo!r} on the Hub, or a private one"
     except (hub_errors.RevisionNotFoundError, hub_errors.HFValidationError):
         return f"has no commit {sha[:12]} in {repo!r}"
+    except UserError:
+        raise
     except Exception as error:
         raise refusal(error, "model", repo) from None
-    return sha256_file(Path(path))
+
+
+def _files(api: HfApi, repo: str, sha: str) -> Sequence[RepoSibling]:
+    return with_retries(lambda: api.model_info(repo, revision=sha)).siblings or ()
+
+
+def _digests(api: HfApi, repo: str, sha: str, names: Sequence[str]) -> dict[str, str]:
+    """sha256 by name, of those files that are there."""
+    from huggingface_hub import RepoFile
+
+    found = with_retries(lambda: api.get_paths_info(repo, list(names), revision=sha))
+    return {
+        file.path: file.lfs.sha256 if file.lfs is not None else _of_small(repo, sha, file.path)
+        for file in found
+        if isinstance(file, RepoFile)
+    }
+
+
+def _of_small(repo: str, sha: str, name: str) -> str:
+    """sha256 of a file that the Hub keeps beside the text files."""
+    from huggingface_hub import hf_hub_download
+
+    return sha256_file(Path(with_retries(lambda: hf_hub_download(repo, name, revision=sha))))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 WHAT = "data set repository"
+MOST_BYTES = 1 << 25  # of a result; the largest that ships has 72 kB
 RESULT = re.compile(r"[^/.][^/]*/[^/.][^/]*/[^/.][^/]*\.json")  # model/revision/file
 
 
@@ -151,8 +152,13 @@ def at(api: HfApi, repo: str, revision: str | None = None) -> Remote:
 def held_at(repo: str, remote: Remote, paths: Iterable[str]) -> dict[str, Result | str]:
     """Each result of ``paths``, or why it is none; other files are left out."""
     wanted = sorted(path for path in paths if RESULT.fullmatch(path))
-    out: dict[str, Result | str] = {}
-    for path, file in _local_files(repo, remote, wanted).items():
+    # by what the Hub says: nothing of that size is downloaded
+    out: dict[str, Result | str] = {
+        path: f"it has {size:,} bytes, at most {MOST_BYTES:,} are read"
+        for path in wanted
+        if (size := remote.sizes.get(path, 0)) > MOST_BYTES
+    }
+    for path, file in _local_files(repo, remote, [p for p in wanted if p not in out]).items():
         try:
             result = read_result(file)
         except NotAResult as why:

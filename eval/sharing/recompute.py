@@ -11,9 +11,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from eval.common.errors import UserError
+from eval.common.errors import Refused, UserError
 from eval.common.text import counted
 from eval.data.locations import Data
+from eval.models.arguments import MOST_PX
+from eval.models.resolve import resolve
+from eval.models.untrained import check_untrained
 from eval.results.schema import Result
 from eval.results.store import write_result
 from eval.run.verify import verify
@@ -41,9 +44,15 @@ class Sample:
 Recompute = Callable[[Mapping[str, Result]], Sample]  # of results by path
 
 
-def sampler(count: int, cache: Path, data: Data | None) -> Recompute:
+def sampler(
+    count: int, cache: Path, data: Data | None, admit: Callable[[str], object]
+) -> Recompute:
     """Computes ``count`` results again, drawn so that nobody can know which; where the data or the
-    model of one is not at hand, another is drawn."""
+    model of one is not at hand, another is drawn.
+
+    ``admit`` raises UserError for a model of the Hub (``hf-hub:org/name@sha``) that is not to be
+    built here: it is asked before any weights are downloaded.
+    """
 
     def recompute(results: Mapping[str, Result]) -> Sample:
         verified: list[str] = []
@@ -53,8 +62,10 @@ def sampler(count: int, cache: Path, data: Data | None) -> Recompute:
         for path in drawn:
             if len(verified) == count:
                 break
-            if why := _elsewhere(results[path]):
-                absent.append((path, why))
+            try:
+                _admit(results[path], cache, admit)
+            except UserError as error:
+                absent.append((path, str(error)))
                 continue
             with tempfile.TemporaryDirectory(prefix="transferzoo-merge-") as folder:
                 file = Path(folder) / "result.json"
@@ -73,11 +84,19 @@ def sampler(count: int, cache: Path, data: Data | None) -> Recompute:
     return recompute
 
 
-def _elsewhere(result: Result) -> str:
-    """Why a stranger's result is not even tried: it would be asked for in files of this machine."""
+def _admit(result: Result, cache: Path, admit: Callable[[str], object]) -> None:
+    """Raises UserError, saying why, for a stranger's result that is not even tried: it would be
+    asked for in files of this machine, or its model would fill it."""
     source, spec = result.task.source, result.model.spec
     if result.task.name not in TASKS and not source.startswith("hub:"):
-        return f"its data ({source!r}) are its author's own"
-    if not spec.startswith(("hf-hub:", "zoo:", "random:")):
-        return f"its model ({spec!r}) is its author's own"
-    return ""
+        raise Refused(f"its data ({source!r}) are its author's own")
+    if (result.model.img_size or 0) > MOST_PX:
+        raise Refused(
+            f"its images are of {result.model.img_size:,} px, at most {MOST_PX:,} are encoded"
+        )
+    if spec.startswith("hf-hub:"):
+        admit(spec)
+    elif spec.startswith("random:"):
+        check_untrained(resolve(spec, cache, result.model.img_size))
+    elif not spec.startswith("zoo:"):
+        raise Refused(f"its model ({spec!r}) is its author's own")

@@ -26,7 +26,7 @@ from eval.features.precision import Precision, forward, prepared
 from eval.hub.client import with_retries
 from eval.models.backbone import Backbone, load
 from eval.models.names import ModelName
-from eval.models.resolve import model_files, resolve
+from eval.models.resolve import ResolvedModel, model_files, resolve
 from eval.models.weight_files import CONFIG, WEIGHTS
 from space.demo.admission import (
     MAX_CONFIG_BYTES,
@@ -177,19 +177,28 @@ class Shelf:
             if name.kind == "hub":
                 self._check_hub(name.name, name.revision, text, (CONFIG, WEIGHTS), sure=False)
             model = resolve(text, self.cache)
+            held = None
             if model.repo:
                 names = (model.config, *model.weights)
-                self._check_hub(model.repo, model.revision, text, names, sure=True)
-            files = model_files(model)
-            size = sum((files.folder / part).stat().st_size for part in files.weights)
-            self._check_size(size, text)
-            check_config(model, size, text, self.max_bytes)
+                held = self._check_hub(model.repo, model.revision, text, names, sure=True)
+            if held is None:  # they lie here
+                held = self._check_files(model, text)
+            # before anything but config.json is downloaded
+            check_config(model, held, text, self.max_bytes)
+            self._check_files(model, text)
             backbone = load(model)
             # Once, here: while encoding, threads would race to move the weights about.
             with prepared(backbone.net, torch.device("cpu"), _precision(backbone.net)):
                 pass
             self._check_size(weight_bytes(backbone.net), text)
             return backbone
+
+    def _check_files(self, model: ResolvedModel, text: str) -> int:
+        """Bytes of the weights, downloaded where they are not here."""
+        files = model_files(model)
+        size = sum((files.folder / part).stat().st_size for part in files.weights)
+        self._check_size(size, text)
+        return size
 
     def _check_size(self, size: int, text: str) -> None:
         if size > self.max_bytes:
@@ -200,16 +209,17 @@ class Shelf:
 
     def _check_hub(
         self, repo: str, revision: str | None, text: str, names: tuple[str, ...], *, sure: bool
-    ) -> None:
+    ) -> int | None:
         """Refuse by the Hub's metadata what is too large to download; ``sure`` refuses as well
-        what is neither cached nor of a size the Hub tells."""
+        what is neither cached nor of a size the Hub tells. Bytes of the weights, as far as it tells
+        them; None where they are cached."""
         from huggingface_hub import HfApi, try_to_load_from_cache
 
         exact = revision is not None and re.fullmatch(r"[0-9a-f]{40}", revision)
         if exact and all(
             isinstance(try_to_load_from_cache(repo, file, revision=revision), str) for file in names
         ):
-            return
+            return None
         sizes: dict[str, int | None] = {}
         with contextlib.suppress(Exception):  # resolve() asks again and says what is wrong
             ask = HfApi().model_info
@@ -220,9 +230,11 @@ class Shelf:
         held = [sizes.get(file) for file in names]
         if sure and None in held:
             raise Unreachable(f"the Hub does not tell the size of model {text!r}; try again later")
-        self._check_size(sum(size or 0 for size in held[1:]), text)
+        size = sum(size or 0 for size in held[1:])
+        self._check_size(size, text)
         if (held[0] or 0) > MAX_CONFIG_BYTES:
             raise BadInput(f"model {text!r} has a config.json that is too large to be one")
+        return size
 
 
 class _Features:

@@ -15,7 +15,16 @@ from tests.campaign.outcome import Campaign, Outcome, Place, open_to_ada
 from tests.children import FORKS
 from tests.hub import LoopbackHub
 
-LEAST = {"kills": 7, "signals": 2, "hub": 1, "inputs": 12}  # tries of a kind in this part
+# tries of a kind in this part
+LEAST = {
+    "kills": 7,
+    "uploads": 4,
+    "signals": 2,
+    "hub": 1,
+    "forgeries": 3,
+    "hostile": 6,
+    "inputs": 12,
+}
 
 
 @pytest.fixture

@@ -86,7 +86,7 @@ def safetensors_of(files: Mapping[str, Blob]) -> dict[str, Any] | None:
         for name, tensor in header.items():
             if name != "__metadata__":
                 counts[tensor["dtype"]] += math.prod(tensor["shape"])
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None  # not a safetensors file: the Hub shows nothing
     return {"parameters": dict(counts), "total": counts.total()}
 

@@ -18,8 +18,10 @@ from eval.common.distributed import Workers
 from eval.data.load import load_task
 from eval.data.task_data import TaskData
 from eval.features.bank import FeatureBank
+from eval.features.encode import encode
 from eval.features.precision import Precision
-from eval.models.backbone import Backbone
+from eval.models.backbone import Backbone, load
+from eval.models.resolve import resolve
 from eval.protocols import PROTOCOLS
 from eval.protocols.outcome import Outcome
 from eval.settings.protocols import Fewshot, Knn, Linear, Settings
@@ -128,3 +130,29 @@ def test_features_that_tell_nothing_apart_are_noted(protocol: str, task: TaskDat
 
 def ordinary(n: int) -> Tensor:
     return torch.randn(n, 16, generator=torch.Generator().manual_seed(1))
+
+
+# What untrained networks make of images: very short features, and ones that hardly differ.
+SHORT = ("cspnext_tiny", "lcnetv2_small")
+ALIKE = ("cait_xxs24_224", "efficientvit_b0", "convmixer_768_32")
+
+
+@pytest.mark.parametrize("architecture", [*SHORT, *ALIKE])
+def test_features_of_untrained_networks_are_scored(
+    architecture: str, task: TaskData, tmp_path: Path
+) -> None:
+    """Short features are scored like long ones. Of those that hardly differ, few-shot's logistic
+    regression of unit vectors makes exact chance, and says so."""
+    backbone = load(resolve(f"random:{architecture}", tmp_path, 64))
+    x = encode(backbone, task, tmp_path, Workers("cpu"), Precision()).bank.features
+    length, spread = x.norm(dim=1).mean(), (x - x.mean(0)).norm(dim=1).mean()
+    assert length < 1e-8 if architecture in SHORT else spread < 1e-3 * length
+    for protocol in ASKED:
+        found = scored(task, x, protocol)
+        said = any("exactly chance" in note for note in found.notes)
+        assert said == (architecture in ALIKE and protocol == "fewshot")
+        if architecture in SHORT:
+            assert all(s.value > 0.5 for s in found.scores if s.name.startswith("top1"))
+        for power in (-40, 30):
+            other = scored(task, x * 2.0**power, protocol)
+            assert (other.scores, other.samples) == (found.scores, found.samples)

@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 from eval.hub.commits import Moved
 from eval.protocols import PROTOCOLS
 from eval.protocols.outcome import Outcome
+from eval.queue.candidate import check
 from eval.results.leaderboard import setting_label, tables
 from eval.results.names import portable, shelf_path
 from eval.results.parquet_table import flaw, objective_of, table_bytes
@@ -490,6 +491,10 @@ PLACE = RAW | {"task": RAW["task"] | {"source": "/etc/good"}}
     [
         ({shelf_path(GOOD): json.dumps(PLACE)}, "names a folder of its author's machine"),
         ({shelf_path(GOOD): "{"}, "is not a result (no readable JSON"),
+        ({shelf_path(GOOD): "[" * 10**6}, "is not a result (no readable JSON"),
+        ({shelf_path(GOOD): json.dumps(RAW)[:-1] + ', "seed": 1}'}, "says 'seed' twice"),
+        ({shelf_path(GOOD): json.dumps(RAW | {"seed": "0"})}, "is not a result (seed: "),
+        ({shelf_path(GOOD): json.dumps(RAW | {"seed": False})}, "is not a result (seed: "),
         ({shelf_path(GOOD): json.dumps(RAW | {"seed": "x"})}, "is not a result (seed: "),
         ({shelf_path(GOOD): json.dumps(RAW | {"schema_version": 2})}, "schema_version is 2"),
         ({shelf_path(GOOD): json.dumps(RAW | {"scores": []})}, "it has no scores"),
@@ -555,10 +560,59 @@ def test_the_models_weights_are_those_on_the_hub(
         assert at(hub, repo).discussions[number].status == "open"
     assert results_on_main(hub, repo) == {shelf_path(held)}
 
-    for number, timm_name in ((5, ""), (6, "resnet50.a1_in1k")):
-        good = of_model(f"hf-hub:{net}@{sha}", digest, timm_name, task="e")
-        push(shelf(tmp_path / str(number), good), repo)
-        assert merge(repo, number).added == (shelf_path(good),)
+    good = of_model(f"hf-hub:{net}@{sha}", digest, task="e")
+    push(shelf(tmp_path / "5", good), repo)
+    assert merge(repo, 5).added == (shelf_path(good),)
+
+
+def test_timms_names_are_timms_weights(
+    hub: LoopbackHub, repo: str, held: Result, tmp_path: Path
+) -> None:
+    weights, name = b"weights", "resnet50.a1_in1k"
+    digest = hashlib.sha256(weights).hexdigest()
+    shas = {
+        net: hub.add_model(net, {"model.safetensors": weights})
+        for net in (f"timm/{name}", f"bob/{name}")
+    }
+    for number, model in enumerate((name, "resnet5O.a1_in1k", "test_vit"), 1):
+        forged = of_model(
+            f"hf-hub:bob/{name}@{shas[f'bob/{name}']}", digest, model, task=f"t{number}"
+        )
+        push(shelf(tmp_path / str(number), forged), repo)
+        assert f"is called {model!r}, which " in refused(merge, repo, number)
+    good = of_model(f"hf-hub:timm/{name}@{shas[f'timm/{name}']}", digest, name, task="e")
+    push(shelf(tmp_path / "good", good), repo)
+    assert merge(repo, 4).added == (shelf_path(good),)
+
+
+def test_weights_in_several_files_are_those_on_the_hub(
+    hub: LoopbackHub, repo: str, held: Result, tmp_path: Path
+) -> None:
+    parts = {f"model-0000{i}-of-00002.safetensors": f"part {i}".encode() for i in (1, 2)}
+    index = json.dumps({"weight_map": {"a": min(parts), "b": max(parts)}})
+    net = f"bob/{repo.rpartition('/')[2][:40].strip('-')}"
+    sha = hub.add_model(net, {**parts, "model.safetensors.index.json": index})
+    listed = "".join(f"{hashlib.sha256(d).hexdigest()}  {n}\n" for n, d in sorted(parts.items()))
+    spec = f"hf-hub:{net}@{sha}"
+    push(shelf(tmp_path / "bad", of_model(spec, "f" * 64, task="a")), repo)
+    assert "names weights of sha256 ffffffffffff" in refused(merge, repo, 1)
+    good = of_model(spec, hashlib.sha256(listed.encode()).hexdigest(), task="b")
+    push(shelf(tmp_path / "good", good), repo)
+    assert merge(repo, 2).added == (shelf_path(good),)
+    lost = hub.add_model(net, {max(parts): None})
+    push(shelf(tmp_path / "lost", of_model(f"hf-hub:{net}@{lost}", "f" * 64, task="c")), repo)
+    assert f"lacks {max(parts)!r}" in refused(merge, repo, 3)
+
+
+def test_a_file_that_is_far_too_large_is_not_downloaded(
+    hub: LoopbackHub, repo: str, held: Result, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    propose(hub, repo, {shelf_path(GOOD): json.dumps(RAW) + 40_000 * " "})
+    monkeypatch.setattr("eval.sharing.read.MOST_BYTES", 40_000)
+    hub.requests.clear()
+    said = refused(merge, repo, 1)
+    assert re.search(r"is not a result \(it has 4\d,\d{3} bytes, at most 40,000 are read\)", said)
+    assert not any(shelf_path(GOOD) in path for _, path in hub.requests)
 
 
 def test_zoo_models_are_those_that_ship(
@@ -1283,6 +1337,11 @@ def computed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return request.cache, request.results
 
 
+def nobody(spec: str) -> None:
+    """No model of the Hub is asked for."""
+    raise AssertionError(spec)
+
+
 def invented(result: Result) -> Result:
     """A result that is consistent with itself: better answers, and all that follows from them."""
     correct = np.arange(result.samples["top1"].n) % 20 > 0
@@ -1302,7 +1361,7 @@ def test_what_is_computed_again_is_merged(
     (_, first), _ = read_shelf(results).results
     assert flaw(first) == ""
     push(results, repo)
-    done = merge(repo, 1, sampler(1, cache, None))
+    done = merge(repo, 1, sampler(1, cache, None, nobody))
     assert done.sample is not None
     assert len(done.sample.verified) == 1
     assert len(done.added) == 2
@@ -1316,7 +1375,7 @@ def test_inventions_are_caught_by_computing_them_again(
     assert [flaw(result) for result in forged] == ["", ""]
     push(shelf(tmp_path / "forged", *forged), repo)
     before = at(hub, repo).head.sha
-    text = refused(merge, repo, 1, sampler(1, cache, None))
+    text = refused(merge, repo, 1, sampler(1, cache, None, nobody))
     assert f"pull request 1 of {repo!r} is not merged: random--test_resnet/seed0/" in text
     assert "differs (top1: 0." in text
     assert at(hub, repo).head.sha == before
@@ -1326,6 +1385,32 @@ def test_inventions_are_caught_by_computing_them_again(
     folder = fetch(f"hub:{repo}")
     (best, *_) = tables([r for _, r in read_shelf(folder).results], marks_at(f"hub:{repo}", folder))
     assert {best.mark(row) for row in range(len(best.models))} == {"self-reported"}
+
+
+def test_a_strangers_model_is_asked_before_it_is_built(
+    hub: LoopbackHub, repo: str, held: Result, computed: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """By the rules of the queue where it is the Hub's; none is downloaded, none fills memory."""
+    cache, results = computed
+    (_, honest), _ = read_shelf(results).results
+    config = {"architecture": "test_resnet", "model_args": {"checkpoint_path": "/etc/passwd"}}
+    net = f"bob/{repo.rpartition('/')[2][:40].strip('-')}"
+    sha = hub.add_model(net, {"config.json": json.dumps(config), "model.safetensors": b"weights"})
+    spec, digest = f"hf-hub:{net}@{sha}", hashlib.sha256(b"weights").hexdigest()
+    huge = "random:vit_giant_patch14_224"
+    tries: list[tuple[dict[str, Any], str]] = [
+        ({"spec": spec, "id": f"hf-hub:{net}", "revision": sha, "weights_sha256": digest},
+         "sets 'checkpoint_path' in 'model_args'"),
+        ({"spec": huge, "id": huge}, "random:vit_giant_patch14_224 has 1,"),
+        ({"img_size": 100_000}, "its images are of 100,000 px, at most 1,024 are encoded"),
+    ]  # fmt: skip
+    for number, (facts, why) in enumerate(tries, 1):
+        model = honest.model.model_copy(update=facts)
+        push(shelf(tmp_path / str(number), honest.model_copy(update={"model": model})), repo)
+        hub.requests.clear()
+        judge = sampler(1, cache, None, lambda spec: check(spec, cache))
+        assert why in refused(merge, repo, number, judge)
+        assert not any("resolve" in p and "safetensors" in p for _, p in hub.requests)
 
 
 def test_what_cannot_be_computed_again_is_counted(
@@ -1338,11 +1423,11 @@ def test_what_cannot_be_computed_again_is_counted(
         for r in elsewhere
     ]
     push(shelf(tmp_path / "away", *elsewhere), repo)
-    text = refused(merge, repo, 1, sampler(5, cache, None))
+    text = refused(merge, repo, 1, sampler(5, cache, None, nobody))
     assert "none of its results was computed again (2 results could not be, the first " in text
     assert "its data ('local:photos') are its author's own" in text
     real = [result for _, result in read_shelf(results).results]
     push(shelf(tmp_path / "both", *elsewhere, *real), repo)
-    done = merge(repo, 2, sampler(5, cache, None))
+    done = merge(repo, 2, sampler(5, cache, None, nobody))
     assert done.sample is not None
     assert (len(done.sample.verified), len(done.sample.absent), len(done.added)) == (2, 2, 4)

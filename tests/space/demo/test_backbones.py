@@ -170,8 +170,10 @@ def test_hostile_configurations(
     config = json.loads(files["config.json"])  # type: ignore[arg-type]
     config["architecture"] = "resnet18"
     hub.add_model(repo, files | {"config.json": json.dumps(config | change)})
+    hub.requests.clear()
     text = refusal(Shelf(cache).get, f"hf-hub:{repo}")
     assert said in text
+    assert not any("/resolve/" in p and "safetensors" in p for _, p in hub.requests)  # no weights
     assert "/tmp" not in text
     assert str(Path.home()) + "/" not in text
 
