@@ -4,9 +4,7 @@ what they show is done here. The model cards are generated and have tests of the
 from __future__ import annotations
 
 import builtins
-import dataclasses
 import importlib.util
-import inspect
 import pkgutil
 import re
 import shlex
@@ -35,7 +33,7 @@ from eval.analysis import ANALYSES
 from eval.common.text import percent
 from eval.data.load import load_task
 from eval.data.task_file import TaskFile
-from eval.models import objectives
+from eval.models import objectives, plugs
 from eval.models.backbone import load
 from eval.models.names import parse_model, zoo_names
 from eval.protocols import PROTOCOLS
@@ -388,21 +386,23 @@ def test_a_task_is_added_as_contributing_says(
 def test_a_model_source_is_added_as_contributing_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prefix, branch = section("A model source")
-    for name, kind in row(prefix, eval.models.names).items():
-        monkeypatch.setitem(eval.models.names._PREFIXES, name, kind)
-    module = eval.models.resolve
-    place = '    if parsed.kind == "timm":\n'
-    source = inspect.getsource(module.resolve)
-    assert source.count(place) == 1
-    known = vars(module) | {"dataclasses": dataclasses}
-    exec(source.replace(place, branch + place), known)
+    code, entry = section("A model source")
+    (tmp_path / "my_package").mkdir()
+    (tmp_path / "my_package/runs.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    (group,) = tomllib.loads(entry)["project"]["entry-points"].items()
+    assert group[0] == plugs.GROUP
+    monkeypatch.setattr(plugs, "_OWN", plugs._OWN | group[1])
+    plugs.prefixes.cache_clear()
     folder = checkpoint(tmp_path / "runs" / "joint")
     monkeypatch.chdir(tmp_path)
-    model = known["resolve"]("runs:joint", tmp_path / "cache")
-    assert (model.kind, model.id, model.spec) == ("runs", "runs:joint", "runs:joint")
-    assert model.revision == module.folder_revision(folder)
-    assert load(model).dim == 96
+    try:
+        model = eval.models.resolve.resolve("runs:joint", tmp_path / "cache")
+        assert (model.kind, model.id, model.spec) == ("source", "runs:joint", "runs:joint")
+        assert model.revision == eval.models.resolve.folder_revision(folder)
+        assert load(model).dim == 96
+    finally:
+        plugs.prefixes.cache_clear()
 
 
 def test_an_analysis_is_added_as_contributing_says(

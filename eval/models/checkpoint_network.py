@@ -1,4 +1,4 @@
-"""Which network of timm a checkpoint file holds: named by its user or told by a ResNet's shapes."""
+"""Which network of timm a checkpoint file holds: named by its user, or told by ResNet shapes."""
 
 from __future__ import annotations
 

@@ -115,5 +115,32 @@ def study_order(name: str) -> tuple[str, int, str]:
 
 
 def expand(text: str) -> list[str]:
-    """``zoo:all`` as the strings of all shipped checkpoints; anything else as it is."""
-    return [f"zoo:{name}" for name in zoo_names()] if text == "zoo:all" else [text]
+    """``zoo:all`` as the strings of all shipped checkpoints, ``local-dir:'runs/x/step-*'`` as those
+    of the folders that fit, numbers in their order; anything else as it is.
+
+    Raises UserError for a pattern that no folder fits.
+    """
+    if text == "zoo:all":
+        return [f"zoo:{name}" for name in zoo_names()]
+    prefix, _, rest = text.partition(":")
+    if _PREFIXES.get(prefix.lower()) != "local" or not any(c in rest for c in "*?["):
+        return [text]
+    place = Path(rest).expanduser()
+    if place.is_dir():  # its name has such a character
+        return [text]
+    found = list(Path(place.anchor).glob(str(place.relative_to(place.anchor))))
+    found = [path for path in found if path.is_dir()]
+    if not found:
+        raise NotFound(f"model {text!r}: no folder fits this pattern")
+    return [f"{prefix}:{path}" for path in sorted(found, key=_natural)]
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    """step-9 before step-10."""
+    return [(int(p or 0), "") if p.isdigit() else (0, p) for p in re.split(r"(\d+)", str(path))]
+
+
+def step_of(folder: Path) -> int | None:
+    """The step of a training whose checkpoint a folder's name says it is, as ``step-1000``."""
+    match = re.fullmatch(r"(?:step|checkpoint|iter|iteration)[-_]?(\d{1,15})", folder.name)
+    return int(match[1]) if match else None

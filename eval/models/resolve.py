@@ -19,7 +19,16 @@ from eval.common.errors import NotFound, UserError, did_you_mean
 from eval.common.files import write_json
 from eval.hub import client
 from eval.models.formats import FROM_PYTHON, ModelFiles, format_of
-from eval.models.names import _FORMS, ZOO_ORG, Kind, ModelName, parse_model, zoo_folder, zoo_names
+from eval.models.names import (
+    _FORMS,
+    ZOO_ORG,
+    Kind,
+    ModelName,
+    parse_model,
+    step_of,
+    zoo_folder,
+    zoo_names,
+)
 from eval.models.plugs import source
 from eval.models.timm_config import read_json
 from eval.models.weight_files import (
@@ -56,6 +65,7 @@ class ResolvedModel:
     config: str = CONFIG
     beside: tuple[str, ...] = ()  # names of further files that say what the model is
     format: str = "timm"  # whose network it is; of others, only features are known
+    step: int | None = None  # of the training that it is a checkpoint of
     # What these hash to, by name, where the Hub was asked.
     hub_sha256: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
@@ -81,8 +91,13 @@ def resolve(text: str, cache: Path, img_size: int | None = None) -> ResolvedMode
         return _resolve_zoo_on_hub(parsed, img_size)
     if parsed.kind == "local":
         folder = Path(parsed.name).expanduser()
-        spec = f"local-dir:{folder.resolve()}"
-        return _resolve_folder(folder, "local", spec, folder.resolve().name, img_size)
+        whole = folder.resolve()
+        found = _resolve_folder(folder, "local", f"local-dir:{whole}", whole.name, img_size)
+        step = step_of(whole)
+        if step is None:
+            return found
+        # Checkpoints of one run are a series under its name, as readings during it are.
+        return replace(found, id=f"local-dir:{whole.parent.name}@{step}", step=step)
     if parsed.kind == "timm":
         repo = _timm_facts(parsed.name, cache, weights=True)["repo"]
         pinned = _resolve_repo(repo, None, f"timm name {parsed.name!r}", img_size)

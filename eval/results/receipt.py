@@ -26,6 +26,7 @@ def model_info(backbone: Backbone) -> ModelInfo:
         params=backbone.params,
         input=backbone.input_config,
         img_size=model.img_size,
+        step=model.step,
     )
 
 

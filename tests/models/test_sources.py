@@ -13,10 +13,11 @@ from PIL import Image
 from torchvision import models
 
 from eval.models import plugs
-from eval.models.backbone import Backbone, load
+from eval.models.backbone import load
 from eval.models.names import parse_model
 from eval.models.resolve import resolve
 from tests.factories import refusal
+from tests.models.pictures import pixels
 
 PICTURES = [
     Image.fromarray(np.random.RandomState(seed).randint(0, 256, (h, w, 3), np.uint8))
@@ -32,12 +33,6 @@ def saved(folder: Path, name: str) -> Path:
         )  # fmt: skip
     torch.save(net.state_dict(), folder / f"{name}.pth")
     return folder / f"{name}.pth"
-
-
-def pixels(backbone: Backbone) -> torch.Tensor:
-    mean, std = (torch.tensor(backbone.input_config[k]).view(3, 1, 1) for k in ("mean", "std"))
-    made = [torch.as_tensor(backbone.transform(p)).float() / 255 for p in PICTURES]
-    return torch.stack([(one - mean) / std for one in made])
 
 
 @pytest.mark.parametrize(
@@ -58,7 +53,9 @@ def test_features_are_what_the_classifier_of_torchvision_reads(
     net.load_state_dict(torch.load(file, weights_only=True))
     preset = models.get_model_weights(name).DEFAULT.transforms()
     images = torch.stack([preset(p) for p in PICTURES])
-    torch.testing.assert_close(pixels(backbone), images, rtol=0, atol=0.03)  # a level, half rounded
+    torch.testing.assert_close(
+        pixels(backbone, PICTURES), images, rtol=0, atol=0.03
+    )  # a level, half rounded
     with torch.inference_mode():
         logits = net.get_submodule(last)(backbone.net(images))
         torch.testing.assert_close(logits, net(images), rtol=1e-5, atol=1e-5)
@@ -177,7 +174,7 @@ def test_a_file_gives_the_features_of_its_network(tmp_path: Path) -> None:
     model = resolve(f"file:{file}", tmp_path / "cache")
     assert (model.id, model.spec) == ("file:last.ckpt", f"file:{file}")
     found = load(model)
-    images = pixels(found)
+    images = pixels(found, PICTURES)
     net.reset_classifier(0)
     with torch.inference_mode():
         assert torch.equal(found.net(images), net(images))
@@ -196,7 +193,7 @@ def test_a_file_of_a_named_vision_transformer(tmp_path: Path) -> None:
     text = f"file:{file}?arch=vit_tiny_patch16_224"
     found = load(resolve(text, tmp_path / "cache"))
     assert found.input_config["input_size"] == [3, 96, 96]
-    images = pixels(found)
+    images = pixels(found, PICTURES)
     with torch.inference_mode():
         assert torch.equal(found.net(images), net(images))
     assert "images of 96 px alone" in refusal(lambda: load(resolve(text, tmp_path, 64)))

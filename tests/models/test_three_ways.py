@@ -13,7 +13,7 @@ from eval.models.backbone import Backbone, load
 from eval.models.in_memory import backbone
 from eval.models.names import zoo_folder
 from eval.models.resolve import resolve
-from tests.models.test_transformers import PICTURES, pixels
+from tests.models.pictures import PICTURES, pixels
 
 CE = "resnet18_narrow.ce_tin100"
 

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -22,23 +21,12 @@ from eval.models.resolve import resolve
 from tests.factories import refusal
 from tests.hub import LoopbackHub
 from tests.models.checkpoints import Files
+from tests.models.pictures import PICTURES, pixels
 from tests.models.transformers_folders import SAVED, folder, network
-
-PICTURES = [
-    Image.fromarray(np.random.RandomState(seed).randint(0, 256, (h, w, 3), np.uint8))
-    for seed, (h, w) in enumerate([(40, 40), (57, 43), (31, 64)])  # odd rests of crops among them
-]
 
 
 def loaded(path: Path, img_size: int | None = None) -> Backbone:
     return load(resolve(f"local-dir:{path}", path.parent / "cache", img_size))
-
-
-def pixels(backbone: Backbone, pictures: list[Image.Image] = PICTURES) -> Tensor:
-    """[N, 3, H, W] as they go into the network."""
-    mean, std = (torch.tensor(backbone.input_config[k]).view(-1, 1, 1) for k in ("mean", "std"))
-    made = [torch.as_tensor(backbone.transform(p)).float() / 255 for p in pictures]
-    return torch.stack([(one - mean) / std for one in made])
 
 
 def edit(path: Path, name: str = "config.json", **changes: Any) -> Path:
