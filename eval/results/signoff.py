@@ -56,13 +56,15 @@ SignOffs = Mapping[str, SignOff]  # by `content_of` the result
 
 
 def content_of(result: Result) -> str:
-    """A digest of what a verification is about: the question, the scores and their samples.
+    """A digest of what a verification is about: the question, the network's size, the scores and
+    their samples.
 
     Where the data lay, on what machine and when it was computed is no part of it.
     """
     facts = {
         "model": [result.model.id, result.model.revision, result.model.weights_sha256],
         "img_size": result.model.img_size,
+        "params": result.model.params,
         "task": [result.task.name, result.task.split_hash],
         "protocol": [result.protocol.name, result.protocol.config | earlier(result.protocol)],
         "asked": [result.seed, result.limit, number_format(result)],

@@ -67,6 +67,10 @@ def verify(path: Path, cache: Path, data: Data | None = None) -> Verdict:
             f"the weights: sha256 {backbone.weights_sha256[:12]} where "
             f"{old.model.weights_sha256[:12]} was recorded"
         )
+    if backbone.params != old.model.params:
+        other.append(
+            f"the network: {backbone.params:,} parameters where {old.model.params:,} were recorded"
+        )
     if other:  # other inputs: other numbers would say nothing
         return Verdict(tuple(map(Difference, other)), ())
 

@@ -17,6 +17,8 @@ from eval.sharing.read import RESULT, WHAT, at, held_at
 if TYPE_CHECKING:
     from huggingface_hub import DiscussionWithDetails, HfApi
 
+MOST_TOGETHER = 1 << 30  # bytes of a pull request's results, which are downloaded to be checked
+
 
 def pull_request(api: HfApi, repo: str, number: int, name: str) -> DiscussionWithDetails:
     """What the Hub says of a pull request for main. Raises UserError where it is none."""
@@ -58,6 +60,11 @@ def check_pull_request(
             raise BadInput(
                 f"{name} changes {path!r}; only results (MODEL/REVISION/NAME.json) may be added"
             )
+    if (together := sum(theirs.sizes.get(path, 0) for path in touched)) > MOST_TOGETHER:
+        raise BadInput(
+            f"{name} brings {together:,} bytes of results, at most {MOST_TOGETHER:,} are read at "
+            "once; its author must push them in parts"
+        )
     if talk.conflicting_files:
         named = talk.conflicting_files
         which = ", ".join(named) if isinstance(named, list) else "files that it does not name"

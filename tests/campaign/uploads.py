@@ -24,11 +24,12 @@ SOON = 0.15  # seconds after that request, in which the client asks again and en
 
 
 def campaign(place: Place, seed: int, least: int) -> Outcome:
-    """At least so many kills, as many at each moment."""
+    """At least so many kills, as many at each moment; of fewer than 20, all at one."""
     draw, outcome, inputs = random.Random(seed), Outcome(), make_inputs(place)
     named = {command.name: command for command in COMMANDS}
-    for name, request in MOMENTS:
-        _disturb(named[name], request, -(-least // len(MOMENTS)), inputs, place, draw, outcome)
+    moments = MOMENTS if least >= 20 else draw.sample(MOMENTS, 1)
+    for name, request in moments:
+        _disturb(named[name], request, -(-least // len(moments)), inputs, place, draw, outcome)
     return outcome
 
 

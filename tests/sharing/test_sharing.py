@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import random
@@ -602,6 +603,47 @@ def test_weights_in_several_files_are_those_on_the_hub(
     lost = hub.add_model(net, {max(parts): None})
     push(shelf(tmp_path / "lost", of_model(f"hf-hub:{net}@{lost}", "f" * 64, task="c")), repo)
     assert f"lacks {max(parts)!r}" in refused(merge, repo, 3)
+
+
+def test_files_that_are_too_large_together_are_not_downloaded(
+    hub: LoopbackHub, repo: str, held: Result, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = [make_result(task=f"t{number}") for number in range(20)]
+    propose(hub, repo, {shelf_path(result): json_of(result) for result in many})
+    monkeypatch.setattr("eval.sharing.review.MOST_TOGETHER", 10_000)
+    hub.requests.clear()
+    said = refused(merge, repo, 1)
+    assert re.search(r"brings 1\d,\d{3} bytes of results, at most 10,000 are read at once", said)
+    assert not any("/resolve/" in path for _, path in hub.requests)
+
+
+def test_the_list_of_processes_shows_no_token(
+    hub: LoopbackHub, repo: str, real: Path, held: Result, tmp_path: Path
+) -> None:
+    argv = [sys.executable, "-m", "eval", "push", str(real), repo]
+    process = subprocess.Popen(
+        argv, env=hub.env(tmp_path / "home", BOB), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    seen: set[str] = set()
+    while process.poll() is None:
+        for tree in [process.pid, *descendants(process.pid)]:
+            with contextlib.suppress(OSError):
+                seen.add(Path(f"/proc/{tree}/cmdline").read_text())
+        time.sleep(0.01)
+    assert process.stdout is not None
+    said = process.stdout.read().decode()
+    assert (process.returncode, "4 results offered" in said) == (0, True), said
+    assert any("push" in line for line in seen)
+    assert not any(BOB in line for line in seen)
+    assert BOB not in said
+
+
+def descendants(pid: int) -> Iterator[int]:
+    """Processes that a process began, and those that they began."""
+    with contextlib.suppress(OSError):
+        for child in map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
+            yield child
+            yield from descendants(child)
 
 
 def test_a_file_that_is_far_too_large_is_not_downloaded(
