@@ -163,12 +163,12 @@ BAD: dict[str, tuple[Callable[[Place], Arguments], tuple[str, ...]]] = {
         ("do not load", "layer1.0.conv1.weight"),
     ),
     "weights: tensor too many": (
-        lambda p: {"model": p.state(lambda s: s.update(extra=torch.zeros(3)))},
-        ("do not load", "extra"),
+        lambda p: {"model": p.state(lambda s: s.update({"layer4.9.x": torch.zeros(3)}))},
+        ("do not load", "layer4.9.x"),
     ),
     "weights: no safetensors": (
         lambda p: {"model": p.model({"model.safetensors": b"not safetensors at all"})},
-        ("do not load",),
+        ("cannot be read",),
     ),
     # tasks
     "task: unknown": (lambda p: {"task": "eurosatt"}, ("'eurosatt'", "'eurosat'")),

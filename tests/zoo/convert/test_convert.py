@@ -501,7 +501,7 @@ def test_half_precision_and_old_files_without_counters_are_kept_as_they_are(
     check_accounts(done, state)
 
 
-@pytest.mark.parametrize("name", module._RESNETS)
+@pytest.mark.parametrize("name", module.RESNETS)
 def test_architecture_is_inferred(name: str) -> None:
     with torch.device("meta"):
         try:
@@ -813,7 +813,15 @@ def test_importing_it_imports_no_torch() -> None:
         "import sys, zoo.convert.convert; sys.exit('torch' in sys.modules or 'timm' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-    assert list(SOURCES) == ["islam2021", "moco", "supcontrast", "torchvision", "timm"]
+    assert list(SOURCES) == [
+        "islam2021",
+        "moco",
+        "supcontrast",
+        "torchvision",
+        "timm",
+        "auto",
+        "efficientnet-lite",
+    ]
 
 
 def test_the_command_converts_and_the_folder_can_be_described(
