@@ -13,6 +13,7 @@ import os
 # other. Read when torch is imported, and by the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.pop("COLUMNS", None)  # workers of xdist have one: tests see what a pipe sees
 
 import json
 import logging

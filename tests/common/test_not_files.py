@@ -53,7 +53,7 @@ COMMANDS = {
     "leaderboard": ["leaderboard", "--results", "results"],
     "report": ["report", "results"],
     "compare": ["compare", "random:a", "random:b", "--results", "results"],
-    "export": ["export", "every_eval_ever", "out", "--results", "results"],
+    "export": ["export", "out", "--results", "results"],
 }
 
 

@@ -166,7 +166,9 @@ def test_refuses_a_source_that_is_no_task_string(tmp_path: Path, source: str, sa
 def test_refuses_what_cannot_be_read(tmp_path: Path) -> None:
     assert "No such file" in refusal(read_task_file, tmp_path / "gone.toml")
     (tmp_path / "folder.toml").mkdir()
-    assert "cannot be read: Is a directory" in refusal(read_task_file, tmp_path / "folder.toml")
+    assert "cannot be read: it is not a regular file" in refusal(
+        read_task_file, tmp_path / "folder.toml"
+    )
     (tmp_path / "latin.toml").write_bytes(MINIMAL.encode() + b'title = "caf\xe9"\n')
     assert "is not valid TOML: 'utf-8' codec" in refusal(read_task_file, tmp_path / "latin.toml")
 

@@ -186,6 +186,6 @@ def test_what_is_not_at_hand_is_one_sentence(
     broken.mkdir()
     (broken / "config.json").write_bytes((model_dir / "config.json").read_bytes())
     (broken / "model.safetensors").write_bytes(b"no weights")
-    assert "do not load" in ask(f"local-dir:{broken}")
+    assert "weights of local-dir:broken begin with" in ask(f"local-dir:{broken}")
     assert "at most 1024" in ask("random:test_resnet @99999px")
     assert "does not run at 1 px" in ask("random:vit_tiny_patch16_224 @1px")

@@ -76,8 +76,10 @@ def test_predictions_are_scikit_learns_on_the_backbones_features(shelf: Shelf) -
     support = shelf.encode(ZOO[0], images)
     query = shelf.encode(ZOO[0], [p.image for p in examples.queries])
     labels = np.repeat(np.arange(5), 5)
-    fit = LogisticRegression(tol=1e-10, max_iter=10_000).fit(normalised(support).numpy(), labels)
-    logits = fit.decision_function(normalised(query).numpy()) / model.head.temperature
+    fit = LogisticRegression(tol=1e-10, max_iter=10_000).fit(
+        normalised(support.double()).numpy(), labels
+    )
+    logits = fit.decision_function(normalised(query.double()).numpy()) / model.head.temperature
     expected = torch.from_numpy(logits).softmax(1)
     names = [c for c, _ in examples.supports]
     for answer, row, own in zip(model.queries, expected, query, strict=True):

@@ -329,10 +329,12 @@ def test_a_private_space_holds_the_source(
     files = held(lab, repo)
     assert files == staged(lab, repo, tmp_path, private=True)
     assert not [name for name in files if name.endswith(".whl")]
-    assert {n for n in files if n.startswith(("eval/", "zoo/", "space/"))} == set(sources())
+    assert {n for n in files if n.startswith(("eval/", "zoo/", "space/", "transferzoo"))} == set(
+        sources()
+    )
     lines = files["requirements.txt"].decode().splitlines()
     assert "transferzoo" not in files["requirements.txt"].decode()
-    assert {"torch>=2.6", "gradio>=6.5", "plotly>=6.0", "timm>=1.0.26"} <= set(lines)
+    assert {"torch>=2.6", "gradio>=6.5.1", "plotly>=6.0", "timm>=1.0.26"} <= set(lines)
     assert "private" in done.notes[0]
     assert len(history(lab, repo)) == 2
 
