@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,7 +98,7 @@ def plan(request: Request) -> list[Cell]:
     """
     check_writable(request.results)
     for model in request.models:
-        _check_in_memory(request, model)
+        _check_size_in_memory(request, model)
     models = _unique(
         resolve(m, request.cache, request.img_size) if isinstance(m, str) else m.resolved
         for m in request.models
@@ -109,6 +109,8 @@ def plan(request: Request) -> list[Cell]:
         _check_kind(request, task)
         if request.strict and (wrong := warnings_of(task)):
             raise BadInput(f"task {task.name!r}: {'; '.join(wrong)} (--strict)")
+    for model in request.models:
+        _check_in_memory(request, model, {task.kind for task in tasks})
     for name, settings in request.protocols.items():
         protocol = PROTOCOLS[name]
         protocol.check(settings, [t for t in tasks if t.kind == protocol.kind])
@@ -126,17 +128,24 @@ def warnings_of(task: TaskData) -> tuple[str, ...]:
     return concerns(task) if task.own else ()
 
 
-def _check_in_memory(request: Request, model: str | Backbone) -> None:
-    """Raises UserError for what cannot be asked of a network in memory."""
+def _check_size_in_memory(request: Request, model: str | Backbone) -> None:
+    """Raises UserError where another image size is asked of a network in memory."""
+    if not isinstance(model, str) and request.img_size is not None:
+        raise BadInput(
+            "img_size changes how models named by a string are prepared; "
+            f"{model.resolved.id} has a transform of its own, so let that resize"
+        )
+
+
+def _check_in_memory(request: Request, model: str | Backbone, kinds: Collection[str]) -> None:
+    """Raises UserError for a protocol that a network in memory cannot have. One that scores none
+    of the tasks is none: detection is part of a run that names no protocol."""
     if isinstance(model, str):
         return
     name = model.resolved.id
-    if request.img_size is not None:
-        raise BadInput(
-            f"img_size changes how models named by a string are prepared; {name} has a transform "
-            "of its own, so let that resize"
-        )
     for protocol in request.protocols:
+        if PROTOCOLS[protocol].kind not in kinds:
+            continue
         if PROTOCOLS[protocol].kind != "classification" or request.keep_model:
             raise BadInput(
                 f"{name} is a network in memory, which protocol {protocol!r} cannot "
