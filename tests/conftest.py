@@ -182,10 +182,17 @@ def real_data() -> Path:
 
 
 @pytest.fixture
-def cli(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> Cli:
+def cli(
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Cli:
     """Runs a command here. Warnings and log lines, which pytest keeps from stderr, count as it."""
 
     import eval.__main__
+
+    # pytest's workers have COLUMNS=80, by which boards would fit a screen that is not there.
+    monkeypatch.delenv("COLUMNS", raising=False)
 
     def run(*argv: str | Path) -> Ran:
         capfd.readouterr()

@@ -412,7 +412,7 @@ def test_an_analysis_is_added_as_contributing_says(
     known = vars(eval.analysis)
     monkeypatch.setitem(known, "Norms", None)  # forgotten afterwards
     exec(settings, known)
-    analysis = eval_in(registered, eval.analysis)
+    (analysis,) = eval_in(registered, eval.analysis)
     monkeypatch.setitem(ANALYSES, analysis.name, analysis)
     module = ModuleType("eval.analysis.norms")
     imports = "from __future__ import annotations\nfrom eval.analysis.study import task_key\n"
@@ -459,7 +459,7 @@ def test_a_protocol_is_added_as_contributing_says(
     monkeypatch.setitem(known, "Centroid", None)  # forgotten afterwards
     exec(settings, known)
     monkeypatch.setitem(vars(eval.protocols), "Centroid", known["Centroid"])
-    protocol = eval_in(registered, eval.protocols)
+    (protocol,) = eval_in(registered, eval.protocols)
     monkeypatch.setitem(PROTOCOLS, protocol.name, protocol)
     module = ModuleType("eval.protocols.centroid")
     imports = """

@@ -323,7 +323,7 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
     """Which tasks, how, and where to: all of a run but the models."""
     parser.add_argument(
         "--suite", nargs="+", action="extend", metavar="S",
-        help="mini, transfer12, subsets, detection",
+        help="mini, transfer12, subsets, detection (no --suite and no --task: mini)",
     )  # fmt: skip
     parser.add_argument(
         "--task", nargs="+", action="extend", metavar="T",

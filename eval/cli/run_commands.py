@@ -249,7 +249,7 @@ def verify_command(args: argparse.Namespace) -> int:
     if verdict.differences and verdict.tolerance is not None:
         print(f"tolerance: {verdict.tolerance}")
     if verdict.context:
-        print("computed elsewise: " + "; ".join(verdict.context))
+        print("computed otherwise: " + "; ".join(verdict.context))
     if signed:
         print(f"signed off: {signed}")
     return code

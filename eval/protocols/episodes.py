@@ -137,7 +137,15 @@ def refuse(settings: Fewshot, tasks: Sequence[TaskData]) -> None:
         if all(shot in r for r in refused) and (
             settings.shots != Fewshot().shots or all(len(r) == len(settings.shots) for r in refused)
         ):
-            raise UserError(f"task {tasks[0].name!r}: {refused[0][shot]}")
+            way = _instead(Pool.of(tasks[0]), shot, settings)
+            raise UserError(f"task {tasks[0].name!r}: {refused[0][shot]}; {way}")
+
+
+def _instead(pool: Pool, shot: int, settings: Fewshot) -> str:
+    """What works with a pool that the settings ask too much of."""
+    ways = able(pool, shot + settings.queries)
+    fewer = f"--n-way {ways}" if ways > 1 else "fewer --queries" if shot == 1 else "fewer --shots"
+    return f"try {fewer}, or leave few-shot out (--protocol knn linear)"
 
 
 def merge(held: Mapping[str, Any], settings: Fewshot) -> Fewshot | None:

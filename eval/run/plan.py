@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence, Set
+from collections.abc import Collection, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,20 +102,23 @@ def plan(request: Request) -> list[Cell]:
     """
     check_writable(request.results)
     for model in request.models:
-        _check_in_memory(request, model)
+        _check_size_in_memory(request, model)
     models = _unique(
         resolve(m, request.cache, request.img_size) if isinstance(m, str) else m.resolved
         for m in request.models
     )
-    for found in models:
-        _check_format(request, found)
     names = list(dict.fromkeys(request.tasks))
     tasks = [load_task(t, request.cache, request.data, request.limit, request.seed) for t in names]
     for task in tasks:
         _check_kind(request, task)
         if request.strict and (wrong := warnings_of(task)):
             raise BadInput(f"task {task.name!r}: {'; '.join(wrong)} (--strict)")
-    _check_readouts(request, {task.kind for task in tasks})
+    kinds = {task.kind for task in tasks}
+    _check_readouts(request, kinds)
+    for model in request.models:
+        _check_in_memory(request, model, kinds)
+    for found in models:
+        _check_format(request, found, kinds)
     for name, settings in request.protocols.items():
         protocol = PROTOCOLS[name]
         protocol.check(settings, [t for t in tasks if t.kind == protocol.kind])
@@ -134,17 +137,24 @@ def warnings_of(task: TaskData) -> tuple[str, ...]:
     return concerns(task) if task.own else ()
 
 
-def _check_in_memory(request: Request, model: str | Backbone) -> None:
-    """Raises UserError for what cannot be asked of a network in memory."""
+def _check_size_in_memory(request: Request, model: str | Backbone) -> None:
+    """Raises UserError where another image size is asked of a network in memory."""
+    if not isinstance(model, str) and request.img_size is not None:
+        raise BadInput(
+            "img_size changes how models named by a string are prepared; "
+            f"{model.resolved.id} has a transform of its own, so let that resize"
+        )
+
+
+def _check_in_memory(request: Request, model: str | Backbone, kinds: Collection[str]) -> None:
+    """Raises UserError for a protocol that a network in memory cannot have. One that scores none
+    of the tasks is none: detection is part of a run that names no protocol."""
     if isinstance(model, str):
         return
     name = model.resolved.id
-    if request.img_size is not None:
-        raise BadInput(
-            f"img_size changes how models named by a string are prepared; {name} has a transform "
-            "of its own, so let that resize"
-        )
     for protocol in request.protocols:
+        if PROTOCOLS[protocol].kind not in kinds:
+            continue
         if PROTOCOLS[protocol].kind != "classification" or request.keep_model:
             raise BadInput(
                 f"{name} is a network in memory, which protocol {protocol!r} cannot "
@@ -157,11 +167,13 @@ def _check_in_memory(request: Request, model: str | Backbone) -> None:
             )
 
 
-def _check_format(request: Request, model: ResolvedModel) -> None:
+def _check_format(request: Request, model: ResolvedModel, kinds: Collection[str]) -> None:
     """Raises UserError where a protocol takes networks apart in a way that only timm's allow."""
     if model.format == "timm":
         return
     for protocol in request.protocols:
+        if PROTOCOLS[protocol].kind not in kinds:
+            continue
         if PROTOCOLS[protocol].kind != "classification" or request.keep_model:
             raise BadInput(
                 f"{model.id} is a network of {model.format}, which protocol {protocol!r} cannot "

@@ -24,6 +24,7 @@ from eval.features.precision import Precision
 from eval.models import in_memory
 from eval.models.in_memory import Pool, backbone, state_sha256
 from eval.models.names import zoo_folder
+from tests.detection.drawn import some, write_coco
 from tests.factories import Cli, make_task, refusal
 
 CONFIG: dict[str, Any] = {
@@ -391,9 +392,23 @@ def test_what_cannot_be_asked_of_it_is_said_before_anything_is_scored() -> None:
     mine = backbone(vectors(), CONFIG, "mine")
     for wanted, said in (
         ({"img_size": 64}, "python:mine has a transform of its own"),
-        ({"protocols": "detection"}, "which protocol 'detection' cannot take"),
+        ({"protocols": "detection"}, "has one label an image; protocol detection cannot score it"),
         ({"protocols": "finetune", "keep_model": True}, "cannot keep: leave keep_model out"),
     ):
         call: dict[str, Any] = {"protocols": "knn", **wanted}
         assert said in refusal(lambda call=call: transfer.evaluate(mine, "digits", **call))
     assert not Path("results").exists()
+
+
+def test_a_run_that_names_no_protocol_is_that_of_the_command() -> None:
+    mine = backbone(vectors(), CONFIG, "mine")
+    found = transfer.evaluate(mine, "digits", limit=300)
+    assert [r.protocol.name for r in found] == ["fewshot", "knn", "linear"]
+
+
+def test_boxes_are_refused_whether_detection_is_named_or_not(tmp_path: Path) -> None:
+    write_coco(tmp_path / "boxes", some())
+    mine = backbone(vectors(), CONFIG, "mine")
+    for protocols in (None, "detection"):
+        said = refusal(transfer.evaluate, mine, f"coco:{tmp_path / 'boxes'}", protocols)
+        assert "python:mine is a network in memory, which protocol 'detection' cannot take" in said

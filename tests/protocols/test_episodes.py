@@ -15,10 +15,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from eval.common.errors import UserError
 from eval.data.load import load_task
 from eval.data.sources import HASH_BYTES, ParquetSource
 from eval.data.task_data import Split, TaskData
-from eval.protocols.episodes import Draw, Pool, bank_rows, design, refusals
+from eval.protocols.episodes import Draw, Pool, bank_rows, design, refusals, refuse
 from eval.settings.protocols import Fewshot
 from tests.factories import blobs, write_parquet
 
@@ -266,6 +267,21 @@ def test_a_refusal_in_words() -> None:
         7: words.format(7, 4) + "(the largest holds 40)",
         8: words.format(8, 3) + "(the largest holds 40)",
     }
+
+
+@pytest.mark.parametrize(
+    ("class_sizes", "shots", "way"),
+    [
+        ([30] * 3, (1, 5, 20), "try --n-way 3, or leave few-shot out"),
+        ([30] * 3, (40,), "try fewer --shots, or"),
+        ([9] * 8, (1,), "try fewer --queries, or"),
+    ],
+)
+def test_a_run_that_is_refused_says_what_would_work(
+    class_sizes: list[int], shots: tuple[int, ...], way: str
+) -> None:
+    with pytest.raises(UserError, match=way):
+        refuse(Fewshot(shots=shots), [plain(class_sizes)])
 
 
 def test_copies_do_not_make_a_class_larger() -> None:
