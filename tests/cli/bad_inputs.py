@@ -168,9 +168,7 @@ BAD: dict[str, tuple[Callable[[Place], Arguments], tuple[str, ...]]] = {
     ),
     "weights: no safetensors": (
         lambda p: {"model": p.model({"model.safetensors": b"not safetensors at all"})},
-        (
-            "the weights of local-dir:model begin with a list of tensors of 7,306,634,592,548,843,374",
-        ),
+        ("begin with a list of tensors of 7,306,634,592,548,843,374 bytes",),
     ),
     # tasks
     "task: unknown": (lambda p: {"task": "eurosatt"}, ("'eurosatt'", "'eurosat'")),

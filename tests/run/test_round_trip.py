@@ -72,9 +72,15 @@ def on_another_machine(hub: LoopbackHub, home: Path, *argv: str) -> Ran:
 def rows(table: dict[str, Any]) -> list[dict[str, Any]]:
     """A board's rows, whatever the order of the files they came from, without who computed them:
     on a board that others can push to each row says it."""
-    said = ("standing", "verified")
-    found = [{k: v for k, v in row.items() if k not in said} for row in table["rows"]]
-    return sorted(found, key=lambda row: str(row["model"]))
+
+    def plain(of: dict[str, Any]) -> dict[str, Any]:
+        return {
+            k: plain(v) if isinstance(v, dict) else v
+            for k, v in of.items()
+            if k not in ("standing", "verified")
+        }
+
+    return sorted(map(plain, table["rows"]), key=lambda row: str(row["model"]))
 
 
 # The way in one kind of trouble; the other kinds, and all models in peace, when all is run.
