@@ -60,7 +60,8 @@ class LinearModel:
 
 
 def standardise(x_train: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean [D] and scale [D] (population standard deviation; 1 for features that never vary)."""
+    """Mean [D] and scale [D]: the population standard deviation; infinite for features that never
+    vary, which are then 0 in every row, at any length of the features."""
     # Squares of very short or long features leave float32's range: a power of two, which is exact,
     # brings them into it. Ordinary ones are not copied. Two steps: one alone may be out of range.
     exponent = int(torch.frexp(x_train.abs().amax()).exponent) if x_train.numel() else 0
@@ -71,7 +72,7 @@ def standardise(x_train: Tensor) -> tuple[Tensor, Tensor]:
     variance, mean = torch.var_mean(x_train, dim=0, correction=0)
     # torch updates means (Welford), so a constant column has a variance of exactly 0 and its
     # rounding noise is never blown up into a feature.
-    scale = torch.where(variance > 0, variance.sqrt() * first * second, 1.0)
+    scale = torch.where(variance > 0, variance.sqrt() * first * second, torch.inf)
     return mean * first * second, scale
 
 

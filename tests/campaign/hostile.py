@@ -21,7 +21,7 @@ from safetensors.torch import load, save
 from tests.campaign.outcome import Outcome, Place
 from tests.children import FORKS
 from tests.models.checkpoints import Files, checkpoint
-from tests.models.test_hostile_configs import HOSTILE
+from tests.models.hostile_configs import HOSTILE
 
 PATIENCE = 120.0  # seconds until a process counts as hanging
 ROOM = 300  # MB beyond what a good model of this size needs

@@ -9,71 +9,15 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from eval.models.arguments import KINDS, NOT_ARCHITECTURE
 from tests.models.checkpoints import checkpoint
+from tests.models.hostile_configs import HOSTILE
 
 ROOM = 100  # MB beyond what a good model of this size needs
 
-# (architecture, model_args, pretrained_cfg, what the sentence says); the weights are test_vit's.
-HOSTILE: list[tuple[str, Any, dict[str, Any], str]] = [
-    ("test_vit", {"depth": 10**9}, {}, "sets depth to 1000000000"),
-    ("test_vit", {"depth": 128, "embed_dim": 16384, "num_heads": 16}, {}, "describes a network of"),
-    ("test_vit", {"embed_dim": 65536}, {}, "sets embed_dim to 65536"),
-    ("test_vit", {"embed_dim": 2048, "depth": 120}, {}, "describes a network of"),
-    ("test_vit", {"device": "cpu", "embed_dim": 2048, "depth": 24}, {}, "'device'"),
-    ("test_vit", {"dtype": "float64"}, {}, "'dtype'"),
-    ("test_vit", {"pretrained_strict": False}, {}, "'pretrained_strict'"),
-    ("test_vit", {"features_only": True}, {}, "'features_only'"),
-    ("test_vit", {"pretrained_cfg_overlay": {"file": "/x"}}, {}, "'pretrained_cfg_overlay'"),
-    ("test_vit", {"pretrained_cfg": {"url": "http://x"}}, {}, "'pretrained_cfg'"),
-    ("test_vit", {"checkpoint_path": "/etc/passwd"}, {}, "'checkpoint_path'"),
-    ("test_vit", {"cache_dir": "/root"}, {}, "'cache_dir'"),
-    ("test_vit", {"pretrained": True}, {}, "'pretrained'"),
-    ("test_vit", {"img_size": 10**6}, {}, "sets img_size to 1000000"),
-    ("test_vit", {"img_size": [1024, 1024], "patch_size": 1}, {}, "into 1,048,576 patches"),
-    ("test_vit", {"img_size": -160}, {}, "sets img_size to -160"),
-    ("test_vit", {"img_size": [[[[160]]]]}, {}, "sets img_size to [[[[160]]]]"),
-    ("test_vit", {"img_size": [1, 2, 3]}, {}, "use [height, width]"),
-    ("test_vit", {"depth": True}, {}, "sets depth to true"),
-    ("test_vit", {"depth": 2.5}, {}, "sets depth to 2.5"),
-    ("test_vit", {"depth": "6; import os"}, {}, "sets depth to"),
-    ("test_vit", {"mlp_ratio": float("nan")}, {}, "sets mlp_ratio to nan"),
-    ("test_vit", {"mlp_ratio": float("inf")}, {}, "sets mlp_ratio to inf"),
-    ("test_vit", {"mlp_ratio": 1e9}, {}, "sets mlp_ratio to"),
-    ("test_vit", {"qkv_bias": 1}, {}, "sets qkv_bias to 1"),
-    ("test_vit", {"norm_layer": "torch.nn.LayerNorm"}, {}, "sets norm_layer to"),
-    ("test_vit", {"act_layer": "__import__('os').system('id')"}, {}, "sets act_layer to"),
-    ("test_vit", {"act_layer": {"name": "gelu"}}, {}, "sets act_layer to"),
-    ("test_vit", {"block_args": {"attn_layer": "se"}}, {}, "'block_args'"),
-    ("test_vit", {"block_fn": "builtins.exec"}, {}, "'block_fn'"),
-    ("test_vit", {"kwargs": {"depth": 9}}, {}, "'kwargs'"),
-    ("test_vit", {"embed_dims": [64] * 1000}, {}, "sets embed_dims to"),
-    ("test_vit", {"num_classes": 10**9}, {}, "sets num_classes to"),
-    ("test_vit", {"num_classes": 150_000, "embed_dim": 4096}, {}, "describes a network of"),
-    ("test_vit", {"x" * 10_000: 1}, {}, "no known argument"),
-    ("test_vit", [1, 2], {}, "'model_args' is not an object"),
-    ("test_vit", "depth=9", {}, "'model_args' is not an object"),
-    ("test_vit", {"depth": 7}, {}, "tensors are missing (blocks.6."),
-    ("test_vit", {"num_heads": 7}, {}, "timm cannot build 'test_vit'"),
-    ("test_vit", {}, {"input_size": [3, 10**6, 10**6]}, "images of 1000000x1000000 px"),
-    ("test_vit", {}, {"input_size": [10**9, 160, 160]}, "1000000000 channels"),
-    ("test_vit", {}, {"num_classes": 10**12}, "has num_classes"),
-    ("test_vit", {}, {"mean": [1e308] * 3}, "has mean"),
-    ("vit_7b_patch16_dinov3", {}, {}, "describes a network of 6,7"),
-    ("resnet18", {"channels": [16384] * 4}, {"fixed_input_size": False}, "describes a network of"),
-    ("resnet18", {"layers": [128, 128, 128, 128]}, {}, "asks for 512 blocks"),
-    ("swin_tiny_patch4_window7_224", {"window_size": 128, "img_size": 512}, {}, "describes a"),
-    ("eva_giant_patch14_560", {"img_size": 1024, "patch_size": 8}, {}, "describes a network of"),
-    ("gmixer_24_224", {"img_size": 1024}, {}, "describes a network"),
-    ("levit_128", {"depth": [80, 80, 80], "embed_dim": [8192] * 3}, {}, "describes a network"),
-    ("../../etc/passwd", {}, {}, "knows no architecture"),
-    ("os.system('id')", {}, {}, "knows no architecture"),
-    ("x" * 100_000, {}, {}, "knows no architecture"),
-]  # fmt: skip
 
 CHILD = """
 import json, resource, sys, time
