@@ -22,7 +22,7 @@ import signal
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -36,6 +36,7 @@ from tests.hub import LoopbackHub
 CHROMIUM = "/usr/bin/chromium"
 MOST_WORKERS = 8  # a worker takes some 1.5 GB at its largest
 DEFAULT = "not slow"  # as addopts in pyproject.toml has it
+MAY_SKIP = "root may write anywhere"  # containers run as root
 _REQUIRED = os.environ.get("TRANSFERZOO_REQUIRE_ALL") == "1"  # set by .ci/run: nothing may skip
 _HUB = LoopbackHub()
 _HOME = tempfile.TemporaryDirectory(prefix="transferzoo-test-hf-")
@@ -103,6 +104,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return LONG.index(name) if name in LONG else len(LONG)
 
     items.sort(key=place)  # stable: else as collected
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Where nothing may skip, a skip is a failure, but for what no machine of ours can try."""
+    report = yield
+    if _REQUIRED and report.skipped and not hasattr(report, "wasxfail"):
+        why = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if not why.endswith(MAY_SKIP):
+            report.outcome, report.longrepr = "failed", f"{item.nodeid}: {why}"
+    return report
 
 
 def pytest_deselected(items: list[pytest.Item]) -> None:

@@ -27,7 +27,9 @@ from eval.data.load import load_task
 from eval.data.manifest import FileFacts, Manifest, PartFacts, SplitFacts, write_manifest
 from eval.metrics.intervals import mean_interval
 from eval.metrics.scores import Samples, Score
+from eval.protocols import PROTOCOLS
 from eval.results.schema import Result
+from eval.run.plan import Request, plan
 from eval.settings.protocols import Fewshot
 from eval.tasks.registry import TASKS
 from tests.hub import LoopbackHub
@@ -282,3 +284,16 @@ def make_fewshot(
                   kind="sample", these=_these(correct))  # fmt: skip
     samples = Samples.of_episodes(correct.reshape(episodes, -1))
     return base.model_copy(update={"scores": [score], "samples": {name: samples}})
+
+
+def run_two_tasks(root: Path) -> Request:
+    """A real run, carried out, of one untrained model on two tasks of the embedded suite."""
+    from eval.run.execute import execute  # brings torch
+
+    request = Request(
+        models=["random:test_resnet"], tasks=["hue", "count"],
+        protocols={"knn": PROTOCOLS["knn"].settings()}, cache=root / "cache",
+        results=root / "results", device="cpu", precision="fp32",
+    )  # fmt: skip
+    execute(request, plan(request))
+    return request

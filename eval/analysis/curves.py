@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from eval.analysis.plots import legend_below, panels, saved, style
+from eval.analysis.plots import legend_below, line_with_band, panels, saved, style
 from eval.common.errors import NotFound
 from eval.results.leaderboard import model_label, setting_label
 from eval.results.names import task_label
@@ -90,13 +90,12 @@ def figure(found: Sequence[Curve]) -> Figure:
     drawn, axes = panels(len(places), len(models))
     for axis, panel in zip(axes, places, strict=True):
         for curve in (c for c in found if (c.task, c.protocol, c.setting) == panel):
-            look = style(models.index(curve.model))
-            x = [p.train for p in curve.points]
-            axis.plot(x, [100 * p.top1 for p in curve.points], ms=4, lw=1.4, **look)
-            axis.fill_between(
-                x, [100 * p.low for p in curve.points], [100 * p.high for p in curve.points],
-                color=look["color"], alpha=0.15, lw=0,
-            )  # fmt: skip
+            line_with_band(
+                axis,
+                [p.train for p in curve.points],
+                [(p.top1, p.low, p.high) for p in curve.points],
+                style(models.index(curve.model)),
+            )
         axis.set_xscale("log")
         counts = sorted({p.train for c in found if (c.task, c.protocol, c.setting) == panel
                          for p in c.points})  # fmt: skip

@@ -55,6 +55,18 @@ def panels(count: int, models: int) -> tuple[Figure, list[Axes]]:
     return figure, axes[:count]
 
 
+def line_with_band(
+    axis: Axes,
+    x: Sequence[float],
+    shares: Sequence[tuple[float, float, float]],
+    look: Mapping[str, Any],
+) -> None:
+    """A model's line of percentages, (value, low, high) as shares, and its interval as a band."""
+    value, low, high = (100 * np.array(column) for column in zip(*shares, strict=True))
+    axis.plot(x, value, ms=4, lw=1.4, **look)
+    axis.fill_between(x, low, high, color=look["color"], alpha=0.15, lw=0)
+
+
 def depth_figure(
     names: Sequence[str],
     values: Sequence[Mapping[str, Mapping[str, float]]],

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.analysis.plots import legend_below, panels, saved, style
+from eval.analysis.plots import legend_below, line_with_band, panels, saved, style
 from eval.common.errors import NotFound
 from eval.results.leaderboard import main_scores, score_title, setting_label
 from eval.results.names import task_label
@@ -83,13 +83,12 @@ def figure(found: Sequence[StepCurve]) -> Figure:
         for curve in found:
             if (curve.task, curve.protocol, curve.setting, curve.score) != panel:
                 continue
-            look = style(models.index(curve.model))
-            x = [r.step for r in curve.readings]
-            axis.plot(x, [100 * r.value for r in curve.readings], ms=4, lw=1.4, **look)
-            axis.fill_between(
-                x, [100 * r.low for r in curve.readings], [100 * r.high for r in curve.readings],
-                color=look["color"], alpha=0.15, lw=0,
-            )  # fmt: skip
+            line_with_band(
+                axis,
+                [r.step for r in curve.readings],
+                [(r.value, r.low, r.high) for r in curve.readings],
+                style(models.index(curve.model)),
+            )
         axis.set_title(f"{panel[0]}, {panel[1]}", fontsize=10)
         axis.set_xlabel("step", fontsize=9)
         axis.set_ylabel(f"{score_title(panel[3])}, %", fontsize=9)

@@ -57,6 +57,7 @@ def locked(path: Path, patience: float = -1) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     lock = None
+    # No lock is to be had, or not in time: without, as said above.
     with contextlib.suppress(OSError, Timeout, NotImplementedError):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path)

@@ -35,7 +35,7 @@ class Inert:
 class _Bag:
     """Stands for a subclass of dict, which torch's safe unpickler does not fill: it is plain."""
 
-    def __new__(cls, *args: Any) -> OrderedDict[Any, Any]:  # type: ignore[misc]
+    def __new__(cls, *args: Any) -> OrderedDict[Any, Any]:  # type: ignore[misc]  # not a _Bag: see above
         return OrderedDict(*args)
 
 

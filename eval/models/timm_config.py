@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from eval.common.errors import BadInput
 from eval.models.arguments import (
@@ -106,7 +106,7 @@ def _fault(value: object, name: str, where: str, wanted: str) -> BadInput:
     return BadInput(f"config.json of {where} has {name} {shorten(value)}; it must be {wanted}")
 
 
-def _whole(value: object) -> bool:
+def _whole(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -123,9 +123,9 @@ def _size(value: object, name: str, where: str) -> list[int]:
 
 
 def _classes(value: object, name: str, where: str) -> int:
-    if not _whole(value) or not -1 <= value <= MOST_CLASSES:  # type: ignore[operator]
+    if not _whole(value) or not -1 <= value <= MOST_CLASSES:
         raise _fault(value, name, where, f"a whole number of at most {MOST_CLASSES:,}")
-    return int(value)  # type: ignore[call-overload]
+    return value
 
 
 def _flag(value: object, name: str, where: str) -> bool:
@@ -149,12 +149,12 @@ def _one_of(*choices: str) -> Callable[[object, str, str], str]:
     return check
 
 
-def _names(value: object, name: str, where: str) -> str | list[str]:
+def _names(value: object, name: str, where: str) -> Any:
     """One layer's name, or several: timm changes input layers by them."""
     many = value if isinstance(value, list) else [value]
     if not all(isinstance(one, str) and len(one) <= 200 for one in many) or len(many) > 64:
         raise _fault(value, name, where, "the name of a layer, or a list of names")
-    return value  # type: ignore[return-value]
+    return value
 
 
 def _numbers(value: object, name: str, where: str) -> Any:

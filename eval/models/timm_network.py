@@ -50,7 +50,7 @@ def build(config: TimmConfig, who: str, **args: Any) -> tuple[nn.Module, Adapt]:
                 f"timm cannot build {config.architecture!r} as config.json of {who} has it: {said}"
             ) from None
     for place in ("file", "source"):  # of the folder that is gone
-        net.pretrained_cfg.pop(place, None)  # type: ignore[operator, union-attr]
+        net.pretrained_cfg.pop(place, None)  # type: ignore[operator, union-attr]  # a dict
 
     def adapt(state: weights.State) -> weights.State:
         for adapter in adapters:

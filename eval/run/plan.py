@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Sequence, Set
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,7 @@ from eval.results.names import (
 )
 from eval.results.schema import Result
 from eval.results.store import NotAResult, check_writable, read_result
-from eval.settings.protocols import Kind, Settings
+from eval.settings.protocols import Settings
 from eval.settings.readout import AUTO, Readout
 
 if TYPE_CHECKING:
@@ -113,12 +113,11 @@ def plan(request: Request) -> list[Cell]:
         _check_kind(request, task)
         if request.strict and (wrong := warnings_of(task)):
             raise BadInput(f"task {task.name!r}: {'; '.join(wrong)} (--strict)")
+    # One that scores none of the tasks is no fault: detection is part of a run that names none.
     kinds = {task.kind for task in tasks}
-    _check_readouts(request, kinds)
-    for model in request.models:
-        _check_in_memory(request, model, kinds)
-    for found in models:
-        _check_format(request, found, kinds)
+    able = [name for name in request.protocols if PROTOCOLS[name].kind in kinds]
+    _check_readouts(request, able)
+    _check_networks(request, models, able)
     for name, settings in request.protocols.items():
         protocol = PROTOCOLS[name]
         protocol.check(settings, [t for t in tasks if t.kind == protocol.kind])
@@ -146,47 +145,38 @@ def _check_size_in_memory(request: Request, model: str | Backbone) -> None:
         )
 
 
-def _check_in_memory(request: Request, model: str | Backbone, kinds: Collection[str]) -> None:
-    """Raises UserError for a protocol that a network in memory cannot have. One that scores none
-    of the tasks is none: detection is part of a run that names no protocol."""
-    if isinstance(model, str):
-        return
-    name = model.resolved.id
-    for protocol in request.protocols:
-        if PROTOCOLS[protocol].kind not in kinds:
+def _check_networks(
+    request: Request, models: Sequence[ResolvedModel], protocols: Sequence[str]
+) -> None:
+    """Raises UserError for a protocol that takes networks apart in a way that only timm's allow."""
+    in_memory = {m.resolved: m for m in request.models if not isinstance(m, str)}
+    for model in models:
+        held = in_memory.get(model)
+        if held is None and model.format == "timm":
             continue
-        if PROTOCOLS[protocol].kind != "classification" or request.keep_model:
-            raise BadInput(
-                f"{name} is a network in memory, which protocol {protocol!r} cannot "
-                + ("keep: leave keep_model out" if request.keep_model else "take: it needs timm's")
-            )
-        if PROTOCOLS[protocol].trains and "mean" not in model.input_config:
-            raise BadInput(
-                f"protocol {protocol!r} cuts crops of its own and must know how {name} normalises; "
-                "give backbone() timm's data config (input_size, mean, std) as its transform"
-            )
+        subject = f"{model.id} is a network " + ("in memory" if held else f"of {model.format}")
+        for protocol in protocols:
+            if PROTOCOLS[protocol].kind != "classification" or request.keep_model:
+                raise BadInput(
+                    f"{subject}, which protocol {protocol!r} cannot "
+                    + (
+                        "keep: leave keep_model out"
+                        if request.keep_model
+                        else "take: it needs timm's"
+                    )
+                )
+            if held and PROTOCOLS[protocol].trains and "mean" not in held.input_config:
+                raise BadInput(
+                    f"protocol {protocol!r} cuts crops of its own and must know how {model.id} "
+                    "normalises; give backbone() timm's data config (input_size, mean, std) as "
+                    "its transform"
+                )
 
 
-def _check_format(request: Request, model: ResolvedModel, kinds: Collection[str]) -> None:
-    """Raises UserError where a protocol takes networks apart in a way that only timm's allow."""
-    if model.format == "timm":
-        return
-    for protocol in request.protocols:
-        if PROTOCOLS[protocol].kind not in kinds:
-            continue
-        if PROTOCOLS[protocol].kind != "classification" or request.keep_model:
-            raise BadInput(
-                f"{model.id} is a network of {model.format}, which protocol {protocol!r} cannot "
-                + ("keep: leave keep_model out" if request.keep_model else "take: it needs timm's")
-            )
-
-
-def _check_readouts(request: Request, kinds: Set[Kind]) -> None:
-    """Raises UserError for a readout that one of the protocols of these kinds cannot use."""
-    for name in request.protocols:
+def _check_readouts(request: Request, protocols: Sequence[str]) -> None:
+    """Raises UserError for a readout that one of the protocols cannot use."""
+    for name in protocols:
         reads = PROTOCOLS[name].reads
-        if PROTOCOLS[name].kind not in kinds:
-            continue
         for readout in request.readouts:
             if reads == "own" and readout.changed:
                 raise BadInput(

@@ -29,12 +29,8 @@ def _disturb(
     command: Command, least: int, inputs: Path, place: Place, draw: random.Random, outcome: Outcome
 ) -> None:
     folder = fresh(command, place.folder / "undisturbed" / command.name, place)
-    start = time.monotonic()
-    why = finish(command, inputs, folder, place)
-    lasts = time.monotonic() - start
-    whole = command.state(place, folder)
-    if why or not whole:
-        outcome.note(command.name, f"does not even end undisturbed ({why})", count=least)
+    whole, lasts = undisturbed(command, inputs, folder, place, outcome, least)
+    if not whole:
         return
     kills = 0
     while kills < least:
@@ -54,6 +50,21 @@ def _disturb(
         if hits:
             outcome.note(f"{command.name}, killed {hits} times", why, count=hits)
         kills += hits
+
+
+def undisturbed(
+    command: Command, inputs: Path, folder: Path, place: Place, outcome: Outcome, least: int
+) -> tuple[State, float]:
+    """(what the command leaves when nothing happens, seconds it takes); ({}, ..), noted as
+    ``least`` failures, where it does not even end well then."""
+    start = time.monotonic()
+    why = finish(command, inputs, folder, place)
+    lasts = time.monotonic() - start
+    whole = command.state(place, folder)
+    if why or not whole:
+        outcome.note(command.name, f"does not even end undisturbed ({why})", count=least)
+        return {}, lasts
+    return whole, lasts
 
 
 def finish(command: Command, inputs: Path, folder: Path, place: Place) -> str:

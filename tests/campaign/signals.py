@@ -6,12 +6,11 @@ from __future__ import annotations
 import os
 import random
 import signal
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from tests.campaign.commands import COMMANDS, LONGER, Command, begin, fresh, make_inputs
-from tests.campaign.kills import finish, half, unlike
+from tests.campaign.kills import finish, half, undisturbed, unlike
 from tests.campaign.outcome import TOKEN, Outcome, Place
 
 SOON = 60.0  # seconds in which a command must end
@@ -31,12 +30,8 @@ def _disturb(
     command: Command, least: int, inputs: Path, place: Place, draw: random.Random, outcome: Outcome
 ) -> None:
     folder = fresh(command, place.folder / "undisturbed" / command.name, place)
-    start = time.monotonic()
-    why = finish(command, inputs, folder, place)
-    lasts = time.monotonic() - start
-    whole = command.state(place, folder)
-    if why or not whole:
-        outcome.note(command.name, f"does not even end undisturbed ({why})", count=least)
+    whole, lasts = undisturbed(command, inputs, folder, place, outcome, least)
+    if not whole:
         return
     hits = misses = 0
     while hits < least and misses < 10 * least:

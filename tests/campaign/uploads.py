@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 
 from tests.campaign.commands import COMMANDS, Command, begin, fresh, make_inputs
-from tests.campaign.kills import PATIENCE, finish, half, unlike
+from tests.campaign.kills import PATIENCE, finish, half, undisturbed, unlike
 from tests.campaign.outcome import Outcome, Place
 
 # command -> requests from which on it is killed; before them the repository has been made
@@ -38,10 +38,8 @@ def _disturb(
     outcome: Outcome,
 ) -> None:  # fmt: skip
     folder = _fresh(command, place.folder / "undisturbed", place)
-    why = finish(command, inputs, folder, place)
-    whole = command.state(place, folder)
-    if why or not whole:
-        outcome.note(command.name, f"does not even end undisturbed ({why})", count=least)
+    whole, _ = undisturbed(command, inputs, folder, place, outcome, least)
+    if not whole:
         return
     kills = misses = 0
     while kills < least and misses < 5 * least:

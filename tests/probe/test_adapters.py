@@ -17,16 +17,6 @@ from tests.factories import refusal
 from tests.probe.loops import TRANSFORM, Small, features
 
 
-@pytest.fixture(autouse=True)
-def at_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """An empty working directory and a cache of its own."""
-    for name in ("RANK", "WORLD_SIZE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("TRANSFERZOO_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "cwd").mkdir()
-    monkeypatch.chdir(tmp_path / "cwd")
-
-
 def probe(**changes: Any) -> TrainingProbe:
     given: dict[str, Any] = {
         "every": 2, "features": features, "images": 60, "protocols": "knn", "results": "probe",

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eval.protocols import PROTOCOLS
 from eval.protocols.outcome import Outcome
 from eval.queue.open import open_queue
 from eval.queue.reviewer import Reviewer
@@ -19,23 +18,15 @@ from eval.queue.worker import work
 from eval.results.schema import Result
 from eval.results.signoff import content_of, sign_offs
 from eval.results.store import read_shelf, write_result
-from eval.run.execute import execute
-from eval.run.plan import Request, plan
-from tests.factories import Cli, make_result
+from eval.run.plan import Request
+from tests.factories import Cli, make_result, run_two_tasks
 from tests.queue.script import Script, model, states
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Request:
     """A real run on two tasks."""
-    root = tmp_path_factory.mktemp("run")
-    request = Request(
-        models=["random:test_resnet"], tasks=["hue", "count"],
-        protocols={"knn": PROTOCOLS["knn"].settings()}, cache=root / "cache",
-        results=root / "results", device="cpu", precision="fp32",
-    )  # fmt: skip
-    execute(request, plan(request))
-    return request
+    return run_two_tasks(tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture

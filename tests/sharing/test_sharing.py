@@ -24,7 +24,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eval.hub.commits import Moved
-from eval.protocols import PROTOCOLS
 from eval.protocols.outcome import Outcome
 from eval.queue.candidate import check
 from eval.results.leaderboard import setting_label, tables
@@ -34,13 +33,11 @@ from eval.results.schema import Result
 from eval.results.signoff import as_bytes as as_sign_off
 from eval.results.signoff import content_of, file_of, sign_offs, signed, write_sign_off
 from eval.results.store import read_result, read_shelf, write_result
-from eval.run.execute import execute
-from eval.run.plan import Request, plan
 from eval.sharing.changes import changes_to_publish, combine, covers, difference
 from eval.sharing.push import TABLE, Pushed, fetch, merge, push, table
 from eval.sharing.read import marks_at
 from eval.sharing.recompute import sampler
-from tests.factories import let_write, refusal
+from tests.factories import let_write, refusal, run_two_tasks
 from tests.factories import make_result as made_result
 from tests.hub import LoopbackHub
 from tests.hub.store import Blob, Repo
@@ -1369,13 +1366,7 @@ def test_sign_offs_travel_with_a_direct_push(
 @pytest.fixture(scope="module")
 def computed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """(cache, results) of a real run on two tasks of the embedded suite."""
-    root = tmp_path_factory.mktemp("computed")
-    request = Request(
-        models=["random:test_resnet"], tasks=["hue", "count"],
-        protocols={"knn": PROTOCOLS["knn"].settings()}, cache=root / "cache",
-        results=root / "results", device="cpu", precision="fp32",
-    )  # fmt: skip
-    execute(request, plan(request))
+    request = run_two_tasks(tmp_path_factory.mktemp("computed"))
     return request.cache, request.results
 
 

@@ -69,7 +69,7 @@ def open_clip_config(config: Mapping[str, Any], where: str) -> OpenClipConfig:
             if key not in _IGNORED:
                 settings[key] = value
     dim = model.get("embed_dim")
-    if not KINDS["embed_dim"].takes(dim) or dim == 0:
+    if not isinstance(dim, int) or not KINDS["embed_dim"].takes(dim) or dim == 0:
         raise BadInput(f"open_clip_config.json of {where} has embed_dim {shorten(dim)}")
     side = settings.get("image_size", 224)
     sides = (side, side) if isinstance(side, int) else tuple(side)
@@ -78,7 +78,7 @@ def open_clip_config(config: Mapping[str, Any], where: str) -> OpenClipConfig:
     if not settings.get("timm_model_name"):
         check_tokens({"patch_size": settings.get("patch_size", 16)}, (sides[0], sides[1]), where)
     data = _preparation(config.get("preprocess_cfg") or {}, (sides[0], sides[1]), where)
-    return OpenClipConfig(int(dim), settings, bool(model.get("quick_gelu")), data)  # type: ignore[arg-type]
+    return OpenClipConfig(dim, settings, bool(model.get("quick_gelu")), data)
 
 
 def _check(key: str, value: object, where: str) -> None:
