@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 
-def delete_group_variance(without: Floats) -> Floats:
-    """Variance [...] of a score over draws of its training images, from [..., G] values of it.
+def delete_group_covariance(without: Floats) -> Floats:
+    """Covariance [M, M] of M scores over draws of their training images, from values [M, G].
 
-    Value g is the score where group g of G about equal random groups of training images was left
-    out: (G - 1) / G times the sum of squared deviations from their mean (Shao and Tu, The Jackknife
-    and Bootstrap, 1995, section 2.3; Kott, The Delete-a-Group Jackknife, J. Official Statistics 17,
-    2001). For two models on the same groups, give it the differences of their values.
+    Value g of each is the score where group g of G about equal random groups of training images was
+    left out: (G - 1) / G times the sum of products of deviations from their means (Shao and Tu, The
+    Jackknife and Bootstrap, 1995, section 2.3; Kott, The Delete-a-Group Jackknife, J. Official
+    Statistics 17, 2001).
 
     Of means it is unbiased. Of top-1 it is an upper estimate: near its best, accuracy has no slope
     in the training sample, and what is curved counts twice; and an answer that flips counts as a
@@ -27,15 +27,8 @@ def delete_group_variance(without: Floats) -> Floats:
 
     Raises ValueError for fewer than two groups.
     """
-    groups = without.shape[-1] if without.ndim else 0
+    groups = without.shape[1]
     if groups < 2:
         raise ValueError(f"the jackknife needs at least 2 groups, got values {without.shape}")
-    deviations = without - without.mean(-1, keepdims=True)
-    return np.asarray((groups - 1) / groups * np.square(deviations).sum(-1), np.float64)
-
-
-def delete_group_covariance(without: Floats) -> Floats:
-    """[M, M] of `delete_group_variance`, of M scores [M, G] on the same groups."""
-    groups = without.shape[1]
     deviations = without - without.mean(1, keepdims=True)
     return np.asarray((groups - 1) / groups * deviations @ deviations.T, np.float64)

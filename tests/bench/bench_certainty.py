@@ -24,7 +24,7 @@ from scipy import stats
 
 from eval.metrics import intervals
 from eval.metrics.estimates import Estimates, mean, of_answers, of_episodes, of_items
-from eval.metrics.jackknife import delete_group_variance
+from eval.metrics.jackknife import delete_group_covariance
 from eval.metrics.ties import ties
 from tests.metrics.pools import Features, World, drawn, nearest_mean
 
@@ -243,7 +243,7 @@ def jackknife(random: np.random.Generator, images: Sequence[Features], shot: int
         design = drawn(random, [len(kept)] * classes, shot, EPISODES)
         right = [nearest_mean(x[:, kept], design).mean() for x in images]
         gaps[g] = right[0] - right[1]
-    error = float(delete_group_variance(gaps)) ** 0.5
+    error = float(delete_group_covariance(gaps[None])[0, 0]) ** 0.5
     return float(2 * stats.t.sf(abs(gaps.mean()) / error, GROUPS - 1))
 
 

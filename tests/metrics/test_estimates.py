@@ -9,7 +9,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from eval.metrics import estimates, intervals
 from eval.metrics.estimates import Estimates, of_answers, of_items, of_resamples
-from eval.metrics.jackknife import delete_group_variance
+from eval.metrics.jackknife import delete_group_covariance
 from tests.metrics.pools import answers
 
 
@@ -49,10 +49,9 @@ def test_the_training_sample_widens_what_is_said() -> None:
     correct = answers(1, 2, 500)
     without = correct.mean(1)[:, None] + np.random.default_rng(0).normal(0, 0.004, (2, 10))
     alone, both = of_answers(correct), of_answers(correct, without)
-    own = delete_group_variance(without) / estimates.FLIPS
-    assert both.variance - alone.variance == pytest.approx(own)
-    gap = without[0] - without[1]
-    between = delete_group_variance(gap) / estimates.FLIPS
+    spread = delete_group_covariance(without) / estimates.FLIPS
+    assert both.variance - alone.variance == pytest.approx(np.diag(spread))
+    between = spread.trace() - 2 * spread[0, 1]
     assert both.pair_variance[0, 1] - alone.pair_variance[0, 1] == pytest.approx(between)
     assert (alone.kind, both.kind) == ("test", "sample")
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from eval.metrics.jackknife import delete_group_variance
+from eval.metrics.jackknife import delete_group_covariance
 from eval.solvers.knn import nearest, predict, predict_without, vote
 from eval.solvers.logistic import fit, fit_without
 
@@ -19,19 +19,20 @@ def test_of_a_mean_it_is_the_variance_between_groups() -> None:
     groups = np.random.RandomState(0).standard_normal((4, GROUPS))
     without = (groups.sum(1, keepdims=True) - groups) / (GROUPS - 1)
     np.testing.assert_allclose(
-        delete_group_variance(without), groups.var(1, ddof=1) / GROUPS, rtol=1e-12
+        delete_group_covariance(without), np.cov(groups) / GROUPS, rtol=1e-12, atol=1e-16
     )
 
 
 def test_of_the_difference_of_two_models_it_sees_what_they_share() -> None:
     values = np.random.RandomState(1).standard_normal(GROUPS)
-    assert delete_group_variance(values - (values + 0.25)) == pytest.approx(0, abs=1e-30)
+    both = delete_group_covariance(np.stack([values, values + 0.25]))
+    assert both[0, 0] + both[1, 1] - 2 * both[0, 1] == pytest.approx(0, abs=1e-15)
 
 
-@pytest.mark.parametrize("values", [np.ones(1), np.ones((3, 0)), np.array(1.0)])
+@pytest.mark.parametrize("values", [np.ones((1, 1)), np.ones((3, 0))])
 def test_fewer_than_two_groups_are_refused(values: NDArray[np.float64]) -> None:
     with pytest.raises(ValueError, match="at least 2 groups"):
-        delete_group_variance(values)
+        delete_group_covariance(values)
 
 
 def test_it_is_no_less_than_the_truth_and_not_very_much_more() -> None:
@@ -60,9 +61,8 @@ def test_it_is_no_less_than_the_truth_and_not_very_much_more() -> None:
         withouts.append([[_top1(a, y_test) for a in found] for found in (left, others)])
     s, w = np.array(scores), np.array(withouts)  # [60, 2], [60, 2, G]
     truth = np.append(s.var(0, ddof=1), (s[:, 0] - s[:, 1]).var(ddof=1))
-    found = np.append(
-        delete_group_variance(w).mean(0), delete_group_variance(w[:, 0] - w[:, 1]).mean()
-    )
+    spread = np.mean([delete_group_covariance(one) for one in w], axis=0)  # [2, 2]
+    found = np.append(np.diag(spread), spread.trace() - 2 * spread[0, 1])
     assert (found > 0.9 * truth).all()
     assert (found < 5 * truth).all()
 
