@@ -160,8 +160,10 @@ def test_the_columns_about_the_model() -> None:
     for r, model in enumerate(board.models.to_dict("records")):
         assert shown[r][at["params, M"]] == f"{model['params'] / 1e6:.1f}"
         assert shown[r][at["objective"]] == (shown_objective(model["objective"]) or DASH)
-        assert shown[r][at["pretrained on"]] == (model["data"] or DASH)
-        assert shown[r][at["architecture"]] == model["architecture"]
+        told = shown[r][at["pretrained on"]]
+        assert told.startswith(model["data"] or board.mark[r] or DASH)
+        assert (board.mark[r] or DASH) in told or model["data"] == told
+        assert shown[r][at["architecture"]] == (model["architecture"] or DASH)
         assert data[r][at["revision"]] == model["revision"]
         assert shown[r][at["revision"]] == model["revision"][:7]
 
@@ -273,7 +275,9 @@ def test_json_has_the_numbers_of_the_board() -> None:
         for r, row in enumerate(found["rows"]):
             for t, task in enumerate(board.tasks["task"]):
                 value = board.value[r, t]
-                assert row[task] == (None if math.isnan(value) else round(100 * value, 4))
+                cell = row["scores"][task]
+                assert cell["value"] == (None if math.isnan(value) else round(100 * value, 4))
+                assert cell["kind"] == board.kind[r, t]
             mean = board.mean[r]
             assert row["mean"] == (
                 None if math.isnan(mean) else pytest.approx(100 * mean, abs=1e-4)
@@ -294,6 +298,6 @@ def test_hostile_names_never_change_the_shape(name: str) -> None:
     check_shape(board, view)
     assert len(json.loads(as_json(board, view))["rows"]) == 2
     found = pd.read_csv(io.StringIO(as_csv(board, view)))
-    assert found.shape == (2, 12 + 4 * 2)
+    assert found.shape == (2, 14 + 4 * 2)
     shown = "'" + name if name[0] in "=+-@" else name
     assert set(found["model"]) == {shown, "b"}
