@@ -77,7 +77,8 @@ def table(board: Board, view: View) -> dict[str, Any]:
         group, name = int(board.group[r]), str(model["model"])
         data.append([name, means[r], group or None, places[r], *(i[0] for i in info), *numbers[r]])
         shown.append([
-            short(name), percent(board.mean[r], board.half[r]) + mean_marks[r],
+            short(name) + sign(str(board.mark[r])),
+            percent(board.mean[r], board.half[r]) + mean_marks[r],
             f"{group} ({board.places[r]})" if group else DASH,
             DASH if places[r] is None else f"{places[r]:.2f}", *(i[1] for i in info),
             *(percent(*pair) + mark for *pair, mark in zip(board.value[r], half[r], marks[r],
@@ -115,6 +116,11 @@ def legend(board: Board, view: View) -> str:
         )
     elif (board.seen & board.counts).any():
         found.append(f"`{SIGN}` the model was pretrained on this set: it has no mean over it.")
+    signs = {sign(str(mark)) for mark in board.mark}
+    if f" {SIGN}" in signs:
+        found.append(f"`{SIGN}` behind a model: it was pretrained on a set of this board.")
+    if " ?" in signs:
+        found.append("`?` behind a model: its training data were not declared, or never listed.")
     found.append(
         "Objective, architecture and training data are as the model's author declares them in its "
         f"config, recipe or card; {DASH}: unknown."
@@ -130,6 +136,12 @@ def chances(board: Board) -> str:
     """Of which chances the intervals on the board speak."""
     kinds = _kinds(board)
     return f"± 95 % over {chance(kinds)}." if kinds else ""
+
+
+def sign(mark: str) -> str:
+    """Behind a row's name: that the model was pretrained on a set of this board, or that nobody can
+    tell; '' for a clean row."""
+    return f" {SIGN if mark.startswith(SIGN) else '?'}" if mark else ""
 
 
 def short(model: str) -> str:
