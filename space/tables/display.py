@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from eval.common.text import percent
+from eval.common.text import escaped, percent
 from eval.results.transfer import SIGN
 from space.labels import chance, shown_objective
 from space.tables.board import Board
@@ -100,7 +100,7 @@ def _mean_marks(board: Board) -> NDArray[np.str_]:
 
 
 def legend(board: Board, view: View) -> str:
-    """What the signs in the table mean: of those alone that stand in it."""
+    """What the signs in the table mean: of those alone that stand in it. Fit for Markdown."""
     found = ["Top-1, or AP of detection, in percent."]
     if any("*" in head for head in headers(board, view)):
         found.append("`*` a subset of the data set: not comparable to published numbers.")
@@ -114,7 +114,10 @@ def legend(board: Board, view: View) -> str:
         found.append(
             f"`{SIGN}` no transfer: models here were pretrained on it; in no mean or rank."
         )
-    elif (board.seen & board.counts).any():
+    elif hidden := _hidden(board):
+        names = escaped(", ".join(hidden))
+        found.append(f"Not shown, as models here were pretrained on it: {names}.")
+    if (board.seen & board.counts).any():
         found.append(f"`{SIGN}` the model was pretrained on this set: it has no mean over it.")
     signs = {sign(str(mark)) for mark in board.mark}
     if f" {SIGN}" in signs:
@@ -130,6 +133,13 @@ def legend(board: Board, view: View) -> str:
         "ones are as their author computed them."
     )
     return " ".join([*found, "Click a number for its receipt."])
+
+
+def _hidden(board: Board) -> list[str]:
+    """Sets that stand apart and are not in view."""
+    tasks = board.grid.tasks["task"][~board.grid.counted.columns]
+    shown = set(board.tasks["task"])
+    return [task for task in tasks if task not in shown]
 
 
 def chances(board: Board) -> str:

@@ -185,6 +185,10 @@ def test_a_row_says_what_its_training_data_mean() -> None:
     assert "`‡` behind a model" in said
     assert "`?` behind a model" in said
     assert "behind a model" not in legend(build(board.grid, View(search="d")), View())
+    shipped_board = build(shipped_grid(), View())
+    hidden = "Not shown, as models here were pretrained on it: tiny_imagenet."
+    assert hidden in legend(shipped_board, View())
+    assert "Not shown" not in legend(build(shipped_board.grid, View(pretraining=True)), View())
 
 
 def test_what_is_missing_is_a_dash_without_a_number() -> None:
