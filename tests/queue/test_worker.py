@@ -291,6 +291,7 @@ def finish_here(queue: Queue, tmp_path: Path, model_dir: Path) -> int:
     ("kind", "hold"),
     [(signal.SIGINT, "long"), (signal.SIGTERM, "long"), (signal.SIGTERM, "swallow")],
 )
+@pytest.mark.slow
 def test_a_stopped_worker_gives_its_request_back(
     kind: signal.Signals, hold: str, start: Any, queue: Queue, tmp_path: Path, model_dir: Path
 ) -> None:

@@ -359,6 +359,7 @@ def test_private_is_not_for_a_public_space(lab: LoopbackHub, repo: str) -> None:
     assert history(lab, repo)[-1] == first.sha
 
 
+@pytest.mark.slow
 def test_what_a_private_space_holds_runs(
     lab: LoopbackHub, repo: str, tmp_path: Path, checkout: Path
 ) -> None:
@@ -582,6 +583,7 @@ def test_a_hub_that_stays_down_leaves_a_space_that_the_next_push_fills(
 # --------------------------------------------------------------------------- the wheel
 
 
+@pytest.mark.slow
 def test_the_same_sources_build_the_same_wheel(
     own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -367,6 +367,7 @@ def flat(tree: Any) -> list[float]:
 @pytest.mark.parametrize("process", [0, 1])
 @pytest.mark.parametrize("what", ["losses", "gradients", "queues"])
 @pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.slow
 def test_two_processes_train_as_one_does(
     two: dict[str, Any], name: str, what: str, process: int
 ) -> None:
