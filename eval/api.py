@@ -21,9 +21,9 @@ from eval.data.locations import Data, data_from
 from eval.models.names import expand
 from eval.models.resolve import resolve
 from eval.protocols import PROTOCOLS, protocol_named
-from eval.results.collection import Results
+from eval.results.collection import Boards, Results
 from eval.results.item_scores import TiedBoard, item_scores, read_items, ties_of
-from eval.results.leaderboard import Table, tables
+from eval.results.leaderboard import tables
 from eval.results.store import read_result
 from eval.run.execute import Failure, execute
 from eval.run.plan import Request, check_number, plan
@@ -199,7 +199,7 @@ def read_results(place: Place = "results") -> Results:
     return Results(result for _, result in shelf.results)
 
 
-def leaderboard(results: Iterable[Result]) -> list[Table]:
+def leaderboard(results: Iterable[Result]) -> Boards:
     """All boards of the results, one for each protocol, setting and score: ``models`` are its rows,
     ``tasks`` its columns, ``cells[row, column]`` the scores that were measured.
 
@@ -207,7 +207,7 @@ def leaderboard(results: Iterable[Result]) -> list[Table]:
     >>> boards[0].title, len(boards[0].models)
     ('fewshot, 1-shot top-1, %', 6)
     """
-    return tables(results)
+    return Boards(tables(results))
 
 
 def ties(scores: Place | Iterable[Mapping[str, Any]]) -> list[TiedBoard]:

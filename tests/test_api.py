@@ -184,6 +184,8 @@ def test_results_compared_and_on_a_board() -> None:
         ("knn", ("digits",)), ("linear", ("digits",)),
     ]  # fmt: skip
     assert all(len(b.models) == 2 and len(b.cells) == 2 for b in boards)
+    assert repr(boards) == repr(read)  # boards, not the fields of a class
+    assert "knn, top-1, %" in repr(boards)
 
 
 def test_a_strange_file_among_the_results_is_warned_about() -> None:
