@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from gradio.utils import get_upload_folder
 from eval.common.errors import UserError
 from eval.common.text import escaped
 from eval.models.names import zoo_names
+from space import downloads
 from space.demo.backbones import Shelf
 from space.demo.classifier import Head
 from space.demo.classify import MODELS, QUERIES, SHOTS, WAYS, Answer, ModelAnswer, classify
@@ -180,7 +180,7 @@ class FewShot:
             """A zip with the head's weights, what it needs, and the three lines that use it."""
             if kept is None or i >= len(kept.models):
                 return None
-            place = Path(tempfile.mkdtemp(prefix="transferzoo-head-"))
+            place = downloads.folder()
             save_head(kept.heads[i], self.shelf.get(kept.models[i]), place / "head")
             return shutil.make_archive(str(place / "classifier"), "zip", place / "head")
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -13,6 +11,7 @@ import gradio as gr
 from eval.common.errors import UserError
 from eval.common.text import escaped
 from eval.results.signoff import SELF_REPORTED
+from space.downloads import saved
 from space.labels import shown_objective
 from space.receipts import receipt
 from space.state import Desk
@@ -137,13 +136,15 @@ class Leaderboard:
             reading = "the results are being read; load this page again in a moment"
             why = reading if self.desk.snapshot.waiting else str(error)
             nothing = gr.update(value={"headers": [], "data": []})
-            return f"### {escaped(why)}", nothing, "", view.query()
+            why = f"### {escaped(why)}\n\n{escaped(self.desk.left_out())}"
+            return why, nothing, "", view.query()
         waiting = self.desk.snapshot.waiting
         reading = f" *Still reading {waiting:,} results.*" if waiting else ""
         table = gr.update(
             value=display.table(found, view), column_widths=display.widths(found, view)
         )
-        head = f"### {escaped(headline(found))}{reading}\n\n{display.chances(found)}"
+        left_out = escaped(self.desk.left_out())
+        head = f"### {escaped(headline(found))}{reading}\n\n{display.chances(found)} {left_out}"
         return head, table, display.legend(found, view), view.query()
 
     def open(self, event: gr.SelectData, *values: Any) -> tuple[Any, str, str, Any]:
@@ -173,11 +174,11 @@ class Leaderboard:
 
     def save_csv(self, *values: Any) -> str:
         view = view_of(*values)
-        return _saved("leaderboard.csv", display.as_csv(self.desk.board(view), view))
+        return saved("leaderboard.csv", display.as_csv(self.desk.board(view), view))
 
     def save_json(self, *values: Any) -> str:
         view = view_of(*values)
-        return _saved("leaderboard.json", display.as_json(self.desk.board(view), view))
+        return saved("leaderboard.json", display.as_json(self.desk.board(view), view))
 
 
 def view_of(*values: Any) -> View:
@@ -193,13 +194,6 @@ def view_of(*values: Any) -> View:
 
 def _values(view: View) -> list[Any]:
     return [getattr(view, field.name) for field in fields(View)]
-
-
-def _saved(name: str, text: str) -> str:
-    """A file of that name for the browser to fetch."""
-    path = Path(tempfile.mkdtemp(prefix="transferzoo-")) / name
-    path.write_text(text, encoding="utf-8")
-    return str(path)
 
 
 def fetch_file(button: str) -> str:
