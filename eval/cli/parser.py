@@ -52,6 +52,20 @@ EXAMPLES = """examples:
 """
 
 
+PUSH_EXAMPLES = """examples:
+  transfer-eval push results ORG/results --dry-run
+  transfer-eval push results ORG/results            # opens a pull request
+  transfer-eval merge ORG/results 3 --verify 2      # its owner: two of them are computed again
+  transfer-eval leaderboard --results hub:ORG/results
+"""
+TIES_EXAMPLES = """examples:
+  transfer-eval ties scores.csv                     # columns model, item, score and perhaps task
+  transfer-eval ties every_eval_ever/ --tasks --json
+"""
+COMPARE_EXAMPLES = """examples:
+  transfer-eval compare random:resnet18 resnet50.a1_in1k
+  transfer-eval compare zoo:NAME zoo:OTHER --results hub:ORG/results
+"""
 PREPARE_EXAMPLES = """examples:
   transfer-eval prepare eurosat --source downloads --out DATA      # downloads/EuroSAT_RGB.zip
   transfer-eval prepare chestx --source downloads --out DATA --processes 8
@@ -154,7 +168,7 @@ def build_parser() -> Parser:
     reliability.add_argument(
         "--out", type=Path, default=Path("reliability.png"), metavar="FILE", help=".png or .svg"
     )
-    ties = command("ties")
+    ties = command("ties", TIES_EXAMPLES)
     ties.add_argument(
         "file", type=Path, metavar="FILE",
         help="CSV or Parquet with model, item (or seed), score and perhaps task; or a file or "
@@ -162,7 +176,7 @@ def build_parser() -> Parser:
     )  # fmt: skip
     ties.add_argument("--tasks", action="store_true", help="also a board for each task")
     ties.add_argument("--json", action="store_true", help="print JSON")
-    compare = command("compare")
+    compare = command("compare", COMPARE_EXAMPLES)
     compare.add_argument("model_a", metavar="MODEL_A")
     compare.add_argument("model_b", metavar="MODEL_B")
     _add_shelf(compare)
@@ -254,7 +268,7 @@ def build_parser() -> Parser:
     )
     _add_cache(check)
     check.add_argument("--json", action="store_true", help="print JSON")
-    push = command("push", EXAMPLES)
+    push = command("push", PUSH_EXAMPLES)
     push.add_argument("directory", type=Path, metavar="RESULTS_DIR")
     push.add_argument("repo", metavar="ORG/NAME", help="the data set repository")
     push.add_argument("--direct", action="store_true", help="commit, with the table, not a request")

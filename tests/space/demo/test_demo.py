@@ -184,6 +184,7 @@ def test_example_sets_are_drawn_the_same_and_fast() -> None:
 # --------------------------------------------------------------------------- many visitors
 
 
+@pytest.mark.slow
 def test_twenty_visitors_at_once(shelf: Shelf) -> None:
     """Other pictures each, three models each: no error, right answers, bounded memory."""
 
