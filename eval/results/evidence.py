@@ -62,7 +62,8 @@ def _range(score: Score, result: Result) -> Iterator[str]:
         yield f"the interval of score {score.name!r} is not finite"
         return
     # A percentile of resamples need not reach the value of the whole: it is held against them.
-    inside = low <= high and (_resampled(result) or low - ROUNDING <= value <= high + ROUNDING)
+    free = _resampled(result) or _of_resamples(score, result)
+    inside = low <= high and (free or low - ROUNDING <= value <= high + ROUNDING)
     these = score.these is None or (score.these[0] - ROUNDING <= value <= score.these[1] + ROUNDING)
     if not (inside and these):
         about = (low, high) if not inside else score.these
@@ -96,6 +97,11 @@ def _shown(interval: tuple[float, float] | None) -> str:
 def _resampled(result: Result) -> bool:
     known = PROTOCOLS.get(result.protocol.name)
     return known is not None and known.kind == "detection"
+
+
+def _of_resamples(score: Score, result: Result) -> bool:
+    samples = result.samples.get(score.name)
+    return samples is not None and samples.unit == "resample"
 
 
 def _samples(name: str, samples: Samples, result: Result) -> Iterator[str]:
