@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eval.common.errors import TooFew
-from eval.data.labels.label_data import MultiLabelData, held_out_labels, labels_of
+from eval.data.held_out import part_held_out
+from eval.data.labels.label_data import labels_of
 from eval.data.task_data import TaskData
-from eval.data.validation import held_out
 from eval.metrics.label_ranking import (
     average_precision,
     by_label,
@@ -74,13 +74,6 @@ def score(context: Context[TaskData], settings: Multilabel) -> Outcome:
         out.notes.append(f"{slow} of {len(final)} fits stopped after {MAX_ITERATIONS} iterations")
     describe(out, context, _scores(final, (x_test - mean) / scale))
     return out
-
-
-def part_held_out(task: TaskData, share: float, seed: int) -> NDArray[np.bool_]:
-    """[N_train] the part to choose settings on."""
-    if isinstance(task, MultiLabelData):
-        return held_out_labels(task, share, seed)
-    return held_out(task, share, seed)
 
 
 def macro_precision(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:

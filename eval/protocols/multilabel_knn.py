@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eval.common.errors import TooFew
+from eval.data.held_out import part_held_out
 from eval.data.labels.label_data import labels_of
 from eval.data.task_data import TaskData
-from eval.protocols.multilabel import describe, macro_precision, part_held_out
+from eval.protocols.multilabel import describe, macro_precision
 from eval.protocols.outcome import Outcome
 from eval.settings.protocols import MultilabelKnn
 from eval.solvers.knn import nearest

@@ -185,7 +185,7 @@ def score_title(name: str) -> str:
     return TITLES.get(name, "top-1")
 
 
-TITLES = {"miou": "mIoU", "map": "mAP", "recall_at_1": "R@1", "auroc": "AUROC"}
+TITLES = {"miou": "mIoU", "map": "mAP", "recall_at_1": "R@1", "auroc": "AUROC", "r2": "R2"}
 
 
 def split_views(setting: str) -> tuple[str, str]:

@@ -195,3 +195,18 @@ class MultilabelKnn(Settings):
     ks: Annotated[tuple[int, ...], Between(1, 1_000_000)] = (5, 10, 20, 50, 100, 200)
     temperature: Annotated[float, Between(1e-6, 1e6)] = 0.07
     validation: Annotated[float, Between(0.01, 0.99)] = 0.2
+
+
+@dataclass(frozen=True)
+class LowLevel(Settings):
+    """Colour, gradient and contrast of each cell of an image by ridge regression on maps; the
+    penalty of each target chosen on held-out train."""
+
+    # whose maps; empty: the last
+    layers: Annotated[tuple[str, ...], AnyText(), MayBeEmpty()] = ()
+    cells: Annotated[int, Between(1, 64)] = 7  # of a side
+    penalties: Annotated[tuple[float, ...], Between(1e-12, 1e6)] = (
+        1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0,
+    )  # fmt: skip
+    images: Annotated[int, Between(2, 100_000_000)] = 5000  # of train, at most
+    validation: Annotated[float, Between(0.01, 0.99)] = 0.2

@@ -14,7 +14,7 @@ Shapes: B images, T = h w places of a map, D its channels, G probes, C classes, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -39,19 +39,19 @@ class DenseProbes:
         grids: Sequence[Grid],
         widths: Sequence[int],
         cells: Grid,
-        outputs: int,
+        classes: int,
         lrs: Sequence[float],
         weight_decays: Sequence[float],
         steps: int,
         device: torch.device | str = "cpu",
     ) -> None:
-        """``grids`` and ``widths`` are those of the maps; ``outputs`` classes, or values."""
+        """``grids`` and ``widths`` are those of the maps."""
         if len(lrs) != len(weight_decays) or not lrs:
             raise ValueError(
                 f"need a rate and a weight decay for each probe: got {len(lrs)} and "
                 f"{len(weight_decays)}"
             )
-        self.grids, self.cells, self.outputs = tuple(grids), cells, outputs
+        self.grids, self.cells, self.classes = tuple(grids), cells, classes
         self.count, self.steps, self.done = len(lrs), steps, 0
         self.diverged = [False] * self.count
         self._lrs = tuple(lrs)
@@ -60,10 +60,10 @@ class DenseProbes:
             for g in grids
         ]
         self._weights = [  # of each probe a matrix [C, D] a map, and a bias [C]
-            [nn.Parameter(torch.zeros(outputs, width, device=device)) for width in widths]
+            [nn.Parameter(torch.zeros(classes, width, device=device)) for width in widths]
             for _ in lrs
         ]
-        self._bias = [nn.Parameter(torch.zeros(outputs, device=device)) for _ in lrs]
+        self._bias = [nn.Parameter(torch.zeros(classes, device=device)) for _ in lrs]
         self._adam = torch.optim.AdamW([
             {"params": [*own, bias], "lr": lr, "weight_decay": decay}
             for own, bias, lr, decay in zip(
@@ -76,33 +76,18 @@ class DenseProbes:
         """One step of every probe. ``maps`` are [B, T, D] each; ``counts`` [B, Y, X, C] labelled
         samples of each class in each cell. A batch without any counts as a step without gradient.
         """
-        self._advance(maps, counts.sum().clamp_min(1.0), self._cross_entropy, counts)
-
-    @torch.no_grad()
-    def step_squares(self, maps: Sequence[Tensor], targets: Tensor) -> None:
-        """One step on the mean squared error to ``targets`` [B, Y, X, C], NaN where there is "
-        "none."""
-        known = targets.isfinite()
-        self._advance(maps, known.sum().clamp_min(1), self._squares, targets)
-
-    def _advance(
-        self,
-        maps: Sequence[Tensor],
-        total: Tensor,
-        loss_of: Callable[[Tensor, Tensor], Tensor],
-        truth: Tensor,
-    ) -> None:
+        total = counts.sum().clamp_min(1.0)
         part = rate(self.done, self.steps)
         for group, lr in zip(self._adam.param_groups, self._lrs, strict=True):
             group["lr"] = part * lr
         weights = self._stacked()
         gradients = [torch.zeros_like(w) for w in weights]  # [G C, D]
-        of_bias = torch.zeros(self.count * self.outputs, device=truth.device)
-        losses = torch.zeros(self.count, device=truth.device)
-        for some in self._pieces(len(truth)):
+        of_bias = torch.zeros(self.count * self.classes, device=counts.device)
+        losses = torch.zeros(self.count, device=counts.device)
+        for some in self._pieces(len(counts)):
             here = [m[some] for m in maps]
             z = self._enlarged(here, weights)
-            losses += loss_of(z, truth[some]) / total  # z holds its gradient then
+            losses += self._cross_entropy(z, counts[some]) / total  # z holds its gradient then
             z = z.div_(total).flatten(3)  # [B, Y, X, G C]
             of_bias += z.sum((0, 1, 2))
             for gradient, x, (up, across) in zip(gradients, here, self._up, strict=True):
@@ -123,17 +108,9 @@ class DenseProbes:
         z.sub_(peak[..., None]).exp_().mul_(labelled[..., None, None]).sub_(counts[..., None, :])
         return losses
 
-    @staticmethod
-    def _squares(z: Tensor, targets: Tensor) -> Tensor:
-        """As `_cross_entropy`, of squared errors."""
-        z.sub_(targets.nan_to_num()[..., None, :]).mul_(targets.isfinite()[..., None, :])
-        losses = z.square().sum((0, 1, 2, 4))
-        z.mul_(2)
-        return losses
-
     @torch.no_grad()
     def answers(self, maps: Sequence[Tensor]) -> Tensor:
-        """[B, Y, X, G, C] logits, or values, of maps [B, T, D] each."""
+        """[B, Y, X, G, C] logits of maps [B, T, D] each."""
         return self._enlarged(maps, self._stacked())
 
     @torch.no_grad()
@@ -153,7 +130,7 @@ class DenseProbes:
 
     def _pieces(self, images: int) -> list[slice]:
         """Some images at a time, so that their logits stay within the budget."""
-        each = 4 * self.count * self.outputs * self.cells[0] * self.cells[1]
+        each = 4 * self.count * self.classes * self.cells[0] * self.cells[1]
         size = max(1, _BUDGET // each)
         return [slice(begin, begin + size) for begin in range(0, images, size)]
 
@@ -170,7 +147,7 @@ class DenseProbes:
             total = z if total is None else total.add_(z)
         assert total is not None
         total += torch.cat(list(self._bias))
-        return total.unflatten(3, (self.count, self.outputs))
+        return total.unflatten(3, (self.count, self.classes))
 
     def _shrunk(self, z: Tensor, up: Tensor, across: Tensor) -> Tensor:
         """[B T, G C] of [B, Y, X, G C]: the transpose of enlarging."""
@@ -180,7 +157,7 @@ class DenseProbes:
 
     def _hand_out(self, gradients: Sequence[Tensor], of_bias: Tensor) -> None:
         for probe, (own, bias) in enumerate(zip(self._weights, self._bias, strict=True)):
-            here = slice(probe * self.outputs, (probe + 1) * self.outputs)
+            here = slice(probe * self.classes, (probe + 1) * self.classes)
             for weight, gradient in zip(own, gradients, strict=True):
                 weight.grad = gradient[here]
             bias.grad = of_bias[here]

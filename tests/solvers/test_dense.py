@@ -17,8 +17,8 @@ GRIDS, WIDTHS, CELLS, CLASSES = [(3, 4), (2, 2)], [5, 7], (6, 8), 3
 POINTS = list(itertools.product((1e-2, 1e-1), (0.0, 0.3)))
 
 
-def data(batches: int, images: int = 4, seed: int = 0) -> list[tuple[list[Tensor], Tensor, Tensor]]:
-    """(maps, labels [B, Y, X, 4 samples] with void as -1, targets [B, Y, X, C]) a batch."""
+def data(batches: int, images: int = 4, seed: int = 0) -> list[tuple[list[Tensor], Tensor]]:
+    """(maps, labels [B, Y, X, 4 samples] with void as -1) a batch."""
     generator = torch.Generator().manual_seed(seed)
     found = []
     for _ in range(batches):
@@ -27,9 +27,7 @@ def data(batches: int, images: int = 4, seed: int = 0) -> list[tuple[list[Tensor
             for (h, w), d in zip(GRIDS, WIDTHS, strict=True)
         ]
         labels = torch.randint(-1, CLASSES, (images, *CELLS, 4), generator=generator)
-        targets = torch.randn(images, *CELLS, CLASSES, generator=generator)
-        targets[0, 0] = torch.nan
-        found.append((maps, labels, targets))
+        found.append((maps, labels))
     return found
 
 
@@ -55,43 +53,32 @@ class Plain(nn.Module):
         return self.layer(torch.cat(large, 1))  # [B, C, Y, X]
 
 
-def trained(lr: float, decay: float, batches: list, squares: bool) -> Plain:
+def trained(lr: float, decay: float, batches: list) -> Plain:
     net = Plain()
     adam = torch.optim.AdamW(net.parameters(), lr=lr, weight_decay=decay)
-    for step, (maps, labels, targets) in enumerate(batches):
+    for step, (maps, labels) in enumerate(batches):
         for group in adam.param_groups:
             group["lr"] = lr * rate(step, len(batches))
         adam.zero_grad()
         z = net(maps)
-        if squares:
-            known = targets.isfinite()
-            gaps = (z.permute(0, 2, 3, 1) - targets)[known]
-            gaps.square().mean().backward()
-        else:
-            each = z[..., None].expand(*z.shape, 4)
-            F.cross_entropy(each, labels, ignore_index=-1).backward()
+        each = z[..., None].expand(*z.shape, 4)
+        F.cross_entropy(each, labels, ignore_index=-1).backward()
         adam.step()
     return net
 
 
-@pytest.mark.parametrize("squares", [False, True])
 @pytest.mark.parametrize("budget", [64 << 20, 1])
-def test_torch_s_own_layers_learn_the_same(
-    squares: bool, budget: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_torch_s_own_layers_learn_the_same(budget: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("eval.solvers.dense._BUDGET", budget)
     batches = data(6)
     lrs, decays = zip(*POINTS, strict=True)
     probes = DenseProbes(GRIDS, WIDTHS, CELLS, CLASSES, lrs, decays, len(batches))
-    for maps, labels, targets in batches:
-        if squares:
-            probes.step_squares(maps, targets)
-        else:
-            probes.step(maps, counts_of(labels))
+    for maps, labels in batches:
+        probes.step(maps, counts_of(labels))
     maps = data(1, seed=9)[0][0]
     answers = probes.answers(maps)  # [B, Y, X, G, C]
     for probe, (lr, decay) in enumerate(POINTS):
-        plain = trained(lr, decay, batches, squares)
+        plain = trained(lr, decay, batches)
         weight, bias = (p.detach() for p in plain.layer.parameters())
         weights, own = probes.parameters(probe)
         torch.testing.assert_close(torch.cat(weights, 1), weight[..., 0, 0], atol=1e-5, rtol=1e-4)
@@ -118,7 +105,7 @@ def test_a_probe_that_diverges_stays_at_zero_and_spoils_no_other() -> None:
     batches = data(5)
     both = DenseProbes(GRIDS, WIDTHS, CELLS, CLASSES, (1e-2, 1e30), (0.0, 0.0), 5)
     alone = DenseProbes(GRIDS, WIDTHS, CELLS, CLASSES, (1e-2,), (0.0,), 5)
-    for maps, labels, _ in batches:
+    for maps, labels in batches:
         large = [1e10 * x for x in maps]
         both.step(large, counts_of(labels))
         alone.step(large, counts_of(labels))
@@ -131,7 +118,7 @@ def test_a_probe_that_diverges_stays_at_zero_and_spoils_no_other() -> None:
 
 def test_a_batch_without_a_label_teaches_nothing() -> None:
     probes = DenseProbes(GRIDS, WIDTHS, CELLS, CLASSES, (0.1,), (0.0,), 2)
-    maps, _, _ = data(1)[0]
+    maps, _ = data(1)[0]
     probes.step(maps, torch.zeros(4, *CELLS, CLASSES))
     assert all((w == 0).all() for w in probes.parameters(0)[0])
     assert probes.done == 1
