@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -49,7 +48,7 @@ class _Worker:
         return f"by signal {-code}" if code < 0 else f"with exit code {code}"
 
 
-_MAIN = "import sys; from eval.engines.local import worker; worker(int(sys.argv[1]))"
+_MAIN = "import sys; from eval.engines.process import serve; serve(int(sys.argv[1]))"
 
 
 class Local:
@@ -142,21 +141,3 @@ def _gpus() -> list[str]:
     if told is not None:
         return [name for name in told.split(",") if name]
     return [str(i) for i in range(torch.cuda.device_count())]
-
-
-def worker(handle: int) -> None:
-    """In a worker: score groups that come through a pipe until it is closed."""
-    from eval.engines.process import score_groups
-
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    with Connection(handle) as pipe:
-        while True:
-            try:
-                group, store, folder, driver = pipe.recv()
-            except (EOFError, OSError):
-                return
-            error = score_groups([group], store, folder, driver)
-            try:
-                pipe.send(error)
-            except OSError:  # the driver is gone; the results are where they belong
-                return

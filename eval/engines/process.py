@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from eval.common.errors import BadInput, UserError
@@ -40,3 +43,19 @@ def score_groups(groups: Sequence[Group], store: str, folder: str, driver: str) 
     except UserError as error:
         return str(error)
     return ""
+
+
+def serve(handle: int) -> None:
+    """Score groups that come through a pipe, one by one, until it is closed."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    with Connection(handle) as pipe:
+        while True:
+            try:
+                group, store, folder, driver = pipe.recv()
+            except (EOFError, OSError):
+                return
+            error = score_groups([group], store, folder, driver)
+            try:
+                pipe.send(error)
+            except OSError:  # the driver is gone; the results are where they belong
+                return

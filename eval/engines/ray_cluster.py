@@ -7,6 +7,8 @@ and finds what is done.
 from __future__ import annotations
 
 import logging
+import os
+import socket
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +37,8 @@ class Ray:
         require("ray", "--on ray")
         import ray
 
-        where = self._address or "the cluster that runs on this machine"
+        where = self._address or os.environ.get("RAY_ADDRESS", "a cluster of this machine")
+        _check_port(where)
         try:
             ray.init(
                 self._address or "auto", ignore_reinit_error=True, log_to_driver=False,
@@ -111,3 +114,17 @@ class Ray:
         finally:
             for one in left:
                 ray.cancel(one, force=True)
+
+
+def _check_port(address: str) -> None:
+    """Raises UserError where nobody listens: ray itself would wait, and then end the process."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not (colon and port.isascii() and port.isdigit()):
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise NotFound(
+            f"--on ray: nobody answers at {address} ({one_line(error)}); start a cluster with "
+            "`ray start --head`, or give the address of one"
+        ) from None

@@ -13,7 +13,6 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,31 +21,13 @@ from eval.common.extras import require
 from eval.common.files import default_cache
 from eval.engines.engine import TRIES, Ended, died
 from eval.engines.placing import Placing, portions
-from eval.engines.process import our_version, score_groups
+from eval.engines.process import our_version
+from eval.engines.slurm_job import Job
 from eval.run.group import Group
 
 _LOOK = 5.0  # seconds between two questions to Slurm
 _ARRAY = 1000  # jobs of one array: Slurm's own limit, where nobody raised it
 _GRACE = 60  # seconds of warning before a job's time is over
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a job runs; made again as it is when its time is over."""
-
-    groups: tuple[Group, ...]
-    store: str
-    folder: str
-    driver: str
-
-    def __call__(self) -> str:
-        return score_groups(self.groups, self.store, self.folder, self.driver)
-
-    def checkpoint(self) -> Any:
-        """What submitit queues on USR2: the same, as what is done is not done again."""
-        from submitit.helpers import DelayedSubmission
-
-        return DelayedSubmission(self)
 
 
 class Slurm:

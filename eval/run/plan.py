@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -326,10 +327,7 @@ def _place(
     apart: bool = False,
 ) -> tuple[Path, Held | None]:
     """Where a result of that name lies or would lie, and the one that does."""
-    changed = differences(
-        plain(settings), type(settings), seed=request.seed, limit=task.limit, precision=precision,
-        **readout.changed, **(scored_apart(settings) if apart else {}),
-    )  # fmt: skip
+    changed = _changed(settings, request.seed, task.limit, precision, readout, apart)
     folder = request.results / shelf_folder(model)
     part = task_part(task.name, task.split)
     path = folder / file_name(part, protocol, changed)
@@ -344,6 +342,18 @@ def _place(
         path = folder / file_name(part, protocol, changed | since)
         held = known(path)
     return path, held
+
+
+@lru_cache(maxsize=4096)
+def _changed(
+    settings: Settings, seed: int, limit: int | None, precision: str | None, readout: Readout,
+    apart: bool,
+) -> dict[str, Any]:  # fmt: skip
+    """What stands in the names of such results: the same for all models and most tasks."""
+    return differences(
+        plain(settings), type(settings), seed=seed, limit=limit, precision=precision,
+        **readout.changed, **(scored_apart(settings) if apart else {}),
+    )  # fmt: skip
 
 
 def settled(request: Request, cell: Cell, used: str) -> tuple[Cell, Held | None]:

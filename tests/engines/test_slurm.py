@@ -11,7 +11,8 @@ import pytest
 
 from eval.engines.drive import drive
 from eval.engines.placing import Placing
-from eval.engines.slurm import Job, Slurm
+from eval.engines.slurm import Slurm
+from eval.engines.slurm_job import Job
 from eval.results.index import Index
 from eval.run.attempt import tries
 from eval.run.group import run_group
