@@ -30,7 +30,8 @@ from zoo.checkpoint import contents, read_checkpoint
 
 TRAILER = "Published-by: transfer-space"  # in our commits' messages: who changed the Space last
 SETTINGS = "settings.json"
-EXTRA = "space"  # of the project: what the app needs beside the packages
+# Of the project: what the app needs beside the packages, and whatever model a visitor may name.
+EXTRAS = ("space", "transformers", "open-clip")
 LIMIT = 1_000_000_000  # bytes in a Space's repository
 # A Space of the free kind has no GPU: torch's builds for the CPU are much smaller.
 _TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
@@ -95,7 +96,8 @@ def stage(repo: str, endpoint: str, *, results: str, private: bool, build: Path)
     }
     about = project()
     if private:
-        needs: list[str] = [*about["dependencies"], *about["optional-dependencies"][EXTRA]]
+        extras = about["optional-dependencies"]
+        needs: list[str] = [*about["dependencies"], *(need for e in EXTRAS for need in extras[e])]
         files |= {path: (wheel.ROOT / path).read_bytes() for path in sources()}
     else:
         name, built = build_wheel(build)
@@ -103,7 +105,7 @@ def stage(repo: str, endpoint: str, *, results: str, private: bool, build: Path)
         # nothing as long as its requirements are the same.
         place = f"{endpoint}/spaces/{repo}/resolve/main/{name}"
         digest = hashlib.sha256(built).hexdigest()
-        needs = [f"{about['name']}[{EXTRA}] @ {place}#sha256={digest}"]
+        needs = [f"{about['name']}[{','.join(EXTRAS)}] @ {place}#sha256={digest}"]
         files[name] = built
     lines = [f"--extra-index-url {_TORCH_INDEX}", *needs]
     files["requirements.txt"] = "".join(f"{line}\n" for line in lines).encode()

@@ -105,8 +105,8 @@ def legend(board: Board, view: View) -> str:
     if any("*" in head for head in headers(board, view)):
         found.append("`*` a subset of the data set: not comparable to published numbers.")
     found.append(
-        "Tie group and, in brackets, the places that a model could hold: all pairs are compared at "
-        "once on the same episodes or images."
+        "Place: those that a model could hold, all pairs compared at once on the same episodes or "
+        "images; a line parts groups of models that cannot be told from their first."
     )
     if (board.kind == _OLD).any():
         found.append("† only over other episodes of the same images (an earlier version).")

@@ -614,6 +614,7 @@ def test_files_that_are_too_large_together_are_not_downloaded(
     assert not any("/resolve/" in path for _, path in hub.requests)
 
 
+@pytest.mark.slow
 def test_the_list_of_processes_shows_no_token(
     hub: LoopbackHub, repo: str, real: Path, held: Result, tmp_path: Path
 ) -> None:
@@ -1386,6 +1387,7 @@ def invented(result: Result) -> Result:
     )
 
 
+@pytest.mark.slow
 def test_what_is_computed_again_is_merged(
     hub: LoopbackHub, repo: str, held: Result, computed: tuple[Path, Path]
 ) -> None:
@@ -1445,6 +1447,7 @@ def test_a_strangers_model_is_asked_before_it_is_built(
         assert not any("resolve" in p and "safetensors" in p for _, p in hub.requests)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_computed_again_is_counted(
     hub: LoopbackHub, repo: str, held: Result, computed: tuple[Path, Path], tmp_path: Path
 ) -> None:

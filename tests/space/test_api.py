@@ -14,6 +14,7 @@ from gradio_client import Client, handle_file
 from pydantic import TypeAdapter
 
 from eval.analysis import ANALYSES
+from eval.models.names import zoo_names
 from space import answers
 from space.pages.about import _TEXT
 from space.source import Source
@@ -76,7 +77,6 @@ def test_arguments_are_named(client: Client) -> None:
     names = [
         p["parameter_name"]
         for name, endpoint in found["named_endpoints"].items()
-        if name != "/classify"  # of a page, with ten galleries: its description tells the order
         for p in endpoint["parameters"]
     ]
     assert names
@@ -208,30 +208,44 @@ def test_a_missing_model_is_a_sentence(client: Client, app: App) -> None:
 
 def test_classify(client: Client, tmp_path: Path) -> None:
     supports = [photos(tmp_path, label, 4) for label in (0, 5)]
-    queries = [{"image": handle_file(tmp_path / f"{label}-3.png"), "caption": f"q{label}"}
-               for label in (0, 5, 0)]  # fmt: skip
-    said, table, *_ = client.predict(*question(supports, queries), api_name="/classify")
-    assert "leave-one-out accuracy" in said
-    table = table.get("value", table)
-    assert [row[1].split(" (")[0] for row in table["data"]] == [
-        "kind 0",
-        "kind 1",
-        "kind 0",
-    ]
-    assert [row[0] for row in table["data"]] == ["1: q0", "2: q5", "3: q0"]
+    queries = [handle_file(tmp_path / f"{label}-3.png") for label in (0, 5, 0)]
+    said = client.predict(*question(supports, queries, models=None), api_name="/classify")
+    assert said["classes"] == ["kind 0", "kind 1"]
+    names = [f"zoo:{name}" for name in zoo_names()]
+    assert sorted(model["model"] for model in said["models"]) == sorted(names)
+    assert said["take"] in names
+    for model in said["models"]:
+        assert model["pictures"] == 8
+        assert 0 <= model["low"] <= model["right"] / 8 <= model["high"] <= 1
+        assert [p["picture"] for p in model["predictions"]] == ["0-3.png", "5-3.png", "0-3.png"]
+        for prediction, expected in zip(model["predictions"], (0, 1, 0), strict=True):
+            chances = prediction["probabilities"]
+            assert set(chances) == {"kind 0", "kind 1"}
+            assert sum(chances.values()) == pytest.approx(1, abs=1e-5)
+            assert max(chances, key=chances.__getitem__) == f"kind {expected}"
+    told = [model["right"] for model in said["models"]]
+    assert told == sorted(told, reverse=True)
+
+
+def test_classify_without_queries_ranks_alone(client: Client, tmp_path: Path) -> None:
+    supports = [photos(tmp_path, label, 3) for label in (0, 5)]
+    said = client.predict(*question(supports, None, models=tuple(MODELS)), api_name="/classify")
+    assert [model["predictions"] for model in said["models"]] == [[], []]
+    assert said["sentence"]
 
 
 # --------------------------------------------------------------------------------- the hostile
 
 
 def meta(path: str, **more: Any) -> dict[str, Any]:
-    return {"image": {"path": path, "meta": {"_type": "gradio.FileData"}, **more}, "caption": None}
+    return {"path": path, "meta": {"_type": "gradio.FileData"}, **more}
 
 
 @pytest.mark.parametrize(
     "gallery",
     [
         [meta("/etc/passwd")],
+        [{"path": "/etc/passwd"}],
         [{"image": {"path": "/etc/passwd"}, "caption": None}],
         [meta("../../../../../../etc/passwd")],
         [meta(str(CARDS.parent / "pyproject.toml"))],
@@ -254,22 +268,31 @@ def meta(path: str, **more: Any) -> dict[str, Any]:
 def test_paths_of_the_server_are_no_pictures(app: App, gallery: Any) -> None:
     for data in (question([gallery, gallery], gallery), question([gallery, []], [])):
         answer = harmless(app, call(app, "/classify", data))
-        assert "answered in" not in answer
+        assert "log_me" not in answer
 
 
 @pytest.mark.parametrize(
-    "changes",
+    "models",
     [
-        {"ways": "many"}, {"ways": -5}, {"ways": 1e30}, {"ways": None}, {"ways": [2]},
-        {"models": "x" * 100_000}, {"models": [{"a": 1}]}, {"models": []}, {"models": None},
-        {"models": ["hf-hub:../../etc"]}, {"models": ["/etc/passwd"]}, {"models": ["zoo:../../x"]},
-        {"models": [MODELS[0]] * 3}, {"models": [7]},
+        "x" * 100_000, [{"a": 1}], [], None, ["hf-hub:../../etc"], ["/etc/passwd"],
+        ["zoo:../../x"], [MODELS[0]] * 3, [7], {"a": 1}, [MODELS[0]] * 1000,
     ],
-    ids=lambda changes: str(changes)[:40],
+    ids=lambda models: str(models)[:40],
 )  # fmt: skip
-def test_strange_questions(app: App, changes: dict[str, Any]) -> None:
-    answer = harmless(app, call(app, "/classify", question([[], []], [], **changes)))
-    assert "answered in" not in answer
+def test_strange_questions(app: App, models: Any) -> None:
+    answer = harmless(app, call(app, "/classify", question([[], []], [], models)))
+    assert '"error"' in answer
+    assert "log_me" not in answer
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [None, "x", [], ["/etc/passwd"], {"a": "x", "b": 7}, {"a": [], "b": []}, {"a": {}}, 5,
+     {f"k{i}": [] for i in range(1000)}],
+    ids=lambda classes: str(classes)[:40],
+)  # fmt: skip
+def test_strange_classes(app: App, classes: Any) -> None:
+    assert '"error"' in harmless(app, call(app, "/classify", [classes, [], None]))
 
 
 VIEW = ["", "", [], [], [], 0, False, False, ["objective", "params"], "mean", False, True]
@@ -341,12 +364,12 @@ def test_too_many_pixels_and_pictures(app: App, client: Client, tmp_path: Path) 
     from PIL import Image
 
     Image.new("1", (20_000, 20_000)).save(tmp_path / "large.png")
-    one = [{"image": handle_file(tmp_path / "large.png"), "caption": None}]
-    said = client.predict(*question([one, one], one), api_name="/classify")[0]
-    assert "pixels" in said
+    one = [handle_file(tmp_path / "large.png")]
+    said = client.predict(*question([one, one], one), api_name="/classify")
+    assert "pixels" in said["error"]
     many = photos(tmp_path, 1, 1) * 21
-    said = client.predict(*question([many, many], one), api_name="/classify")[0]
-    assert "21 pictures were given, at most 20 are taken" in said
+    said = client.predict(*question([many, many], one), api_name="/classify")
+    assert "21 pictures were given, at most 20 are taken" in said["error"]
 
 
 def test_the_server_lives(app: App) -> None:

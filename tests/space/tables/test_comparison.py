@@ -60,6 +60,7 @@ def test_every_leaderboard_that_both_are_on(scores: pd.DataFrame) -> None:
     assert back.totals == (1, 3, 1)
 
 
+@pytest.mark.slow
 def test_frames_are_those_of_the_whole_grid() -> None:
     scores = scored([result for _, result in read_shelf(Path(CARDS)).results])
     a, b = zoo("supcon+selfsupcon"), zoo("supcon")
