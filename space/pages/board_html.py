@@ -16,9 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.results.signoff import SELF_REPORTED
+from eval.results.transfer import SIGN
 from space.labels import shown_objective
 from space.markup import breakable, mark, safe
 from space.tables.board import Board
+from space.tables.display import sign
 from space.tables.view import View
 
 ROWS = 50  # of a page
@@ -99,9 +101,10 @@ def _head(board: Board, view: View) -> str:
     )
     first = _first(board)
     tasks = "".join(
-        _sortable(view, str(task), breakable(task) + "*" * bool(subset), _css("task", first[t]))
-        for t, (task, subset) in enumerate(zip(board.tasks["task"], board.tasks["subset"],
-                                               strict=True))
+        _sortable(view, str(task), breakable(task) + "*" * bool(subset) + SIGN * (not counts),
+                  _css("task", first[t]))
+        for t, (task, subset, counts) in enumerate(zip(board.tasks["task"], board.tasks["subset"],
+                                                       board.counts, strict=True))
     )  # fmt: skip
     blank = f'<td colspan="{3 + sum(name in _INFO for name in view.extras)}"></td>'
     return (
@@ -172,8 +175,16 @@ def _name(board: Board, model: dict[Hashable, Any], r: int) -> str:
         badge = f'<span class="badge {kind}">{"✓ " if kind else ""}{safe(said)}</span>'
     return (
         f'<td class="name" title="{safe(name)}"><span>{mark(str(model["objective"]))}'
-        f'<span class="id">{link}</span>{badge}</span></td>'
+        f'<span class="id">{link}</span>{_trained_on(str(board.mark[r]))}{badge}</span></td>'
     )
+
+
+def _trained_on(said: str) -> str:
+    """What the model's training data mean for the row, behind its name; '' for nothing."""
+    if not said:
+        return ""
+    words = said if said.startswith(SIGN) else f"training data {said}"
+    return f'<abbr class="trained" title="{safe(words)}">{sign(said)}</abbr>'
 
 
 def _about(model: dict[Hashable, Any], name: str) -> str:
@@ -196,7 +207,8 @@ def _cell(
     if board.row[r, t] < 0:
         return f'<td class="{css} none" data-label="{safe(task)}">{_DASH}</td>'
     half = (board.high[r, t] - board.low[r, t]) / 2
-    number = _number(board.value[r, t], half, "†" * (board.kind[r, t] == _OLD))
+    own = SIGN * bool(board.seen[r, t] and board.counts[t])
+    number = _number(board.value[r, t], half, "†" * (board.kind[r, t] == _OLD) + own)
     return (
         f'<td class="{css}" data-label="{safe(task)}">'
         f'<button type="button" tabindex="{0 if stop else -1}" style="--shade:{shade:.2f}" '

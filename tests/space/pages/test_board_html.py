@@ -63,7 +63,7 @@ def test_the_numbers_are_those_of_the_download() -> None:
     for row, (_, plain) in zip(body, table.iterrows(), strict=True):
         place, name, objective, params, mean, *cells = row
         assert place == plain["places"]
-        assert name == short(plain["model"])
+        assert name == f"{short(plain['model'])} ‡"  # trained on a set of this board
         assert float(params) == pytest.approx(plain["params"] / 1e6, abs=0.05)
         assert objective
         assert mean == f"{plain['mean']:.1f} ±{plain['mean_half']:.1f}"
@@ -72,6 +72,19 @@ def test_the_numbers_are_those_of_the_download() -> None:
             value, told = cell.split(" ±")
             assert float(value) == pytest.approx(plain[task], abs=0.051)
             assert float(told) == pytest.approx(half, abs=0.051)
+
+
+def test_what_models_were_trained_on_is_marked() -> None:
+    facts = {"a": ["dtd"], "b": [], "d": ["eurosat"], "e": ["cropdisease"]}
+    made = linear(make_result(m, t, facts={"data": data}) for m, data in facts.items()
+                  for t in ("dtd", "svhn", "tiny_imagenet"))  # fmt: skip
+    found = seen(made, View(pretraining=True, sort="model"))
+    names = [row[1] for row in found.rows[2:]]
+    assert names == ["a ‡", "b ?", "d", "e"]
+    assert [row[-1] for row in found.rows[1:2]] == ["tiny_imagenet‡"]
+    assert [row[-3].endswith("‡") for row in found.rows[2:]] == [True, False, False, False]
+    told = [each["title"] for each in found.attributes if each.get("class") == "trained"]
+    assert told == ["‡ trained on dtd", "training data not declared"]
 
 
 def test_domains_are_groups_of_columns() -> None:
@@ -110,7 +123,7 @@ def test_every_model_stands_on_one_page() -> None:
     for page in (1, 2, 3):
         rows = seen(grid, view, page).rows[2:]
         assert len(rows) == (ROWS if page < 3 else 7)
-        names += [row[1] for row in rows]
+        names += [row[1].removesuffix(" ?") for row in rows]
     assert names == list(board.models["model"])
     html = board_html(board, view, 2)
     assert f"models {ROWS + 1} to {2 * ROWS} of {2 * ROWS + 7}" in html
