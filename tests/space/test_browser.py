@@ -434,7 +434,7 @@ def test_detection_main_path(detectors: App, visit: Any, width: int) -> None:
     if "--data" in detectors.process.args:
         told.filter(has_text="6 test images, boxes of at least 50 %.").wait_for(timeout=60_000)
         images = page.locator("#boxes .thumbnail-item img")
-        images.nth(11).wait_for()
+        images.nth(11).wait_for(state="attached")
         for i in range(12):  # a browser loads what comes into view
             images.nth(i).scroll_into_view_if_needed()
             page.wait_for_function(
