@@ -70,7 +70,7 @@ def build(desk: Desk) -> gr.Blocks:
                 submit = Submit(desk.queue, desk.cache)
             with gr.Tab("About", id="about"):
                 about()
-        Api(desk, submit).register()  # first: a page's events would take its names
+        Api(desk).register()  # first: a page's events would take its names
         ClassifyApi(shelf).register()
         board.wire()
         objectives.wire(objectives_tab)

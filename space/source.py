@@ -24,7 +24,7 @@ from eval.results.store import NotAResult, read_result, result_files
 from eval.sharing.read import marks_at
 from space.tables.scores import COLUMNS, computed, frame, oddity, rows, typed
 
-VERSION = 3  # of the index: another one is read anew
+VERSION = 4  # of the index: another one is read anew
 STEP = 1000  # files between two snapshots of a long first reading
 
 Stamp = tuple[int, int]  # size, time of change in nanoseconds

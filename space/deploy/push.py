@@ -15,6 +15,8 @@ from pathlib import Path
 
 import yaml
 
+from eval.analysis.finding import portable as portable_finding
+from eval.analysis.finding import read_findings
 from eval.common.errors import BadInput, NotFound
 from eval.common.files import dump_json
 from eval.hub import commits
@@ -143,13 +145,16 @@ def _readme(results: str) -> bytes:
 
 
 def _zoo() -> Files:
-    """The checkpoints that ship, their results without this machine's folders."""
+    """The checkpoints that ship, their results and findings without this machine's folders."""
     files: Files = {}
     for name in zoo_names():
         folder = ZOO_FOLDER / name
         mine: Files = {path: folder / path for path in contents(folder)}
         mine |= {p: dump_result(portable(r)) for p, r in read_checkpoint(folder).results}
         files |= {f"model_cards/{name}/{path}": content for path, content in mine.items()}
+    for path, finding in read_findings(ZOO_FOLDER):
+        place = path.relative_to(ZOO_FOLDER).as_posix()
+        files[f"model_cards/{place}"] = dump_json(portable_finding(finding).model_dump(mode="json"))
     return files
 
 

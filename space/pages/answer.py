@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from eval.results.facts import facts_named
 from space.demo.choice import Ranked
 from space.demo.classify import QueryAnswer
 from space.demo.kept import Kept
 from space.markup import breakable, mark, picture, safe
-from space.tables.scores import facts
 
 SHOWN = 5  # classes of a prediction, the most probable ones
 
@@ -30,7 +30,9 @@ def ranks(kept: Kept) -> str:
 
 
 def _rank(kept: Kept, row: Ranked, measured: bool) -> str:
-    name = f"{mark(facts(row.model).objective)}<span>{breakable(kept.names[row.model])}</span>"
+    name = (
+        f"{mark(facts_named(row.model).objective)}<span>{breakable(kept.names[row.model])}</span>"
+    )
     taken = row.model == kept.choice.taken
     badge = ' <span class="badge">take this</span>' if taken and len(kept.choice.rows) > 1 else ""
     cells = [f'<td><span class="model">{name}{badge}</span></td>']

@@ -17,6 +17,7 @@ from gradio.utils import get_upload_folder
 from eval.common.errors import UserError
 from eval.common.text import escaped
 from eval.models.names import zoo_names
+from eval.results.facts import facts_named
 from space.demo.asked import Asked
 from space.demo.backbones import Shelf
 from space.demo.choice import choose
@@ -27,7 +28,6 @@ from space.demo.kept import Kept
 from space.demo.uploads import MAX_NAME, Picture, clean_text, read_pictures
 from space.labels import facts_label, shown_objective
 from space.pages.answer import predictions, ranks
-from space.tables.scores import facts
 
 _OPENING = """## Which model for my pictures?
 Give a few pictures of each class. Every model is then asked for each of them by a classifier that
@@ -187,7 +187,7 @@ class FewShot:
 
 def model_names(models: Sequence[str]) -> list[str]:
     """The objectives where they tell the models apart, else the models with what is known."""
-    objectives = [facts(model).objective for model in models]
+    objectives = [facts_named(model).objective for model in models]
     told = all(objectives) and len(set(objectives)) == len(objectives) > 1
     if told and "untrained" not in objectives:
         return [shown_objective(name) for name in objectives]

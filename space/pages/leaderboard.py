@@ -164,10 +164,14 @@ class Leaderboard:
         except UserError as error:
             reading = "the results are being read; load this page again in a moment"
             why = reading if self.desk.snapshot.waiting else str(error)
-            return [f"### {escaped(why)}", "", "", "", view.query(), 1]
+            return [
+                f"### {escaped(why)}\n\n{escaped(self.desk.left_out())}",
+                "", "", "", view.query(), 1,
+            ]  # fmt: skip
         waiting = self.desk.snapshot.waiting
         reading = f" *Still reading {waiting:,} results.*" if waiting else ""
-        head = f"### {escaped(headline(found))}{reading}\n\n{display.chances(found)}"
+        left_out = escaped(self.desk.left_out())
+        head = f"### {escaped(headline(found))}{reading}\n\n{display.chances(found)} {left_out}"
         page = min(max(page, 1), pages(found))
         query = "&".join(
             filter(None, [view.query(), urlencode({"page": page}) if page > 1 else ""])

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import httpx
 import pytest
 from gradio_client import Client, handle_file
+from pydantic import TypeAdapter
 
 from eval.analysis import ANALYSES
 from eval.models.names import zoo_names
+from space import answers
+from space.pages.about import _TEXT
 from space.source import Source
 from space.state import Desk
 from space.tables import display
@@ -102,9 +106,19 @@ def test_the_board_is_the_page_s(client: Client, desk: Desk, view: View) -> None
 
 
 def test_the_example_of_the_about_page(client: Client) -> None:
+    """As it stands there, but for the address."""
+    (block,) = re.findall(r"```python\n(.*?)```", _TEXT.format(protocols=""), re.DOTALL)
+    lines = block.splitlines()
+    assert len(lines) == 10
+    told: list[tuple[Any, ...]] = []
+    given = {"print": lambda *words: told.append(words)}
+    exec(block.replace('Client("URL")', "client").replace("from gradio_client import Client", ""),
+         {"client": client, **given})  # fmt: skip
     said = client.predict(board="linear/top1", api_name="/leaderboard")
-    assert "has the highest mean on these" in said["headline"]
     assert said["view"] == "board=linear%2Ftop1"
+    assert told[0] == (said["headline"],)
+    assert [row[0] for row in told[1:7]] == [row["model"] for row in said["rows"]]
+    assert {row[0] for row in told[7:]} >= {"linear/top1", "fewshot/top1_5shot"}
 
 
 def test_the_board_as_csv(client: Client, desk: Desk) -> None:
@@ -114,32 +128,80 @@ def test_the_board_as_csv(client: Client, desk: Desk) -> None:
     assert client.predict(board="x", api_name="/leaderboard_csv").startswith("error: no leaderb")
 
 
+TYPES = {
+    "/leaderboard": answers.BoardAnswer, "/objectives": answers.ObjectivesAnswer,
+    "/compare": answers.CompareAnswer, "/detection": answers.DetectionAnswer,
+    "/findings": answers.FindingsAnswer, "/requests": answers.RequestsAnswer,
+    "/submit": answers.SubmitAnswer,
+}  # fmt: skip
+# of each endpoint: a good question where there is one, and one that cannot be answered
+ASKED: list[tuple[str, dict[str, Any]]] = [
+    ("/leaderboard", {}), ("/leaderboard", {"board": "linear/top1", "pretraining": True}),
+    ("/leaderboard", {"board": "psychic"}), ("/objectives", {}), ("/objectives", {"joint": "x"}),
+    ("/compare", {"a": MODELS[0], "b": MODELS[1]}), ("/compare", {}),
+    ("/detection", {}), ("/detection", {"data_set": "none"}), ("/detection", {"score": "none"}),
+    ("/findings", {}), ("/findings", {"name": "none"}), ("/requests", {}),
+    ("/submit", {"model": "nonsense"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "asked"), ASKED, ids=str)
+def test_every_answer_is_of_its_type(client: Client, name: str, asked: dict[str, Any]) -> None:
+    """All of its names, right or wrong, and no others; strictly of the types that are promised."""
+    said = client.predict(**asked, api_name=name)
+    TypeAdapter(TYPES[name]).validate_python(said, strict=True)
+    assert set(said) == set(get_type_hints(TYPES[name]))
+    jsonschema = answers.schema(TYPES[name])
+    assert "$ref" not in json.dumps(jsonschema)
+    assert set(jsonschema["required"]) == set(said)
+
+
+def test_types_and_openapi_are_the_same(client: Client, app: App) -> None:
+    found = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
+    document = httpx.get(f"{app.url}/gradio_api/openapi.json").json()
+    assert document["openapi"].startswith("3.")
+    for name, answer in TYPES.items():
+        (returned,) = found[name]["returns"]
+        assert returned["type"] == answers.schema(answer)
+        shown = document["paths"][f"/gradio_api/call/v2{name}"]["post"]["description"]
+        for part in get_type_hints(answer):
+            assert part in returned["python_type"]["type"]
+            assert part in shown
+
+
 def test_objectives_and_comparison(client: Client) -> None:
     said = client.predict(api_name="/objectives")
     assert (said["a"], said["b"]) == ("ce+selfsupcon", "ce")
     assert "CE+SelfSupCon is better" in said["sentence"]
     other = client.predict(joint="supcon+selfsupcon", plain="supcon", api_name="/objectives")
     assert len(other["tasks"]) == len(said["tasks"])
-    assert "error" in client.predict(joint="x", plain="y", api_name="/objectives")
+    assert [row["task"] for row in said["apart"]] == ["tiny_imagenet"]
+    assert (
+        "differ in x alone" in client.predict(joint="x", plain="y", api_name="/objectives")["error"]
+    )
     found = client.predict(a=MODELS[0], b=MODELS[1], api_name="/compare")
     assert "is better than" in str(found)
     assert MODELS[0] in client.predict(api_name="/compare")["models"]
 
 
 def test_requests_and_submissions(client: Client, app: App, model_dir: Path) -> None:
-    assert "names no model of the Hub" in client.predict("nonsense", api_name="/submit")
+    none = client.predict("nonsense", api_name="/submit")
+    assert "names no model of the Hub" in none["error"]
+    assert none["state"] == ""
     sha = add_tiny(app.hub, "lab/api-net", model_dir)
     said = client.predict("lab/api-net", api_name="/submit")
-    assert sha[:7] in said
-    assert "pending" in said
-    asked = client.predict(api_name="/requests")
+    assert (said["error"], said["model"], said["commit"]) == ("", "lab/api-net", sha)
+    assert (said["state"], said["architecture"]) == ("pending", "test_resnet")
+    assert said["bytes"] > 0
+    asked = client.predict(api_name="/requests")["requests"]
     assert [row["state"] for row in asked if row["model"] == "lab/api-net"] == ["pending"]
     client.predict("lab/api-net", api_name="/submit")
-    assert client.predict(api_name="/requests") == asked
+    assert client.predict(api_name="/requests")["requests"] == asked
+    assert [row["commit"] for row in asked if row["model"] == "lab/api-net"] == [sha]
 
 
 def test_a_missing_model_is_a_sentence(client: Client, app: App) -> None:
-    said = client.predict("lab/is-not-there", api_name="/submit")
+    said = client.predict("lab/is-not-there", api_name="/submit")["error"]
     assert "lab/is-not-there" in said
     assert "\n" not in said
 
@@ -252,7 +314,7 @@ def test_strange_views(app: App) -> None:
             harmless(app, call(app, name, data))
     for strange in STRANGE:
         answer = harmless(app, call(app, "/submit", [strange]))
-        assert "Its request is" not in answer
+        assert "pending" not in answer
 
 
 @pytest.mark.parametrize(
@@ -320,7 +382,7 @@ def test_findings_by_name(detectors: App) -> None:
     rows = client.predict(api_name="/findings")["findings"]
     assert {row["analysis"] for row in rows} == set(ANALYSES)
     one = next(row for row in rows if row["analysis"] == "cka")
-    whole = client.predict(name=one["name"], api_name="/findings")
+    whole = client.predict(name=one["name"], api_name="/findings")["finding"]
     assert whole["values"]["layers_a"][0] == "act1"
     assert whole["tasks"][0]["source"] == "local:data"  # no folder of the server
     for name in ("../../etc/passwd", "analyses/cka/none.json"):

@@ -195,7 +195,7 @@ def test_old_files_alone_say_so_in_words() -> None:
     assert board.group.tolist() == [0, 0]
     said = headline(board)
     assert said.startswith("a has the highest score on this data set: ")
-    assert f"±1.0 (95 % over {OLD})" in said
+    assert f"±1.0 among the 2 models in view (95 % over {OLD})" in said
     assert said.endswith("points before b (not tested).")
     assert chances(board) == f"± 95 % over {OLD}."
 
