@@ -771,6 +771,7 @@ def test_axe_finds_nothing_serious(app: App, visit: Any, dark: bool) -> None:
     for name in TABS:
         seen.tab(name)
         page.wait_for_timeout(700)
+        page.wait_for_function("!document.querySelector('.pending')")  # pale while it waits
         wrong += [f"{name}: {line}" for line in page.evaluate(AXE)]
     assert wrong == []
 
