@@ -26,12 +26,14 @@ from eval.results.item_scores import TiedBoard, item_scores, read_items, ties_of
 from eval.results.leaderboard import tables
 from eval.results.store import read_result
 from eval.run.execute import Failure, execute
-from eval.run.plan import Request, check_number, plan
+from eval.run.known import fetch_results, note_results, planned_from
+from eval.run.plan import Request, check_number
 from eval.run.progress import Progress, run_progress
 from eval.settings.assign import with_setting
 from eval.settings.presets import preset_named
 from eval.settings.protocols import Fewshot, Settings
 from eval.settings.readout import readouts
+from eval.stores.front import check_store, folder_of
 
 if TYPE_CHECKING:
     from eval.data.task_data import TaskData
@@ -78,7 +80,8 @@ def evaluate(
     ``models`` are the strings that the command takes, or networks of yours (see `backbone`), and
     ``tasks`` its strings. ``protocols`` are names, or a mapping of a name to settings:
     ``{"fewshot": {"shots": [5]}, "linear": {}}``; None is what the command runs. What lies under
-    ``results`` already is read, not scored again. ``cache`` and ``data`` default to
+    ``results``, a folder or an address such as s3://BUCKET/FOLDER, already is read, not scored
+    again. ``cache`` and ``data`` default to
     TRANSFERZOO_CACHE and TRANSFERZOO_DATA, as for the command. ``pool`` (cls, mean, cls+mean,
     cls+last-mean) and ``layer`` (a name, last-N, auto) are what is read off the network: each pool
     at each layer makes results of its own, from one pass. ``preset`` takes over somebody else's
@@ -111,7 +114,7 @@ def evaluate(
         tasks=_several("tasks", tasks),
         protocols=protocol_settings(protocols, chosen.protocols if chosen else {}),
         cache=_cache(cache),
-        results=Path(results),
+        results=folder_of(str(results)),
         data=_data(data),
         seed=seed,
         limit=limit,
@@ -130,8 +133,12 @@ def evaluate(
     if not is_main_process():  # helps to encode and train: the main process's plan counts
         execute(request, [])
         return Results()
-    cells = plan(request)
-    failures = execute(request, cells, progress=run_progress() if progress else Progress()).failures
+    check_store(request.results)
+    cells, _ = planned_from(request)
+    report = execute(request, cells, progress=run_progress() if progress else Progress())
+    note_results(request, report)
+    fetch_results(request, cells)
+    failures = report.failures
     if failures and all(f.user_mistake for f in failures):
         raise BadInput(_told(failures))
     if failures:
@@ -317,7 +324,7 @@ def _settings_of(name: str, given: Settings | Mapping[str, Any]) -> Settings:
 
 
 def _cache(place: Place | None) -> Path:
-    return default_cache() if place is None else Path(place)
+    return default_cache() if place is None else folder_of(str(place))
 
 
 def _data(place: Place | None) -> Data | None:

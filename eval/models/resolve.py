@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Callable, Set
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -242,9 +243,7 @@ def _timm_facts(name: str, cache: Path, *, weights: bool) -> dict[str, str]:
 
     Raises UserError for an unknown name, or one without weights where ``weights`` are needed.
     """
-    from importlib.metadata import version
-
-    memo_file = cache / "models" / f"timm-{version('timm')}.json"
+    memo_file = cache / "models" / f"timm-{_timm_version()}.json"
     memo: dict[str, dict[str, str]] = {}
     if memo_file.is_file():
         try:
@@ -262,6 +261,14 @@ def _timm_facts(name: str, cache: Path, *, weights: bool) -> dict[str, str]:
             + did_you_mean(name, memo[name]["tags"].split())
         )
     return memo[name]
+
+
+@lru_cache(maxsize=1)
+def _timm_version() -> str:
+    """Read from a file of the installation: once, not for each of a thousand models."""
+    from importlib.metadata import version
+
+    return version("timm")
 
 
 def timm_repo(name: str) -> str:

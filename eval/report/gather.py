@@ -19,9 +19,11 @@ from eval.results.leaderboard import model_label, setting_label
 from eval.results.names import portable
 from eval.results.parquet_table import flaw
 from eval.results.schema import ModelInfo, ProtocolInfo, Result, TaskInfo
+from eval.results.shared import pull_results
 from eval.results.signoff import SignOff, SignOffs, sign_offs
 from eval.results.sound import sound
 from eval.results.store import read_shelf
+from eval.stores.front import address_of, folder_of
 
 Say = Callable[[str], None]
 Held = TypeVar("Held", Result, Finding)
@@ -93,8 +95,9 @@ def _folder(place: str) -> tuple[str, Path]:
 
         folder = fetch(place)
         return f"{place.partition('@')[0]}@{folder.name[:12]}", folder
-    folder = Path(place)
-    return folder.resolve().name or "/", folder
+    folder = folder_of(place)
+    pull_results(folder)
+    return address_of(folder) or folder.resolve().name or "/", folder
 
 
 def _below(name: str, folder: Path, path: Path) -> str:

@@ -213,7 +213,10 @@ def score_title(name: str) -> str:
     if part := re.fullmatch(_PART, name):
         of = "% of train" if part[2] == "pct" else "training images a class"
         return f"top-1 with {part[1]} {of}"
-    return "top-1"
+    return TITLES.get(name, "top-1")
+
+
+TITLES = {"miou": "mIoU", "map": "mAP", "recall_at_1": "R@1", "auroc": "AUROC", "r2": "R2"}
 
 
 def split_views(setting: str) -> tuple[str, str]:

@@ -13,6 +13,12 @@ from eval.settings.protocols import Kind
 
 Rule = Literal["official", "per-class", "groups"]
 CATALOG = Path(__file__).parents[1] / "catalog"
+METRICS: dict[Kind, str] = {
+    "classification": "top1",
+    "detection": "mAP",
+    "segmentation": "mIoU",
+    "multilabel": "mAP",
+}
 SUBSET = "subset"  # the split of a known smaller copy: its own
 
 
