@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from eval.cli import analysis_commands
 from eval.cli.data_commands import check_task_command, list_command, prepare_command
+from eval.cli.engine_commands import status_command
 from eval.cli.parser import build_parser
 from eval.cli.result_commands import (
     compare_command,
@@ -30,6 +31,7 @@ from eval.common.command import dispatch
 HANDLERS = {
     "run": run_command,
     "plan": plan_command,
+    "status": status_command,
     "list": list_command,
     "leaderboard": leaderboard_command,
     "curves": curves_command,

@@ -1,4 +1,5 @@
-"""Where results come from: a directory or ``hub:ORG/NAME``, kept fresh in the background.
+"""Where results come from: a directory, a store's address or ``hub:ORG/NAME``, kept fresh in the
+background.
 
 Reading is incremental: what was read is kept in an index file in the cache, by path, size and time
 of change, so that a thousand models are there at once the next time.
@@ -19,12 +20,14 @@ from eval.common.errors import NotFound
 from eval.common.files import atomic_file
 from eval.results.evidence import broken
 from eval.results.parquet_table import flaw
+from eval.results.shared import pull_results
 from eval.results.signoff import SignOffs
 from eval.results.store import NotAResult, read_result, result_files
 from eval.sharing.read import marks_at
+from eval.stores.front import folder_of
 from space.tables.scores import COLUMNS, computed, frame, oddity, rows, typed
 
-VERSION = 3  # of the index: another one is read anew
+VERSION = 4  # of the index: another one is read anew
 STEP = 1000  # files between two snapshots of a long first reading
 
 Stamp = tuple[int, int]  # size, time of change in nanoseconds
@@ -108,7 +111,8 @@ class Source:
             from eval.sharing.read import fetch
 
             return fetch(self.text)
-        folder = Path(self.text).expanduser()
+        folder = folder_of(self.text).expanduser()
+        pull_results(folder)
         if not folder.is_dir():
             raise NotFound(f"results directory {self.text!r} does not exist or is not a directory")
         return folder

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ctypes
 import multiprocessing
 import os
+import socket
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -33,6 +35,15 @@ def join_two(rank: int, port: int) -> None:
     """In a child: be one of two processes, as torchrun sets them up."""
     both = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
     os.environ |= both | {"MASTER_PORT": str(port), "RANK": str(rank), "LOCAL_RANK": str(rank)}
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of loopback that nobody listens on just now, all different."""
+    with ExitStack() as stack:
+        held = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in held:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in held]
 
 
 def give_up_root() -> None:

@@ -14,8 +14,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from eval.analysis import ANALYSES as REGISTRY
-from eval.common.errors import UserError
-from eval.common.files import MOST_JSON, read_plain, write_json
+from eval.common.errors import Conflict, UserError
+from eval.common.files import MOST_JSON, dump_json, read_plain, write_json
 from eval.common.text import slug
 from eval.results.names import (
     differences,
@@ -25,6 +25,7 @@ from eval.results.names import (
     task_part,
 )
 from eval.results.schema import ANALYSES, Environment, ModelInfo, TaskInfo
+from eval.stores.front import address_of, create
 
 MOST = 120  # characters of a part of a file's name
 
@@ -69,13 +70,25 @@ def _joined(names: list[str], what: str) -> str:
 
 
 def write_finding(results: Path, finding: Finding) -> Path:
-    """Write it atomically. Raises UserError where the place cannot be written."""
+    """Write it atomically, in a store where none of its name is. Raises UserError where the place
+    cannot be written, or the store has one that says something else."""
     path = finding_path(results, finding)
+    if address_of(results):
+        _share(results, path, finding)
+        return path
     try:
         write_json(path, finding.model_dump(mode="json"))
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from None
     return path
+
+
+def _share(results: Path, path: Path, finding: Finding) -> None:
+    if create(results, path, dump_json(finding.model_dump(mode="json"))):
+        return
+    held = json.loads(path.read_bytes())
+    if held.get("values") != finding.model_dump(mode="json")["values"]:
+        raise Conflict(f"{path} is there with other values, and stays as it is")
 
 
 def read_findings(

@@ -150,8 +150,10 @@ def _analyse(
 def _at_hand(results: Path) -> list[Any]:
     """What was measured here, and what ships with the zoo."""
     from eval.models.names import ZOO_FOLDER
+    from eval.results.shared import pull_results
     from eval.results.sound import sound
     from eval.results.store import read_shelf
 
+    pull_results(results)
     shelves = [sound(read_shelf(f)) for f in (ZOO_FOLDER, results) if f.is_dir()]
     return [result for shelf in shelves for _, result in shelf.results]

@@ -12,10 +12,12 @@ from pathlib import Path
 from eval.analysis import ANALYSES
 from eval.common.command import Parser
 from eval.settings.presets import PRESETS
+from eval.stores.front import folder_of
 
 COMMANDS = {
     "run": "score models on tasks; what is done is not done again",
     "plan": "what a run with the same arguments would cost",
+    "status": "how far the runs of a results directory or store are: done, running, failed, left",
     "list": "tasks, suites, protocols, presets or models that can be named",
     "leaderboard": "boards of all results in a directory or a data set repository of the Hub",
     "curves": "plot accuracy against training images (--train-fraction) or steps of a training",
@@ -52,6 +54,24 @@ EXAMPLES = """examples:
 """
 
 
+PUSH_EXAMPLES = """examples:
+  transfer-eval push results ORG/results --dry-run
+  transfer-eval push results ORG/results            # opens a pull request
+  transfer-eval merge ORG/results 3 --verify 2      # its owner: two of them are computed again
+  transfer-eval leaderboard --results hub:ORG/results
+"""
+TIES_EXAMPLES = """examples:
+  transfer-eval ties scores.csv                     # columns model, item, score and perhaps task
+  transfer-eval ties every_eval_ever/ --tasks --json
+"""
+COMPARE_EXAMPLES = """examples:
+  transfer-eval compare random:resnet18 resnet50.a1_in1k
+  transfer-eval compare zoo:NAME zoo:OTHER --results hub:ORG/results
+"""
+STATUS_EXAMPLE = """example:
+  transfer-eval run zoo:all --suite mini --results s3://BUCKET/board --on slurm --partition gpu
+  transfer-eval status --results s3://BUCKET/board
+"""
 PREPARE_EXAMPLES = """examples:
   transfer-eval prepare eurosat --source downloads --out DATA      # downloads/EuroSAT_RGB.zip
   transfer-eval prepare chestx --source downloads --out DATA --processes 8
@@ -124,7 +144,10 @@ def build_parser() -> Parser:
         )
 
     for name in ("run", "plan"):
-        _add_run_arguments(command(name, EXAMPLES))
+        running = command(name, EXAMPLES)
+        _add_run_arguments(running)
+        _add_engine(running)
+    _add_results(command("status", STATUS_EXAMPLE))
     listing = command("list")
     listing.add_argument("what", choices=("tasks", "suites", "protocols", "presets", "models"))
     listing.add_argument("--data", metavar="DIR", help="tasks: also say which are there")
@@ -154,15 +177,15 @@ def build_parser() -> Parser:
     reliability.add_argument(
         "--out", type=Path, default=Path("reliability.png"), metavar="FILE", help=".png or .svg"
     )
-    ties = command("ties")
+    ties = command("ties", TIES_EXAMPLES)
     ties.add_argument(
-        "file", type=Path, metavar="FILE",
+        "file", metavar="FILE",
         help="CSV or Parquet with model, item (or seed), score and perhaps task; or a file or "
         "folder of every_eval_ever",
     )  # fmt: skip
     ties.add_argument("--tasks", action="store_true", help="also a board for each task")
     ties.add_argument("--json", action="store_true", help="print JSON")
-    compare = command("compare")
+    compare = command("compare", COMPARE_EXAMPLES)
     compare.add_argument("model_a", metavar="MODEL_A")
     compare.add_argument("model_b", metavar="MODEL_B")
     _add_shelf(compare)
@@ -254,7 +277,7 @@ def build_parser() -> Parser:
     )
     _add_cache(check)
     check.add_argument("--json", action="store_true", help="print JSON")
-    push = command("push", EXAMPLES)
+    push = command("push", PUSH_EXAMPLES)
     push.add_argument("directory", type=Path, metavar="RESULTS_DIR")
     push.add_argument("repo", metavar="ORG/NAME", help="the data set repository")
     push.add_argument("--direct", action="store_true", help="commit, with the table, not a request")
@@ -306,6 +329,22 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
         "hf-hub:org/name[@rev], local-dir:PATH, zoo:NAME, zoo:all, random:ARCH or a timm name",
     )
     _add_choices(parser)
+
+
+def _add_engine(parser: argparse.ArgumentParser) -> None:
+    """Who scores the groups, where not this process alone."""
+    parser.add_argument(
+        "--on", metavar="ENGINE",
+        help="local:N processes of this machine, slurm, ray or ray://HEAD:PORT (eval/engines)",
+    )  # fmt: skip
+    parser.add_argument("--partition", metavar="P", help="--on slurm: of the jobs")
+    parser.add_argument("--gpus", type=int, metavar="N", help="--on slurm, ray: of a job (0)")
+    parser.add_argument("--cpus", type=int, metavar="N", help="--on slurm, ray: of a job (1)")
+    parser.add_argument("--time", metavar="T", help="--on slurm: of a job (12:00:00)")
+    parser.add_argument("--max-jobs", type=int, metavar="N", help="--on slurm, ray: at once (64)")
+    parser.add_argument(
+        "--engine", type=Path, metavar="FILE.toml", help="these flags as a file; others of sbatch"
+    )
 
 
 def _add_models(parser: argparse.ArgumentParser, what: str) -> None:
@@ -412,18 +451,27 @@ def _add_analysis(parser: argparse.ArgumentParser, *, picture: bool = True) -> N
 
 
 def _add_results(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
+    parser.add_argument(
+        "--results", type=folder_of, default=Path("results"), metavar="DIR",
+        help="a directory, or an address that fsspec opens: s3://BUCKET/FOLDER",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _add_shelf(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--results", default="results", metavar="DIR", help="a directory, or hub:ORG/NAME[@rev]"
+        "--results",
+        default="results",
+        metavar="DIR",
+        help="a directory, s3://BUCKET/FOLDER or hub:ORG/NAME[@rev]",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _add_cache(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--cache", type=Path, metavar="DIR", help="features and memos (TRANSFERZOO_CACHE)"
+        "--cache",
+        type=folder_of,
+        metavar="DIR",
+        help="features and memos (TRANSFERZOO_CACHE); of an address, features are shared",
     )

@@ -68,11 +68,13 @@ def compare_command(args: argparse.Namespace) -> int:
 
 def ties_command(args: argparse.Namespace) -> int:
     from eval.results import item_scores
+    from eval.stores.front import local_copy
 
-    if args.file.is_dir() or args.file.suffix in (".json", ".jsonl"):
-        found = list(item_scores.every_eval_ever_items(args.file))
+    file = local_copy(args.file)
+    if file.is_dir() or file.suffix in (".json", ".jsonl"):
+        found = list(item_scores.every_eval_ever_items(file))
     else:
-        found = item_scores.read_items(args.file)
+        found = item_scores.read_items(file)
     whole, boards = item_scores.ties_of(found)
     shown = [whole] if whole is not None else []
     if args.tasks or not shown:

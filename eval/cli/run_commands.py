@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eval.cli.engine_commands import driven, engine_of, measured_plan
 from eval.cli.inputs import models_from
 from eval.cli.screen import screen_width
 from eval.common.errors import BadInput, NotFound
@@ -22,7 +23,8 @@ from eval.settings.readout import readouts
 
 if TYPE_CHECKING:
     from eval.data.locations import Data
-    from eval.run.plan import Cell
+    from eval.run.execute import Report
+    from eval.run.plan import Request
     from eval.settings.presets import Preset
     from eval.settings.protocols import Settings
 
@@ -141,17 +143,15 @@ def run_command(args: argparse.Namespace) -> int:
     from eval.results.signoff import sign_offs
     from eval.results.store import read_result
     from eval.run.execute import execute
-    from eval.run.plan import plan
-    from eval.run.progress import run_progress
+    from eval.stores.front import place_of
 
+    engine = engine_of(args)
     request = _request(args)
     if not is_main_process():  # helps to encode; the main process plans, reports and fails for all
         execute(request, [])
         return 0
-    cells = plan(request)
-    for line in _warnings(cells):
-        print(line, file=sys.stderr)
-    report = execute(request, cells, debug=args.debug, progress=run_progress())
+    report = driven(args, request, engine) if engine else _executed(args, request)
+    cells = report.cells
     if report.exit_code == 2:
         raise BadInput("; ".join(dict.fromkeys(f.error for f in report.failures)))
     found = []
@@ -168,7 +168,7 @@ def run_command(args: argparse.Namespace) -> int:
             "scored": report.scored,
             "reused": report.reused,
             "failures": [{"cell": f.title, "error": f.error} for f in report.failures],
-            "results": str(request.results.resolve()),
+            "results": place_of(request.results),
             "files": [str(c.path) for c in cells if c.path.exists()],
             "boards": [leaderboard.as_json(t) for t in tables],
         }
@@ -184,18 +184,27 @@ def run_command(args: argparse.Namespace) -> int:
         f"{report.scored} scored, {report.reused} already there, {len(report.failures)} failed; "
         f"{report.images:,} images encoded; {duration(report.seconds)} in all."
     )
-    for line in (closing, f"Results: {request.results.resolve()}"):
+    for line in (closing, f"Results: {place_of(request.results)}"):
         print(wrapped(line, width) if width else line, file=sys.stderr if args.json else sys.stdout)
     return report.exit_code
 
 
-def _warnings(cells: Sequence[Cell]) -> list[str]:
-    """What each task's data deserve to be warned of, a paragraph a task."""
-    from eval.run.plan import warnings_of
+def _executed(args: argparse.Namespace, request: Request) -> Report:
+    """The run by this process, or by those that torchrun started."""
+    from eval.run.execute import execute
+    from eval.run.known import fetch_results, note_results, planned_from
+    from eval.run.plan import warned
+    from eval.run.progress import run_progress
+    from eval.stores.front import check_store
 
-    tasks = {cell.task.name: cell.task for cell in cells}
-    found = {name: warnings_of(task) for name, task in tasks.items()}
-    return [f"warning: {name}: {'; '.join(texts)}." for name, texts in found.items() if texts]
+    check_store(request.results)
+    cells, _ = planned_from(request)
+    for line in warned(cells):
+        print(line, file=sys.stderr)
+    report = execute(request, cells, debug=args.debug, progress=run_progress())
+    note_results(request, report)
+    fetch_results(request, report.cells)
+    return report
 
 
 def _notes(results: Sequence[Any]) -> list[str]:
@@ -209,10 +218,13 @@ def _notes(results: Sequence[Any]) -> list[str]:
 
 def plan_command(args: argparse.Namespace) -> int:
     from eval.run import cost
-    from eval.run.plan import plan
+    from eval.run.known import planned_from
 
+    engine = engine_of(args)
     request = _request(args)
-    costs = cost.estimate(request, plan(request))
+    if engine:
+        return measured_plan(args, request, engine)
+    costs = cost.estimate(request, planned_from(request)[0])
     if args.json:
         print(json.dumps(cost.as_json(costs), indent=1))
     else:
@@ -276,10 +288,15 @@ def worker_command(args: argparse.Namespace) -> int:
     from eval.queue.open import open_queue
     from eval.queue.reviewer import Reviewer
     from eval.queue.worker import work
+    from eval.stores.front import address_of, place_of
 
     def say(text: str) -> None:
         print(text, file=sys.stderr)
 
+    if address_of(args.results):
+        raise BadInput(
+            f"a worker signs results off in a directory; {place_of(args.results)} is an address"
+        )
     cache = args.cache or default_cache()
     done = work(
         open_queue(args.queue), lambda spec: _request_for(args, [spec]), once=args.once,

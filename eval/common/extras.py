@@ -10,7 +10,10 @@ from typing import Literal
 
 from eval.common.errors import UserError
 
-Extra = Literal["space", "plots", "trackio", "wandb", "tensorboard", "lightning", "transformers"]
+Extra = Literal[
+    "space", "plots", "trackio", "wandb", "tensorboard", "lightning", "transformers", "s3", "ray",
+    "slurm",
+]  # fmt: skip
 
 # The same as in pyproject.toml: a test holds the two together.
 LIBRARIES: dict[Extra, tuple[str, ...]] = {
@@ -21,6 +24,9 @@ LIBRARIES: dict[Extra, tuple[str, ...]] = {
     "tensorboard": ("tensorboard",),
     "lightning": ("lightning",),
     "transformers": ("transformers",),
+    "s3": ("s3fs",),
+    "ray": ("ray",),
+    "slurm": ("submitit",),
 }
 
 

@@ -44,6 +44,7 @@ from eval.features.bank import (
 from eval.features.precision import Precision, agrees, forward, preferred, prepared
 from eval.models.backbone import Backbone
 from eval.models.in_memory import BadTransform
+from eval.stores.front import fetch_large, give_large
 
 SHARD = 512  # rows a shard: a few seconds of work lost at most, few files
 SHARD_BYTES = 128 << 20  # of one whose rows are large, while it is made
@@ -84,6 +85,8 @@ def encode(
     key = bank_key(backbone, task, precision)
     path = bank_path(cache, key)
     with _locked(cache / "locks" / f"{key.digest}.lock", workers):
+        absent = workers.main and not path.exists()  # another machine may have encoded it
+        workers.together(lambda: fetch_large(cache, path) if absent else False)
         have = workers.broadcast(open_bank(path, key) is not None if workers.main else False)
         if not have:
             if workers.main and path.exists():
@@ -91,6 +94,7 @@ def encode(
             job = _Job(backbone, task, cache, workers, precision, batch_size, key, half)
             workers.together(job.encode_shards)
             workers.together(job.merge)
+            workers.together(lambda: give_large(cache, path) if workers.main else None)
         if workers.main:  # also the shards of a run that was killed when the bank was just there
             for shards in (cache / "partial").glob(f"{key.digest}-*"):
                 shutil.rmtree(shards, ignore_errors=True)

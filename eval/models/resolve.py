@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Callable, Set
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -112,10 +113,11 @@ def _resolve_zoo_on_hub(parsed: ModelName, img_size: int | None) -> ResolvedMode
         )
     except UserError as error:
         names = zoo_names()
-        shipped = f"shipped are {', '.join(names)}" if names else "none ships with this version"
+        shipped = f"there are {', '.join(names)}" if names else "none ships with this version"
         raise NotFound(
-            f"zoo model {parsed.name!r} is not in {zoo_folder('')} ({shipped}); {error}"
-            + did_you_mean(parsed.name, names)
+            f"zoo model {parsed.name!r} does not ship here"
+            + did_you_mean(parsed.name, names, shipped)
+            + f" ({error})"
         ) from None
 
 
@@ -241,9 +243,7 @@ def _timm_facts(name: str, cache: Path, *, weights: bool) -> dict[str, str]:
 
     Raises UserError for an unknown name, or one without weights where ``weights`` are needed.
     """
-    from importlib.metadata import version
-
-    memo_file = cache / "models" / f"timm-{version('timm')}.json"
+    memo_file = cache / "models" / f"timm-{_timm_version()}.json"
     memo: dict[str, dict[str, str]] = {}
     if memo_file.is_file():
         try:
@@ -263,6 +263,14 @@ def _timm_facts(name: str, cache: Path, *, weights: bool) -> dict[str, str]:
     return memo[name]
 
 
+@lru_cache(maxsize=1)
+def _timm_version() -> str:
+    """Read from a file of the installation: once, not for each of a thousand models."""
+    from importlib.metadata import version
+
+    return version("timm")
+
+
 def timm_repo(name: str) -> str:
     """The Hub repository of a timm name's weights. Imports torch. Raises UserError for a name that
     timm has not, or has no weights of."""
@@ -277,6 +285,8 @@ def _ask_timm(name: str) -> dict[str, str]:
 
     arch = name.partition(".")[0]
     if not timm.is_model(arch):
+        if name in zoo_names():
+            raise NotFound(f"timm has no model {name!r}; did you mean 'zoo:{name}'?")
         raise NotFound(
             f"unknown model {name!r}"
             + did_you_mean(arch, timm.list_models(), "see timm.list_models(), or use " + _FORMS)

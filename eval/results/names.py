@@ -46,6 +46,11 @@ def differences(
     return changed | {k: v for k, v in asked.items() if v}
 
 
+def scored_apart(settings: Any) -> dict[str, Any]:
+    """The settings that no name mentions, for a result that must not lie where another does."""
+    return {k: v for k, v in plain(settings).items() if k in _SCORED_APART}
+
+
 def earlier(protocol: ProtocolInfo) -> dict[str, Any]:
     """Settings that the config lacks, as it is older than they are, with what was done then."""
     known = PROTOCOLS.get(protocol.name)

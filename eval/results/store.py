@@ -19,6 +19,7 @@ from eval.common.errors import BadInput, NotFound, UserError
 from eval.common.files import MOST_JSON, dump_json, read_plain, write_json
 from eval.common.text import quoted
 from eval.results.schema import ANALYSES, SCHEMA_VERSION, Result
+from eval.stores.front import create
 
 LOCK = ".lock"  # below a results directory: held for the moment in which a result is written
 
@@ -70,8 +71,27 @@ def dump_result(result: Result) -> bytes:
     return dump_json(result.model_dump(mode="json"))
 
 
+def create_result(folder: Path, path: Path, result: Result) -> bool:
+    """Write a new result of a results directory, or of the store behind it; False where there is
+    one already. Raises UserError when the place cannot be written."""
+    return create(folder, path, dump_result(result))
+
+
+def disagreement(held: Result, result: Result) -> str:
+    """Where two results of one name contradict each other, in words; '' where what both have is
+    equal to the last digit."""
+    for ours in result.scores:
+        theirs = held.score(ours.name)
+        if theirs is not None and theirs != ours:
+            return f"{ours.name} is {theirs.value:.6g} there and {ours.value:.6g} here"
+    for name, samples in result.samples.items():
+        if name in held.samples and held.samples[name] != samples:
+            return f"other answers make up {name} there than here"
+    return ""
+
+
 def write_result(path: Path, result: Result) -> None:
-    """Write atomically. Raises UserError when the place cannot be written."""
+    """Write atomically, over what is there. Raises UserError when the place cannot be written."""
     try:
         write_json(path, result.model_dump(mode="json"))
     except OSError as error:
@@ -131,4 +151,16 @@ def check_writable(directory: Path) -> None:
             f"results directory {str(directory)!r} cannot be written; choose another with --results"
         )
     if directory.exists():
-        read_shelf(directory)  # refuses a directory that is full of somebody else's JSON
+        _check_shelf(directory)
+
+
+def _check_shelf(directory: Path) -> None:
+    """Raises UserError for a directory that is full of somebody else's JSON: the first result says
+    that it is not, so that a large one is not read."""
+    for path in result_files(directory):
+        try:
+            read_result(path)
+            return
+        except NotAResult:
+            continue
+    read_shelf(directory)

@@ -10,6 +10,7 @@ import dataclasses
 import time
 import traceback
 from collections.abc import Callable, Hashable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -19,6 +20,7 @@ from eval.common.distributed import launched
 from eval.common.errors import (
     OUT_OF_MEMORY,
     BadInput,
+    Conflict,
     Unreadable,
     UserError,
     one_line,
@@ -29,7 +31,7 @@ from eval.data.inventory.unreadable import unreadable
 from eval.data.task_data import TaskData
 from eval.models.resolve import ResolvedModel
 from eval.protocols import PROTOCOLS
-from eval.results.names import number_format, plain
+from eval.results.names import format_of, plain
 from eval.results.receipt import environment, model_info, task_info
 from eval.results.schema import (
     ProtocolInfo,
@@ -37,13 +39,16 @@ from eval.results.schema import (
     Result,
     pack_confidence,
 )
-from eval.results.store import LOCK, write_result
+from eval.results.store import LOCK, create_result, disagreement, read_result, write_result
 from eval.run.plan import Cell, Request, settled, warnings_of
 from eval.run.progress import Progress
 from eval.settings.readout import TOKENS, Readout
+from eval.stores.front import address_of
 from eval.training.context import Context
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from eval.common.distributed import Workers
     from eval.features.precision import Precision
     from eval.features.read import Read
@@ -60,6 +65,8 @@ class Failure:
     title: str
     error: str
     user_mistake: bool
+    planned: str = ""  # the result's path as it was planned
+    conflict: bool = False  # the result that is there has other scores
 
 
 @dataclass
@@ -71,11 +78,13 @@ class Report:
     failures: list[Failure] = field(default_factory=list)
     images: int = 0
     seconds: float = 0.0
+    placed: dict[Path, Path] = field(default_factory=dict)  # planned path -> the result's
 
     def place(self, cell: Cell, placed: Cell) -> None:
         """The cell's result lies where ``placed`` says: only now is its precision known."""
         at = next(i for i, c in enumerate(self.cells) if c.path == cell.path)
         self.cells[at] = placed
+        self.placed[cell.path] = placed.path
 
     @property
     def reused(self) -> int:
@@ -96,9 +105,11 @@ def execute(
     *,
     debug: bool = False,
     progress: Progress | None = None,
+    networks: Networks | None = None,
 ) -> Report:
     """Score the cells that are not done, and tell ``progress`` of each. A cell's path in ``cells``
     is afterwards that of its result, where the precision that was chosen stands in the name.
+    ``networks`` keeps the last model for a call that may ask for it again.
 
     Under torchrun every process calls this, and the main process's cells count: two processes
     that looked at the results at different moments would wait for each other for ever.
@@ -112,11 +123,11 @@ def execute(
 
     workers = Workers(request.device)
     missing = workers.broadcast(missing)
-    progress = progress or Progress()
+    progress, networks = progress or Progress(), networks or Networks()
     with progress.over(missing):
         for model in dict.fromkeys(c.model for c in missing):
             mine = [c for c in missing if c.model == model]
-            _score_model(request, model, mine, workers, report, debug, progress)
+            _score_model(request, model, mine, workers, report, debug, progress, networks)
     workers.close()
     report.seconds = time.perf_counter() - start
     return report
@@ -130,25 +141,24 @@ def _score_model(
     report: Report,
     debug: bool,
     progress: Progress,
+    networks: Networks,
 ) -> None:
     from eval.features.encode import auto_precision
     from eval.features.precision import Precision
     from eval.features.read import read
 
     def failed(cells: list[Cell], error: Exception) -> None:
-        failures = [_failure(c.title, error, debug) for c in cells]
+        failures = [_failure(c, error, debug) for c in cells]
         report.failures += failures
         progress.failed(cells, failures[0].error)
 
     progress.loading(model)
-    start = time.perf_counter()
     precision = Precision.parse(request.precision) if request.precision else None
     try:
-        backbone = workers.together(lambda: _backbone(request, model))
+        backbone, loaded = workers.together(lambda: networks.get(request, model))
     except Exception as error:
         failed(cells, error)
         return
-    loaded = time.perf_counter() - start
     groups: dict[Hashable, list[Cell]] = {}
     for cell in cells:  # tokens of all images are large: they have banks of their own
         tokens = PROTOCOLS[cell.protocol].reads == "tokens"
@@ -212,42 +222,74 @@ def feature_readout(cell: Cell) -> Readout:
 def _save(
     request: Request, cell: Cell, result: Result, used: str, score: Callable[[Cell], Result]
 ) -> tuple[Cell, Result]:
-    """Write the result, and nothing over what another run has written meanwhile: under a lock the
-    file is read again, and where it holds shot counts that this result lacks, all are scored once
-    more. The cell as it is then, and what its file holds."""
-    protocol = PROTOCOLS[cell.protocol]
+    """Write the result, and nothing over what another run has written meanwhile.
+
+    What is there must say the same. Where it lacks shot counts that this result has, a folder gets
+    one file with both, scored once more; a store, where files never change, one beside it. The cell
+    as it is then, and what its file holds. Raises Conflict where the scores that are there differ.
+    """
+    protocol, store = PROTOCOLS[cell.protocol], bool(address_of(request.results))
     while True:
-        with locked(request.results / LOCK, _PATIENCE):
+        # Several writers of one folder take turns; a store tells who was first, without a lock.
+        with nullcontext() if store else locked(request.results / LOCK, _PATIENCE):
             now, held = settled(request, cell, used)
-            wider: Settings | None = cell.settings
-            if protocol.merge and held is not None and number_format(held) == number_format(result):
+            if held is None:
+                if create_result(request.results, now.path, result):
+                    return now, result
+                continue  # somebody was faster: that one is looked at
+            wider: Settings | None = None
+            if protocol.merge and held.computed == format_of(result.environment.dtype):
                 wider = protocol.merged(held.protocol.config, cell.settings)
-            if wider is None:  # another run's holds all that this one has
-                assert held is not None
-                return now, held
+            if wider is None:  # it has all that this one has
+                return now, _agreed(now, result)
+            if store:
+                cell = dataclasses.replace(now, apart=True)
+                continue
             if wider == cell.settings:
+                _agreed(now, result)
                 write_result(now.path, result)
                 return now, result
         cell = dataclasses.replace(now, settings=wider)
         result = score(cell)
 
 
-def _backbone(request: Request, model: ResolvedModel) -> Backbone:
-    """The model's network: loaded, or the one that the request holds already."""
-    from eval.models.backbone import load
+def _agreed(cell: Cell, result: Result) -> Result:
+    """The result that is there. Raises Conflict where it does not say the same."""
+    held = read_result(cell.path)
+    if why := disagreement(held, result):
+        raise Conflict(f"{cell.path} is there with other scores, and stays as it is: {why}")
+    return held
 
-    held = (m for m in request.models if not isinstance(m, str) and m.resolved == model)
-    return next(held, None) or load(model)
+
+class Networks:
+    """The network that was asked for last: the groups of one model come one after another."""
+
+    def __init__(self) -> None:
+        self._held: tuple[ResolvedModel, Backbone, float] | None = None
+
+    def get(self, request: Request, model: ResolvedModel) -> tuple[Backbone, float]:
+        """The model's network and the seconds of loading it: held, or one of the request's own, or
+        loaded now, after the one before is let go."""
+        from eval.models.backbone import load
+
+        if self._held is None or self._held[0] != model:
+            self._held = None
+            start = time.perf_counter()
+            own = (m for m in request.models if not isinstance(m, str) and m.resolved == model)
+            backbone = next(own, None) or load(model)
+            self._held = model, backbone, time.perf_counter() - start
+        return self._held[1:]
 
 
-def _failure(title: str, error: Exception, debug: bool) -> Failure:
+def _failure(cell: Cell, error: Exception, debug: bool) -> Failure:
     if debug:
         traceback.print_exception(error)
-    mistake = isinstance(error, UserError)
+    mistake, title, planned = isinstance(error, UserError), cell.title, str(cell.path)
     if ran_out_of_memory(error):
-        return Failure(title, OUT_OF_MEMORY, False)
+        return Failure(title, OUT_OF_MEMORY, False, planned)
     text = str(error) if mistake else f"{type(error).__name__}: {one_line(error)}"
-    return Failure(title, text, mistake)
+    conflict = isinstance(error, Conflict)
+    return Failure(title, text, mistake and not conflict, planned, conflict)
 
 
 def score_cell(

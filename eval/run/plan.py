@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from eval.common.errors import BadInput
 from eval.data.concerns import concerns
@@ -23,13 +24,15 @@ from eval.results.names import (
     format_of,
     number_format,
     plain,
+    scored_apart,
     shelf_folder,
     task_part,
 )
-from eval.results.schema import Result
+from eval.results.schema import ProtocolInfo
 from eval.results.store import NotAResult, check_writable, read_result
 from eval.settings.protocols import Settings
 from eval.settings.readout import AUTO, Readout
+from eval.stores.front import address_of
 
 if TYPE_CHECKING:
     from eval.models.backbone import Backbone
@@ -89,6 +92,9 @@ class Cell:
     done: bool
     precision: str | None = None  # what stands of it in the file's name, and in the result
     readout: Readout = field(default_factory=Readout)
+    # Of a store: the shot counts stand in the name, as the file without them lacks some of these.
+    apart: bool = False
+    asked: str = ""  # the task as it was asked for
 
     @property
     def title(self) -> str:
@@ -101,12 +107,29 @@ class Cell:
         return self.path.with_name(self.path.name.removesuffix(".json") + ".model")
 
 
-def plan(request: Request) -> list[Cell]:
-    """Every cell asked for, in order, each marked done or not.
+class Held(NamedTuple):
+    """What must be known of a result that is there."""
+
+    split_hash: str
+    protocol: ProtocolInfo
+    computed: str  # fp32 or bf16
+
+
+Known = Callable[[Path], Held | None]  # the result of a path, where there is one
+
+
+def plan(request: Request, known: Known | None = None) -> list[Cell]:
+    """Every cell asked for, in order, each marked done or not. ``known`` tells what is there where
+    not the files do: an index, say.
 
     Raises UserError for whatever is wrong before a backbone is loaded: nothing is written then.
     """
     check_writable(request.results)
+    if request.keep_model and address_of(request.results):
+        raise BadInput(
+            f"--keep-model keeps folders, which {address_of(request.results)} does not take; give "
+            "--results a directory"
+        )
     for model in request.models:
         _check_size_in_memory(request, model)
     models = _unique(
@@ -115,6 +138,7 @@ def plan(request: Request) -> list[Cell]:
     )
     names = list(dict.fromkeys(request.tasks))
     tasks = [load_task(t, request.cache, request.data, request.limit, request.seed) for t in names]
+    texts = {id(task): name for task, name in zip(tasks, names, strict=True)}
     for task in tasks:
         _check_kind(request, task)
         if request.strict and (wrong := warnings_of(task)):
@@ -128,7 +152,18 @@ def plan(request: Request) -> list[Cell]:
         protocol = PROTOCOLS[name]
         protocol.check(settings, [t for t in tasks if protocol.able(t.kind)])
     return [
-        _cell(request, model, task, name, PROTOCOLS[name].completed(settings, task), readout)
+        dataclasses.replace(
+            _cell(
+                request,
+                model,
+                task,
+                name,
+                PROTOCOLS[name].completed(settings, task),
+                readout,
+                known or held_at,
+            ),
+            asked=texts[id(task)],
+        )
         for model in models
         for task in tasks
         for readout in request.readouts
@@ -140,6 +175,13 @@ def plan(request: Request) -> list[Cell]:
 def warnings_of(task: TaskData) -> tuple[str, ...]:
     """What a run warns of: all concerns about data of the user's own, none about known data."""
     return concerns(task) if task.own else ()
+
+
+def warned(cells: Sequence[Cell]) -> list[str]:
+    """What each task's data deserve to be warned of, a paragraph a task."""
+    tasks = {cell.task.name: cell.task for cell in cells}
+    found = {name: warnings_of(task) for name, task in tasks.items()}
+    return [f"warning: {name}: {'; '.join(texts)}." for name, texts in found.items() if texts]
 
 
 def _check_size_in_memory(request: Request, model: str | Backbone) -> None:
@@ -227,15 +269,24 @@ def _cell(
     protocol: str,
     settings: Settings,
     readout: Readout,
+    known: Known,
 ) -> Cell:
     there = {
-        name: _place(request, model, task, protocol, settings, name, readout)
+        name: _place(request, model, task, protocol, settings, name, readout, known)
         for name in _names(request.precision)
     }
     for name, (path, held) in there.items():
         if held is not None and _answers(request, held):
             again = PROTOCOLS[protocol].merged(held.protocol.config, settings)
             done = again is None
+            if again is not None and address_of(request.results):
+                path, held = _place(
+                    request, model, task, protocol, settings, name, readout, known, apart=True
+                )
+                cell = Cell(
+                    model, task, protocol, settings, path, held is not None, name, readout, True
+                )
+                break
             cell = Cell(model, task, protocol, again or settings, path, done, name, readout)
             break
     else:
@@ -253,13 +304,12 @@ def _names(precision: str | None) -> tuple[str | None, ...]:
     return (None, "fp32", "bf16") if precision is None else (precision, None)
 
 
-def _answers(request: Request, held: Result) -> bool:
+def _answers(request: Request, held: Held) -> bool:
     """Whether a result that is there has the precision that is asked for. Where the user leaves it
     open fp32 always has, and what else this device would choose."""
-    computed = number_format(held)
     if request.precision:
-        return computed == format_of(request.precision)
-    return computed == REFERENCE or computed == _device_format(request.device)
+        return held.computed == format_of(request.precision)
+    return held.computed == REFERENCE or held.computed == _device_format(request.device)
 
 
 def _device_format(device: str | None) -> str:
@@ -278,29 +328,41 @@ def _place(
     settings: Settings,
     precision: str | None,
     readout: Readout,
-) -> tuple[Path, Result | None]:
+    known: Known,
+    *,
+    apart: bool = False,
+) -> tuple[Path, Held | None]:
     """Where a result of that name lies or would lie, and the one that does."""
-    changed = differences(
-        plain(settings), type(settings), seed=request.seed, limit=task.limit, precision=precision,
-        **readout.changed,
-    )  # fmt: skip
+    changed = _changed(settings, request.seed, task.limit, precision, readout, apart)
     folder = request.results / shelf_folder(model)
     part = task_part(task.name, task.split)
     path = folder / file_name(part, protocol, changed)
-    held = _held(path)
-    if held is not None and held.task.split_hash != task.split_hash:
+    held = known(path)
+    if held is not None and held.split_hash != task.split_hash:
         # Other images under the same task name: both results are kept, side by side.
         part = task_part(task.name, task.split, task.split_hash)
         path = folder / file_name(part, protocol, changed)
-        held = _held(path)
+        held = known(path)
     if held is not None and (since := _changed_since(held, settings)):
         # Older than a setting, whose default is not what was done then: both are kept again.
         path = folder / file_name(part, protocol, changed | since)
-        held = _held(path)
+        held = known(path)
     return path, held
 
 
-def settled(request: Request, cell: Cell, used: str) -> tuple[Cell, Result | None]:
+@lru_cache(maxsize=4096)
+def _changed(
+    settings: Settings, seed: int, limit: int | None, precision: str | None, readout: Readout,
+    apart: bool,
+) -> dict[str, Any]:  # fmt: skip
+    """What stands in the names of such results: the same for all models and most tasks."""
+    return differences(
+        plain(settings), type(settings), seed=seed, limit=limit, precision=precision,
+        **readout.changed, **(scored_apart(settings) if apart else {}),
+    )  # fmt: skip
+
+
+def settled(request: Request, cell: Cell, used: str) -> tuple[Cell, Held | None]:
     """The cell where its result belongs, and the result that lies there by now.
 
     ``used`` is the precision, known only now where the user left it open: bf16 stands in the name,
@@ -312,25 +374,27 @@ def settled(request: Request, cell: Cell, used: str) -> tuple[Cell, Result | Non
         names = (None, REFERENCE) if computed == REFERENCE else (computed,)
     for name in names:
         path, held = _place(
-            request, cell.model, cell.task, cell.protocol, cell.settings, name, cell.readout
-        )
-        if held is None or number_format(held) == computed:
+            request, cell.model, cell.task, cell.protocol, cell.settings, name, cell.readout,
+            held_at, apart=cell.apart,
+        )  # fmt: skip
+        if held is None or held.computed == computed:
             break
     return dataclasses.replace(cell, path=path, precision=name), held
 
 
-def _changed_since(held: Result, settings: Settings) -> dict[str, Any]:
+def _changed_since(held: Held, settings: Settings) -> dict[str, Any]:
     """The settings that the result is older than, where they ask for something else."""
     asked = plain(settings)
     return {k: asked[k] for k, then in earlier(held.protocol).items() if asked[k] != then}
 
 
-def _held(path: Path) -> Result | None:
+def held_at(path: Path) -> Held | None:
     """The result that is already there. Raises UserError where something else is."""
     if not path.exists():
         return None
     try:
-        return read_result(path)
+        result = read_result(path)
+        return Held(result.task.split_hash, result.protocol, number_format(result))
     except NotAResult as why:
         raise BadInput(
             f"{path} is not a result file ({why}); move it away or choose another --results"

@@ -13,9 +13,11 @@ from eval.hub.client import gated, pin, with_retries
 from eval.hub.commits import Remote, check_repo_id, look, refusal
 from eval.results.parquet_table import flaw
 from eval.results.schema import Result
+from eval.results.shared import pull_results
 from eval.results.signoff import SignOffs, sign_offs
 from eval.results.sound import sound
 from eval.results.store import NotAResult, Shelf, read_result, read_shelf
+from eval.stores.front import folder_of
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -47,7 +49,7 @@ def fetch(text: str) -> Path:
 
 
 def shelf_at(place: str) -> tuple[Path, Shelf]:
-    """(folder, its sound results) of a directory or ``hub:ORG/NAME[@rev]``.
+    """(folder, its sound results) of a directory, a store's address or ``hub:ORG/NAME[@rev]``.
 
     The results of others must hold more than one's own: `flaw` rather than numbers alone. Raises
     UserError where there is no such place, or JSON but no result at all.
@@ -55,7 +57,8 @@ def shelf_at(place: str) -> tuple[Path, Shelf]:
     if place.startswith("hub:"):
         folder = fetch(place)
         return folder, sound(read_shelf(folder), flaw)
-    folder = Path(place)
+    folder = folder_of(place)
+    pull_results(folder)
     return folder, sound(read_shelf(folder))
 
 

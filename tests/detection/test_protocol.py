@@ -213,6 +213,7 @@ def test_a_coco_folder(tmp_path: Path, cli: Cli) -> None:
 # ---- a kept detector
 
 
+@pytest.mark.slow
 def test_a_kept_detector(
     run: Run, cli: Cli, like: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -88,7 +88,7 @@ def test_right_and_wrong_are_those_of_the_result(
     a, b = right
     cases = disagreements(
         a, b, task.where, None, shared_cache, protocol, most=10**6, precision="fp32"
-    )
+    ).cases
     assert {c.row for c in cases} == set(np.flatnonzero(right[a] ^ right[b]))
     assert {c.row for c in cases if c.a_right} == set(np.flatnonzero(right[a] & ~right[b]))
     assert cases
@@ -99,7 +99,7 @@ def test_a_case_shows_its_own_image(
 ) -> None:
     def ask(first: str, second: str, most: int = 6) -> list[Case]:
         return disagreements(first, second, task.where, None, shared_cache, "knn", most,
-                             precision="fp32")  # fmt: skip
+                             precision="fp32").cases  # fmt: skip
 
     local = f"local-dir:{model_dir}"
     cases = ask(local, OTHER)

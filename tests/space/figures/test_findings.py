@@ -18,7 +18,7 @@ from space.source import Source
 from space.state import Desk
 from tests.factories import refusal
 from tests.space.findings import LAYERS, every, made, picture
-from tests.space.served import CARDS, HOSTILE_MODELS, HOSTILE_TASKS, MODELS
+from tests.space.served import HOSTILE_MODELS, HOSTILE_TASKS, MODELS
 
 TASKS = ("eurosat", "dtd")
 
@@ -63,7 +63,16 @@ def test_numbers_are_those_of_the_finding() -> None:
     lines = views(made("profile", MODELS, TASKS))["dtd"]().data
     assert [line.name for line in lines] == ["CE", "CE+SelfSupCon"]
     assert list(lines[1].y) == pytest.approx([20.0] * len(LAYERS))
+    # intervals 20 points wide of two tasks, of which the mean's is narrower
+    (one,) = views(made("profile", MODELS, ("hue",)))["low"]().data[:1]
+    assert list(one.error_y.array) == pytest.approx([10.0] * len(LAYERS))
+    (two,) = views(made("profile", MODELS, ("hue", "frequency")))["low"]().data[:1]
+    assert list(two.error_y.array) == pytest.approx([10 * 2**0.5 / 2] * len(LAYERS))
     known = views(made("robustness", MODELS))
+    both = known["clean and corrupted"]().data[0]
+    assert list(both.y) == pytest.approx([60, 40])
+    assert list(both.error_y.array) == pytest.approx([10, 10])
+    assert not known["accuracy by severity"]().data[0].error_y.visible
     assert list(known["accuracy by severity"]().data[0].y) == pytest.approx([60, 50, 30])
     assert list(known["calibration by severity"]().data[0].y) == pytest.approx([10, 10, 20])
     assert known["by corruption"]().data[0].z[1][0] == pytest.approx(45)
@@ -105,7 +114,8 @@ def test_the_page_s_choices(tmp_path: Path) -> None:
     here = page(results, tmp_path / "cache")
     names = list(here.findings())
     assert [n.split("/")[1] for n in names] == list(ANALYSES)  # in the registry's order
-    picks, view, said, figure, images, table = here.open("", "")
+    picks, view, said, figure, images, table, left_out = here.open("", "")
+    assert left_out == ""
     assert picks["value"] == names[0]
     assert view["value"] == "map"
     assert "What cka shows" in said
@@ -119,7 +129,11 @@ def test_the_page_s_choices(tmp_path: Path) -> None:
     held = json.loads(path.read_text())
     path.write_text(json.dumps(held | {"values": {"models": {}}}))
     assert "of this version" in here.open(names[1], "")[2]
+    # one that is none is named
+    (results / "analyses/cka/broken.json").write_text("{")
+    assert here.open("", "")[6].startswith("skipped analyses/cka/broken.json: it is not valid JSON")
     # a shelf without findings shows what ships
-    alone = page(CARDS, tmp_path / "cache").open("x", "y")
+    (tmp_path / "bare").mkdir()
+    alone = page(tmp_path / "bare", tmp_path / "cache").open("x", "y")
     assert "On 21 tasks with measured results the order by LogME" in alone[2]
     assert len(alone[5]["data"]) == 7 * 21

@@ -24,8 +24,10 @@ from space.tables.display import (
     as_json,
     chances,
     headers,
+    legend,
     plain,
     short,
+    sign,
     table,
     widths,
 )
@@ -101,7 +103,9 @@ def test_what_is_shown_is_the_number_that_sorts() -> None:
                 continue
             pairs = [(d[column], s[column]) for d, s in zip(data, shown, strict=True)]
             if head[column] == "model":
-                assert all(s == short(d) for d, s in pairs)
+                assert [s for _, s in pairs] == [
+                    short(d) + sign(m) for (d, _), m in zip(pairs, board.mark, strict=True)
+                ]
                 continue
             assert all(type(d) in (float, int) for d, _ in pairs)
             told = [float(s.split()[0]) for _, s in pairs]
@@ -122,7 +126,7 @@ def test_cells_are_percent_with_half_the_interval() -> None:
         head, data, shown, _ = parts(table(board, view))
         assert head == ["model", "mean", "tie group", "mean rank", "dtd (texture)"]
         assert data == [["zoo:a", 50.0, 1, 1.0, 50.0]]
-        assert shown == [["a", f"50.0 {half}", "1 (1)", "1.00", f"50.0 {half}"]]
+        assert shown == [["a ?", f"50.0 {half}", "1 (1)", "1.00", f"50.0 {half}"]]
 
 
 def test_group_and_places_stand_together_and_sort_by_the_group() -> None:
@@ -132,7 +136,7 @@ def test_group_and_places_stand_together_and_sort_by_the_group() -> None:
     head, data, shown, _ = parts(table(board, View()))
     at = head.index("tie group")
     assert [(line[0], line[at]) for line in shown] == [
-        ("a", "1 (1)"), ("e", DASH), ("b", "2 (2-3)"), ("c", "2 (2-3)"), ("d", "3 (4)"),
+        ("a ?", "1 (1)"), ("e ?", DASH), ("b ?", "2 (2-3)"), ("c ?", "2 (2-3)"), ("d ?", "3 (4)"),
     ]  # fmt: skip
     assert [line[at] for line in data] == [1, None, 2, 2, 3]
     found = pd.read_csv(io.StringIO(as_csv(board, View())), dtype=str, keep_default_na=False)
@@ -160,10 +164,27 @@ def test_the_columns_about_the_model() -> None:
     for r, model in enumerate(board.models.to_dict("records")):
         assert shown[r][at["params, M"]] == f"{model['params'] / 1e6:.1f}"
         assert shown[r][at["objective"]] == (shown_objective(model["objective"]) or DASH)
-        assert shown[r][at["pretrained on"]] == (model["data"] or DASH)
-        assert shown[r][at["architecture"]] == model["architecture"]
+        told = shown[r][at["pretrained on"]]
+        assert told.startswith(model["data"] or board.mark[r] or DASH)
+        assert (board.mark[r] or DASH) in told or model["data"] == told
+        assert shown[r][at["architecture"]] == (model["architecture"] or DASH)
         assert data[r][at["revision"]] == model["revision"]
         assert shown[r][at["revision"]] == model["revision"][:7]
+
+
+def test_a_row_says_what_its_training_data_mean() -> None:
+    facts = {"a": ["dtd"], "b": [], "c": ["laion-2b"], "d": ["eurosat"]}
+    board = build(
+        linear(make_result(m, t, facts={"data": data}) for m, data in facts.items()
+               for t in ("dtd", "svhn")),
+        View(sort="model"),
+    )  # fmt: skip
+    _, _, shown, _ = parts(table(board, View()))
+    assert [row[0] for row in shown] == ["a ‡", "b ?", "c ?", "d"]
+    said = legend(board, View())
+    assert "`‡` behind a model" in said
+    assert "`?` behind a model" in said
+    assert "behind a model" not in legend(build(board.grid, View(search="d")), View())
 
 
 def test_what_is_missing_is_a_dash_without_a_number() -> None:
@@ -273,7 +294,9 @@ def test_json_has_the_numbers_of_the_board() -> None:
         for r, row in enumerate(found["rows"]):
             for t, task in enumerate(board.tasks["task"]):
                 value = board.value[r, t]
-                assert row[task] == (None if math.isnan(value) else round(100 * value, 4))
+                cell = row["scores"][task]
+                assert cell["value"] == (None if math.isnan(value) else round(100 * value, 4))
+                assert cell["kind"] == board.kind[r, t]
             mean = board.mean[r]
             assert row["mean"] == (
                 None if math.isnan(mean) else pytest.approx(100 * mean, abs=1e-4)
@@ -294,6 +317,6 @@ def test_hostile_names_never_change_the_shape(name: str) -> None:
     check_shape(board, view)
     assert len(json.loads(as_json(board, view))["rows"]) == 2
     found = pd.read_csv(io.StringIO(as_csv(board, view)))
-    assert found.shape == (2, 12 + 4 * 2)
+    assert found.shape == (2, 14 + 4 * 2)
     shown = "'" + name if name[0] in "=+-@" else name
     assert set(found["model"]) == {shown, "b"}
