@@ -10,6 +10,7 @@ import dataclasses
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from eval.common.distributed import is_main_process
@@ -20,15 +21,16 @@ from eval.data.locations import Data, data_from
 from eval.models.names import expand
 from eval.models.resolve import resolve
 from eval.protocols import PROTOCOLS, protocol_named
-from eval.results.collection import Results
+from eval.results.collection import Boards, Results
 from eval.results.item_scores import TiedBoard, item_scores, read_items, ties_of
-from eval.results.leaderboard import Table, tables
+from eval.results.leaderboard import tables
 from eval.results.store import read_result
 from eval.run.execute import Failure, execute
 from eval.run.known import fetch_results, note_results, planned_from
 from eval.run.plan import Request, check_number
 from eval.run.progress import Progress, run_progress
 from eval.settings.assign import with_setting
+from eval.settings.presets import preset_named
 from eval.settings.protocols import Fewshot, Settings
 from eval.settings.readout import readouts
 from eval.stores.front import check_store, folder_of
@@ -70,6 +72,7 @@ def evaluate(
     keep_model: bool = False,
     pool: str | Sequence[str] = "default",
     layer: str | Sequence[str] = "",
+    preset: str | None = None,
     progress: bool = True,
 ) -> Results:
     """Score every model on every task under every protocol: ``transfer-eval run`` as a function.
@@ -81,8 +84,9 @@ def evaluate(
     again. ``cache`` and ``data`` default to
     TRANSFERZOO_CACHE and TRANSFERZOO_DATA, as for the command. ``pool`` (cls, mean, cls+mean,
     cls+last-mean) and ``layer`` (a name, last-N, auto) are what is read off the network: each pool
-    at each layer makes results of its own, from one pass. ``progress`` says a line on stderr for
-    each finished cell. What deserves a warning stands in each result's
+    at each layer makes results of its own, from one pass. ``preset`` takes over somebody else's
+    readout and settings ("dinov2-linear"); what ``protocols`` says stands above it. ``progress``
+    says a line on stderr for each finished cell. What deserves a warning stands in each result's
     ``warnings``; ``strict`` makes it an error.
 
     One result a cell: models vary slowest, then tasks and readouts, protocols fastest. Under
@@ -99,10 +103,16 @@ def evaluate(
         ("limit", limit), ("img_size", img_size), ("batch_size", batch_size), ("seed", seed),
     ):  # fmt: skip
         check_number(name, value)
+    chosen = preset_named(preset) if preset else None
+    if chosen and (pool, layer) != ("default", ""):
+        raise BadInput(
+            f"preset {chosen.name!r} says which layers are pooled, and how; leave pool and layer "
+            "out"
+        )
     request = Request(
         models=_models(models),
         tasks=_several("tasks", tasks),
-        protocols=protocol_settings(protocols),
+        protocols=protocol_settings(protocols, chosen.protocols if chosen else {}),
         cache=_cache(cache),
         results=folder_of(str(results)),
         data=_data(data),
@@ -114,7 +124,11 @@ def evaluate(
         batch_size=batch_size,
         strict=strict,
         keep_model=keep_model,
-        readouts=readouts(_several("pool", pool), _several("layer", layer)),
+        readouts=(
+            (chosen.readout,)
+            if chosen
+            else readouts(_several("pool", pool), _several("layer", layer))
+        ),
     )
     if not is_main_process():  # helps to encode and train: the main process's plan counts
         execute(request, [])
@@ -192,7 +206,7 @@ def read_results(place: Place = "results") -> Results:
     return Results(result for _, result in shelf.results)
 
 
-def leaderboard(results: Iterable[Result]) -> list[Table]:
+def leaderboard(results: Iterable[Result]) -> Boards:
     """All boards of the results, one for each protocol, setting and score: ``models`` are its rows,
     ``tasks`` its columns, ``cells[row, column]`` the scores that were measured.
 
@@ -200,7 +214,7 @@ def leaderboard(results: Iterable[Result]) -> list[Table]:
     >>> boards[0].title, len(boards[0].models)
     ('fewshot, 1-shot top-1, %', 6)
     """
-    return tables(results)
+    return Boards(tables(results))
 
 
 def ties(scores: Place | Iterable[Mapping[str, Any]]) -> list[TiedBoard]:
@@ -272,16 +286,24 @@ def _several(subject: str, given: str | Sequence[str]) -> list[str]:
     return values
 
 
-def protocol_settings(protocols: Protocols | None) -> dict[str, Settings]:
+def protocol_settings(
+    protocols: Protocols | None, preset: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+) -> dict[str, Settings]:
     """Each protocol's settings, every changed one checked against its bounds; None is what a run
-    that names no protocol does. Raises UserError."""
+    that names no protocol does: the preset's, or the default ones. Raises UserError."""
     if protocols is None:
-        protocols = [name for name, protocol in PROTOCOLS.items() if protocol.default]
+        default = [name for name, protocol in PROTOCOLS.items() if protocol.default]
+        protocols = list(preset) or default
     if not isinstance(protocols, Mapping):
         protocols = {name: {} for name in _several("protocols", protocols)}
     if not protocols:
         raise BadInput("protocols is empty; leave it out for the defaults")
-    return {name: _settings_of(name, given) for name, given in protocols.items()}
+    return {
+        name: _settings_of(
+            name, {**preset.get(name, {}), **given} if isinstance(given, Mapping) else given
+        )
+        for name, given in protocols.items()
+    }
 
 
 def _settings_of(name: str, given: Settings | Mapping[str, Any]) -> Settings:

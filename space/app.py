@@ -25,7 +25,9 @@ from eval.common.files import default_cache
 from eval.data.locations import Data
 from eval.models.names import ZOO_FOLDER
 from eval.results.store import result_files
+from space.address import Address, query_of
 from space.api import Api
+from space.classify_api import ClassifyApi
 from space.demo.backbones import Shelf
 from space.pages.about import about
 from space.pages.analyses import Analyses
@@ -37,16 +39,20 @@ from space.pages.objectives import Objectives
 from space.pages.submit import Submit
 from space.source import STEP, Source
 from space.state import Desk
-from space.theme import CSS, THEME
+from space.theme import CSS, HEAD, THEME
 
 TITLE = "TransferZoo"
+_TOP = """<header id="top"><h1>TransferZoo</h1>
+<p>Which pretraining objective gives features that transfer?</p>
+<span id="told-aloud" role="status"></span>
+<button type="button" class="tool" onclick="transferzoo.copyLink()">Copy link</button></header>"""
 
 
 def build(desk: Desk) -> gr.Blocks:
     """All pages as tabs; plots are made when their tab is opened."""
     shelf = Shelf(desk.cache)
     with gr.Blocks(title=TITLE, delete_cache=(3600, 3600)) as app:
-        gr.Markdown("# TransferZoo\nWhich pretraining objective gives features that transfer?")
+        gr.HTML(_TOP, apply_default_css=False)
         with gr.Tabs(overflow_behavior="wrap"):
             with gr.Tab("Leaderboard", id="leaderboard"):
                 board = Leaderboard(desk)
@@ -58,13 +64,14 @@ def build(desk: Desk) -> gr.Blocks:
                 detection = Detection(desk)
             with gr.Tab("Analyses", id="analyses") as analyses_tab:
                 analyses = Analyses(desk, shelf)
-            with gr.Tab("Few-shot demo", id="fewshot"):
+            with gr.Tab("Which model?", id="fewshot"):
                 fewshot = FewShot(shelf)
             with gr.Tab("Submit", id="submit") as submit_tab:
                 submit = Submit(desk.queue, desk.cache)
             with gr.Tab("About", id="about"):
                 about()
-        Api(desk, submit).register()  # first: a page's events would take its names
+        Api(desk).register()  # first: a page's events would take its names
+        ClassifyApi(shelf).register()
         board.wire()
         objectives.wire(objectives_tab)
         compare.wire(compare_tab)
@@ -73,18 +80,64 @@ def build(desk: Desk) -> gr.Blocks:
         fewshot.wire()
         submit.wire()
         submit_tab.select(submit.requests, None, submit.table, api_visibility="private")
+        address = Address({
+            "objectives": {"protocol": objectives.board, "family": objectives.family,
+                           "pair": objectives.pair, "by": objectives.by},
+            "compare": {"a": compare.a, "b": compare.b, "protocol": compare.board,
+                        "data": compare.task},
+            "detection": {"data": detection.place, "order": detection.score, "a": detection.a,
+                          "b": detection.b},
+            "analyses": {"finding": analyses.finding, "view": analyses.view},
+            "fewshot": {"example": fewshot.example, "models": fewshot.models},
+        })  # fmt: skip
+        address.wire()
+        for name, table in (("pairs", objectives.pairs), ("compared", compare.table),
+                            ("cases", compare.cases), ("detectors", detection.table),
+                            ("detection-classes", detection.classes),
+                            ("finding-table", analyses.table)):  # fmt: skip
+            table.elem_id = name
+            _offer_csv(name, table)
+
+        def restore(query: dict[str, str]) -> list[Any]:
+            return [*board.restore(query), *address.restore(query)]
 
         def opened(request: gr.Request) -> list[Any]:
-            return board.restore(dict(request.query_params))
+            return restore(dict(request.query_params))
 
-        app.load(opened, None, [*board.inputs, *board.outputs], api_visibility="private")
+        outputs = [*board.inputs, *board.outputs, *board.slip, *address.components]
+        arrived = app.load(opened, None, outputs, api_visibility="private")
+        arrived.then(None, None, None, js="() => transferzoo.arrive()")
+        # The browser's back button: the script clicks this with the address that it went to.
+        back = gr.Button(visible="hidden", elem_id="restore")
+        went = back.click(
+            lambda text: restore(query_of(text)), board.query, outputs,
+            js="() => [location.search]", show_progress="hidden", api_visibility="private",
+        )  # fmt: skip
+        went.then(None, None, None, js="() => transferzoo.restored()")
+        for tab in (objectives_tab, compare_tab, detection_tab, analyses_tab):
+            _draw_again(app, tab)
     return app
+
+
+def _draw_again(app: gr.Blocks, tab: gr.Tab) -> None:
+    """A hidden button that does what opening the tab does, for a tab that is open already."""
+    button = gr.Button(visible="hidden", elem_id=f"again-{tab.id}")
+    for event in list(app.fns.values()):
+        if (tab._id, "select") in event.targets:
+            button.click(event.fn, event.inputs, event.outputs, api_visibility="private")
+
+
+def _offer_csv(name: str, table: gr.Dataframe) -> None:
+    """A table's file, made in the browser: the script puts a button under the table."""
+    button = gr.Button(visible="hidden", elem_id=f"csv-of-{name}")
+    button.click(None, table, None, js=f"t => transferzoo.csv(t, {json.dumps(f'{name}.csv')})",
+                 api_visibility="private")  # fmt: skip
 
 
 def launch(app: gr.Blocks, **options: Any) -> Any:
     """Serve it with the project's look and limits."""
     return app.queue(default_concurrency_limit=4, max_size=200).launch(
-        theme=THEME, css=CSS, max_file_size="10mb", footer_links=["api"], **options
+        theme=THEME, css=CSS, head=HEAD, max_file_size="10mb", footer_links=["api"], **options
     )
 
 

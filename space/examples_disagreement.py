@@ -36,6 +36,22 @@ class Case:
     a_right: bool
 
 
+@dataclass(frozen=True, eq=False)
+class Disagreement:
+    """All test images of a data set counted by who is right, and some of those of one alone."""
+
+    protocol: str  # whose answers these are
+    a_alone: int
+    b_alone: int
+    both: int
+    neither: int
+    cases: tuple[Case, ...]
+
+    @property
+    def images(self) -> int:
+        return self.a_alone + self.b_alone + self.both + self.neither
+
+
 def disagreements(
     model_a: str,
     model_b: str,
@@ -47,9 +63,9 @@ def disagreements(
     *,
     precision: str | None = None,
     seed: int = 0,
-) -> list[Case]:
-    """At most ``most`` test images that one model alone gets right, those of a first; as many of
-    each kind as there are. The same call gives the same images.
+) -> Disagreement:
+    """How often each model alone is right, with at most ``most`` such test images, those of a
+    first: half of each kind, where there are as many. The same call gives the same images.
 
     A model is named as for ``transfer-eval run``, or with its input size as on the board
     (``NAME @64px``). Raises UserError where the data are not at hand, a model does not load, or the
@@ -72,17 +88,19 @@ def disagreements(
         predictions(name, found, cache, protocol, precision, seed) for name in (model_a, model_b)
     ]
     truth = found.test.labels
-    chosen = choose(answers[0] == truth, answers[1] == truth, most)
+    a, b = (answer == truth for answer in answers)
+    chosen = choose(a, b, most)
     order = np.sort(found.test.rows[chosen])
     images = dict(found.test.source.images(order))
-    return [
+    cases = [
         Case(
             int(row), _picture(found, int(row), images), found.classes[truth[row]],
-            found.classes[answers[0][row]], found.classes[answers[1][row]],
-            bool(answers[0][row] == truth[row]),
+            found.classes[answers[0][row]], found.classes[answers[1][row]], bool(a[row]),
         )
         for row in chosen
     ]  # fmt: skip
+    alone, other, both, neither = (int(n.sum()) for n in (a & ~b, b & ~a, a & b, ~a & ~b))
+    return Disagreement(protocol, alone, other, both, neither, tuple(cases))
 
 
 def choose(a: NDArray[np.bool_], b: NDArray[np.bool_], most: int) -> NDArray[np.int64]:

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from eval.common.errors import UserError
 from eval.metrics.estimates import KINDS
-from eval.models.objectives import parse_objective
-from space.tables.scores import facts
+from eval.models.facts import UNTRAINED
+from eval.results.facts import facts_named, shown_objective
 
-
-def shown_objective(name: str) -> str:
-    """``ce+selfsupcon`` as the paper writes it: CE+SelfSupCon; anything else as it is."""
-    try:
-        return parse_objective(name).shown if name else ""
-    except UserError:
-        return name
+__all__ = ["chance", "facts_label", "shown_objective"]
 
 
 def facts_label(model: str) -> str:
-    """A model by its objective where its name tells it: ``CE+SelfSupCon (resnet18_narrow)``."""
-    about = facts(model)
-    if not about.objective or about.objective == "untrained":
+    """A checkpoint that ships by its objective, as its recipe says: ``CE+SelfSupCon
+    (resnet18_narrow)``; any other model by its name."""
+    about = facts_named(model)
+    if about.objective in ("", UNTRAINED):
         return model
     return f"{shown_objective(about.objective)} ({about.architecture})"
 

@@ -14,6 +14,7 @@ from space.tables.board import Board, build
 from space.tables.matrix import Grid, Key, grid, keys
 from space.tables.view import View
 
+NAMED = 3  # files that are left out are named, of more the first
 GRIDS = 24  # kept at once; each is some megabytes for a thousand models
 
 
@@ -31,6 +32,17 @@ class Desk:
     @property
     def snapshot(self) -> Snapshot:
         return self.source.snapshot()
+
+    def left_out(self) -> str:
+        """Which files of the results are none that can be shown, and why; '' for none. Foreign
+        text, not escaped."""
+        problems = self.snapshot.problems
+        if not problems:
+            return ""
+        named = "; ".join(problem[:200] for problem in problems[:NAMED])
+        more = f"; and {len(problems) - NAMED} more" if len(problems) > NAMED else ""
+        count = f"{len(problems)} file{'s are' if len(problems) > 1 else ' is'}"
+        return f"{count} left out, as no results: {named}{more}."
 
     def boards(self) -> list[Key]:
         """The leaderboards there are."""

@@ -8,7 +8,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
+import itertools
 import json
+import re
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -27,6 +29,7 @@ from eval.data.load import load_task
 from eval.data.manifest import FileFacts, Manifest, PartFacts, SplitFacts, write_manifest
 from eval.metrics.intervals import mean_interval
 from eval.metrics.scores import Samples, Score
+from eval.models.objectives import TERMS, parse_objective
 from eval.protocols import PROTOCOLS
 from eval.results.schema import Result
 from eval.run.plan import Request, plan
@@ -198,10 +201,13 @@ def make_result(
     correct: np.ndarray | None = None,
     created: str = "2026-01-01T00:00:00+00:00",
     dtype: str = "fp32",
+    facts: Mapping[str, Any] | None = None,
     **changes: Any,
 ) -> Result:
     """A valid result with one top-1 score over 40 images; of few-shot one of an older file, which
-    has counts, no single answers and no kind of interval (`make_fewshot` makes today's)."""
+    has counts, no single answers and no kind of interval (`make_fewshot` makes today's). ``facts``
+    are what is declared of the model; None: what `made_up_facts` states for a name like the zoo's.
+    """
     if correct is None:
         correct = np.arange(40) < round(40 * top1)
     value = float(correct.mean())
@@ -222,6 +228,7 @@ def make_result(
                 "revision": revision,
                 "weights_sha256": "ab" * 32,
                 "params": 10,
+                **({"facts": stated} if (stated := made_up_facts(model, facts)) else {}),
             },
             "task": {
                 "name": task,
@@ -249,6 +256,23 @@ def make_result(
             **changes,
         }
     )
+
+
+def made_up_facts(model: str, facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What the author of a made-up model declares: ``zoo:resnet18_narrow.ce_selfsupcon_tin100``
+    and the like are said to be of that architecture, objective and data; of others nothing is."""
+    if facts is not None:
+        return dict(facts)
+    name = re.sub(r"@.*$", "", model.partition(":")[2] or model).rpartition("/")[2]
+    architecture, _, tag = name.partition(".")
+    words = tag.split("_")
+    terms = list(itertools.takewhile(lambda word: word in TERMS, words))
+    if not terms or len(terms) == len(words):
+        return {}
+    rest = "_".join(words[len(terms) :])
+    data = {"tin100": "tiny_imagenet"}.get(words[-1], words[-1])
+    return {"objective": parse_objective("+".join(terms)).name, "architecture": architecture,
+            "data": [data], "recipe": rest, "said_in": ["recipe.toml"]}  # fmt: skip
 
 
 def split_hash(task: str, split: str = "s") -> str:

@@ -131,6 +131,17 @@ def test_several_readouts_from_one_call() -> None:
     assert found[0].scores != found[1].scores
 
 
+def test_a_preset_is_the_commands() -> None:
+    vit = "random:test_vit"
+    (result,) = transfer.evaluate(vit, "digits", preset="dinov2-knn", img_size=32, limit=60)
+    assert result.protocol.name == "knn"
+    assert (result.protocol.config["ks"], result.readout.pool) == ([10, 20, 100, 200], "cls")
+    (changed,) = transfer.evaluate(
+        vit, "digits", {"knn": {"ks": (1,)}}, preset="dinov2-knn", img_size=32, limit=60
+    )
+    assert changed.protocol.config == {**result.protocol.config, "ks": [1]}
+
+
 def test_the_seed_reaches_the_result() -> None:
     draws = {"fewshot": {"shots": 1, "episodes": 20}}
     zero, seven = (
@@ -173,6 +184,8 @@ def test_results_compared_and_on_a_board() -> None:
         ("knn", ("digits",)), ("linear", ("digits",)),
     ]  # fmt: skip
     assert all(len(b.models) == 2 and len(b.cells) == 2 for b in boards)
+    assert repr(boards) == repr(read)  # boards, not the fields of a class
+    assert "knn, top-1, %" in repr(boards)
 
 
 def test_a_strange_file_among_the_results_is_warned_about() -> None:
@@ -224,6 +237,8 @@ def test_a_task_and_a_model_that_one_holds_in_hand() -> None:
         (lambda: transfer.evaluate(MODEL, "digits", {"fewshot": Fewshot(n_way=1)}), "at least 2"),
         (lambda: transfer.evaluate(MODEL, "digits", {"knn": Linear()}), "takes Knn or a mapping"),
         (lambda: transfer.evaluate(MODEL, "digits", "knn", device="abacus"), "'abacus'"),
+        (lambda: transfer.evaluate(MODEL, "digits", preset="dinov2-kn"), "did you mean"),
+        (lambda: transfer.evaluate(MODEL, "digits", preset="dinov2-knn", pool="cls"), "leave pool"),
         (lambda: transfer.load_model("zoo:all"), "'zoo:all' names"),
         (lambda: transfer.load_model("random:resnet1"), "did you mean"),
         (lambda: transfer.load_model(MODEL, img_size=0), "img_size must be at least 8, got 0"),

@@ -248,6 +248,7 @@ def test_contributing_names_every_package() -> None:
 # --------------------------------------------------------------------------- what they show
 
 
+@pytest.mark.slow
 def test_the_first_command_of_the_readme_runs(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

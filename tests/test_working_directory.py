@@ -90,6 +90,7 @@ def test_python_dash_m_runs_the_users_file(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "of the user\n")
 
 
+@pytest.mark.slow
 def test_a_run_on_two_processes_is_ours(own: Path, scripts: Path) -> None:
     done = ran(
         own, scripts, "torchrun", "--standalone", "--nproc_per_node", "2", "--no-python",

@@ -32,8 +32,10 @@ def warnings_of(data: TaskData, counts: Sequence[ClassCount], images: Images) ->
             f"{data.duplicates:,} of {counted(len(data.test), 'test image')} also in train: knn "
             "and linear have seen the answer"
         )
-    yield from concerns(data)
-    yield from _count_warnings(counts)
+    found = list(concerns(data))
+    yield from found
+    told = any("without an image" in concern for concern in found)  # by the names of folders
+    yield from _count_warnings(counts, told)
     yield from _image_warnings(images, len(data.test))
     yield from _name_warnings(data.classes)
 
@@ -46,7 +48,7 @@ def cannot_be_read(count: int) -> Iterator[str]:
         )
 
 
-def _count_warnings(counts: Sequence[ClassCount]) -> Iterator[str]:
+def _count_warnings(counts: Sequence[ClassCount], empty_told: bool) -> Iterator[str]:
     def named(wanted: Callable[[ClassCount], bool]) -> str:
         names = [c.name for c in counts if wanted(c)]
         return f"{counted(len(names), 'class', 'classes')} ({some(names)})" if names else ""
@@ -65,7 +67,7 @@ def _count_warnings(counts: Sequence[ClassCount]) -> Iterator[str]:
             f"{len(trained):,} classes for {total:,} training images: is the label column an id, "
             "or a value that is measured?"
         )
-    if which := named(lambda c: not c.train and not c.test):
+    if not empty_told and (which := named(lambda c: not c.train and not c.test)):
         yield f"{which} without any image"
     if which := named(lambda c: 0 < c.train < FEW_TRAIN):
         yield f"{which} with fewer than {FEW_TRAIN} training images"

@@ -99,6 +99,15 @@ def check_task_command(args: argparse.Namespace) -> int:
         boxes = checkboxes.check_boxes(data)
         unreadable = boxes.unreadable
         facts, text = checkboxes.as_json(boxes), checkboxes.render(boxes, markdown=markdown)
+    elif data.kind == "segmentation":
+        from eval.check_task import masks as checkmasks
+        from eval.data.masks.mask_data import SegmentationData
+
+        assert isinstance(data, SegmentationData)
+        sheet = checkmasks.mask_sheet(data, path)
+        masks = checkmasks.check_masks(data)
+        unreadable = masks.unreadable
+        facts, text = checkmasks.as_json(masks), checkmasks.render(masks, markdown=markdown)
     else:
         from eval.check_task import images
 

@@ -54,6 +54,20 @@ EXAMPLES = """examples:
 """
 
 
+PUSH_EXAMPLES = """examples:
+  transfer-eval push results ORG/results --dry-run
+  transfer-eval push results ORG/results            # opens a pull request
+  transfer-eval merge ORG/results 3 --verify 2      # its owner: two of them are computed again
+  transfer-eval leaderboard --results hub:ORG/results
+"""
+TIES_EXAMPLES = """examples:
+  transfer-eval ties scores.csv                     # columns model, item, score and perhaps task
+  transfer-eval ties every_eval_ever/ --tasks --json
+"""
+COMPARE_EXAMPLES = """examples:
+  transfer-eval compare random:resnet18 resnet50.a1_in1k
+  transfer-eval compare zoo:NAME zoo:OTHER --results hub:ORG/results
+"""
 STATUS_EXAMPLE = """example:
   transfer-eval run zoo:all --suite mini --results s3://BUCKET/board --on slurm --partition gpu
   transfer-eval status --results s3://BUCKET/board
@@ -163,7 +177,7 @@ def build_parser() -> Parser:
     reliability.add_argument(
         "--out", type=Path, default=Path("reliability.png"), metavar="FILE", help=".png or .svg"
     )
-    ties = command("ties")
+    ties = command("ties", TIES_EXAMPLES)
     ties.add_argument(
         "file", metavar="FILE",
         help="CSV or Parquet with model, item (or seed), score and perhaps task; or a file or "
@@ -171,7 +185,7 @@ def build_parser() -> Parser:
     )  # fmt: skip
     ties.add_argument("--tasks", action="store_true", help="also a board for each task")
     ties.add_argument("--json", action="store_true", help="print JSON")
-    compare = command("compare")
+    compare = command("compare", COMPARE_EXAMPLES)
     compare.add_argument("model_a", metavar="MODEL_A")
     compare.add_argument("model_b", metavar="MODEL_B")
     _add_shelf(compare)
@@ -263,7 +277,7 @@ def build_parser() -> Parser:
     )
     _add_cache(check)
     check.add_argument("--json", action="store_true", help="print JSON")
-    push = command("push", EXAMPLES)
+    push = command("push", PUSH_EXAMPLES)
     push.add_argument("directory", type=Path, metavar="RESULTS_DIR")
     push.add_argument("repo", metavar="ORG/NAME", help="the data set repository")
     push.add_argument("--direct", action="store_true", help="commit, with the table, not a request")
@@ -353,13 +367,18 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--task", nargs="+", action="extend", metavar="T",
         help="a declared task (NAME or NAME@SPLIT), FILE.toml, parquet:DIR, imagefolder:DIR, "
-        "csv:FILE or hub:org/name?image=..&label=..; with boxes coco:DIR, voc:DIR or yolo:DIR",
+        "csv:FILE or hub:org/name?image=..&label=..; with boxes coco:DIR, voc:DIR or yolo:DIR; "
+        "with masks masks:DIR or voc-seg:DIR",
+    )  # fmt: skip
+    parser.add_argument(
+        "--test-on", metavar="T", help="score what was fitted on each --task on the test images of "
+        "this one, which has the same classes (T&map=FILE.csv maps their names)",
     )  # fmt: skip
     parser.add_argument("--split", metavar="S", help="study or clean (default: a task's first)")
     parser.add_argument(
         "--protocol", nargs="+", action="extend", metavar="P",
-        help="fewshot, knn, linear (default: these three), attentive, linear-sgd, finetune; boxes: "
-        "detection",
+        help="fewshot, knn, linear (default: these three), attentive, linear-sgd, finetune, "
+        "retrieval, multilabel, low-level; boxes: detection; masks: segment, segment-knn",
     )  # fmt: skip
     parser.add_argument(
         "--set", nargs="+", action="extend", metavar="P.NAME=V",

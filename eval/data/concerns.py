@@ -25,9 +25,11 @@ def _ambiguous(task: TaskData) -> Iterator[str]:
     images = counted(task.ambiguous, "image")
     if not task.ambiguous:
         return
-    if task.kind == "detection":
+    if task.kind != "classification":
+        what = {"detection": "boxes", "segmentation": "masks"}.get(task.kind, "labels")
         yield (
-            f"{images} whose bytes are equal have different boxes: at least one annotation is wrong"
+            f"{images} whose bytes are equal have different {what}: at least one annotation is "
+            "wrong"
         )
     else:
         yield (
@@ -37,7 +39,7 @@ def _ambiguous(task: TaskData) -> Iterator[str]:
 
 
 def _untrained(task: TaskData) -> Iterator[str]:
-    if task.kind == "detection":  # a note of its boxes says it
+    if task.kind != "classification":  # a note of its boxes, masks or labels says it
         return
     strange = np.setdiff1d(task.test.labels, task.train.labels).tolist()
     if strange:

@@ -22,12 +22,13 @@ from eval.common.files import (
     sha256_file,
     write_json,
 )
-from eval.data import expected, hub_copy
+from eval.data import expected, hub_copy, own_masks
 from eval.data.boxes.assemble import BoxParts
 from eval.data.boxes.parquet import ParquetBoxes
 from eval.data.located import Check, Located, Parts, Resplit
 from eval.data.locations import Data, HubData, how_to_get
 from eval.data.manifest import MANIFEST, Manifest, read_manifest
+from eval.data.masks.assemble import MaskParts
 from eval.data.shards import parquet_pair
 from eval.data.sources import ParquetSource
 from eval.data.whole_split import OfficialOrder
@@ -51,10 +52,11 @@ def locate(task: Task, split: str, cache: Path, data: Data | None) -> Located:
         return _prepared(task, split, folder, str(folder.resolve()), "")
     if data is not None and data.owner:
         return _mirror(task, split, data)
-    if task.kind == "detection":
+    if task.kind != "classification":
+        what = {"detection": "boxes", "segmentation": "masks"}.get(task.kind, "labels")
         raise BadInput(
-            f"task {task.name!r} is not at hand: the form of the boxes in other people's copies on "
-            f"the Hub is not checked, so none is used; {how_to_get(task)}"
+            f"task {task.name!r} is not at hand: the form of the {what} in other people's copies "
+            f"on the Hub is not checked, so none is used; {how_to_get(task)}"
         )
     cure = how_to_get(dataclasses.replace(task, hub=None))
     try:
@@ -128,7 +130,11 @@ def _prepared(task: Task, split: str, folder: Path, where: str, revision: str) -
 Pair = tuple[ParquetSource, ParquetSource]
 
 
-def _images(task: Task, pair: Pair, folder: Path) -> tuple[Parts | BoxParts, tuple[Check, ...]]:
+def _images(
+    task: Task, pair: Pair, folder: Path
+) -> tuple[Parts | BoxParts | MaskParts, tuple[Check, ...]]:
+    if task.kind == "segmentation":
+        return own_masks.parquet_parts(*pair, names=task.class_names), ()
     if task.kind != "detection":
         return Parts(*pair, task.class_names), ()
     train, test = map(ParquetBoxes, pair)

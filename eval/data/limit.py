@@ -8,6 +8,8 @@ import numpy as np
 
 from eval.common.errors import BadInput
 from eval.data.boxes import box_data
+from eval.data.labels import label_data
+from eval.data.masks import mask_data
 from eval.data.task_data import Split, TaskData, check_split, take
 
 
@@ -18,6 +20,10 @@ def limited(task: TaskData, limit: int) -> TaskData:
         raise BadInput(f"--limit must be at least 1, got {limit}")
     if isinstance(task, box_data.DetectionData):
         return box_data.limited(task, limit)
+    if isinstance(task, mask_data.SegmentationData):
+        return mask_data.limited(task, limit)
+    if isinstance(task, label_data.MultiLabelData):
+        return label_data.limited(task, limit)
 
     def cut(split: Split) -> Split:
         place = np.zeros(len(split), np.int64)  # an image's place within its class

@@ -21,9 +21,14 @@ from eval.data.boxes.assemble import BoxParts, assemble_boxes
 from eval.data.boxes.box_data import DetectionData
 from eval.data.canonical import canonical, class_names, halves, joined, numbered, refuse_unlabelled
 from eval.data.joined_source import Joined
+from eval.data.labels.assemble import LabelParts, assemble_labels
+from eval.data.labels.label_data import MultiLabelData
 from eval.data.limit import limited
 from eval.data.located import Located, Parts, Resplit, Whole
 from eval.data.locations import Data
+from eval.data.masks.assemble import MaskParts, assemble_masks
+from eval.data.masks.mask_data import SegmentationData
+from eval.data.shifted import is_shift, load_shifted
 from eval.data.sources import Scan, Source, as_keys, remembered_scan
 from eval.data.task_data import Split, TaskData, check_split
 from eval.data.values import Valued, as_given, by_rule, extremes, in_words, memo_of
@@ -54,6 +59,8 @@ def load_task(
     ``limit`` keeps at most that many images of each split, balanced over classes; of a detection
     task those with boxes first. Raises UserError for anything wrong with the data.
     """
+    if is_shift(text):
+        return load_shifted(text, lambda one: load_task(one, cache, data, limit, seed))
     task = load(locate(text, cache, data, seed), cache)
     return limited(task, limit) if limit is not None else task
 
@@ -108,6 +115,22 @@ def _as_it_lies(found: Located, cache: Path) -> tuple[TaskData, Keys]:
             partial=found.partial, inventory=found.inventory, voc=boxes.voc,
         )  # fmt: skip
         return task, boxes.deep
+    if isinstance(found.images, MaskParts):
+        masks = assemble_masks(found.images, cache, found.subject)
+        task = SegmentationData(
+            found.name, found.where, found.revision, masks.classes, masks.train, masks.test,
+            declared=found.declared, notes=(*masks.notes, *found.notes), split=found.split,
+            partial=found.partial, inventory=found.inventory,
+        )  # fmt: skip
+        return task, masks.deep
+    if isinstance(found.images, LabelParts):
+        labels = assemble_labels(found.images, cache, found.subject)
+        task = MultiLabelData(
+            found.name, found.where, found.revision, labels.labels, labels.train, labels.test,
+            declared=found.declared, notes=(*labels.notes, *found.notes), split=found.split,
+            partial=found.partial, inventory=found.inventory, validation=labels.validation,
+        )  # fmt: skip
+        return task, labels.deep
     if isinstance(found.images, Whole):
         parts = _from_whole(found.images, cache, found.subject)
     else:

@@ -42,8 +42,8 @@ def how_to_get(task: Task) -> str:
     """What to do where a declared task's data are missing."""
     if not task.download:
         return f"put train-*.parquet and test-*.parquet into DIR/{task.name} and give --data DIR"
-    if task.kind == "detection":
-        return _how_to_get_boxes(task)
+    if task.kind != "classification":
+        return _how_to_get_annotated(task)
     client = ", or leave --data out for the copy on the Hub" if task.hub else ""
     return (
         f"get {task.download}, then `transfer-eval prepare {task.name} --source FOLDER --out DIR` "
@@ -51,13 +51,14 @@ def how_to_get(task: Task) -> str:
     )
 
 
-def _how_to_get_boxes(task: Task) -> str:
+def _how_to_get_annotated(task: Task) -> str:
     if task.preparable:
         prepare = f"`transfer-eval prepare {task.name} --source FOLDER --out DIR` and --data DIR"
         return f"get {task.download}, then {prepare}"
+    forms = "voc:FOLDER or coco:FOLDER" if task.kind == "detection" else "masks:FOLDER"
     return (
         f"put the known smaller copy into DIR/{task.name} and give --data DIR, or get "
-        f"{task.download} and score it under a name of its own as voc:FOLDER or coco:FOLDER"
+        f"{task.download} and score it under a name of its own as {forms}"
     )
 
 

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from eval.common.errors import BadInput, NotFound, UserError
 from eval.common.images import Range
-from eval.data import own_boxes
+from eval.data import own_boxes, own_labels, own_masks
 from eval.data.folders import read_folders
 from eval.data.inventory.facts import Inventory, Tally
 from eval.data.inventory.labels import as_meant
 from eval.data.inventory.split_words import FREE, Chosen, Given, choose
-from eval.data.located import Located, Parts, Rule, Whole
+from eval.data.labels.assemble import LabelParts
+from eval.data.located import Located, Parts, Whole
 from eval.data.shards import read_shards
 from eval.data.sources import (
     HubSource,
@@ -58,6 +59,8 @@ def _locate(parsed: TaskName, text: str, seed: int) -> Located:
         return _csv(parsed, text, seed)
     if parsed.kind in ("coco", "voc", "yolo"):
         return own_boxes.locate(parsed, text)
+    if parsed.kind in ("masks", "voc-seg"):
+        return own_masks.locate(parsed, text, seed)
     return _hub(parsed, text)
 
 
@@ -81,10 +84,26 @@ def _parquet(parsed: TaskName, text: str) -> Located:
     def otherwise() -> Located | None:
         """Looked at only where there is no label, so that the second load of a data set opens no
         file."""
-        return with_boxes(OBJECTS) if _has_boxes_alone(train) else None
+        if _has_alone(train, OBJECTS):
+            return with_boxes(OBJECTS)
+        return with_masks(own_masks.MASK) if _has_alone(train, own_masks.MASK) else None
+
+    def with_masks(column: str) -> Located:
+        read = read_shards(folder, subject, given, boxes=True).inventory
+        asked = dataclasses.replace(parsed, mask=column)
+        return own_masks.locate_parquet(folder, train, test, asked, text, given.options(), read)
 
     if parsed.objects:
         return with_boxes(parsed.objects)
+    if parsed.labels:
+        read = read_shards(folder, subject, given, boxes=True).inventory
+        return own_labels.locate_parquet(folder, train, test, parsed, text, read)
+    own_labels.refuse_lone(parsed, subject)
+    if parsed.mask:
+        return with_masks(parsed.mask)
+    for option in ("group", "classes", "void"):
+        if getattr(parsed, option):
+            raise BadInput(f"{subject}: {option}= is about masks; name their column: mask=..")
     columns = query({"image": parsed.image, "label": parsed.label} | given.options())
     where, name = f"parquet:{folder.resolve()}{columns}", folder.resolve().name
     return Located(
@@ -97,10 +116,10 @@ def _given(parsed: TaskName) -> Given:
     return Given(parsed.train, parsed.test, parsed.validation)
 
 
-def _has_boxes_alone(source: ParquetSource) -> bool:
-    """Boxes, and not one label an image."""
+def _has_alone(source: ParquetSource, column: str) -> bool:
+    """A column of boxes or masks, and not one label an image."""
     columns = open_parquet(source.files[0]).schema_arrow.names
-    return OBJECTS in columns and source.label not in columns
+    return column in columns and source.label not in columns
 
 
 def _existing_folder(path: str, subject: str) -> Path:
@@ -130,17 +149,21 @@ def _imagefolder(parsed: TaskName, text: str, seed: int) -> Located:
 
 def _csv(parsed: TaskName, text: str, seed: int) -> Located:
     file = _file(parsed.value, text)
-    columns = {"image": parsed.image, "label": parsed.label}
+    columns = {"image": parsed.image}
+    own_labels.refuse_lone(parsed, f"task {text!r}")
+    columns |= own_labels.roles(parsed) or {"label": parsed.label}
     columns |= {k: v for k in ("group", "split") if (v := getattr(parsed, k))}
     table = read_table(file, columns, f"task {text!r}")
     given = _given(parsed)
     if given != FREE and "split" not in table:
         raise BadInput(f"task {text!r}: train= and test= are values of a column; name it: split=..")
-    where = f"csv:{file.resolve()}{query(columns | given.options())}"
+    named = own_labels.options(parsed) or {"label": parsed.label}
+    named |= {k: v for k in ("group", "split") if (v := getattr(parsed, k))}
+    where = f"csv:{file.resolve()}{query({'image': parsed.image} | named | given.options())}"
     notes: list[str] = []
     tally = Tally("rows")
     held: tuple[bool, ...] = ()
-    rule: Rule
+    rule: Drawn | WholeGroups | AsGiven
     if "split" in table:
         table = own_parts(table, tally, text, given)
         rule = AsGiven(tuple(side != "test" for side in table["split"]))
@@ -157,6 +180,13 @@ def _csv(parsed: TaskName, text: str, seed: int) -> Located:
     if "split" not in table:
         tally.take(len(table["image"]))
     count_twice(table["image"], tally)
+    if parsed.labels:
+        listed = own_labels.listed(file, table, parsed, text)
+        several = LabelParts(listed, None, rule, held)
+        return Located(
+            file.stem, where, "", f"task {text!r}", several, kind="csv", notes=tuple(notes),
+            inventory=tally.done(),
+        )  # fmt: skip
     labels = as_meant(table["label"])
     source = ListedSource(file.resolve().parent, tuple(table["image"]), tuple(labels))
     images = Whole(source, rule, validation=held)
@@ -184,13 +214,18 @@ def _hub(parsed: TaskName, text: str) -> Located:
         HubSource(parsed.value, sha, parsed.config, part, parsed.image, parsed.label)
         for part in (chosen.train, chosen.test, *chosen.validation)
     )
-    options = {"revision": sha, "image": parsed.image, "label": parsed.label}
+    own_labels.refuse_lone(parsed, f"task {text!r}")
+    options = {"revision": sha, "image": parsed.image}
+    options |= own_labels.options(parsed) or {"label": parsed.label}
     options |= {"config": parsed.config} if parsed.config else {}
     options |= {"train": chosen.train, "test": chosen.test}
     options |= {"validation": chosen.validation[0]} if chosen.validation else {}
     where = f"hub:{parsed.value}{query(options)}"
     name = parsed.value.replace("/", "--")
     found = Inventory(said=chosen.said)
+    if parsed.labels:
+        parts = own_labels.hub_parts(train, test, parsed)
+        return Located(name, where, sha, f"task {text!r}", parts, kind="hub", inventory=found)
     return Located(
         name, where, sha, f"task {text!r}", Parts(train, test, validation=tuple(held)), kind="hub",
         inventory=found, unused=chosen.validation,

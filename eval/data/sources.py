@@ -329,6 +329,15 @@ class HubSource:
             )
         return list(self._table[name])
 
+    def label_names(self, path: str) -> tuple[str, ...] | None:
+        """What the numbers of a column of lists are called, where its type says so."""
+        feature: Any = self._table.features
+        for name in path.split("."):
+            feature = feature[name] if isinstance(feature, dict) else None
+        while isinstance(feature, list) or hasattr(feature, "feature"):
+            feature = feature[0] if isinstance(feature, list) else feature.feature
+        return tuple(feature.names) if hasattr(feature, "names") else None
+
     def scan(self) -> Scan:
         table = self._table
         labels: list[Any] = list(table[self.label])

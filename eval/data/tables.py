@@ -19,7 +19,8 @@ DELIMITERS = ",;\t"
 
 
 def read_table(file: Path, columns: dict[str, str], subject: str) -> dict[str, list[str]]:
-    """The named columns of a CSV file, by role. Fields are separated by commas, or, where the
+    """The named columns of a CSV file, by role, ``label`` among them where each image has one.
+    Fields are separated by commas, or, where the
     header has none, by semicolons or tabs.
 
     Raises UserError for a file, a column or a row that is not as promised, for images that are
@@ -52,11 +53,12 @@ def read_table(file: Path, columns: dict[str, str], subject: str) -> dict[str, l
         role: [row[at] if at < len(row) else "" for _, row in rows] for role, at in places.items()
     }
     for role, values in table.items():
-        if role != "label" and "" in values:
+        if not role.startswith("label") and "" in values:
             line = rows[values.index("")][0]
             raise BadInput(f"{subject}: line {line} of {name} has no {role}")
-    _refuse_unlabelled(table["label"], [line for line, _ in rows], f"{subject}: {name}")
-    _refuse_two_labels(table["image"], table["label"], f"{subject}: {name}")
+    if "label" in table:
+        _refuse_unlabelled(table["label"], [line for line, _ in rows], f"{subject}: {name}")
+        _refuse_two_labels(table["image"], table["label"], f"{subject}: {name}")
     table["image"] = [_as_here(file.parent, image) for image in table["image"]]
     gone = [image for image in table["image"] if not _is_file(file.parent / image)]
     if gone:

@@ -15,7 +15,7 @@ from eval.common.files import MOST_JSON, read_plain
 from eval.data import own
 from eval.data.located import Located
 from eval.data.task_data import TaskData
-from eval.tasks.declaration import SplitRule, Task
+from eval.tasks.declaration import METRICS, SplitRule, Task
 from eval.tasks.names import parse_task, split_query
 from eval.tasks.registry import SUITES, TASKS
 
@@ -76,7 +76,8 @@ def read_task_file(path: Path) -> TaskFile:
     if kind in ("declared", "file"):
         raise BadInput(
             f"task file {str(path)!r}: source = {found.source!r} is not data of your own; use "
-            "imagefolder:DIR, parquet:DIR, csv:FILE, hub:org/name, coco:DIR, voc:DIR or yolo:DIR"
+            "imagefolder:DIR, parquet:DIR, csv:FILE, hub:org/name, coco:DIR, voc:DIR, yolo:DIR, "
+            "masks:DIR or voc-seg:DIR"
         )
     return found
 
@@ -164,6 +165,6 @@ def _declared(facts: TaskFile, found: TaskData) -> Task:
         splits=(SplitRule("own", "official", len(found.train), len(found.test)),),
         home=facts.home,
         note=facts.note,
-        metric="mAP" if found.kind == "detection" else "top1",
+        metric=METRICS[found.kind],
         kind=found.kind,
     )

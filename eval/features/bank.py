@@ -44,7 +44,7 @@ class FeatureKey:
 class FeatureBank:
     """Features of a task's train rows, then its test rows, both in canonical order."""
 
-    features: Tensor  # [N_train + N_test, D] float32, memory-mapped
+    features: Tensor  # [N_train + N_test, D] float32 (of maps float16), memory-mapped
     labels: Tensor  # [N_train + N_test] int64
     train_rows: int
     precision: str
@@ -113,14 +113,17 @@ def write_bank(
     labels: bytes,
     pieces: Iterable[tuple[Iterable[int], bytes]],
     facts: dict[str, str],
+    *,
+    half: bool = False,
 ) -> None:
-    """Write a bank from pieces: (canonical row numbers, their float32 features as bytes).
+    """Write a bank from pieces: (canonical row numbers, their features as bytes), which are of
+    float32, or with ``half`` of float16.
 
     Rows go straight to their place in the file, so memory holds one piece whatever N is. The
     safetensors library wants whole tensors, hence the small writer here; the format is 8 bytes
     of length, a JSON header, the data. ``labels`` are int64 bytes [rows].
     """
-    width = dim * 4
+    width = dim * (2 if half else 4)
     split = rows * width
     meta = {
         "sha256": _NO_SHA,  # first, so that the first match of these digits is this one
@@ -131,7 +134,11 @@ def write_bank(
     }
     header = {
         "__metadata__": meta,
-        "features": {"dtype": "F32", "shape": [rows, dim], "data_offsets": [0, split]},
+        "features": {
+            "dtype": "F16" if half else "F32",
+            "shape": [rows, dim],
+            "data_offsets": [0, split],
+        },
         "labels": {"dtype": "I64", "shape": [rows], "data_offsets": [split, split + len(labels)]},
     }
     raw = json.dumps(header).encode()

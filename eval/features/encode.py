@@ -47,6 +47,7 @@ from eval.models.in_memory import BadTransform
 from eval.stores.front import fetch_large, give_large
 
 SHARD = 512  # rows a shard: a few seconds of work lost at most, few files
+SHARD_BYTES = 128 << 20  # of one whose rows are large, while it is made
 CHECKED_IMAGES = 16  # whose bf16 features are held against fp32
 
 
@@ -66,9 +67,12 @@ def encode(
     workers: Workers,
     precision: Precision | None = None,
     batch_size: int | None = None,
+    *,
+    half: bool = False,
 ) -> Encoded:
     """The task's feature bank, from the cache or computed now by all processes together.
 
+    With ``half`` it is kept in half precision, which the backbone's layer must say.
     ``precision`` None is ``auto_precision``. A bank that lies in the cache in the other memory
     layout is the same up to rounding, and is used. Raises UserError naming the row of an image that
     cannot be read, or when features are not finite or all alike.
@@ -87,7 +91,7 @@ def encode(
         if not have:
             if workers.main and path.exists():
                 say_damaged(path)
-            job = _Job(backbone, task, cache, workers, precision, batch_size, key)
+            job = _Job(backbone, task, cache, workers, precision, batch_size, key, half)
             workers.together(job.encode_shards)
             workers.together(job.merge)
             workers.together(lambda: give_large(cache, path) if workers.main else None)
@@ -206,12 +210,15 @@ class _Job:
         precision: Precision,
         batch_size: int | None,
         key: FeatureKey,
+        half: bool,
     ) -> None:
         self.backbone, self.task, self.workers = backbone, task, workers
         self.precision, self.key, self.cache = precision, key, cache
+        self.dtype = torch.float16 if half else torch.float32
         _, height, width = backbone.input_config["input_size"]
         self.batch_size = batch_size or default_batch_size(workers.device, height * width)
-        self.shards = list(_plan_shards(task))
+        rows = min(SHARD, max(1, SHARD_BYTES // (4 * backbone.dim))) if half else SHARD
+        self.shards = list(_plan_shards(task, rows))
         # Shards hold rows in source order: those of a mirror in another order are not these.
         order = hashlib.sha256(task.train.rows.tobytes() + task.test.rows.tobytes()).hexdigest()
         self.folder = cache / "partial" / f"{key.digest}-{order[:16]}"
@@ -281,14 +288,15 @@ class _Job:
                     left -= size
 
     def _write(self, shard: _Shard, features: Tensor) -> None:
-        bad = ~torch.isfinite(features).all(1)
+        data = features.to(self.dtype).contiguous()
+        bad = ~torch.isfinite(data).all(1)
         if bad.any():
             row = int(shard.rows[int(bad.nonzero()[0])])
             raise BadInput(
                 f"{self.backbone.resolved.id} gives features that are not finite (NaN or "
-                f"infinite) for {shard.split.source.describe(row)} of task {self.task.name!r}"
+                f"infinite{', or above 65504' * (self.dtype == torch.float16)}) for "
+                f"{shard.split.source.describe(row)} of task {self.task.name!r}"
             )
-        data = features.contiguous()
         digest = hashlib.sha256(data.numpy().tobytes()).hexdigest()
         with cache_errors(self.cache, "features"), atomic_file(self._file(shard)) as file:
             file.write(save({"features": data}, {"sha256": digest}))
@@ -327,6 +335,7 @@ class _Job:
                     for s in self.shards
                 ),
                 facts={"model": self.backbone.resolved.id, "task": self.task.name},
+                half=self.dtype == torch.float16,
             )
 
 
@@ -338,12 +347,12 @@ class _Shard:
     places: NDArray[np.int64]  # where each row stands in the bank
 
 
-def _plan_shards(task: TaskData) -> Iterator[_Shard]:
+def _plan_shards(task: TaskData, size: int) -> Iterator[_Shard]:
     number = offset = 0
     for split in (task.train, task.test):
         order = np.argsort(split.rows)
-        for begin in range(0, len(split), SHARD):
-            places = order[begin : begin + SHARD]
+        for begin in range(0, len(split), size):
+            places = order[begin : begin + size]
             yield _Shard(number, split, split.rows[places], places + offset)
             number += 1
         offset += len(split)

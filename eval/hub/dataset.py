@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +49,15 @@ def _builder(repo: str, config: str | None, sha: str) -> Any:
     from datasets.packaged_modules.cache.cache import Cache
     from huggingface_hub import HfApi, constants
 
+    reached = False
     if not constants.HF_HUB_OFFLINE:
-        # datasets does not wait for a busy Hub: it takes what it has
-        with contextlib.suppress(Exception):
+        try:  # datasets does not wait for a busy Hub: it takes what it has
             client.with_retries(lambda: HfApi().dataset_info(repo, revision=sha, timeout=30))
-    builder = load_dataset_builder(repo, config, revision=sha)
+            reached = True
+        except Exception as error:
+            reached = getattr(error, "response", None) is not None  # it answered, if only with no
+    with contextlib.nullcontext() if reached else _offline():
+        builder = load_dataset_builder(repo, config, revision=sha)
     if builder.hash == sha:
         return builder
     # Without the Hub it takes the latest commit of its cache, whichever was asked for.
@@ -61,3 +66,15 @@ def _builder(repo: str, config: str | None, sha: str) -> Any:
         version=str(builder.config.version), hash=sha,
     )  # fmt: skip
     return cached if Path(cached.cache_dir).is_dir() else None
+
+
+@contextlib.contextmanager
+def _offline() -> Iterator[None]:
+    """Let the client ask nobody: without a network it tries for half a minute before the cache."""
+    from huggingface_hub import constants
+
+    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before

@@ -47,7 +47,7 @@ def runs_interval(values: Floats, variance: float = 0.0, free: float = np.inf) -
     return Interval(mean, mean - half, mean + half)
 
 
-def _resamples(statistic: Callable[[Floats], Floats], n: int, seed: int) -> Floats:
+def resamples(statistic: Callable[[Floats], Floats], n: int, seed: int) -> Floats:
     """[DRAWS] of a statistic in resamples of n units; NaN where one leaves it undefined.
 
     ``statistic`` maps weights [b, n] (how often each unit was drawn) to [b] values.
@@ -70,7 +70,7 @@ def bootstrap(statistic: Callable[[Floats], Floats], n: int, seed: int) -> Inter
     itself is the statistic at weights of one. Resamples that leave it undefined (NaN) are
     dropped, as when a rare class was never drawn.
     """
-    low, high = np.nanquantile(_resamples(statistic, n, seed), [0.025, 0.975])
+    low, high = np.nanquantile(resamples(statistic, n, seed), [0.025, 0.975])
     return Interval(float(statistic(np.ones((1, n)))[0]), float(low), float(high))
 
 
@@ -118,7 +118,7 @@ def expected_calibration_error(
     n = len(confidence)
     # share of a bin x |mean confidence - accuracy| = |sum of gaps in the bin| / n
     gaps = gap.sum(0) / n
-    errors = _resamples(lambda w: np.abs(w @ gap / n - gaps).sum(1), n, seed)
+    errors = resamples(lambda w: np.abs(w @ gap / n - gaps).sum(1), n, seed)
     value, bound = float(np.abs(gaps).sum()), float(np.quantile(errors, ECE_LEVEL))
     return Interval(value, max(0.0, value - bound), min(1.0, value + bound))
 
@@ -149,7 +149,7 @@ def negative_log_likelihood(truth: Floats, seed: int) -> Interval:
     spread = float((deviation**2).sum())
     if spread == 0:
         return Interval(value, value, value)
-    found = _resamples(lambda w: w @ loss / w.sum(1), len(loss), seed)
+    found = resamples(lambda w: w @ loss / w.sum(1), len(loss), seed)
     below = (np.sum(found < value) + np.sum(found == value) / 2) / DRAWS
     shift = float(special.ndtri(np.clip(below, 0.5 / DRAWS, 1 - 0.5 / DRAWS)))
     skew = float((deviation**3).sum()) / (6 * spread**1.5)

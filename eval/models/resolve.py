@@ -113,10 +113,11 @@ def _resolve_zoo_on_hub(parsed: ModelName, img_size: int | None) -> ResolvedMode
         )
     except UserError as error:
         names = zoo_names()
-        shipped = f"shipped are {', '.join(names)}" if names else "none ships with this version"
+        shipped = f"there are {', '.join(names)}" if names else "none ships with this version"
         raise NotFound(
-            f"zoo model {parsed.name!r} is not in {zoo_folder('')} ({shipped}); {error}"
-            + did_you_mean(parsed.name, names)
+            f"zoo model {parsed.name!r} does not ship here"
+            + did_you_mean(parsed.name, names, shipped)
+            + f" ({error})"
         ) from None
 
 
@@ -284,6 +285,8 @@ def _ask_timm(name: str) -> dict[str, str]:
 
     arch = name.partition(".")[0]
     if not timm.is_model(arch):
+        if name in zoo_names():
+            raise NotFound(f"timm has no model {name!r}; did you mean 'zoo:{name}'?")
         raise NotFound(
             f"unknown model {name!r}"
             + did_you_mean(arch, timm.list_models(), "see timm.list_models(), or use " + _FORMS)

@@ -24,6 +24,12 @@ from eval.settings.protocols import (
     Knn,
     Linear,
     LinearSgd,
+    LowLevel,
+    Multilabel,
+    MultilabelKnn,
+    Retrieval,
+    Segment,
+    SegmentKnn,
     Settings,
 )
 
@@ -31,6 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from eval.data.task_data import TaskData
+    from eval.features.maps import MapCost
     from eval.protocols.outcome import Outcome
     from eval.training.context import Context
     from eval.training.speed import Speed
@@ -40,8 +47,9 @@ if TYPE_CHECKING:
 class Protocol:
     """``main`` are the scores shown on boards, {shot} standing for each shot count.
 
-    ``complete``, ``refuse``, ``merge``, ``cost`` and ``stores`` are hooks, each ``module:function``
-    or empty. The first three are called before a backbone is loaded: their modules import no torch.
+    ``complete``, ``refuse``, ``merge``, ``cost``, ``stores`` and ``maps`` are hooks, each
+    ``module:function`` or empty. The first three are called before a backbone is loaded: their
+    modules import no torch.
     """
 
     name: str
@@ -51,6 +59,7 @@ class Protocol:
     trains: bool = False  # its score is called on every process, else on the main one alone
     default: bool = True  # part of a run that names no protocol
     kind: Kind = "classification"  # of the tasks that it scores
+    also: tuple[Kind, ...] = ()  # further kinds
     keeps: bool = (
         False  # context.keep names the folder for what it trained, where that is asked for
     )
@@ -64,6 +73,11 @@ class Protocol:
     merge: str = ""
     cost: str = ""
     stores: str = ""
+    maps: str = ""
+
+    def able(self, kind: Kind) -> bool:
+        """Whether it scores tasks of that kind."""
+        return kind == self.kind or kind in self.also
 
     def load(self) -> Callable[[Context[Any], Any], Outcome]:
         """``score(context, settings)``."""
@@ -93,6 +107,11 @@ class Protocol:
         """The folder of the decoded images that the training keeps, and how many bytes, about, it
         would write there; None where it keeps none: ``stores(context, settings)``."""
         return _imported(self.stores)(context, settings) if self.stores else None
+
+    def to_map(self, context: Context[Any], settings: Settings) -> MapCost | None:
+        """What the maps would take that the protocol encodes by itself; None where it needs none:
+        ``maps(context, settings)``."""
+        return _imported(self.maps)(context, settings) if self.maps else None
 
 
 def _imported(place: str) -> Callable[..., Any]:
@@ -130,6 +149,13 @@ PROTOCOLS: dict[str, Protocol] = {
             reads="tokens",
         ),
         Protocol(
+            "retrieval",
+            Retrieval,
+            ("map", "recall_at_1"),
+            "images of the same class found by cosine similarity: R@1, R@5, R@10, mAP",
+            default=False,
+        ),
+        Protocol(
             "linear-sgd",
             LinearSgd,
             ("top1",),
@@ -154,6 +180,37 @@ PROTOCOLS: dict[str, Protocol] = {
             stores="eval.training.crop_images:to_store",
         ),
         Protocol(
+            "multilabel",
+            Multilabel,
+            ("map", "auroc"),
+            "several labels an image: a logistic regression each, C chosen on part of train",
+            default=False,
+            kind="multilabel",
+            also=("classification",),
+        ),
+        Protocol(
+            "multilabel-knn",
+            MultilabelKnn,
+            ("map", "auroc"),
+            "several labels an image by cosine nearest neighbours, k chosen on part of train",
+            default=False,
+            kind="multilabel",
+            also=("classification",),
+        ),
+        Protocol(
+            "low-level",
+            LowLevel,
+            ("r2",),
+            "colour, gradient and contrast of each place of an image by ridge regression, R2",
+            trains=True,
+            default=False,
+            also=("segmentation", "multilabel", "detection"),
+            reads="own",
+            features=False,
+            cost="eval.protocols.low_level:cost",
+            maps="eval.protocols.low_level:foreseen",
+        ),
+        Protocol(
             "detection",
             Detection,
             ("ap", "ap50", "ap75", "voc07_ap", "voc07_ap50", "voc07_ap75"),
@@ -166,6 +223,32 @@ PROTOCOLS: dict[str, Protocol] = {
             features=False,
             complete="eval.protocols.task_schedule:complete",
             cost="eval.protocols.detection:cost",
+        ),
+        Protocol(
+            "segment",
+            Segment,
+            ("miou",),
+            "a linear layer on maps of the frozen backbone answers every pixel, grid chosen on "
+            "part of train",
+            trains=True,
+            kind="segmentation",
+            reads="own",
+            features=False,
+            cost="eval.protocols.segment:cost",
+            maps="eval.protocols.segment_maps:foreseen",
+        ),
+        Protocol(
+            "segment-knn",
+            SegmentKnn,
+            ("miou",),
+            "every pixel by the nearest of places of training images; nothing is trained",
+            trains=True,
+            default=False,
+            kind="segmentation",
+            reads="own",
+            features=False,
+            cost="eval.protocols.segment_knn:cost",
+            maps="eval.protocols.segment_maps:foreseen",
         ),
     )
 }

@@ -52,14 +52,20 @@ class Outcome:
         """Top-1 with its samples, whether each test image was answered right. ``without`` are the
         score's values with one group of training images left out, for each group: with them the
         interval takes in other training images too."""
+        self.add_shares("top1", correct, without)
+
+    def add_shares(
+        self, name: str, correct: NDArray[np.bool_], without: Sequence[float] | None = None
+    ) -> None:
+        """As `add_top1`, of a score of another name."""
         n = len(correct)
         if without is None:
-            self.add("top1", intervals.accuracy(correct), n)
+            self.add(name, intervals.accuracy(correct), n)
         else:
             rounded = [round(float(v), 6) for v in without]  # as the file has them
             found = of_answers(correct[None], np.array([rounded]))
-            self.add("top1", found.share(0, n), n, "sample")
-        self.add_image_samples("top1", correct, without)
+            self.add(name, found.share(0, n), n, "sample")
+        self.add_image_samples(name, correct, without)
 
     def add_image_samples(
         self, name: str, correct: NDArray[np.bool_], without: Sequence[float] | None = None

@@ -8,14 +8,14 @@ import numpy as np
 
 from eval.common.text import percent
 from eval.report.blocks import Block, Section, sheet
-from eval.results.board_text import TIES, chances, marks
+from eval.results.board_text import TIES, apart, chances, marks
 from eval.results.leaderboard import Table, grid, score_text
 
 LEAD = (
     "Each number is a score in percent with half the width of its 95 % interval, of whose chance "
     "the notes below speak. The best of each task is bold; whether it is better than the next say "
     "the tie groups, and the paired differences below. The mean is over the tasks that all models "
-    "have, and so is the mean rank (1 is best)."
+    "have and none was pretrained on, and so is the mean rank (1 is best)."
 )
 SUBSET = "* a subset of the data set: not comparable to published numbers."
 
@@ -24,6 +24,7 @@ def section(tables: Sequence[Table]) -> Section:
     notes = [SUBSET] if any(any(t.subsets) for t in tables) else []
     notes += chances(tables)
     notes += marks(tables)
+    notes += apart(tables)
     notes += [TIES] if any(t.ties for t in tables if len(t.models) > 1) else []
     return Section("boards", "Boards", LEAD, tuple(map(block, tables)), tuple(notes))
 
@@ -49,7 +50,7 @@ def _best(table: Table) -> set[tuple[int, int]]:
     columns = [
         [round(1000 * s.value) if (s := table.cells.get((r, c))) and np.isfinite(s.value) else None
          for r in rows]
-        for c in range(len(table.tasks))
+        for c in table.shown_columns
     ]  # fmt: skip
     means, places = table.means(), table.mean_ranks()
     if means and places and len(table.tasks) > 1:

@@ -12,6 +12,7 @@ from eval.report.pairs import Pair, Row, mean_difference
 from eval.results.compare import SIGNIFICANT, Comparison, TaskDifference
 from eval.results.leaderboard import score_title
 from eval.results.model_names import short
+from eval.results.transfer import SIGN
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -168,6 +169,12 @@ def numbers(pair: Pair) -> tuple[Sheet, ...]:
         lines[-1].append(
             f"{100 * mean:+.1f} [{100 * (mean - half):+.1f}, {100 * (mean + half):+.1f}]"
         )
+    aside = sorted({t.task for c in pair.comparisons for t in c.apart})
+    for apart in aside:  # below the mean, in which they do not count
+        lines.append([apart + SIGN])
+        for comparison in pair.comparisons:
+            mine = next((t for t in comparison.apart if t.task == apart), None)
+            lines[-1].append(_cell(mine) if mine else "-")
     header = ["task", *(" ".join(panel_title(c).split()) for c in pair.comparisons)]
     title = (
         f"{pair.comparisons[0].a} minus {pair.comparisons[0].b}: points [95 % interval], p (Holm)"

@@ -11,11 +11,13 @@ from typing import Any, TypeVar
 from eval.analysis.finding import Finding, read_findings
 from eval.analysis.finding import portable as portable_finding
 from eval.common.errors import BadInput
+from eval.models.facts import UNTRAINED
 from eval.models.objectives import STUDY
 from eval.results.evidence import broken
+from eval.results.facts import facts_of
 from eval.results.leaderboard import model_label, setting_label
 from eval.results.names import portable
-from eval.results.parquet_table import flaw, objective_of
+from eval.results.parquet_table import flaw
 from eval.results.schema import ModelInfo, ProtocolInfo, Result, TaskInfo
 from eval.results.shared import pull_results
 from eval.results.signoff import SignOff, SignOffs, sign_offs
@@ -66,7 +68,7 @@ def gather(places: Sequence[str], say: Say) -> Gathered:
             "or `transfer-eval analyze`"
         )
     newest = _newest(results, _question)
-    newest.sort(key=lambda filed: _place(filed[1].model.id))
+    newest.sort(key=lambda filed: _place(filed[1].model))
     kept = _newest(findings, lambda f: (f.analysis, f.models, f.tasks, f.config))
     again = len(results) - len(newest) + len(findings) - len(kept)
     if again:
@@ -154,9 +156,9 @@ def _question(result: Result) -> tuple[Any, ...]:
     )
 
 
-def _place(model: str) -> int:
+def _place(model: ModelInfo) -> int:
     """Where a model stands: the study's order, then the other objectives, then the rest."""
-    objective = objective_of(model)
+    objective = facts_of(model).objective
     if objective in STUDY:
         return STUDY.index(objective)
-    return len(STUDY) + (not objective)
+    return len(STUDY) + (objective in ("", UNTRAINED))

@@ -20,6 +20,7 @@ from eval.report.gather import Gathered, gather
 from eval.report.pairs import Pair, Row, compared, names
 from eval.report.short_names import renamed, renaming, short_names
 from eval.report.svg import inline
+from eval.results.facts import facts_of
 from eval.results.leaderboard import tables
 
 TITLE = "How well do these features transfer?"
@@ -72,7 +73,7 @@ def render(gathered: Gathered, say: Say, *, made: str, title: str = TITLE) -> st
     sections = [boards.section(shown)] if shown else []
     sections += [_differences(pairs, called)] if pairs else []
     sections += [*findings.learning(results, say), *analyses]
-    models = [m.id for m in receipts.models_of(gathered)]
+    models = {m.id: facts_of(m).objective for m in receipts.models_of(gathered)}
     short = short_names(models)
     rename = renaming(short)
     return _template().render(

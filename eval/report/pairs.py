@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from eval.common.errors import UserError, one_line
-from eval.models.objectives import COMPARED, parse_objective
+from eval.models.facts import UNTRAINED
+from eval.models.objectives import COMPARED
 from eval.results.compare import Comparison, TaskDifference, compare
 from eval.results.estimates import OLD_EPISODES
+from eval.results.facts import facts_of, making, shown_objective
 from eval.results.leaderboard import model_label, tables
-from eval.results.parquet_table import objective_of
 from eval.results.schema import Result
 
 MOST_PAIRS = 24  # of a page; each costs a second of bootstrap, and a picture
@@ -26,14 +27,8 @@ class Row:
     label: str
     revision: str
     id: str
-    objective: str  # empty where the name tells none
-
-    @property
-    def family(self) -> str:
-        """What is left of the label without the objective: equal for models that differ in it."""
-        head, _, tail = self.label.rpartition(".")
-        objective = parse_objective(self.objective).slug if self.objective else ""
-        return f"{head}.{tail.removeprefix(objective)}"
+    objective: str  # empty where none is declared
+    family: str  # equal for models that differ in their objective alone, empty where unknown
 
 
 @dataclass(frozen=True)
@@ -56,7 +51,13 @@ class Pair:
 def rows_of(results: Sequence[Result]) -> list[Row]:
     return list(
         dict.fromkeys(
-            Row(model_label(r), r.model.revision, r.model.id, objective_of(r.model.id))
+            Row(
+                model_label(r),
+                r.model.revision,
+                r.model.id,
+                facts_of(r.model).objective,
+                f"{making(r.model)} @{r.model.img_size}px" if making(r.model) else "",
+            )
             for r in results
         )
     )
@@ -69,7 +70,7 @@ def chosen(rows: Sequence[Row]) -> list[tuple[Row, Row]]:
         (a, b)
         for first, second in COMPARED
         for a, b in itertools.product(rows, rows)
-        if (a.objective, b.objective) == (first, second) and a.family == b.family
+        if (a.objective, b.objective) == (first, second) and a.family == b.family != ""
     ]
     paired = {row for pair in found for row in pair}
     return found + [(row, rows[0]) for row in rows[1:] if row not in paired]
@@ -135,8 +136,8 @@ def names(pairs: Sequence[Pair]) -> dict[Row, str]:
     labels = [row.label for row in rows]
     found = {}
     for row in rows:
-        if row.objective and objectives.count(row.objective) == 1:
-            found[row] = parse_objective(row.objective).shown
+        if row.objective not in ("", UNTRAINED) and objectives.count(row.objective) == 1:
+            found[row] = shown_objective(row.objective)
         else:
             again = labels.count(row.label) > 1
             found[row] = row.label + (f"@{row.revision[:7]}" if again else "")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from eval.models.objectives import PAIRS, parse_objective
+from eval.models.objectives import PAIRS
+from eval.models.objectives import TERMS as KNOWN
 from eval.protocols import PROTOCOLS
 from eval.report.blocks import Section
 from eval.report.boards import short_leader
 from eval.report.pairs import Pair, Row, mean_difference
 from eval.results.compare import Comparison
 from eval.results.leaderboard import Table, score_title
-from eval.results.parquet_table import objective_of
 from eval.results.schema import Result
 
 MOST = 12  # sentences of the summary
@@ -94,13 +94,14 @@ def _brief(pair: Pair, names: dict[Row, str]) -> str:
     return f"{names[pair.a]} against {names[pair.b]} {' and '.join(numbers)}"
 
 
-def glossary(results: Sequence[Result], models: Sequence[str]) -> list[str]:
-    """The protocols and objectives on the page, in words."""
+def glossary(results: Sequence[Result], models: Mapping[str, str]) -> list[str]:
+    """The protocols and objectives on the page, in words; ``models`` are id -> objective."""
     protocols = dict.fromkeys(r.protocol.name for r in results)
     said = [f"{name}: {PROTOCOLS[name].summary}" for name in PROTOCOLS if name in protocols]
-    terms = {term for m in models if (o := objective_of(m)) for term, _ in parse_objective(o).terms}
+    objectives = [name for name in models.values() if set(name.split("+")) <= KNOWN.keys()]
+    terms = {term for name in objectives for term in name.split("+")}
     said += [text for term, text in TERMS.items() if term in terms]
-    if any("+" in objective_of(m) for m in models):
+    if any("+" in name for name in objectives):
         said.append("A plus joins two objectives: their losses are added in one training")
     if any(m.startswith("random:") for m in models):
         said.append("random:ARCH is an untrained network, the floor of every board")

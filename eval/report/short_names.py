@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from eval.report.blocks import Block, Section, Sheet
 from eval.results.model_names import called
-from eval.results.parquet_table import objective_of
 
 Rename = Callable[[str], str]
 
 
-def short_names(models: Sequence[str]) -> dict[str, str]:
-    """{id: what it is called}; a model whose objective another one has too keeps its id."""
-    ids = list(dict.fromkeys(models))
-    objectives = [objective_of(i) for i in ids]
+def short_names(models: Mapping[str, str]) -> dict[str, str]:
+    """{id: what it is called}, of ``models``: id -> objective. A model whose objective another one
+    has too keeps its id."""
+    ids, objectives = list(models), list(models.values())
     return {
         i: name
-        for i, name, objective in zip(ids, called(ids), objectives, strict=True)
+        for i, name, objective in zip(ids, called(ids, objectives=objectives), objectives,
+                                      strict=True)
         if i.startswith("random:") or (objective and objectives.count(objective) == 1)
-    }
+    }  # fmt: skip
 
 
 def renaming(names: dict[str, str]) -> Rename:

@@ -14,6 +14,7 @@ from eval.metrics.estimates import KINDS
 from eval.metrics.ties import ties
 from eval.results.leaderboard import Table, grid, score_title
 from eval.results.model_names import distinct_names, short
+from eval.results.transfer import NOT_DECLARED, NOT_LISTED, SIGN
 
 TIES = (
     "Tie group: paired tests cannot tell its models from the best of them. Place: where a model "
@@ -48,10 +49,13 @@ def render(found: Sequence[Table], *, markdown: bool = False, width: int | None 
 def _short_names(found: Sequence[Table], width: int) -> tuple[dict[str, str], dict[str, str]]:
     """Of models, and of the tasks that leave a model no room: each takes half of the width."""
     half = (width - 2) // 2
-    models = list(dict.fromkeys(m for t in found for m in t.models))
+    models: dict[str, str] = {}  # with their objectives
+    for table in found:
+        for r, model in enumerate(table.models):
+            models.setdefault(model, table.facts[r].objective if table.facts else "")
     tasks = list(dict.fromkeys(name for t in found for name in t.tasks))
     return (
-        distinct_names(models, min(half, _LONGEST)),
+        distinct_names(list(models), min(half, _LONGEST), list(models.values())),
         {task: short(task, half - len("*")) for task in tasks},
     )
 
@@ -129,12 +133,55 @@ def marks(found: Sequence[Table]) -> list[str]:
     return [text]
 
 
+def apart(found: Sequence[Table], names: Mapping[str, str] = MappingProxyType({})) -> list[str]:
+    """What is no transfer on the boards, and of which models nobody can tell."""
+    whole: dict[str, None] = {}
+    single: dict[str, dict[str, None]] = {}
+    open_rows: dict[str, dict[str, None]] = {NOT_DECLARED: {}, NOT_LISTED: {}}
+    for table in found:
+        whole |= dict.fromkeys(table.tasks[c] for c in table.apart)
+        for (r, c), why in table.seen.items():
+            if c not in table.apart:
+                name = names.get(table.models[r], table.models[r])
+                single.setdefault(f"{name} ({why})", {})[table.tasks[c]] = None
+        for r in range(len(table.models)) if table.facts else ():
+            if (said := table.trained_on(r)) in open_rows:
+                open_rows[said][names.get(table.models[r], table.models[r])] = None
+    told = []
+    if whole:
+        told.append(
+            f"{SIGN} no transfer: {_few(whole)} {'holds' if len(whole) == 1 else 'hold'} images "
+            "that models here were pretrained on; shown apart, in no mean, rank or tie group."
+        )
+    told += [
+        f"{SIGN} no transfer: {model}; its score on {_few(tasks)} counts nowhere."
+        for model, tasks in list(single.items())[:5]
+    ]
+    if models := open_rows[NOT_DECLARED]:
+        told.append(
+            f"Training data not declared: {_few(models)}. Nothing says that these sets were new to "
+            f"{'it' if len(models) == 1 else 'them'}."
+        )
+    if models := open_rows[NOT_LISTED]:
+        told.append(
+            f"Trained on images that were never listed: {_few(models)}. Any of these sets may be "
+            "among them."
+        )
+    return told
+
+
+def _few(names: Mapping[str, None], most: int = 4) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(list(names)[:most]) + more
+
+
 def notes(found: Sequence[Table], names: Mapping[str, str] = MappingProxyType({})) -> list[str]:
     """What readers of the boards must know, a line each. ``names`` as for `ahead`."""
     told = [*chances(found), *(line for table in found if (line := ahead(table, names)))]
     if any(table.ties for table in found if len(table.models) > 1):
         told.append(TIES)
     told += marks(found)
+    told += apart(found, names)
     if any(any(t.subsets) for t in found):
         told.append("* a subset of the data set: not comparable to published numbers.")
     return told

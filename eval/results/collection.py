@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from eval.results.board_html import boards_html
 from eval.results.board_text import render
-from eval.results.leaderboard import tables
+from eval.results.leaderboard import Table, tables
 from eval.results.parquet_table import score_rows
 from eval.results.schema import Result
 
@@ -44,7 +44,21 @@ class Results(list[Result]):
         return pandas.DataFrame(self.rows())
 
     def __repr__(self) -> str:
-        return render(tables(self)).rstrip() if self else "no results"
+        return repr(Boards(tables(self)))
 
     def _repr_html_(self) -> str:
-        return boards_html(tables(self)) if self else "<p>no results</p>"
+        return Boards(tables(self))._repr_html_()
+
+
+class Boards(list[Table]):
+    """A list of boards that shows them: at a prompt as text, in a notebook as tables.
+
+    >>> Boards()
+    no results
+    """
+
+    def __repr__(self) -> str:
+        return render(self).rstrip() if self else "no results"
+
+    def _repr_html_(self) -> str:
+        return boards_html(self) if self else "<p>no results</p>"

@@ -17,6 +17,7 @@ from eval.metrics.ranks import holm
 from eval.results.estimates import OLD_EPISODES, alike, estimates, measured
 from eval.results.leaderboard import MIN_TASKS, main_scores, model_label, setting_label
 from eval.results.schema import Result
+from eval.results.transfer import IN_ZOO, SIGN, pair_counts, pretrains, seen
 
 SIGNIFICANT = 0.05
 
@@ -36,6 +37,7 @@ class TaskDifference:
     wins: int  # units on which A is better
     losses: int
     p_holm: float  # corrected over the tasks of the same protocol and score
+    seen: str = ""  # why it is no transfer for one of the two, in words
 
     @property
     def verdict(self) -> str:
@@ -49,7 +51,8 @@ class TaskDifference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One protocol, setting and score over all tasks both models have."""
+    """One protocol, setting and score over all tasks both models have. ``apart`` are those of
+    images that one of them was pretrained on: they count in no verdict and no mean."""
 
     a: str
     b: str
@@ -57,6 +60,7 @@ class Comparison:
     setting: str
     score: str
     tasks: tuple[TaskDifference, ...]
+    apart: tuple[TaskDifference, ...] = ()
 
     @property
     def sentence(self) -> str:
@@ -79,7 +83,15 @@ class Comparison:
             sample = runs_interval(np.array(gaps))
             low, high = 100 * sample.low, 100 * sample.high
             text += f", {low:+.1f} to {high:+.1f} (95 %) with them as a sample of tasks"
-        return text + "."
+        return f"{text}.{aside(self.apart)}"
+
+
+def aside(apart: Sequence[TaskDifference]) -> str:
+    """What stands apart, as a sentence behind others; '' for nothing."""
+    if not apart:
+        return ""
+    gaps = [f"{t.task} ({100 * t.difference.value:+.1f} points; {t.seen})" for t in apart]
+    return f" Apart, as no transfer: {', '.join(gaps)}."
 
 
 def outcome(
@@ -138,7 +150,7 @@ def compare(a: str, b: str, results: Sequence[Result]) -> list[Comparison]:
     >>> name = "zoo:resnet18_narrow.{}_tin100"
     >>> found = compare(name.format("supcon"), name.format("selfsupcon"), results)
     >>> [(c.score, len(c.tasks)) for c in found if c.protocol == "linear"]
-    [('top1', 12)]
+    [('top1', 11)]
     """
     rows_a, rows_b = find_model(a, results), find_model(b, results)
     label_a, label_b = model_label(rows_a[0]), model_label(rows_b[0])
@@ -163,7 +175,7 @@ def compare(a: str, b: str, results: Sequence[Result]) -> list[Comparison]:
             "seed; run both with the same arguments"
         )
     return [
-        Comparison(label_a, label_b, *key, tasks=_differences(key[2], pairs))
+        Comparison(label_a, label_b, *key, *_counted(key[2], pairs))
         for key, pairs in sorted(groups.items())
     ]
 
@@ -176,6 +188,21 @@ def _question(result: Result) -> tuple[str, ...]:
         result.protocol.name,
         setting_label(result),
     )
+
+
+def _counted(
+    score: str, pairs: Sequence[tuple[Result, Result]]
+) -> tuple[tuple[TaskDifference, ...], tuple[TaskDifference, ...]]:
+    """(differences that count, those that stand apart), each corrected among its own."""
+    whys = [[seen(r.model, r.task.name) for r in pair] for pair in pairs]
+    own = np.array([[bool(why) for why in both] for both in whys], bool)
+    counts = pair_counts(
+        own[:, 0], own[:, 1], np.array([pretrains(r.task.name) for r, _ in pairs], bool)
+    )
+    parts = [[p for p, c in zip(pairs, counts, strict=True) if c == kept] for kept in (True, False)]
+    mine, apart = (_differences(score, part) for part in parts)
+    reasons = [a or b or IN_ZOO for (a, b), c in zip(whys, counts, strict=True) if not c]
+    return mine, tuple(replace(t, seen=why) for t, why in zip(apart, reasons, strict=True))
 
 
 def _differences(score: str, pairs: Sequence[tuple[Result, Result]]) -> tuple[TaskDifference, ...]:
@@ -220,14 +247,14 @@ def render(comparisons: Sequence[Comparison], width: int | None = None) -> str:
         header = ["task", "A %", "B %", "A - B [95 % CI]", "A better / worse", "p (Holm)"]
         lines = [
             [
-                t.task,
+                t.task + SIGN * bool(t.seen),
                 f"{100 * t.a:.1f}",
                 f"{100 * t.b:.1f}",
                 _shown(t),
                 f"{t.wins} / {t.losses} {t.unit}s",
                 "-" if not t.kind else f"{t.p_holm:.2g}" if t.p_holm >= 1e-4 else "<0.0001",
             ]
-            for t in c.tasks
+            for t in (*c.tasks, *c.apart)
         ]
         setting = f" ({c.setting})" if c.setting else ""
         out += [paragraph(f"{c.protocol} {c.score}{setting}: A = {c.a}, B = {c.b}")]
@@ -248,7 +275,8 @@ def _shown(t: TaskDifference) -> str:
 
 def as_json(comparison: Comparison) -> dict[str, Any]:
     return {
-        **{k: v for k, v in asdict(comparison).items() if k != "tasks"},
+        **{k: v for k, v in asdict(comparison).items() if k not in ("tasks", "apart")},
         "tasks": [{**asdict(t), "verdict": t.verdict} for t in comparison.tasks],
+        "apart": [{**asdict(t), "verdict": t.verdict} for t in comparison.apart],
         "sentence": comparison.sentence,
     }

@@ -19,6 +19,7 @@ from eval.protocols import PROTOCOLS
 from eval.results.schema import Result
 
 LOSSES = ("nll",)  # scores that are no fractions of one
+EXPLAINED = re.compile(r"r2(_\w+)?")  # nor these: a model may be worse than the mean
 MOST_NATS = 27.7  # of the NLL, whose probabilities are bounded by 1e-12
 # A recorded number has six digits, a recorded confidence is one of 65536.
 ROUNDING, ECE_ROUNDING, COUNT = 1.1e-6, 2e-5, 1 / 65535
@@ -53,8 +54,11 @@ def against_numbers(result: Result) -> Iterator[str]:
 def _range(score: Score, result: Result) -> Iterator[str]:
     value, low, high = score.value, score.ci_low, score.ci_high
     loss = score.name in LOSSES
-    if not (math.isfinite(value) and 0 <= value <= (MOST_NATS if loss else 1)):
+    explained = EXPLAINED.fullmatch(score.name) is not None
+    lowest = -1 if explained else 0
+    if not (math.isfinite(value) and lowest <= value <= (MOST_NATS if loss else 1)):
         kind = f"number of nats from 0 to {MOST_NATS}" if loss else "fraction of one"
+        kind = "R2 from -1 to 1" if explained else kind
         yield f"score {score.name!r} is {value}, no {kind}"
         return
     ends = (low, high, *(score.these or ()))
@@ -62,7 +66,8 @@ def _range(score: Score, result: Result) -> Iterator[str]:
         yield f"the interval of score {score.name!r} is not finite"
         return
     # A percentile of resamples need not reach the value of the whole: it is held against them.
-    inside = low <= high and (_resampled(result) or low - ROUNDING <= value <= high + ROUNDING)
+    free = _resampled(result) or _of_resamples(score, result)
+    inside = low <= high and (free or low - ROUNDING <= value <= high + ROUNDING)
     these = score.these is None or (score.these[0] - ROUNDING <= value <= score.these[1] + ROUNDING)
     if not (inside and these):
         about = (low, high) if not inside else score.these
@@ -80,6 +85,8 @@ def _reach(score: Score, result: Result) -> tuple[float, float]:
     """How far an interval of this kind can reach."""
     if score.name in LOSSES:
         return 0.0, MOST_NATS
+    if EXPLAINED.fullmatch(score.name):
+        return -1.0, 1.0
     samples = result.samples.get(score.name)
     if samples is not None and samples.unit == "episode":
         return -1.0, 2.0  # 1.96 standard errors of one or two episodes
@@ -98,6 +105,11 @@ def _resampled(result: Result) -> bool:
     return known is not None and known.kind == "detection"
 
 
+def _of_resamples(score: Score, result: Result) -> bool:
+    samples = result.samples.get(score.name)
+    return samples is not None and samples.unit == "resample"
+
+
 def _samples(name: str, samples: Samples, result: Result) -> Iterator[str]:
     if samples.n < 1 or samples.of < 1:
         yield f"the samples of {name!r} are {samples.n} of {samples.of}, not one or more"
@@ -105,7 +117,8 @@ def _samples(name: str, samples: Samples, result: Result) -> Iterator[str]:
     if samples.unit == "resample" or not isinstance(samples.correct, str):  # else bits
         values = samples.values()
         values = values[~np.isnan(values)]  # where a resample leaves the score undefined
-        if not ((values >= 0) & (values <= 1)).all():
+        least = -1 if EXPLAINED.fullmatch(name) else 0
+        if not ((values >= least) & (values <= 1)).all():
             yield f"a sample of {name!r} is no fraction of one"
     if not all(0 <= share <= 1 for share in samples.without or ()):
         yield f"a value of {name!r} with images left out is no fraction of one"

@@ -20,10 +20,12 @@ from eval.metrics.scores import Score
 from eval.metrics.ties import ties
 from eval.protocols import PROTOCOLS
 from eval.results.estimates import Measured, comparable, estimates, measured, stated
+from eval.results.facts import facts_of
 from eval.results.names import changes, shown, task_label
 from eval.results.own_data import own_columns
-from eval.results.schema import Result
+from eval.results.schema import ModelFacts, Result
 from eval.results.signoff import SELF_REPORTED, VERIFIED, SignOff, SignOffs, content_of
+from eval.results.transfer import SIGN, Counted, counted, mark, pretrains, seen
 
 Groups = dict[tuple[str, str, str, bool], list[tuple[Result, Score]]]
 MIN_TASKS = 5  # fewer are no sample of data sets
@@ -46,6 +48,10 @@ class Table:
     own: bool = False  # of data of the submitters' own, beside a board of declared tasks
     marked: bool = False  # whether rows say who computed them
     signed: dict[tuple[int, int], SignOff] = field(default_factory=dict, repr=False)
+    # cells of images that the model was pretrained on, and why that is known
+    seen: dict[tuple[int, int], str] = field(default_factory=dict, repr=False)
+    facts: tuple[ModelFacts, ...] = field(default=(), repr=False)  # of each row
+    pretraining: tuple[bool, ...] = ()  # of each column: checkpoints that ship were trained on it
 
     @property
     def title(self) -> str:
@@ -70,11 +76,36 @@ class Table:
         verified = [r for r in rows if self.marked and self.mark(r) == VERIFIED]
         return verified or list(rows)
 
+    @cached_property
+    def counted(self) -> Counted:
+        """Which scores are of transfer."""
+        shape = len(self.models), len(self.tasks)
+        present, own = np.zeros(shape, bool), np.zeros(shape, bool)
+        for place in self.cells:
+            present[place], own[place] = True, place in self.seen
+        shipped = self.pretraining or [False] * len(self.tasks)
+        return counted(present, own, np.array(shipped, bool))
+
+    @property
+    def apart(self) -> list[int]:
+        """Columns that are no transfer: they are shown behind the others, and count nowhere."""
+        return np.flatnonzero(~self.counted.columns).tolist()
+
+    @property
+    def shown_columns(self) -> list[int]:
+        """All columns, those that stand apart last."""
+        return [*np.flatnonzero(self.counted.columns).tolist(), *self.apart]
+
     @property
     def common(self) -> list[int]:
-        """Columns that every row has: means and ranks are over these alone."""
-        rows = range(len(self.models))
-        return [c for c in range(len(self.tasks)) if all((r, c) in self.cells for r in rows)]
+        """Columns of transfer that every row has: means and ranks are over these alone."""
+        return np.flatnonzero(self.counted.cells.all(0) & self.counted.columns).tolist()
+
+    def trained_on(self, row: int) -> str:
+        """What is declared of the row's training data, where that matters for its scores."""
+        facts = self.facts[row] if self.facts else ModelFacts()
+        mine = [self.tasks[c] for c in range(len(self.tasks)) if (row, c) in self.seen]
+        return mark(facts.data, facts.objective, mine)
 
     @property
     def kinds(self) -> list[str]:
@@ -182,7 +213,10 @@ def score_title(name: str) -> str:
     if part := re.fullmatch(_PART, name):
         of = "% of train" if part[2] == "pct" else "training images a class"
         return f"top-1 with {part[1]} {of}"
-    return "top-1"
+    return TITLES.get(name, "top-1")
+
+
+TITLES = {"miou": "mIoU", "map": "mAP", "recall_at_1": "R@1", "auroc": "AUROC", "r2": "R2"}
 
 
 def split_views(setting: str) -> tuple[str, str]:
@@ -284,6 +318,7 @@ def _table(
     models = list(dict.fromkeys((model_label(r), r.model.revision) for r, _ in found))
     models.sort(key=lambda model: model in lacking)  # a stable sort: verified rows first
     tasks = list(dict.fromkeys(_column(r) for r, _ in found))
+    about = {(model_label(r), r.model.revision): r.model for r, _ in found}
 
     def place(result: Result) -> tuple[int, int]:
         model = model_label(result), result.model.revision
@@ -308,6 +343,9 @@ def _table(
         own,
         signed is not None,
         {place(r): marks[id(r)] for r, _ in found if id(r) in marks},
+        {place(r): why for r, _ in found if (why := seen(r.model, r.task.name))},
+        tuple(facts_of(about[model]) for model in models),
+        tuple(pretrains(name) for name in names),
     )
 
 
@@ -336,11 +374,18 @@ def as_json(table: Table) -> dict[str, Any]:
         "tasks": list(table.tasks),
         "subset_tasks": [t for t, s in zip(table.tasks, table.subsets, strict=True) if s],
         "common_tasks": [table.tasks[c] for c in table.common],
+        "apart_tasks": [table.tasks[c] for c in table.apart],
         "rows": [
             {
                 "model": model,
                 "revision": table.revisions[r],
                 **({"standing": table.mark(r)} if table.marked else {}),
+                "facts": table.facts[r].model_dump(mode="json") if table.facts else None,
+                "seen": {
+                    table.tasks[c]: table.seen[r, c]
+                    for c in range(len(table.tasks))
+                    if (r, c) in table.seen
+                },
                 "cells": {
                     task: cell((r, c))
                     for c, task in enumerate(table.tasks)
@@ -367,14 +412,18 @@ def score_text(score: Score | None) -> str:
 def grid(table: Table) -> tuple[list[str], list[list[str]]]:
     """(header, lines) of text cells: the longer of models and tasks runs down the page."""
     means, places = table.means(), table.mean_ranks()
-    tasks = [t + ("*" if s else "") for t, s in zip(table.tasks, table.subsets, strict=True)]
-    count = len(table.common)
-    extra = ["mean" if count == len(tasks) else f"mean of {count} common", "mean rank"]
+    order, apart = table.shown_columns, set(table.apart)
+    tasks = [table.tasks[c] + "*" * table.subsets[c] + SIGN * (c in apart) for c in order]
+    count, whole = len(table.common), len(tasks) - len(apart)
+    extra = ["mean" if count == whole else f"mean of {count} common", "mean rank"]
     ranked = len(tasks) > 1 and len(table.models) > 1
     tied = len(table.models) > 1 and bool(table.ties)
     lines = []
     for r, model in enumerate(table.models):
-        cells = [score_text(table.cells.get((r, c))) for c in range(len(tasks))]
+        cells = [
+            score_text(table.cells.get((r, c))) + SIGN * ((r, c) in table.seen and c not in apart)
+            for c in order
+        ]
         if len(tasks) > 1:
             cells.append(score_text(means[r]) if means else "-")
         if ranked:

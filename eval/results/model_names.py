@@ -6,8 +6,8 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from eval.models.objectives import parse_objective
-from eval.results.parquet_table import objective_of
+from eval.models.facts import UNTRAINED
+from eval.results.facts import objective_named, shown_objective
 
 _SIZE = re.compile(r" @\d+px$")
 
@@ -17,26 +17,33 @@ def short(name: str, most: int = 44) -> str:
     return name if len(name) <= most else "..." + name[3 - most :]
 
 
-def called(names: Sequence[str], most: int = 44) -> list[str]:
+def called(
+    names: Sequence[str], most: int = 44, objectives: Sequence[str] | None = None
+) -> list[str]:
     """Models in pictures and on boards: by their objective where it tells them apart, as the
-    paper writes it; else by their names without the prefix."""
-    objectives = [objective_of(name) for name in names]
+    paper writes it; else by their names without the prefix. ``objectives`` are those of the models
+    (`eval.results.facts.facts_of`); None: those of checkpoints that ship are known by name."""
+    if objectives is None:
+        objectives = [objective_named(name) for name in names]
     return [
-        parse_objective(objective).shown
-        if objective and objectives.count(objective) == 1
+        shown_objective(objective)
+        if objective and objective != UNTRAINED and objectives.count(objective) == 1
         else ("untrained " if name.startswith("random:") else "")
         + short(re.sub(r"^[\w-]+:", "", name), most)
         for name, objective in zip(names, objectives, strict=True)
     ]
 
 
-def distinct_names(labels: Sequence[str], most: int) -> dict[str, str]:
+def distinct_names(
+    labels: Sequence[str], most: int, objectives: Sequence[str] | None = None
+) -> dict[str, str]:
     """{a board's label: its short name}, of at most ``most`` characters and no two alike: those
-    that end alike are numbered. An input size that all labels share is left out.
+    that end alike are numbered. An input size that all labels share is left out. ``objectives`` as
+    for `called`.
     """
     sizes = {found[0] if (found := _SIZE.search(label)) else "" for label in labels}
     plain = [_SIZE.sub("", label) if len(sizes) == 1 else label for label in labels]
-    names = [short(name, most) for name in called(plain, most)]
+    names = [short(name, most) for name in called(plain, most, objectives)]
     times, seen = Counter(names), Counter[str]()
     out = {}
     for label, name in zip(labels, names, strict=True):

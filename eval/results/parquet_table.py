@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from eval.common.errors import UserError
-from eval.models.objectives import TERMS, parse_objective
 from eval.results.estimates import stated
+from eval.results.facts import facts_of
 from eval.results.leaderboard import setting_label
 from eval.results.provenance import objection
 from eval.results.schema import Result
@@ -81,21 +79,6 @@ def flaw(result: Result) -> str:
     return ""
 
 
-def objective_of(model: str) -> str:
-    """The pretraining objective that a zoo model's id tells, else an empty text.
-
-    ``zoo:resnet18_narrow.ce_selfsupcon_tin100`` is ``ce+selfsupcon``.
-    """
-    words = model.rpartition(".")[2].split("_")
-    terms = list(itertools.takewhile(lambda word: word in TERMS, words))
-    if not terms or len(terms) == len(words) or "." not in model:
-        return ""
-    try:
-        return parse_objective("+".join(terms)).name
-    except UserError:  # terms that make no sum
-        return ""
-
-
 def score_rows(path: str, result: Result) -> list[dict[str, Any]]:
     """One mapping a score, with the table's columns as its keys."""
     shared = {
@@ -103,7 +86,7 @@ def score_rows(path: str, result: Result) -> list[dict[str, Any]]:
         "model": result.model.id,
         "revision": result.model.revision,
         "weights_sha256": result.model.weights_sha256,
-        "objective": objective_of(result.model.id),
+        "objective": facts_of(result.model).objective,
         "params": result.model.params,
         "task": result.task.name,
         "split_hash": result.task.split_hash,

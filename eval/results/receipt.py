@@ -7,6 +7,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from eval.data.task_data import TaskData
+from eval.models.facts import declared
+from eval.results.facts import stated
 from eval.results.schema import Environment, ModelInfo, TaskInfo
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ def model_info(backbone: Backbone) -> ModelInfo:
         input=backbone.input_config,
         img_size=model.img_size,
         step=model.step,
+        facts=stated(declared(model)),
     )
 
 

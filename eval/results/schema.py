@@ -18,6 +18,18 @@ _COUNTS = 65535  # of a confidence of one
 SAME_CONFIDENCE = 4 / _COUNTS  # no further apart: the last bits of a float sum, and rounding
 
 
+class ModelFacts(_Part):
+    """What the model's own files say of its making, as its author declared it; what they do not say
+    is empty. Files of before this was asked have none of it."""
+
+    objective: str = ""  # ce+selfsupcon, a family such as mae, or untrained
+    architecture: str = ""
+    data: list[str] = Field(default_factory=list)  # what it was pretrained on
+    recipe: str = ""  # equal for models that were trained alike but for objective and seed
+    seed: int | None = None  # of the training
+    said_in: list[str] = Field(default_factory=list)  # recipe.toml, config.json, README.md
+
+
 class ModelInfo(_Part):
     spec: str  # the model string that gives exactly these weights
     id: str  # its name on the board
@@ -27,13 +39,16 @@ class ModelInfo(_Part):
     input: dict[str, Any] = Field(default_factory=dict)  # timm's data config
     img_size: int | None = None  # as overridden by the user
     step: int | None = None  # of the training that it was taken from, while that went on
+    facts: ModelFacts | None = None  # what is declared of it; None: nobody asked
 
     @model_serializer(mode="wrap")
     def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A model of no step is written as files of before steps were known have it."""
+        """A model of no step, or of which nobody asked what is declared, is written as files of
+        before these were known have it."""
         out: dict[str, Any] = handler(self)
-        if self.step is None:
-            out.pop("step", None)
+        for name in ("step", "facts"):
+            if getattr(self, name) is None:
+                out.pop(name, None)
         return out
 
 

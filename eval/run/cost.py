@@ -32,6 +32,7 @@ class Cost:
     seconds: float  # of encoding
     training: float = 0.0  # seconds, of the protocols that train
     decoded: float = 0.0  # megabytes of training images to be kept, but for an earlier row's
+    memory: float = 0.0  # megabytes that a protocol on maps holds at once, at most
 
 
 def estimate(request: Request, cells: Sequence[Cell]) -> list[Cost]:
@@ -68,11 +69,17 @@ def estimate(request: Request, cells: Sequence[Cell]) -> list[Cost]:
             new = {folder: size for folder, size in filter(None, kept) if folder not in stores}
             stores |= new.keys()
             decoded = sum(new.values()) / 1e6
-            if not any(PROTOCOLS[c.protocol].features for c in todo):
-                out.append(Cost(*known, 0, True, 0.0, 0.0, training, decoded))
-                continue
             rows = len(task.train) + len(task.test)
             images, megabytes = 0, 0.0
+            found = [PROTOCOLS[c.protocol].to_map(context, c.settings) for c in todo]
+            maps = {m.place: m for m in found if m is not None}  # protocols share a bank
+            for one in maps.values():
+                megabytes += one.bytes / 1e6
+                images += 0 if one.cached else rows
+            memory = max((m.memory / 1e6 for m in found if m is not None), default=0.0)
+            if not maps and not any(PROTOCOLS[c.protocol].features for c in todo):
+                out.append(Cost(*known, 0, True, 0.0, 0.0, training, decoded))
+                continue
             for readouts in _banks(todo):
                 joint = reading(backbone, readouts)
                 megabytes += rows * (joint.dim * 4 + 8) / 1e6
@@ -80,7 +87,7 @@ def estimate(request: Request, cells: Sequence[Cell]) -> list[Cost]:
                     images += rows
             cached = not images
             seconds = images / speed.encoding / workers.count
-            out.append(Cost(*known, images, cached, megabytes, seconds, training, decoded))
+            out.append(Cost(*known, images, cached, megabytes, seconds, training, decoded, memory))
     workers.close()
     return out
 
@@ -98,6 +105,8 @@ def render(costs: Sequence[Cost], width: int | None = None) -> str:
     header = ["model", "task", "cells done", "images to encode", "features MB", "minutes"]
     header += ["training minutes"] if trains else []
     header += ["decoded MB"] if decoded else []
+    memory = any(c.memory for c in costs)
+    header += ["memory MB"] if memory else []
     lines = [
         [
             c.model,
@@ -108,6 +117,7 @@ def render(costs: Sequence[Cost], width: int | None = None) -> str:
             f"{c.seconds / 60:.1f}",
             *([f"{c.training / 60:.1f}"] if trains else []),
             *([f"{c.decoded:.1f}"] if decoded else []),
+            *([f"{c.memory:.0f}"] if memory else []),
         ]
         for c in costs
     ]

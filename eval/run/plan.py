@@ -41,6 +41,12 @@ CONFIG = "config.json"  # of a kept model: written last
 # The numbers of a request with the smallest value of each.
 NUMBERS = {"limit": 1, "img_size": 8, "batch_size": 1, "seed": 0}
 _LARGEST_SEED = 2**32 - 1
+_ANSWERS = {
+    "classification": "one label an image",
+    "detection": "boxes",
+    "segmentation": "a label a pixel",
+    "multilabel": "several labels an image",
+}
 
 
 def check_number(name: str, value: int | None, subject: str = "") -> None:
@@ -139,12 +145,12 @@ def plan(request: Request, known: Known | None = None) -> list[Cell]:
             raise BadInput(f"task {task.name!r}: {'; '.join(wrong)} (--strict)")
     # One that scores none of the tasks is no fault: detection is part of a run that names none.
     kinds = {task.kind for task in tasks}
-    able = [name for name in request.protocols if PROTOCOLS[name].kind in kinds]
+    able = [name for name in request.protocols if any(map(PROTOCOLS[name].able, kinds))]
     _check_readouts(request, able)
     _check_networks(request, models, able)
     for name, settings in request.protocols.items():
         protocol = PROTOCOLS[name]
-        protocol.check(settings, [t for t in tasks if t.kind == protocol.kind])
+        protocol.check(settings, [t for t in tasks if protocol.able(t.kind)])
     return [
         dataclasses.replace(
             _cell(
@@ -162,7 +168,7 @@ def plan(request: Request, known: Known | None = None) -> list[Cell]:
         for task in tasks
         for readout in request.readouts
         for name, settings in request.protocols.items()
-        if PROTOCOLS[name].kind == task.kind
+        if PROTOCOLS[name].able(task.kind)
     ]
 
 
@@ -198,7 +204,7 @@ def _check_networks(
             continue
         subject = f"{model.id} is a network " + ("in memory" if held else f"of {model.format}")
         for protocol in protocols:
-            if PROTOCOLS[protocol].kind != "classification" or request.keep_model:
+            if PROTOCOLS[protocol].kind == "detection" or request.keep_model:
                 raise BadInput(
                     f"{subject}, which protocol {protocol!r} cannot "
                     + (
@@ -240,9 +246,10 @@ def _check_readouts(request: Request, protocols: Sequence[str]) -> None:
 
 def _check_kind(request: Request, task: TaskData) -> None:
     """Raises UserError where none of the protocols can score the task."""
-    able = [n for n, p in PROTOCOLS.items() if p.kind == task.kind]
+    own_first = sorted(PROTOCOLS.items(), key=lambda named: named[1].kind != task.kind)
+    able = [n for n, p in own_first if p.able(task.kind)]
     if not set(able) & set(request.protocols):
-        what = "boxes" if task.kind == "detection" else "one label an image"
+        what = _ANSWERS[task.kind]
         raise BadInput(
             f"task {task.name!r} has {what}; protocol {', '.join(request.protocols)} cannot score "
             f"it, {', '.join(able)} can"

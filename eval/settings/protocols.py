@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from eval.common.errors import BadInput
-from eval.settings.bounds import Between, Check, MayBeEmpty, OneOf
+from eval.settings.bounds import AnyText, Between, Check, MayBeEmpty, OneOf
 from eval.settings.schedules import schedule_named
 
-Kind = Literal["classification", "detection"]
+Kind = Literal["classification", "detection", "segmentation", "multilabel"]
 
 # Parts of train have flags of their own, which errors name.
 SHARES = Between(0, 1, above=True, flag="--train-fraction")
@@ -138,3 +138,75 @@ class Detection(Settings):
     sides: Annotated[tuple[int, ...], Between(16, 8192), MayBeEmpty()] = ()
     test_side: Annotated[int, Between(0, 8192)] = 0
     max_side: Annotated[int, Between(0, 16_384)] = 0
+
+
+@dataclass(frozen=True)
+class Segment(Settings):
+    """A linear layer on standardised maps of the frozen backbone, its logits enlarged, by AdamW;
+    rate and weight decay chosen on held-out train."""
+
+    # whose maps; empty: the last, with earlier ones where its places are wider than 16 pixels
+    layers: Annotated[tuple[str, ...], AnyText(), MayBeEmpty()] = ()
+    lrs: Annotated[tuple[float, ...], Between(1e-12, 1e6)] = (1e-3, 3e-3, 1e-2, 3e-2)
+    weight_decays: Annotated[tuple[float, ...], Between(0, 1e6)] = (0.01, 1.0)
+    batch_size: Annotated[int, Between(1, 1_000_000)] = 16
+    epochs: Annotated[int, Between(1, 100_000)] = 10
+    # of a side, at least, that logits are enlarged to in training; each has four labelled samples
+    cells: Annotated[int, Between(1, 1024)] = 56
+    validation: Annotated[float, Between(0.01, 0.99)] = 0.2
+
+
+@dataclass(frozen=True)
+class SegmentKnn(Settings):
+    """Cosine nearest neighbours among places of the training maps, each with the share of every
+    class in it; k and temperature chosen on held-out train."""
+
+    layers: Annotated[tuple[str, ...], AnyText(), MayBeEmpty()] = ()
+    ks: Annotated[tuple[int, ...], Between(1, 10_000)] = (1, 10, 30, 100)
+    temperatures: Annotated[tuple[float, ...], Between(1e-6, 1e6)] = (0.02, 0.07)
+    memory: Annotated[int, Between(1, 100_000_000)] = 10_000  # places of train that are kept
+    validation: Annotated[float, Between(0.01, 0.99)] = 0.2
+
+
+@dataclass(frozen=True)
+class Retrieval(Settings):
+    """Images of the same class, found by cosine similarity."""
+
+    ks: Annotated[tuple[int, ...], Between(1, 1_000_000)] = (1, 5, 10)
+    # what is ranked: the training images, or the other test images
+    gallery: Annotated[str, OneOf(("train", "test"))] = "train"
+
+
+@dataclass(frozen=True)
+class Multilabel(Settings):
+    """A logistic regression for each label on standardised features, one C for all; C chosen on
+    held-out train."""
+
+    cs: Annotated[tuple[float, ...], Between(1e-12, 1e12)] = (
+        1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0,
+    )  # fmt: skip
+    validation: Annotated[float, Between(0.01, 0.99)] = 0.2
+
+
+@dataclass(frozen=True)
+class MultilabelKnn(Settings):
+    """Cosine nearest neighbours, each with its labels; k and weighting chosen on held-out train."""
+
+    ks: Annotated[tuple[int, ...], Between(1, 1_000_000)] = (5, 10, 20, 50, 100, 200)
+    temperature: Annotated[float, Between(1e-6, 1e6)] = 0.07
+    validation: Annotated[float, Between(0.01, 0.99)] = 0.2
+
+
+@dataclass(frozen=True)
+class LowLevel(Settings):
+    """Colour, gradient and contrast of each cell of an image by ridge regression on maps; the
+    penalty of each target chosen on held-out train."""
+
+    # whose maps; empty: the last
+    layers: Annotated[tuple[str, ...], AnyText(), MayBeEmpty()] = ()
+    cells: Annotated[int, Between(1, 64)] = 7  # of a side
+    penalties: Annotated[tuple[float, ...], Between(1e-12, 1e6)] = (
+        1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0,
+    )  # fmt: skip
+    images: Annotated[int, Between(2, 100_000_000)] = 5000  # of train, at most
+    validation: Annotated[float, Between(0.01, 0.99)] = 0.2

@@ -53,6 +53,9 @@ set.
 **Boxes.** Other people's copies of a detection set are not used, as the form of their boxes is not
 checked. A box is cut to its image and left out where nothing of it is left, where it has no area,
 or where a side is shorter than a pixel; each result counts them.
+
+**A label a pixel.** Masks are scored at their own size by `--protocol segment segment-knn`; 255 is
+void.
 """
 
 
@@ -61,13 +64,15 @@ def page() -> str:
     real = [task for task in TASKS.values() if not task.embedded]
     study = [TASKS[name] for name in TRANSFER12]
     boxes = [TASKS[name] for name in SUITES["detection"]]
-    others = [task for task in real if task not in (*study, *boxes)]
+    masks = [task for task in real if task.kind == "segmentation"]
+    others = [task for task in real if task not in (*study, *boxes, *masks)]
     parts = [_INTRO]
     for title, tasks in (
-        ("Suite transfer12", study), ("Suite detection", boxes), ("Others", others)
+        ("Suite transfer12", study), ("Suite detection", boxes), ("A label a pixel", masks),
+        ("Others", others),
     ):  # fmt: skip
         parts += [f"## {title}\n", _table(tasks), ""]
-    parts += [_section(task) for task in (*study, *boxes, *others)]
+    parts += [_section(task) for task in (*study, *boxes, *masks, *others)]
     return "\n".join(parts)
 
 

@@ -13,6 +13,12 @@ from eval.settings.protocols import Kind
 
 Rule = Literal["official", "per-class", "groups"]
 CATALOG = Path(__file__).parents[1] / "catalog"
+METRICS: dict[Kind, str] = {
+    "classification": "top1",
+    "detection": "mAP",
+    "segmentation": "mIoU",
+    "multilabel": "mAP",
+}
 SUBSET = "subset"  # the split of a known smaller copy: its own
 
 
@@ -91,6 +97,7 @@ class Task:
     terms: str = ""  # where the licence can be read
     stand_in_for: str = ""
     pretrains: bool = False  # checkpoints that ship were trained on it: no transfer for them
+    part_of: tuple[str, ...] = ()  # larger sets that hold its images
     kind: Kind = "classification"
     embedded: bool = False  # made by eval.mini.suite on this machine, nothing to download
 

@@ -16,7 +16,10 @@ from eval.tasks.registry import SUITES, TASKS
 class TaskName:
     """A parsed task string: a declared task, or a user's own data in one of several forms."""
 
-    kind: Literal["declared", "parquet", "imagefolder", "csv", "hub", "coco", "voc", "yolo", "file"]
+    kind: Literal[
+        "declared", "parquet", "imagefolder", "csv", "hub", "coco", "voc", "yolo", "masks",
+        "voc-seg", "file",
+    ]  # fmt: skip
     value: str  # declared name, directory, CSV file, Hub repository, data.yaml or task file
     image: str = "image"
     label: str = "label"
@@ -26,24 +29,44 @@ class TaskName:
     test: str = ""
     validation: str = ""
     split: str = ""  # of a declared task, '' for its default; of a CSV file: the column
-    group: str = ""  # column of a CSV file: rows of one group stay on one side
+    # column of a CSV file: rows of one group stay on one side; of Parquet files with masks
+    group: str = ""
     objects: str = ""  # column of Parquet files with boxes; of the others:
     images: str = ""  # of COCO: the folder that file names count from
-    classes: str = ""  # of VOC: names with commas between
+    classes: str = ""  # of VOC and of masks: names with commas between
+    labels: str = ""  # of several labels an image: a column of lists, or one column a label
+    separator: str = ""  # between labels of one text
+    none: str = ""  # a label that stands for none
+    mask: str = ""  # column of Parquet files with a label a pixel
+    void: str = ""  # of masks: values that are not scored, with commas between
     range: str = ""  # LOW,HIGH: black and white in images of more than 8 bits
 
 
-_Prefix = Literal["parquet", "imagefolder", "csv", "hub", "coco", "voc", "yolo"]
+_Prefix = Literal["parquet", "imagefolder", "csv", "hub", "coco", "voc", "yolo", "masks", "voc-seg"]
 _PREFIXES: tuple[_Prefix, ...] = get_args(_Prefix)
+SHIFT = "shift:"
 _PARTS = ("train", "test", "validation")
+_SEVERAL = ("labels", "separator", "none")
 _KEYS = {
-    "parquet": ("image", "label", "objects", *_PARTS),
+    "parquet": (
+        "image",
+        "label",
+        *_SEVERAL,
+        "objects",
+        "mask",
+        "group",
+        "classes",
+        "void",
+        *_PARTS,
+    ),
     "imagefolder": _PARTS,
-    "csv": ("image", "label", "group", "split", *_PARTS),
-    "hub": ("image", "label", "revision", "config", *_PARTS),
+    "csv": ("image", "label", *_SEVERAL, "group", "split", *_PARTS),
+    "hub": ("image", "label", "revision", "config", *_PARTS, *_SEVERAL),
     "coco": ("train", "test", "images"),  # two JSON files and a folder
     "voc": ("train", "test", "classes"),  # two lists of ImageSets/Main
     "yolo": ("train", "test"),
+    "masks": ("train", "test", "classes", "void"),
+    "voc-seg": ("train", "test", "classes", "void"),  # two lists of ImageSets/Segmentation
 }
 
 
@@ -61,7 +84,8 @@ def parse_task(text: str) -> TaskName:
                 prefix,
                 _PREFIXES,
                 "use parquet:DIR, imagefolder:DIR, csv:FILE or hub:org/name?image=..&label=.., or, "
-                "with boxes, coco:DIR, voc:DIR or yolo:DIR",
+                "with boxes, coco:DIR, voc:DIR or yolo:DIR, or, with masks, masks:DIR or "
+                "voc-seg:DIR",
             )
         )
     if not rest:
@@ -89,6 +113,16 @@ def parse_task(text: str) -> TaskName:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", value):
         raise BadInput(f"task {text!r} names no Hub data set; use hub:org/name?image=..&label=..")
     return TaskName("hub", value, **options)
+
+
+def shift_parts(text: str) -> tuple[str, str, str]:
+    """(train's task, test's task, mapping file or '') of ``shift:TRAIN=>TEST&map=FILE``. Raises
+    UserError where one is missing."""
+    both, _, mapping = text.removeprefix(SHIFT).partition("&map=")
+    train, arrow, test = both.partition("=>")
+    if not arrow or not train or not test:
+        raise BadInput(f"task {text!r} is no shift; use shift:TRAIN=>TEST, or --test-on TEST")
+    return train, test, mapping
 
 
 def split_query(text: str) -> tuple[str, str]:
@@ -125,7 +159,8 @@ def _parse_declared(text: str) -> TaskName:
         return TaskName("declared", name, split=TASKS[name].split_named(split).name if at else "")
     hint = (
         "see `transfer-eval list tasks`, or give your own data as imagefolder:DIR, parquet:DIR, "
-        "csv:FILE or a task file (FILE.toml); with boxes as coco:DIR, voc:DIR or yolo:DIR"
+        "csv:FILE or a task file (FILE.toml); with boxes as coco:DIR, voc:DIR or yolo:DIR; with "
+        "masks as masks:DIR or voc-seg:DIR"
     )
     if text in SUITES:
         raise NotFound(f"unknown task {text!r}; {text!r} is a suite: use --suite {text}")

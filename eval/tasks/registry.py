@@ -38,7 +38,7 @@ TRANSFER12 = (
     "svhn", "kaokore", "sketch", "flowers102",
 )  # fmt: skip
 _ORDER = (*TRANSFER12, "pacs_sketch", "tiny_imagenet",
-          "voc0712", "coco2017", "voc2007", "coco128", "bccd")  # fmt: skip
+          "voc0712", "coco2017", "voc2007", "coco128", "bccd", "camvid")  # fmt: skip
 
 _DIGITS = Task(
     "digits",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from eval.analysis.measures.predictors import log_me
 from eval.common.errors import BadInput
 from eval.models.backbone import Backbone
 from space.demo.backbones import Shelf
@@ -17,8 +18,9 @@ from space.demo.uploads import Picture
 
 WAYS = (2, 10)
 SHOTS = (1, 20)
-QUERIES = (1, 20)
-MODELS = (1, 3)
+QUERIES = (0, 20)
+MODELS = (1, 10)
+NAMED = (0, 3)  # of these, models that do not ship here: each may be large
 NEIGHBOURS = 3
 
 
@@ -42,16 +44,18 @@ class QueryAnswer:
 
 @dataclass(frozen=True)
 class ModelAnswer:
-    """One model's answer; ``head`` and ``backbone`` are what ``headfile.save_head`` takes.
+    """One model's answer; ``head`` and ``backbone`` are what ``head_file.save_head`` takes.
 
     ``seconds`` is what encoding and fitting took, without loading the model. ``head.loo_top1``
-    is the leave-one-out accuracy of the support set, with its interval.
+    is the leave-one-out accuracy of the support set, with its interval; ``log_me`` is LogME of the
+    support set, which needs no refits.
     """
 
     model: str
     head: Head
     backbone: Backbone
     queries: tuple[QueryAnswer, ...]
+    log_me: float
     seconds: float
 
 
@@ -95,6 +99,8 @@ def _checked(
 ) -> tuple[str, ...]:
     """The clean class names. Raises UserError."""
     _within(len(models), MODELS, "model", "are chosen")
+    own = sum(not str(model).startswith("zoo:") for model in models)
+    _within(own, NAMED, "model", "that do not ship here are chosen")
     if len(set(models)) < len(models):
         raise BadInput("a model is chosen twice; choose different ones")
     _within(len(supports), WAYS, "class", "have pictures")
@@ -134,6 +140,7 @@ def _ask(
     head = shelf.run(lambda: fit_head(support, labels, classes, groups=groups))
     probabilities = predict(head, query).tolist()
     similarity, index = (t.tolist() for t in nearest(support, query, NEIGHBOURS))
+    evidence = shelf.run(lambda: log_me(support.numpy(), labels.numpy()))
     answers = tuple(
         QueryAnswer(
             picture.name,
@@ -145,7 +152,7 @@ def _ask(
         )
         for picture, row, near, rows in zip(queries, probabilities, similarity, index, strict=True)
     )
-    return ModelAnswer(model, head, backbone, answers, time.perf_counter() - start)
+    return ModelAnswer(model, head, backbone, answers, evidence, time.perf_counter() - start)
 
 
 def _notes(

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import yaml
 
+from eval.analysis.finding import portable as portable_finding
+from eval.analysis.finding import read_findings
 from eval.common.errors import BadInput, NotFound
 from eval.common.files import dump_json
 from eval.hub import commits
@@ -28,7 +30,8 @@ from zoo.checkpoint import contents, read_checkpoint
 
 TRAILER = "Published-by: transfer-space"  # in our commits' messages: who changed the Space last
 SETTINGS = "settings.json"
-EXTRA = "space"  # of the project: what the app needs beside the packages
+# Of the project: what the app needs beside the packages, and whatever model a visitor may name.
+EXTRAS = ("space", "transformers", "open-clip")
 LIMIT = 1_000_000_000  # bytes in a Space's repository
 # A Space of the free kind has no GPU: torch's builds for the CPU are much smaller.
 _TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
@@ -93,7 +96,8 @@ def stage(repo: str, endpoint: str, *, results: str, private: bool, build: Path)
     }
     about = project()
     if private:
-        needs: list[str] = [*about["dependencies"], *about["optional-dependencies"][EXTRA]]
+        extras = about["optional-dependencies"]
+        needs: list[str] = [*about["dependencies"], *(need for e in EXTRAS for need in extras[e])]
         files |= {path: (wheel.ROOT / path).read_bytes() for path in sources()}
     else:
         name, built = build_wheel(build)
@@ -101,7 +105,7 @@ def stage(repo: str, endpoint: str, *, results: str, private: bool, build: Path)
         # nothing as long as its requirements are the same.
         place = f"{endpoint}/spaces/{repo}/resolve/main/{name}"
         digest = hashlib.sha256(built).hexdigest()
-        needs = [f"{about['name']}[{EXTRA}] @ {place}#sha256={digest}"]
+        needs = [f"{about['name']}[{','.join(EXTRAS)}] @ {place}#sha256={digest}"]
         files[name] = built
     lines = [f"--extra-index-url {_TORCH_INDEX}", *needs]
     files["requirements.txt"] = "".join(f"{line}\n" for line in lines).encode()
@@ -141,13 +145,16 @@ def _readme(results: str) -> bytes:
 
 
 def _zoo() -> Files:
-    """The checkpoints that ship, their results without this machine's folders."""
+    """The checkpoints that ship, their results and findings without this machine's folders."""
     files: Files = {}
     for name in zoo_names():
         folder = ZOO_FOLDER / name
         mine: Files = {path: folder / path for path in contents(folder)}
         mine |= {p: dump_result(portable(r)) for p, r in read_checkpoint(folder).results}
         files |= {f"model_cards/{name}/{path}": content for path, content in mine.items()}
+    for path, finding in read_findings(ZOO_FOLDER):
+        place = path.relative_to(ZOO_FOLDER).as_posix()
+        files[f"model_cards/{place}"] = dump_json(portable_finding(finding).model_dump(mode="json"))
     return files
 
 

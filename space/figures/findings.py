@@ -9,6 +9,7 @@ import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -17,11 +18,11 @@ from PIL import Image
 from eval.analysis import ANALYSES
 from eval.analysis.finding import Finding
 from eval.analysis.predictors import TITLES
-from eval.analysis.profile import by_level
+from eval.analysis.profile import by_level, level_of
 from eval.common.errors import BadInput
+from eval.results.facts import facts_of
 from eval.results.names import task_label
 from space.figures.style import LINE, Look, bare_figure, by_model, short_names, text, told
-from space.tables.scores import facts
 
 MAX_PICTURES = 60  # of a finding, on the page
 MAX_PICTURE = 2**18  # characters of one
@@ -36,7 +37,10 @@ SCALE = [[0.0, "#1b1044"], [0.5, "#b63679"], [1.0, "#fcfdbf"]]
 # what reading plain data of another form may raise
 ODD = (LookupError, TypeError, ValueError, AttributeError, StopIteration, ZeroDivisionError)
 
-Series = Mapping[str, Sequence[tuple[str, float]]]  # model -> (place on the x axis, value)
+# model -> (place on the x axis, value, half of its 95 % interval: nan where none is known)
+Series = Mapping[str, Sequence[tuple[str, float, float]]]
+TEST_IMAGES = "95 % over other test images"
+THESE_ALONE = "of these images alone, no interval"
 
 
 def title(finding: Finding) -> str:
@@ -132,8 +136,9 @@ def cka_map(finding: Finding) -> go.Figure:
         text=[["" if math.isnan(v) else f"{v:.2f}" for v in row] for row in rows],
         texttemplate="%{text}", hoverinfo="text",
         hovertext=[
-            [told(f"{values['layers_a'][i]} and {values['layers_b'][j]}: CKA {v:.3f}")
-             for j, v in enumerate(row)] for i, row in enumerate(rows)
+            [told(f"{values['layers_a'][i]} and {values['layers_b'][j]}: CKA {v:.3f}",
+                  _standard_error(values, i, j)) for j, v in enumerate(row)]
+            for i, row in enumerate(rows)
         ],
         colorbar={"title": "CKA", "thickness": 14, "outlinewidth": 0},
     ))  # fmt: skip
@@ -143,16 +148,39 @@ def cka_map(finding: Finding) -> go.Figure:
     return figure
 
 
+def _standard_error(values: Mapping[str, Any], i: int, j: int) -> str:
+    error = values["error"][i][j] if "error" in values else None
+    batches = int(values.get("batches", 1))
+    if error is None:
+        return f"of {batches} batch{'es' if batches > 1 else ''}: no standard error"
+    return f"standard error over {batches} batches of images: {float(error):.3f}"
+
+
 def _profile(finding: Finding) -> dict[str, Callable[[], go.Figure]]:
-    levels = {model: by_level(tasks) for model, tasks in finding.values["models"].items()}
+    models = finding.values["models"]
+    levels = {model: by_level(tasks) for model, tasks in models.items()}
     return {
         level: _drawn(
             finding,
-            {m: [(k, 100 * v) for k, v in found[level].items()] for m, found in levels.items()},
-            f"{level}: top-1 of a linear probe, %",
+            {
+                m: [(k, 100 * v, 100 * _half_of_level(models[m], level, k))
+                    for k, v in found[level].items()]
+                for m, found in levels.items()
+            },
+            f"{level}: top-1 of a linear probe, % ({TEST_IMAGES})",
         )
         for level in next(iter(levels.values()))
-    }
+    }  # fmt: skip
+
+
+def _half_of_level(tasks: Mapping[str, Any], level: str, layer: str) -> float:
+    """Of the mean over a level's tasks, which are taken as given and independent."""
+    ends = [layers[layer][1:] for task, layers in tasks.items() if level_of(task) == level]
+    return _half_of_mean([(float(high) - float(low)) / 2 for low, high in ends])
+
+
+def _half_of_mean(halves: Sequence[float]) -> float:
+    return math.sqrt(sum(half**2 for half in halves)) / len(halves)
 
 
 def _geometry(finding: Finding) -> dict[str, Callable[[], go.Figure]]:
@@ -161,17 +189,31 @@ def _geometry(finding: Finding) -> dict[str, Callable[[], go.Figure]]:
     for task in next(iter(values.values())):
         for name, label in GEOMETRY.items():
             series = {
-                model: [(k, _number(v["test"][name])) for k, v in tasks[task].items()]
+                model: [(k, _number(v["test"][name]), math.nan) for k, v in tasks[task].items()]
                 for model, tasks in values.items()
             }
-            found[f"{task}: {name.replace('_', ' ')}"] = _drawn(finding, series, label)
+            view = f"{task}: {name.replace('_', ' ')}"
+            found[view] = _drawn(finding, series, f"{label} ({THESE_ALONE})")
     return found
 
 
 def _robustness(finding: Finding) -> dict[str, Callable[[], go.Figure]]:
     values = finding.values
     severities = ["clean", *(f"severity {s}" for s in values["severities"])]
-    out: dict[str, Callable[[], go.Figure]] = {}
+    told_apart = {
+        model: [
+            (part, 100 * sum(float(t[part]["top1"]) for t in tasks.values()) / len(tasks),
+             100 * _half_of_mean([(float(t[part]["high"]) - float(t[part]["low"])) / 2
+                                  for t in tasks.values()]))
+            for part in ("clean", "corrupted")
+        ]
+        for model, tasks in values["models"].items()
+    }  # fmt: skip
+    out: dict[str, Callable[[], go.Figure]] = {
+        "clean and corrupted": _drawn(
+            finding, told_apart, f"top-1, %, mean over tasks ({TEST_IMAGES})"
+        )
+    }
     for score, label in (("top1", "top-1, %"), ("ece", "expected calibration error, points")):
         series = {}
         for model, tasks in values["models"].items():
@@ -180,9 +222,9 @@ def _robustness(finding: Finding) -> dict[str, Callable[[], go.Figure]]:
                 for t in tasks.values()
             ]
             mean = [100 * sum(column) / len(rows) for column in zip(*rows, strict=True)]
-            series[model] = list(zip(severities, mean, strict=True))
+            series[model] = [(s, m, math.nan) for s, m in zip(severities, mean, strict=True)]
         name = "accuracy by severity" if score == "top1" else "calibration by severity"
-        out[name] = _drawn(finding, series, f"{label}, mean over tasks")
+        out[name] = _drawn(finding, series, f"{label}, mean over tasks ({THESE_ALONE})")
     out["by corruption"] = lambda: _corruptions(finding)
     return out
 
@@ -217,9 +259,13 @@ def _reconstruction(finding: Finding) -> dict[str, Callable[[], go.Figure]]:
         series = {}
         for model, tasks in values["models"].items():
             (found,) = tasks.values()
-            series[model] = [(k, float(v[score][0])) for k, v in found["layers"].items()]
+            series[model] = [
+                (k, float(v[score][0]), (float(v[score][2]) - float(v[score][1])) / 2)
+                for k, v in found["layers"].items()
+            ]
         floor = float(values["floor"][score])
-        out[label] = _drawn(finding, series, f"{label} of what a decoder rebuilds", floor)
+        what = f"{label} of what a decoder rebuilds ({TEST_IMAGES})"
+        out[label] = _drawn(finding, series, what, floor)
     return out
 
 
@@ -277,7 +323,7 @@ def _drawn(
 def _lines(finding: Finding, series: Series, label: str, floor: float | None) -> go.Figure:
     """A line a model; networks of unlike depth stand on one axis, from first to last."""
     figure = bare_figure(400 + 12 * len(series))
-    places = {tuple(k for k, _ in line) for line in series.values()}
+    places = {tuple(k for k, *_ in line) for line in series.values()}
     for (_, rows), name, style in by_model(_models(finding), ["key"]):
         line = series[rows["key"].iloc[0]]
         figure.add_trace(_line(line, name, style))
@@ -300,12 +346,19 @@ def _at(i: int, count: int) -> float:
     return i / max(count - 1, 1)
 
 
-def _line(line: Sequence[tuple[str, float]], name: str, style: Look) -> go.Scatter:
+def _line(line: Sequence[tuple[str, float, float]], name: str, style: Look) -> go.Scatter:
+    known = not all(math.isnan(half) for *_, half in line)
+    bars = {"type": "data", "array": [half for *_, half in line], "color": style.colour,
+            "thickness": 1, "width": 3, "visible": known}  # fmt: skip
     return go.Scatter(
-        x=[_at(i, len(line)) for i in range(len(line))], y=[v for _, v in line], name=name,
+        x=[_at(i, len(line)) for i in range(len(line))], y=[v for _, v, _ in line], name=name,
+        error_y=bars,
         mode="lines+markers", line={"color": style.colour, "dash": style.dash, "width": 2},
         marker={"color": style.colour, "symbol": style.symbol, "size": 8}, hoverinfo="text",
-        hovertext=[told(name, f"{place}: {value:.3g}") for place, value in line],
+        hovertext=[
+            told(name, f"{place}: {value:.3g}" + (f" ±{half:.2g}" if half == half else ""))
+            for place, value, half in line
+        ],
     )  # fmt: skip
 
 
@@ -315,7 +368,7 @@ def _models(finding: Finding) -> pd.DataFrame:
     held = finding.values.get("models")
     keys = list(held) if isinstance(held, dict) and len(held) == len(ids) else ids
     return pd.DataFrame({
-        "key": keys, "model": keys, "objective": [facts(i).objective for i in ids],
+        "key": keys, "model": keys, "objective": [facts_of(m).objective for m in finding.models],
     })  # fmt: skip
 
 

@@ -36,7 +36,7 @@ from space.figures.style import (  # fmt: skip
 from space.labels import chance, shown_objective
 from space.tables.objectives import mean_difference
 
-__all__ = ["CSS", "domains", "empty", "forest", "scatter", "shots", "standing"]
+__all__ = ["CSS", "domains", "empty", "forest", "scatter", "shots", "standing", "steps"]
 
 
 def forest(
@@ -95,6 +95,44 @@ def forest(
         )  # fmt: skip
     figure.update_layout(margin_t=52)
     return figure
+
+
+def steps(frame: pd.DataFrame, what: str = "accuracy") -> go.Figure:
+    """`space.tables.series.steps` as a line with its 95 % band for each training."""
+    if not len(frame):
+        return empty(
+            "No training has two steps that were scored alike here. Score its checkpoints: "
+            "transfer-eval run 'local-dir:RUN/step-*'"
+        )
+    figure = bare_figure(380 + 20 * frame["series"].nunique())
+    frame = frame.assign(model=frame["series"])
+    for (_, mine), name, style in by_model(frame, ["series"]):
+        _banded(figure, mine, mine["step"], name, style, [
+            told(r.series, f"step {r.step:,}: {_percent(r.value, r.half)}, mean of {r.tasks}",
+                 f"95 % over {chance([r.kind])}")
+            for r in mine.itertuples()
+        ])  # fmt: skip
+    figure.update_xaxes(title_text="step of the training", rangemode="tozero")
+    figure.update_yaxes(title_text=_axis(f"mean {what}, %", frame["kind"]))
+    return figure
+
+
+def _banded(
+    figure: go.Figure, mine: pd.DataFrame, x: pd.Series, name: str, style: Look, hover: list[str]
+) -> None:
+    """A model's line with its 95 % band; ``mine`` has value and half, in the order of ``x``."""
+    y, half, group = 100 * mine["value"], 100 * mine["half"], str(len(figure.data))
+    figure.add_trace(go.Scatter(
+        x=[*x, *x[::-1]], y=[*(y + half), *(y - half)[::-1]], fill="toself", mode="lines",
+        fillcolor=faint(style.colour), line={"width": 0}, hoverinfo="skip", showlegend=False,
+        legendgroup=group,
+    ))  # fmt: skip
+    figure.add_trace(go.Scatter(
+        x=x, y=y, name=name, mode="lines+markers", legendgroup=group,
+        line={"color": style.colour, "dash": style.dash, "width": 2},
+        marker={"symbol": style.symbol, "size": 9, "color": style.colour},
+        hoverinfo="text", hovertext=hover,
+    ))  # fmt: skip
 
 
 def _add_mean(figure: go.Figure, rows: pd.DataFrame) -> None:
@@ -256,22 +294,11 @@ def shots(frame: pd.DataFrame) -> go.Figure:
     figure = bare_figure(380 + 20 * len(frame[["model", "revision"]].drop_duplicates()))
     for (_, mine), name, style in by_model(frame, ["model", "revision"]):
         mine = mine.sort_values("shot")
-        x, y, half = mine["shot"], 100 * mine["value"], 100 * mine["half"]
-        group = str(len(figure.data))
-        figure.add_trace(go.Scatter(
-            x=[*x, *x[::-1]], y=[*(y + half), *(y - half)[::-1]], fill="toself", mode="lines",
-            fillcolor=faint(style.colour), line={"width": 0}, hoverinfo="skip", showlegend=False,
-            legendgroup=group,
-        ))  # fmt: skip
-        figure.add_trace(go.Scatter(
-            x=x, y=y, name=name, mode="lines+markers", legendgroup=group,
-            line={"color": style.colour, "dash": style.dash, "width": 2},
-            marker={"symbol": style.symbol, "size": 9, "color": style.colour},
-            hoverinfo="text", hovertext=[
-                told(r.model, f"{r.shot}-shot: {_percent(r.value, r.half)}, mean of {r.tasks}",
-                     f"95 % over {chance([r.kind])}")
-                for r in mine.itertuples()],
-        ))  # fmt: skip
+        _banded(figure, mine, mine["shot"], name, style, [
+            told(r.model, f"{r.shot}-shot: {_percent(r.value, r.half)}, mean of {r.tasks}",
+                 f"95 % over {chance([r.kind])}")
+            for r in mine.itertuples()
+        ])  # fmt: skip
     ticks = sorted(set(frame["shot"]))
     low, high = math.log10(ticks[0]), math.log10(ticks[-1])
     figure.update_xaxes(

@@ -135,13 +135,14 @@ def log_ticks(low: float, high: float) -> tuple[list[float], list[str]]:
         found = [value for value in values if low <= math.log10(value) <= high]
         if len(found) >= 3:
             break
-    return found, [_count(value) for value in found]
+    return found, [count(value) for value in found]
 
 
-def _count(value: float) -> str:
+def count(value: float) -> str:
+    """A large number in few letters: ``2.8M``."""
     for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if value >= size:
-            return f"{value / size:g}{letter}"
+            return f"{value / size:.3g}{letter}"
     return f"{value:g}"
 
 

@@ -28,8 +28,12 @@ The first model of a group is its leader, the others cannot be told from it. A p
 the model could stand. AP of detection is not a mean over images: there the test is over its values in the
 same resamples of the test images. Two intervals that overlap are no tie, and two that do not are not needed for a difference.
 
-**Means** are over the data sets in view, which are taken as given, for models that have them all; data sets that the zoo was
-pretrained on are left out unless you ask for them. `*` marks a subset of a data set.
+**Means** are over the data sets in view, which are taken as given, for models that have them all. `*` marks a subset of a data
+set. **Transfer** is a score on images that a model was not pretrained on: `‡` marks the others, which are shown apart and
+count in no mean, rank or comparison, on any page. What a model was pretrained on, its objective and its architecture are *as
+its author declares them*, in the recipe of its training, its `config.json` or the metadata of its card; what none of these says
+is *unknown*, and a name is never read for it. Of training data that were not declared, or never listed, nobody can say
+which of these sets they hold: the board says so in their row.
 
 ## How to have a number again
 
@@ -60,12 +64,21 @@ transfer-eval push results ORG/results
 
 ## For scripts
 
-What these pages show has a name in the API (`?view=api`):
+What these pages show has a name in the API; its names and types are in
+[`/gradio_api/openapi.json`](/gradio_api/openapi.json), and each endpoint is shown with code under `?view=api`.
+Every answer has the same names each time, and under `error` a sentence where something was wrong:
 
 ```python
 from gradio_client import Client
 
-Client("URL").predict(board="linear/top1", api_name="/leaderboard")["headline"]
+board = Client("URL")
+found = board.predict(board="linear/top1", api_name="/leaderboard")
+print(found["headline"])
+for row in found["rows"]:  # percent, best first
+    print(row["model"], row["mean"], row["places"], row["training_data"])
+pair = board.predict(a=found["rows"][0]["model"], b=found["rows"][1]["model"], api_name="/compare")
+for shared in pair["boards"]:  # fractions of one
+    print(shared["board"], [(t["task"], t["difference"], t["verdict"]) for t in shared["tasks"]])
 ```
 """  # noqa: E501  (a BibTeX entry and shell lines as they are copied)
 

@@ -15,6 +15,7 @@ from eval.common.errors import BadInput, UserError
 from eval.common.text import escaped
 from eval.data.locations import missing
 from eval.models.names import zoo_names
+from eval.report.findings import LEADS
 from eval.tasks.registry import TASKS, suite_tasks
 from space.demo.backbones import Shelf
 from space.figures import plots
@@ -22,11 +23,20 @@ from space.figures.findings import ODD, cka_map, model_names, pictures, short_se
 from space.figures.style import text
 from space.pages.leaderboard import picker
 from space.state import Desk
+from space.tables import series
 
+NAMED = 3  # files that are no findings are named, of more the first
 MOST_IMAGES = 300  # of each part that a visitor's comparison looks at
 HOW = (
     "More come of `transfer-eval analyze profile zoo:all`, `transfer-eval cka A B --task T` and "
     "others with the same `--results`."
+)
+
+
+SERIES = (
+    "### On the way: checkpoints of one training\nThe mean over the data sets at each step that "
+    "was scored (`transfer-eval run 'local-dir:RUN/step-*'`, or a probe during training), with its "
+    "95 % interval. One line is one training."
 )
 
 
@@ -48,7 +58,12 @@ class Analyses:
             interactive=False, wrap=True, show_label=False, elem_id="finding-table", buttons=[],
             max_height=420,
         )  # fmt: skip
+        self.left_out = gr.Markdown(elem_id="findings-left-out")
         gr.Markdown(HOW)
+        with gr.Column(visible=False, elem_id="series") as self.series:
+            gr.Markdown(SERIES)
+            self.steps_board = picker(label="Protocol", elem_id="steps-protocol")
+            self.steps = gr.Plot(show_label=False, elem_id="steps")
         gr.Markdown(
             "### Compare the layers of two models now\nCentred kernel alignment (CKA) of every "
             f"layer of A with every layer of B, on up to {2 * MOST_IMAGES} images of a data set."
@@ -67,7 +82,10 @@ class Analyses:
 
     def wire(self, tab: gr.Tab) -> None:
         """Connect the events: nothing is read before the tab is opened."""
-        shown = [self.finding, self.view, self.said, self.plot, self.rebuilt, self.table]
+        gr.on([tab.select, self.steps_board.input], self.trainings, self.steps_board,
+              [self.series, self.steps_board, self.steps], api_visibility="private")  # fmt: skip
+        shown = [self.finding, self.view, self.said, self.plot, self.rebuilt, self.table,
+                 self.left_out]  # fmt: skip
         gr.on([tab.select, self.finding.input, self.view.input], self.open,
               [self.finding, self.view], shown, api_visibility="private")  # fmt: skip
         self.go.click(
@@ -82,7 +100,8 @@ class Analyses:
         found.sort(key=lambda item: item[1].created, reverse=True)
         found.sort(key=lambda item: list(ANALYSES).index(item[1].analysis))
         own = {str(p.relative_to(root)): f for p, f in found}
-        return own or {SHIPPED: shipped()}
+        forecast = any(f.analysis == "predictors" for f in own.values())
+        return own if forecast else own | {SHIPPED: shipped()}
 
     # ------------------------------------------------------------------ behind the events
 
@@ -100,11 +119,33 @@ class Analyses:
         except UserError as why:
             said = escaped(str(why))
             closed = gr.update(visible=False)
-            return [picks, gr.skip(), said, plots.empty(str(why)), closed, None]
+            return [picks, gr.skip(), said, plots.empty(str(why)), closed, None, self._left_out()]
         return [
             picks, gr.update(choices=[(text(v, 60), v) for v in known], value=view),
             _said(finding), figure, gr.update(value=images, visible=bool(images)), table,
+            self._left_out(),
         ]  # fmt: skip
+
+    def trainings(self, board: str) -> list[Any]:
+        """Trainings that were scored on their way; closed where there are none."""
+        scores = self.desk.snapshot.scores
+        known = series.boards(scores)
+        if not known:
+            return [gr.update(visible=False), gr.skip(), None]
+        key = next((k for k in known if k.text == board), known[0])
+        return [
+            gr.update(visible=True),
+            gr.update(choices=[(k.title, k.text) for k in known], value=key.text),
+            plots.steps(series.steps(scores, key), key.what),
+        ]
+
+    def _left_out(self) -> str:
+        """Files among the findings that are none, by name."""
+        told: list[str] = []
+        root = self.desk.source.root()
+        read_findings(root, say=lambda line: told.append(line.replace(f"{root}/", "")))
+        more = [f"and {len(told) - NAMED} more"] if len(told) > NAMED else []
+        return escaped("; ".join([*told[:NAMED], *more]))
 
     def compare(self, a: str, b: str, task: str) -> tuple[str, Any]:
         """CKA of two models that a visitor may name, computed now or from the cache."""
@@ -141,8 +182,7 @@ def _named(names: list[str], part: str) -> str | None:
 
 
 def _said(finding: Finding) -> str:
-    about = ANALYSES[finding.analysis].summary
-    lines = [f"**{escaped(short_sentence(finding))}**", f"{about[0].upper()}{about[1:]}."]
+    lines = [f"**{escaped(short_sentence(finding))}**", LEADS[finding.analysis]]
     lines += [f"- {escaped(note)}" for note in finding.notes[:8]]
     return "\n\n".join(lines[:2]) + ("\n\n" + "\n".join(lines[2:]) if lines[2:] else "")
 

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any
 
 import gradio as gr
 
 from eval.common.errors import BadInput, UserError
 from eval.common.text import escaped
+from eval.models.facts import UNTRAINED
 from eval.protocols import PROTOCOLS
-from eval.tasks.registry import TASKS
-from space.examples_disagreement import disagreements
+from eval.results.transfer import SIGN
+from space.examples_disagreement import Disagreement, disagreements
 from space.figures import plots
-from space.labels import chance, facts_label, shown_objective
+from space.labels import chance, shown_objective
 from space.pages.leaderboard import picker
 from space.state import Desk
 from space.tables.comparison import Comparison, Match, compare, models
-from space.tables.scores import facts
 
+About = dict[Hashable, Any]  # a row of `models`
 _NO_DATA = "Start with `--data DIR` to see pictures of data sets that do not come with the package."
 
 
@@ -37,7 +39,8 @@ class Compare:
         self.forest = gr.Plot(show_label=False)
         self.table = gr.Dataframe(interactive=False, wrap=True, show_label=False)
         gr.Markdown(
-            "### Where they disagree\nTest pictures that exactly one of the two gets right."
+            "### Where they disagree\nTest pictures that exactly one of the two gets right, with "
+            "the answers of a classifier on the features of each."
         )
         with gr.Row():
             self.task = gr.Dropdown([], label="Data set", scale=3, allow_custom_value=True)
@@ -73,8 +76,9 @@ class Compare:
         """Today's choices, the outcome in words, a forest plot and the numbers behind it."""
         scores = self.desk.snapshot.scores
         known = models(scores)
-        names = [(_label(n), n) for n in known["name"]]
-        values = [n for _, n in names]
+        about = {str(row["name"]): row for row in known.to_dict("records")}
+        names = [(_label(row), name) for name, row in about.items()]
+        values = list(about)
         a = a if a in values else _first(known, "ce+selfsupcon", values, 0)
         b = b if b in values else _first(known, "ce", values, 1)
         picks = [
@@ -89,15 +93,16 @@ class Compare:
         keys = {m.key.text: m for m in found.matches}
         match = keys.get(board) or keys.get("fewshot/top1_5shot") or found.matches[0]
         boards = [(m.key.title, m.key.text) for m in found.matches]
-        # what the zoo was pretrained on is not a transfer, and large: last
-        tasks = sorted(match.frame["task"], key=lambda t: t in TASKS and TASKS[t].pretrains)
-        short = _short(found.a, found.b)
+        tasks = [*match.frame["task"], *match.apart["task"]]
+        one, two = about[a], about[b]
+        short = _short(one, two)
         figure = plots.forest(
             match.frame, *short,
-            a_objective=facts(found.a).objective, b_objective=facts(found.b).objective,
+            a_objective=str(one["objective"]), b_objective=str(two["objective"]),
         )  # fmt: skip
         return [
-            *picks, gr.update(choices=boards, value=match.key.text), _sentences(found, match),
+            *picks, gr.update(choices=boards, value=match.key.text),
+            _sentences(found, match, short),
             figure, _table(match), gr.update(choices=tasks, value=tasks[0] if tasks else None),
         ]  # fmt: skip
 
@@ -110,7 +115,7 @@ class Compare:
             known = set(models(self.desk.snapshot.scores)["name"])
             if a not in known or b not in known or not task:
                 raise BadInput("choose two models and a data set first")
-            cases = disagreements(
+            found = disagreements(
                 a, b, task, self.desk.data, self.desk.cache,
                 protocol="knn" if protocol == "knn" else "linear",
             )  # fmt: skip
@@ -119,17 +124,35 @@ class Compare:
             return [], f"**{escaped(str(why))}**{hint}", gr.update(visible=False)
         rows = [
             [i, c.truth, c.predicted_a, c.predicted_b, "A" if c.a_right else "B"]
-            for i, c in enumerate(cases, 1)
+            for i, c in enumerate(found.cases, 1)
         ]
-        right = sum(c.a_right for c in cases)
-        told = f"{len(cases)} pictures: A is right on {right}, B on {len(cases) - right}."
-        pictures = [(c.image, str(i)) for i, c in enumerate(cases, 1)]
-        return pictures, told, gr.update(value=rows, visible=bool(rows))
+        pictures = [(c.image, str(i)) for i, c in enumerate(found.cases, 1)]
+        return pictures, _told(found, protocol), gr.update(value=rows, visible=bool(rows))
 
 
-def _label(name: str) -> str:
-    label = facts_label(name.partition("@")[0])
-    return label if label != name.partition("@")[0] else name
+def _label(row: About) -> str:
+    """A model by the objective that is declared of it, else by its name."""
+    if row["objective"] in ("", UNTRAINED):
+        return str(row["name"])
+    label = f"{shown_objective(row['objective'])} ({row['architecture'] or row['model']})"
+    return label if row["model"] == row["name"] else f"{label} @{row['revision'][:7]}"
+
+
+def _told(found: Disagreement, protocol: str) -> str:
+    """The true counts, and whose answers they are."""
+    shown = sum(case.a_right for case in found.cases), len(found.cases)
+    whose = "the answers of the k nearest neighbours" if found.protocol == "knn" else (
+        "the answers of the linear classifier"
+    )  # fmt: skip
+    instead = ""
+    if protocol not in ("knn", "linear"):
+        instead = f" ({protocol} has no one answer for each picture)"
+    return (
+        f"Of {found.images:,} test pictures A alone is right on {found.a_alone:,}, B alone on "
+        f"{found.b_alone:,}, both on {found.both:,}, neither on {found.neither:,}: {whose}"
+        f"{instead}. Shown are {shown[0]} of A's and {shown[1] - shown[0]} of B's, as many of each "
+        "as there is room for: the pictures are no count."
+    )
 
 
 def _first(known: Any, objective: str, values: list[str], fallback: int) -> str:
@@ -137,21 +160,23 @@ def _first(known: Any, objective: str, values: list[str], fallback: int) -> str:
     return mine[0] if mine else values[fallback] if len(values) > fallback else ""
 
 
-def _short(a: str, b: str) -> tuple[str, str]:
-    """The objectives alone where they tell the two apart and nothing else differs in the names."""
-    one, two = facts(a), facts(b)
-    alike = (one.architecture, one.data) == (two.architecture, two.data)
-    if alike and one.objective and two.objective and one.objective != two.objective:
-        return shown_objective(one.objective), shown_objective(two.objective)
-    return _label(a), _label(b)
+def _short(one: About, two: About) -> tuple[str, str]:
+    """The objectives alone where they tell the two apart and nothing else differs in how they were
+    made, as far as that is declared."""
+    alike = one["making"] == two["making"] != ""
+    a, b = one["objective"], two["objective"]
+    if alike and a and b and a != b and UNTRAINED not in (a, b):
+        return shown_objective(a), shown_objective(b)
+    return _label(one), _label(two)
 
 
-def _sentences(found: Comparison, match: Match) -> str:
+def _sentences(found: Comparison, match: Match, short: tuple[str, str]) -> str:
     better, worse, undecided = found.totals
-    a, b = _short(found.a, found.b)
+    a, b = short
     over = (
         f"Over all protocols {a} is better in {better} of {better + worse + undecided} "
-        f"comparisons, worse in {worse}, undecided in {undecided}."
+        f"comparisons, worse in {worse}, undecided in {undecided}; sets that one of them was "
+        "pretrained on do not count."
     )
     # one name may be the beginning of the other: the longer goes first
     said = match.sentence
@@ -170,13 +195,16 @@ def _table(match: Match) -> Any:
         "p (Holm)",
         "verdict",
     ]
+    found = [(row, "") for row in match.frame.itertuples()]
+    found += [(row, f" {SIGN}") for row in match.apart.itertuples()]
     rows = [
         [
-            row.task, f"{100 * row.a:.1f}", f"{100 * row.b:.1f}",
+            row.task + sign, f"{100 * row.a:.1f}", f"{100 * row.b:.1f}",
             f"{100 * row.difference:+.1f} [{100 * row.low:+.1f}, {100 * row.high:+.1f}]",
             f"{row.wins} / {row.losses} of {row.n} {row.unit}s",
-            f"{row.p_holm:.2g}" if row.p_holm >= 1e-4 else "<0.0001", row.verdict,
+            f"{row.p_holm:.2g}" if row.p_holm >= 1e-4 else "<0.0001",
+            "apart" if sign else row.verdict,
         ]
-        for row in match.frame.itertuples()
+        for row, sign in found
     ]  # fmt: skip
     return {"headers": headers, "data": rows}

@@ -31,7 +31,9 @@ from space.tables.detection import (
 
 _NO_DATA = "Start with `--data DIR` to see example images: a visitor's click downloads nothing."
 _LEGEND = (
-    "Average precision in percent. Beside the score that orders them, each model is tested against "
+    "Average precision (AP) in percent: how many of the boxes found are right, over every share of "
+    "the true boxes; AP is its mean over ten overlaps from 50 to 95 %, AP50 takes half an overlap "
+    "for a find. Beside the score that orders them, each model is tested against "
     "the first, by their difference in the same resamples of the test images, all pairs at once. "
     "`*` a subset of the data set: not comparable to published numbers. In the plot, hollow is "
     "behind the first."
@@ -43,44 +45,48 @@ class Detection:
 
     def __init__(self, desk: Desk) -> None:
         self.desk, self.album = desk, Album(desk.data, desk.cache)
-        with gr.Row():
-            self.place = picker(label="Data set and setting", elem_id="detection-place", scale=3)
-            self.score = picker(label="Order by", elem_id="detection-score")
         self.said = gr.Markdown(elem_id="detection-said")
-        self.table = gr.Dataframe(
-            interactive=False, wrap=True, show_label=False, elem_id="detectors", pinned_columns=1,
-            buttons=[],
-        )  # fmt: skip
-        gr.Markdown(_LEGEND)
-        self.plot = gr.Plot(show_label=False, elem_id="detection-plot")
-        gr.Markdown("### Two of them")
-        with gr.Row():
-            self.a = picker(label="Detector A", elem_id="detector-a")
-            self.b = picker(label="Detector B", elem_id="detector-b")
-        self.classes = gr.Dataframe(
-            interactive=False, wrap=True, show_label=False, elem_id="detection-classes",
-            max_height=420, buttons=[],
-        )  # fmt: skip
-        gr.Markdown(
-            "### What they find\nTest images of the data set. Dashed in white and black: the true "
-            "boxes (dotted: those that are not counted). In colours: what the model finds."
-        )
-        with gr.Row():
-            self.least = gr.Slider(
-                0.05, 0.95, value=0.5, step=0.05, label="Least score of a box", scale=3
+        with gr.Column(visible=False, elem_id="detection-body") as self.body:  # only with results
+            with gr.Row():
+                self.place = picker(
+                    label="Data set and setting", elem_id="detection-place", scale=3
+                )
+                self.score = picker(label="Order by", elem_id="detection-score")
+            self.table = gr.Dataframe(
+                interactive=False, wrap=True, show_label=False, elem_id="detectors",
+                pinned_columns=1, buttons=[],
+            )  # fmt: skip
+            gr.Markdown(_LEGEND)
+            self.plot = gr.Plot(show_label=False, elem_id="detection-plot")
+            gr.Markdown("### Two of them")
+            with gr.Row():
+                self.a = picker(label="Detector A", elem_id="detector-a")
+                self.b = picker(label="Detector B", elem_id="detector-b")
+            self.classes = gr.Dataframe(
+                interactive=False, wrap=True, show_label=False, elem_id="detection-classes",
+                max_height=420, buttons=[],
+            )  # fmt: skip
+            gr.Markdown(
+                "### What they find\nTest images of the data set. Dashed in white and black: the "
+                "true boxes (dotted: those that are not counted). In colours: what the model finds."
             )
-            self.show = gr.Button("Show images", scale=1, elem_id="show-boxes")
-        self.told = gr.Markdown(elem_id="boxes-told")
-        self.boxes = gr.Gallery(
-            show_label=False, columns=2, format="png", object_fit="contain", elem_id="boxes",
-            height="auto", visible=False,
-        )  # fmt: skip
+            with gr.Row():
+                self.least = gr.Slider(
+                    0.05, 0.95, value=0.5, step=0.05, label="Least score of a box", scale=3
+                )
+                self.show = gr.Button("Show images", scale=1, elem_id="show-boxes")
+            self.told = gr.Markdown(elem_id="boxes-told")
+            self.boxes = gr.Gallery(
+                show_label=False, columns=2, format="png", object_fit="contain", elem_id="boxes",
+                height="auto", visible=False,
+            )  # fmt: skip
 
     def wire(self, tab: gr.Tab) -> None:
         """Connect the events: nothing is computed before the tab is opened."""
         choices = [self.place, self.score, self.a, self.b]
         gr.on([tab.select, self.place.input, self.score.input], self.open, choices,
-              [*choices, self.said, self.table, self.plot, self.classes, self.told, self.boxes],
+              [self.body, *choices, self.said, self.table, self.plot, self.classes, self.told,
+               self.boxes],
               api_visibility="private")  # fmt: skip
         gr.on([self.a.input, self.b.input], self.by_class, [self.place, self.a, self.b],
               [self.classes, self.told, self.boxes], api_visibility="private")  # fmt: skip
@@ -96,10 +102,7 @@ class Detection:
         found = places(scores)
         closed = ["", gr.update(visible=False)]
         if not found:
-            return [
-                *[gr.skip()] * 4, NOTHING, None,
-                plots.empty(NOTHING.replace("`", "")), None, *closed,
-            ]  # fmt: skip
+            return [gr.update(visible=False), *[gr.skip()] * 4, NOTHING, None, None, None, *closed]
         here = next((p for p in found if p.text == place), next(iter(found)))
         known = score_names(scores, here)
         score = score if score in known else known[0]
@@ -111,6 +114,7 @@ class Detection:
         picks = list(zip(names, keys, strict=True))
         shown = [score, *(s for s in known if s != score)]
         return [
+            gr.update(visible=True),
             gr.update(choices=[(title, p.text) for p, title in found.items()], value=here.text),
             gr.update(choices=[(score_title(s), s) for s in known], value=score),
             gr.update(choices=picks, value=a), gr.update(choices=picks, value=b),

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-import tempfile
+import json
 from collections.abc import Mapping
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import gradio as gr
 
 from eval.common.errors import UserError
 from eval.common.text import escaped
 from eval.results.signoff import SELF_REPORTED
+from space.figures.cost import Point, cost
+from space.figures.style import short_names
 from space.labels import shown_objective
+from space.pages.board_html import board_html, pages
 from space.receipts import receipt
 from space.state import Desk
 from space.tables import display
-from space.tables.board import headline
+from space.tables.board import Board, headline
 from space.tables.view import EXTRAS, View
 
 SORTS = ("mean", "mean rank", "model", "objective", "params")
-# The address bar always has the view that is on the page: copy it to share it.
-_TO_ADDRESS = (
-    "(query) => { history.replaceState(null, '', query ? '?' + query : '?'); return query }"
-)
+# What of an address is the board's; `page` and `receipt` are no choice of what is shown in it.
+_OWN = [*(field.name for field in fields(View)), "page"]
+_TO_ADDRESS = f"(query) => transferzoo.put(query, {json.dumps(_OWN)})"
+_KEYS = "transferzoo.board(element, trigger)"
 
 
 class Leaderboard:
@@ -53,20 +56,20 @@ class Leaderboard:
                 self.whole = gr.Checkbox(label="Whole data sets only")
                 self.pretraining = gr.Checkbox(label="Also what the zoo was pretrained on")
                 self.colour = gr.Checkbox(label="Colours")
-        self.table = gr.Dataframe(
-            interactive=False, elem_id="board", pinned_columns=1, max_height=640, wrap=True,
-            show_label=False, buttons=["fullscreen"], datatype="auto",
-        )  # fmt: skip
-        self.legend = gr.Markdown(elem_id="legend")
-        with gr.Row():
+        self.table = gr.HTML(elem_id="board", js_on_load=_KEYS, apply_default_css=False)
+        with gr.Row(elem_id="board-files"):
             self.csv = gr.Button("Download CSV", size="sm")
             self.json = gr.Button("Download JSON", size="sm")
-        self.csv_file = gr.DownloadButton(visible="hidden", elem_id="csv-file")
-        self.json_file = gr.DownloadButton(visible="hidden", elem_id="json-file")
+        self.legend = gr.Markdown(elem_id="legend")
+        self.cost = gr.HTML(apply_default_css=False)
+        self.file = gr.Textbox(visible="hidden", elem_id="board-file")
         with gr.Column(visible=False, elem_id="receipt") as self.receipt:
+            self.close = gr.Button("Close", size="sm", elem_id="close-receipt")
             self.title = gr.Markdown()
-            self.command = gr.Code(label="Make this number again", language="shell")
+            self.command = gr.Code(label="Make this number again", language="shell",
+                                   wrap_lines=True, lines=2)  # fmt: skip
             self.content = gr.JSON(label="Receipt", open=True)
+        self.page = gr.Number(1, visible="hidden", elem_id="board-page")
         self.query = gr.Textbox(visible="hidden", elem_id="query")
 
     @property
@@ -76,35 +79,43 @@ class Leaderboard:
 
     @property
     def outputs(self) -> list[Any]:
-        return [self.headline, self.table, self.legend, self.query]
+        return [self.headline, self.table, self.legend, self.cost, self.query, self.page]
+
+    @property
+    def slip(self) -> list[Any]:
+        """Of the receipt."""
+        return [self.receipt, self.title, self.command, self.content]
 
     def wire(self) -> None:
         """Connect the events; called once all pages are there."""
+        quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         # A search must hear of pasted and deleted text too, which are no input events.
         heard = [c.change if c is self.search else c.input for c in self.inputs]
-        gr.on(
-            heard, self.show, self.inputs, self.outputs, show_progress="hidden",
-            trigger_mode="always_last", api_visibility="private",
-        )  # fmt: skip
+        gr.on(heard, self.show, self.inputs, self.outputs, trigger_mode="always_last", **quiet)
         self.query.change(None, self.query, None, js=_TO_ADDRESS)
-        self.table.select(
-            self.open, self.inputs, [self.receipt, self.title, self.command, self.content],
-            show_progress="hidden", api_visibility="private",
+        self.table.click(self.order, self.inputs, [self.sort, self.rising, *self.outputs], **quiet)
+        self.table.submit(self.turn, self.inputs, self.outputs, **quiet)
+        self.table.select(self.open, self.inputs, self.slip, **quiet)
+        self.close.click(
+            lambda: gr.update(visible=False), None, self.receipt,
+            js="() => transferzoo.closeReceipt()", **quiet,
         )  # fmt: skip
-        # The file is of the view at the click: made first, then fetched.
-        for button, save, file in ((self.csv, self.save_csv, self.csv_file),
-                                   (self.json, self.save_json, self.json_file)):  # fmt: skip
-            made = button.click(save, self.inputs, file, api_visibility="private")
-            made.then(None, None, None, js=fetch_file(str(file.elem_id)))
+        # The text is of the view at the click; the browser makes the file, none stays here.
+        for button, text, name in ((self.csv, self.csv_text, "leaderboard.csv"),
+                                   (self.json, self.json_text, "leaderboard.json")):  # fmt: skip
+            made = button.click(text, self.inputs, self.file, **quiet)
+            kind = "text/csv" if button is self.csv else "application/json"
+            script = f"text => transferzoo.save({json.dumps(name)}, text, {json.dumps(kind)})"
+            made.then(None, self.file, None, js=script)
 
     # ------------------------------------------------------------------ behind the events
 
     def restore(self, query: Mapping[str, str]) -> list[Any]:
-        """The inputs as a URL has them, with today's choices; then the outputs."""
-        view = View.of(query)
+        """The inputs as a URL has them, with today's choices; the outputs; the receipt."""
+        view, page = View.of(query), _page(query.get("page"))
         known = self.desk.boards()
         if not known:  # the page says so
-            return [gr.skip() for _ in self.inputs] + list(self.show(*_values(view)))
+            return [gr.skip() for _ in self.inputs] + self.show(*_values(view)) + _closed()
         key = next((k for k in known if k.text == view.board), self.desk.key(""))
         grid = self.desk.grid(key)
         objectives = sorted(set(grid.models["objective"]))
@@ -126,58 +137,99 @@ class Leaderboard:
             gr.update(value=values[n], choices=choices[n]) if n in choices else values[n]
             for n in values
         ]
-        return updates + list(self.show(*values.values()))
+        model, _, task = str(query.get("receipt", "")).rpartition("|")
+        slip = self._slip(view_of(*values.values()), model, task)
+        return updates + self._shown(view_of(*values.values()), page) + slip
 
-    def show(self, *values: Any) -> tuple[str, Any, str, str]:
-        """The board of these choices: headline, table, legend and address."""
+    def show(self, *values: Any) -> list[Any]:
+        """The first page of the board of these choices: headline, table, legend, costs, address."""
+        return self._shown(view_of(*values), 1)
+
+    def order(self, event: gr.EventData, *values: Any) -> list[Any]:
+        """The board sorted by the column whose head was clicked; again, the other way round."""
         view = view_of(*values)
+        sort = str(event.sort)[:200]
+        rising = not view.rising if sort == view.sort else False
+        changed = dict(zip((field.name for field in fields(View)), values, strict=True))
+        changed |= {"sort": sort or "mean", "rising": rising}
+        return [sort or "mean", rising, *self.show(*changed.values())]
+
+    def turn(self, event: gr.EventData, *values: Any) -> list[Any]:
+        """Another page of the board."""
+        return self._shown(view_of(*values), _page(event.page))
+
+    def _shown(self, view: View, page: int) -> list[Any]:
         try:
             found = self.desk.board(view)
         except UserError as error:
             reading = "the results are being read; load this page again in a moment"
             why = reading if self.desk.snapshot.waiting else str(error)
-            nothing = gr.update(value={"headers": [], "data": []})
-            return f"### {escaped(why)}", nothing, "", view.query()
+            return [
+                f"### {escaped(why)}\n\n{escaped(self.desk.left_out())}",
+                "", "", "", view.query(), 1,
+            ]  # fmt: skip
         waiting = self.desk.snapshot.waiting
         reading = f" *Still reading {waiting:,} results.*" if waiting else ""
-        table = gr.update(
-            value=display.table(found, view), column_widths=display.widths(found, view)
+        left_out = escaped(self.desk.left_out())
+        said, dot, more = headline(found).partition(". ")  # the first sentence is the heading
+        head = (
+            f"### {escaped(said + dot.strip())}{reading}\n\n{escaped(more)} "
+            f"{display.chances(found)} {left_out}"
         )
-        head = f"### {escaped(headline(found))}{reading}\n\n{display.chances(found)}"
-        return head, table, display.legend(found, view), view.query()
+        page = min(max(page, 1), pages(found))
+        query = "&".join(
+            filter(None, [view.query(), urlencode({"page": page}) if page > 1 else ""])
+        )
+        return [head, board_html(found, view, page), display.legend(found), costs(found),
+                query, page]  # fmt: skip
 
-    def open(self, event: gr.SelectData, *values: Any) -> tuple[Any, str, str, Any]:
-        """The receipt of the cell that was clicked; nothing for a cell without a number."""
-        view = view_of(*values)
-        closed = gr.update(visible=False), "", "", None
-        board = self.desk.board(view)
-        names = list(board.models["model"])
-        shown = event.row_value or [""]
-        # from the right: the table on the page may have other columns about the model by now
-        column = event.index[1] - (len(shown) - len(board.tasks))
-        model = str(shown[0])
-        row = names.index(model) if model in names else -1
-        if column < 0 or row < 0 or board.row[row, column] < 0:
-            return closed
-        place = board.row[row, column]
-        path = str(board.grid.scores["path"].iloc[place])
-        said = str(board.grid.scores["computed"].iloc[place])
+    def open(self, event: gr.EventData, *values: Any) -> list[Any]:
+        """The receipt of the cell that was clicked."""
+        return self._slip(view_of(*values), str(event.model), str(event.task))
+
+    def _slip(self, view: View, model: str, task: str) -> list[Any]:
+        """The receipt of a model's number on a data set; closed where there is none in view."""
+        if not model:
+            return _closed()
         try:
+            board = self.desk.board(view)
+            names, tasks = list(board.models["model"]), list(board.tasks["task"])
+            if model not in names or task not in tasks:
+                return _closed()
+            place = board.row[names.index(model), tasks.index(task)]
+            if place < 0:
+                return _closed()
+            path = str(board.grid.scores["path"].iloc[place])
+            said = str(board.grid.scores["computed"].iloc[place])
             found = receipt(self.desk.source.root(), path)
         except UserError as why:
-            return gr.update(visible=True), escaped(str(why)), "", None
+            return [gr.update(visible=True), escaped(str(why)), "", None]
         if said:
             said = f" ({escaped(said if said == SELF_REPORTED else f'verified by {said}')})"
         title = f"**{escaped(found.title)}**{said}"
-        return gr.update(visible=True), title, found.command, found.content
+        return [gr.update(visible=True), title, found.command, found.content]
 
-    def save_csv(self, *values: Any) -> str:
+    def csv_text(self, *values: Any) -> str:
         view = view_of(*values)
-        return _saved("leaderboard.csv", display.as_csv(self.desk.board(view), view))
+        return display.as_csv(self.desk.board(view), view)
 
-    def save_json(self, *values: Any) -> str:
+    def json_text(self, *values: Any) -> str:
         view = view_of(*values)
-        return _saved("leaderboard.json", display.as_json(self.desk.board(view), view))
+        return display.as_json(self.desk.board(view), view)
+
+
+def costs(board: Board) -> str:
+    """Mean score against parameters, of the models that have one."""
+    rows = [r for r in range(len(board.models)) if board.mean[r] == board.mean[r]]
+    if not rows:
+        return ""
+    names = short_names(board.models)
+    objectives, params = board.models["objective"].tolist(), board.models["params"].tolist()
+    means, halves = (100 * board.mean).tolist(), (100 * board.half).tolist()
+    points = [Point(names[r], objectives[r], params[r], means[r], halves[r]) for r in rows]
+    count = int(board.counts.sum())
+    what = f"Mean over {count} data sets, in percent" if count > 1 else "Score in percent"
+    return cost(points, "parameters", what)
 
 
 def view_of(*values: Any) -> View:
@@ -195,16 +247,14 @@ def _values(view: View) -> list[Any]:
     return [getattr(view, field.name) for field in fields(View)]
 
 
-def _saved(name: str, text: str) -> str:
-    """A file of that name for the browser to fetch."""
-    path = Path(tempfile.mkdtemp(prefix="transferzoo-")) / name
-    path.write_text(text, encoding="utf-8")
-    return str(path)
+def _page(value: Any) -> int:
+    """A page's number, 1 for what is none."""
+    text = str(value)
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 7 else 1
 
 
-def fetch_file(button: str) -> str:
-    """Script: click a hidden download button, once it has its new file."""
-    return f"() => {{ setTimeout(() => document.querySelector('#{button}').click(), 150) }}"
+def _closed() -> list[Any]:
+    return [gr.update(visible=False), "", "", None]
 
 
 def picker(**options: Any) -> gr.Dropdown:

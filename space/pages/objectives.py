@@ -15,7 +15,7 @@ from space.pages.leaderboard import picker
 from space.state import Desk
 from space.tables.families import Family, families
 from space.tables.matrix import Grid, Key
-from space.tables.objectives import by_domain, differences, scatter, shots, summary, transfer_tasks
+from space.tables.objectives import by_domain, differences, pair_tasks, scatter, shots, summary
 
 _NONE = (
     "No two models differ in their objective alone here. Score the zoo: `transfer-eval run zoo:all`"
@@ -120,20 +120,28 @@ class Objectives:
             return escaped(_NONE), plots.empty(_NONE)
         a, b = known[pair]
         names = shown_objective(a), shown_objective(b)
-        frame = differences(grid, family.members[a], family.members[b], transfer_tasks(grid))
+        frame, apart = _frames(grid, family, (a, b))
         figure = plots.forest(frame, *names, a_objective=a, b_objective=b)
-        return escaped(summary(frame, *names)), figure
+        count = family.trainings[a], family.trainings[b]
+        return escaped(summary(frame, *names, trainings=count, apart=apart)), figure
 
     def _all(self, grid: Grid, family: Family) -> Any:
         rows = []
         for a, b in family.pairs(COMPARED):
-            frame = differences(grid, family.members[a], family.members[b], transfer_tasks(grid))
+            frame, _ = _frames(grid, family, (a, b))
             counts = frame["verdict"].value_counts()
             rows.append([
                 _pair_name((a, b)), f"{100 * frame['difference'].mean():+.1f} points",
                 *(int(counts.get(v, 0)) for v in ("better", "worse", "undecided")),
             ])  # fmt: skip
         return gr.update(value=rows)
+
+
+def _frames(grid: Grid, family: Family, pair: tuple[str, str]) -> tuple[Any, Any]:
+    """The differences of two objectives, and those that stand apart."""
+    a, b = (family.members[name] for name in pair)
+    kept, others = pair_tasks(grid, a, b)
+    return differences(grid, a, b, kept), differences(grid, a, b, others)
 
 
 def _pair_name(pair: tuple[str, str]) -> str:

@@ -64,12 +64,6 @@ class Submit:
             return "**Log in first: requests are counted by user.**", self.requests()
         return self._ask(text, profile.username)
 
-    def ask_by_script(self, text: str, request: gr.Request) -> str:
-        """The same for a script, which cannot log in."""
-        if ON_THE_HUB:
-            return "Log in on the page to submit: requests are counted by user."
-        return self.ask(text, request)[0]
-
     def _ask(self, text: str, user: str) -> tuple[str, Any]:
         try:
             if not self.queue:

@@ -8,15 +8,17 @@ import pandas as pd
 
 from eval.common.errors import BadInput, NotFound, did_you_mean
 from space.tables.matrix import Key, grid, keys
-from space.tables.objectives import differences, summary
+from space.tables.objectives import differences, pair_tasks, summary
 
 
 @dataclass(frozen=True, eq=False)
 class Match:
-    """``frame`` is `differences` of a and b on one leaderboard, over all tasks both have there."""
+    """``frame`` is `differences` of a and b on one leaderboard, over all tasks of transfer that
+    both have there; ``apart`` of those on images that one of them was pretrained on."""
 
     key: Key
     frame: pd.DataFrame
+    apart: pd.DataFrame
     sentence: str
 
     @property
@@ -59,11 +61,11 @@ class Comparison:
 
 
 def models(scores: pd.DataFrame) -> pd.DataFrame:
-    """name, model, revision, objective: every model there is, by name. ``name`` has the revision
-    where the model's own name is not enough."""
+    """name, model, revision, objective, architecture, making: every model there is, by name.
+    ``name`` has the revision where the model's own name is not enough."""
     found = scores.sort_values("created", kind="stable").drop_duplicates(
         ["model", "revision"], keep="last"
-    )[["model", "revision", "objective"]]
+    )[["model", "revision", "objective", "architecture", "making"]]
     short = found["model"] + "@" + found["revision"].str[:7]
     found.insert(0, "name", found["model"].where(~found["model"].duplicated(keep=False), short))
     return found.sort_values("name", kind="stable", ignore_index=True)
@@ -105,10 +107,11 @@ def compare(scores: pd.DataFrame, a: str, b: str) -> Comparison:
         row_a, row_b = rows.get_indexer(pd.MultiIndex.from_tuples([first, second]))
         if row_a < 0 or row_b < 0:
             continue
-        frame = differences(one, int(row_a), int(row_b))
+        kept, others = pair_tasks(one, int(row_a), int(row_b))
+        frame, apart = (differences(one, int(row_a), int(row_b), t) for t in (kept, others))
         if len(frame):
-            text = f"{key.title}: {summary(frame, label_a, label_b, trainings=0)}"
-            matches.append(Match(key, frame, text))
+            said = summary(frame, label_a, label_b, trainings=None, apart=apart)
+            matches.append(Match(key, frame, apart, f"{key.title}: {said}"))
     if not matches:
         raise BadInput(
             f"{label_a} and {label_b} share no data set with the same images, protocol, settings "

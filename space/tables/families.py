@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import dropwhile
+from collections import Counter
+from dataclasses import dataclass, replace
 
-import pandas as pd
-
-from eval.models.objectives import STUDY, TERMS
+from eval.models.objectives import STUDY
 from space.tables.matrix import Grid
 
 
@@ -16,15 +14,19 @@ class Family:
     """``members`` are rows of ``grid.models`` by objective, in the order of the study's tables."""
 
     architecture: str
-    data: str  # what they were pretrained on, with all else that a name says of their making
+    data: str  # what they were pretrained on
+    making: str  # the recipe, where one is declared
     px: int
     maker: str  # '' for the zoo's own, else where they come from: hf-hub:org
     members: dict[str, int]
+    trainings: dict[str, int]  # by objective: how many there are, of which the newest is a member
+    alone: bool = True  # whether the label tells it from the others without its making
 
     @property
     def label(self) -> str:
-        """``resnet18_narrow, tin100, 64 px``; foreign text, not escaped."""
-        parts = [self.architecture, self.data, f"{self.px} px" if self.px else "", self.maker]
+        """``resnet18_narrow, tiny_imagenet, 64 px``; foreign text, not escaped."""
+        parts = [self.architecture, self.data, f"{self.px} px" if self.px else "", self.maker,
+                 "" if self.alone else self.making]  # fmt: skip
         return ", ".join(part for part in parts if part)
 
     def pairs(self, wanted: tuple[tuple[str, str], ...]) -> list[tuple[str, str]]:
@@ -35,23 +37,30 @@ class Family:
 def families(grid: Grid) -> list[Family]:
     """Those with most objectives first; of several models of one objective the newest counts.
 
-    A model whose name tells no objective is in none. Models of another maker are another family,
-    so that nobody's upload takes the place of the zoo's own.
+    A model is in none whose author does not declare objective and making (recipe, or architecture
+    and data). Models of another maker are another family, so that nobody's upload takes the place
+    of the zoo's own.
     """
     models = grid.models
     created = [_newest(grid, row) for row in range(len(models))]
-    found: dict[tuple[str, str, int, str], dict[str, int]] = {}
+    found: dict[tuple[str, str, str, int, str], dict[str, int]] = {}
+    counts: dict[tuple[str, str, str, int, str], Counter[str]] = {}
     for row in sorted(range(len(models)), key=lambda r: (created[r], r)):
         about = models.iloc[row]
-        if not about["objective"]:
+        objective = str(about["objective"])
+        if not objective or not about["making"]:
             continue
-        making = _making(about)
-        key = (str(about["architecture"]), making, int(about["px"]), _maker(str(about["id"])))
-        found.setdefault(key, {})[str(about["objective"])] = row  # a newer one takes its place
+        architecture, data, making = (str(about[n]) for n in ("architecture", "data", "making"))
+        key = (architecture, data, making, int(about["px"]), _maker(str(about["id"])))
+        found.setdefault(key, {})[objective] = row  # a newer one takes its place
+        counts.setdefault(key, Counter())[objective] += 1
     out = [
-        Family(*key, {name: members[name] for name in sorted(members, key=study_place)})
+        Family(*key, {name: members[name] for name in sorted(members, key=study_place)},
+               dict(counts[key]))
         for key, members in found.items()
-    ]
+    ]  # fmt: skip
+    labels = Counter(family.label for family in out)
+    out = [replace(family, alone=labels[family.label] == 1) for family in out]
     return sorted(out, key=lambda f: (-len(f.members), bool(f.maker), f.label))
 
 
@@ -64,14 +73,6 @@ def _newest(grid: Grid, row: int) -> str:
     """When the model's newest result was made."""
     places = grid.row[row]
     return str(max(grid.scores["created"].to_numpy()[places[places >= 0]], default=""))
-
-
-def _making(about: pd.Series) -> str:
-    """The name's tag without the objective: ``tin100``, or ``long_tin100`` of another recipe."""
-    tag = str(about["id"]).rpartition("/")[2].rpartition(".")[2]
-    if not about["data"]:
-        return ""
-    return "_".join(dropwhile(lambda word: word in TERMS, tag.split("_")))
 
 
 def _maker(name: str) -> str:

@@ -36,6 +36,21 @@ class Kept:
         own = dataclasses.replace(found, pair_variance=none, pair_noise=none)
         return cls(rows, own, _above(found.pair_variance), _above(found.pair_noise))
 
+    def pair(self, a: int, b: int) -> Estimates | None:
+        """Of the models in rows ``a`` and ``b`` of the grid, in this order; None where one is not
+        among them."""
+        at = np.searchsorted(self.rows, [a, b])
+        if (at >= len(self.rows)).any() or (self.rows[at] != [a, b]).any() or a == b:
+            return None
+        i, j, count = int(min(at)), int(max(at)), len(self.rows)
+        place = i * (2 * count - i - 3) // 2 - 1 + j
+        own = self.own
+        return dataclasses.replace(
+            own, values=own.values[at], variance=own.variance[at], noise=own.noise[at],
+            pair_variance=_both(self.pair_variance[place]),
+            pair_noise=_both(self.pair_noise[place]),
+        )  # fmt: skip
+
 
 def standing(tasks: Sequence[Kept], rows: NDArray[np.int64]) -> Standing | None:
     """Those of ``rows`` that every task has, with their means over the tasks (at least one); None
@@ -80,6 +95,11 @@ def _places(at: NDArray[np.int64], count: int) -> NDArray[np.int64] | slice:
     i, j = np.triu_indices(len(at), 1)
     first = at * (2 * count - at - 3) // 2 - 1  # a row's place, less its first column
     return np.asarray(first[i] + at[j], np.int64)
+
+
+def _both(value: np.float32) -> Floats:
+    """[2, 2] of a pair: the value beside the diagonal."""
+    return float(value) * (1 - np.eye(2))
 
 
 def _square(above: NDArray[np.float32], count: int) -> Floats:

@@ -12,13 +12,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from eval.metrics.estimates import KINDS
+from eval.metrics.estimates import KINDS, Estimates
 from eval.protocols import PROTOCOLS
 from eval.results.estimates import comparable
 from eval.results.leaderboard import score_size, score_title, split_views
 from eval.results.own_data import own_columns
 from eval.results.signoff import SELF_REPORTED
-from eval.tasks.registry import TASKS
+from eval.results.transfer import Counted, counted, pretrains
 from space.tables.kept import Kept, Standing, standing
 from space.tables.scores import held
 
@@ -84,18 +84,20 @@ class Grid:
     """``value``, ``low``, ``high`` are [M, T] fractions, nan where nothing was measured; ``kind``
     [M, T] says of which chance the interval speaks, empty there; ``row`` [M, T] are places in
     ``scores``, -1 there; ``computed`` [M, T] says who computed it, empty there and where nobody
-    asks."""
+    asks; ``own`` [M, T] are scores on images that the model was pretrained on."""
 
     key: Key
     scores: pd.DataFrame
     models: pd.DataFrame  # [M]: model (unique), id, revision, objective, architecture, params, ...
-    tasks: pd.DataFrame  # [T]: task (unique), title, domain, subset, own (data of somebody's own)
+    # [T]: task (unique), title, domain, subset, own (data of somebody's own), pretrains (the zoo)
+    tasks: pd.DataFrame
     value: Floats
     low: Floats
     high: Floats
     kind: NDArray[np.str_]
     row: NDArray[np.int64]
     computed: NDArray[np.str_]
+    own: NDArray[np.bool_]
     _kept: dict[int, Kept | None] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -103,6 +105,17 @@ class Grid:
     def complete(self) -> NDArray[np.bool_]:
         """[M, T] whether a number is there."""
         return self.row >= 0
+
+    @cached_property
+    def counted(self) -> Counted:
+        """Which sets and scores are of transfer, among all models here."""
+        shipped = self.tasks["pretrains"].to_numpy(bool)
+        return counted(self.complete, self.own & self.complete, shipped)
+
+    def pair(self, task: int, a: int, b: int) -> Estimates | None:
+        """Of two models on one task, in this order; None where they were not asked the same."""
+        found = self._on(task)
+        return None if found is None else found.pair(a, b)
 
     def standing(
         self, tasks: Sequence[int], rows: NDArray[np.int64] | None = None
@@ -131,7 +144,7 @@ class Grid:
         return Grid(
             self.key, self.scores, self.models.iloc[chosen].reset_index(drop=True), self.tasks,
             self.value[chosen], self.low[chosen], self.high[chosen], self.kind[chosen],
-            self.row[chosen], self.computed[chosen],
+            self.row[chosen], self.computed[chosen], self.own[chosen],
         )  # fmt: skip
 
 
@@ -162,12 +175,17 @@ def grid(scores: pd.DataFrame, key: Key) -> Grid:
     row[m, t] = scores.index.get_indexer(mine.index)
     said = np.full(shape, "", object)
     said[m, t] = mine["computed"].to_numpy(object)
-    return Grid(key, scores, models, tasks, value, low, high, kind, row, said.astype(np.str_))
+    own = np.zeros(shape, bool)
+    own[m, t] = (mine["seen"] != "").to_numpy()
+    return Grid(
+        key, scores, models, tasks, value, low, high, kind, row, said.astype(np.str_), own
+    )  # fmt: skip
 
 
 def _models(mine: pd.DataFrame) -> pd.DataFrame:
     """One row a (model, revision); ``model`` has the revision where the name is not enough."""
-    facts = ["id", "objective", "architecture", "params", "data", "px"]
+    facts = ["id", "objective", "architecture", "params", "data", "making", "said", "doubt", "px",
+             "series", "step"]  # fmt: skip
     found = mine.drop_duplicates(["model", "revision"], keep="last")
     found = found[["model", "revision", *facts]].reset_index(drop=True)
     found = found.rename(columns={"model": "label"})
@@ -189,7 +207,7 @@ def _tasks(mine: pd.DataFrame) -> pd.DataFrame:
         set(mine.loc[verified, "split"]),
     )
     found["own"] = [column in own for column in zip(found["name"], found["split"], strict=True)]
-    found["pretrains"] = [name in TASKS and TASKS[name].pretrains for name in found["name"]]
+    found["pretrains"] = [pretrains(name) for name in found["name"]]
     return found.loc[order.sort_values(["place", "domain", "name"]).index].reset_index(drop=True)
 
 

@@ -26,15 +26,18 @@ class Means:
 
 def means(
     grid: Grid, rows: Sequence[int] | NDArray[np.int64], tasks: Sequence[int] | NDArray[np.int64],
-    told: Standing | None,
+    told: Standing | None, counts: NDArray[np.bool_] | None = None,
 ) -> Means:  # fmt: skip
     """Each row's mean over ``tasks``, which are taken as given and independent of each other.
 
     ``told`` is the grid's standing on these tasks: what it knows of a row counts. Of other rows the
     half widths add up in squares; the mean of one task is that task's score as it stands.
+    ``counts`` [rows, tasks]: a row has no mean over a score that does not count; None: all do.
     """
     place = np.ix_(np.asarray(rows, np.int64), np.asarray(tasks, np.int64))
     value, count = grid.value[place], max(len(tasks), 1)
+    if counts is not None:
+        value = np.where(counts, value, np.nan)
     whole = ~np.isnan(value).any(1) if len(tasks) else np.zeros(len(rows), bool)
     widths = (grid.high[place] - grid.low[place]) / 2
     half = np.where(whole, np.sqrt((widths**2).sum(1)) / count, np.nan)

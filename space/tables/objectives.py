@@ -21,6 +21,7 @@ from eval.metrics.ranks import holm
 from eval.results.compare import SIGNIFICANT, outcome
 from eval.results.estimates import Measured, alike, estimates
 from eval.results.leaderboard import MIN_TASKS
+from eval.results.transfer import pair_counts
 from space.labels import chance
 from space.tables.matrix import Grid, grid, keys
 from space.tables.means import Means, means
@@ -38,10 +39,28 @@ _DIFFERENCES = {
 }  # fmt: skip
 
 
-def transfer_tasks(grid: Grid) -> list[int]:
-    """The columns that are no pretraining data; all where there are no others."""
-    away = ~grid.tasks["pretrains"].to_numpy(bool)
-    return [int(t) for t in np.flatnonzero(away if away.any() else ~away)]
+def transfer_tasks(grid: Grid, rows: Sequence[int] | None = None) -> list[int]:
+    """The columns that count: those that are transfer for all of ``rows``, or on the board as a
+    whole (None); all where there are none."""
+    if rows is None:
+        return [int(t) for t in np.flatnonzero(grid.counted.columns)]
+    return _away(grid, rows, np.flatnonzero(grid.complete[list(rows)].any(0)))
+
+
+def pair_tasks(grid: Grid, a_row: int, b_row: int) -> tuple[list[int], list[int]]:
+    """(columns that count in a comparison of the two, those that stand apart), of what both have;
+    as `eval.results.compare` has them."""
+    both = np.flatnonzero(grid.complete[[a_row, b_row]].all(0))
+    kept = _away(grid, (a_row, b_row), both)
+    return kept, [int(t) for t in both if t not in kept]
+
+
+def _away(grid: Grid, rows: Sequence[int], columns: NDArray[np.int64]) -> list[int]:
+    """Those of the columns of which none of the rows has seen images; all where there are none."""
+    here = np.ix_(np.asarray(rows, np.int64), columns)
+    own = np.asarray((grid.own[here] & grid.complete[here]).any(0), bool)
+    kept = pair_counts(own, own, grid.tasks["pretrains"].to_numpy(bool)[columns])
+    return [int(t) for t in columns[kept]]
 
 
 def differences(
@@ -124,12 +143,27 @@ def mean_difference(frame: pd.DataFrame) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
-def summary(frame: pd.DataFrame, a: str, b: str, *, trainings: int = 1) -> str:
+def summary(
+    frame: pd.DataFrame, a: str, b: str, *, trainings: tuple[int, int] | None = (1, 1),
+    apart: pd.DataFrame | None = None,
+) -> str:  # fmt: skip
     """The outcome of ``differences`` in plain words; the names in it are not escaped.
 
-    ``trainings`` are how many of each side stand behind the numbers, 0 where that does not matter
-    because two models are compared and not two ways to train.
+    ``trainings`` are how many there are of each side, of which one each is compared; None where
+    that does not matter because two models are compared and not two ways to train. ``apart`` are
+    the differences on sets that one of them was pretrained on.
     """
+    return _outcome(frame, a, b, trainings) + _aside(apart)
+
+
+def _aside(apart: pd.DataFrame | None) -> str:
+    if apart is None or not len(apart):
+        return ""
+    gaps = [f"{row.task} ({100 * row.difference:+.1f} points)" for row in apart.itertuples()]
+    return f" Apart, as no transfer for them: {', '.join(gaps)}."
+
+
+def _outcome(frame: pd.DataFrame, a: str, b: str, trainings: tuple[int, int] | None) -> str:
     if not len(frame):
         return (
             f"{a} and {b} share no data set with the same images, settings and seed; "
@@ -153,7 +187,21 @@ def summary(frame: pd.DataFrame, a: str, b: str, *, trainings: int = 1) -> str:
             f"; with them as a sample of data sets {100 * sample.low:+.1f} to "
             f"{100 * sample.high:+.1f}"
         )
-    return f"{text}. {ONE_TRAINING}" if trainings == 1 else f"{text}."
+    return f"{text}. {_trainings(a, b, trainings)}".rstrip()
+
+
+def _trainings(a: str, b: str, count: tuple[int, int] | None) -> str:
+    """How many there are of each, in a sentence."""
+    if count is None:
+        return ""
+    if max(count) == 1:
+        return ONE_TRAINING
+    sides = zip(count, (a, b), strict=True)
+    many = [f"{n} training{'s' if n > 1 else ''} of {name}" for n, name in sides]
+    return (
+        f"There are {many[0]} and {many[1]}; the newest of each are compared, and no interval is "
+        "over trainings."
+    )
 
 
 def by_domain(grid: Grid, rows: Sequence[int], tasks: Sequence[int] | None = None) -> pd.DataFrame:
@@ -161,10 +209,10 @@ def by_domain(grid: Grid, rows: Sequence[int], tasks: Sequence[int] | None = Non
     with half of its 95 % interval and the chance that this speaks of, as `means` has them.
 
     Tasks that none of ``rows`` has do not count; a domain of which one lacks a task is left out.
-    ``tasks`` are columns of the grid, None for ``transfer_tasks``.
+    ``tasks`` are columns of the grid, None for the `transfer_tasks` of these rows.
     """
     chosen = list(rows)
-    columns = transfer_tasks(grid) if tasks is None else list(tasks)
+    columns = transfer_tasks(grid, chosen) if tasks is None else list(tasks)
     columns = [t for t in columns if grid.complete[chosen, t].any()]
     domains: dict[str, list[int]] = {}
     for t in columns:
@@ -211,7 +259,7 @@ def shots(
         one = grid(part, key)
         if len(one.models) == len(set(models)):
             columns = np.flatnonzero(one.complete.all(0)) if pretraining else [
-                t for t in transfer_tasks(one) if one.complete[:, t].all()
+                t for t in transfer_tasks(one, range(len(one.models))) if one.complete[:, t].all()
             ]  # fmt: skip
             names = one.tasks[["name", "split"]].iloc[columns]
             grids[int(count[1])] = one, set(names.itertuples(index=False, name=None))
@@ -236,10 +284,12 @@ def scatter(
     grid: Grid, rows: Sequence[int] | None = None, tasks: Sequence[int] | None = None
 ) -> pd.DataFrame:
     """model, objective, params, seconds, tasks, mean, half, kind: each model that has all ``tasks``
-    (columns; None for ``transfer_tasks``), highest first. ``seconds`` is the median over its
-    results: features that came from a cache cost nothing there."""
-    columns = transfer_tasks(grid) if tasks is None else list(tasks)
+    (columns; None for the `transfer_tasks` of these rows), highest first. ``seconds`` is the median
+    over its results: features that came from a cache cost nothing there."""
     chosen = range(len(grid.models)) if rows is None else rows
+    columns = transfer_tasks(grid, rows) if tasks is None else list(tasks)
+    if rows is None and tasks is None:
+        chosen = [row for row in chosen if grid.counted.cells[row, columns].all()]
     chosen = [row for row in chosen if columns and grid.complete[row, columns].all()]
     seconds = grid.scores["seconds"].to_numpy()[grid.row[np.ix_(chosen, columns)]]
     out = grid.models.iloc[chosen][["model", "objective", "params"]].reset_index(drop=True)

@@ -1,11 +1,15 @@
 """Results -> one table of scores, which every page reads: one row a main score of a result.
 
-Columns: path; model (as on the board), revision, id, objective, architecture, params, data (what it
-was pretrained on), px; task, title, domain, split, subset; protocol, setting, score, value, low,
-high, kind (of the chance that the interval speaks of, empty for an unknown one), n, unit, of,
-samples, without, draw (what the score rests on: `held` reads them), seconds, created, seed; content
-(of the result, by which a sign-off knows it) and computed (`self-reported`, or who computed it
-again and when; empty where nobody asks). Scores are fractions of one.
+Columns: path; model (as on the board), revision, id; objective, architecture, data (what it was
+pretrained on), making (equal for models that were trained alike but for objective and seed) and
+said (the files that declare these; empty: nothing does); doubt (why its training data may hold any
+set: not declared, never listed); params, px; series and step (of a training that went on, -1 for
+none); seen (why the score is none of transfer, empty for one of transfer); task, title, domain,
+split, subset; protocol, setting, score, value, low, high, kind (of the chance that the interval
+speaks of, empty for an unknown one), n, unit, of, samples, without, draw (what the score rests on:
+`held` reads them), seconds, created, seed; content (of the result, by which a sign-off knows it)
+and computed (`self-reported`, or who computed it again and when; empty where nobody asks). Scores
+are fractions of one.
 """
 
 from __future__ import annotations
@@ -14,7 +18,6 @@ import dataclasses
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -24,11 +27,12 @@ import pandas as pd
 from eval.metrics.estimates import KINDS
 from eval.protocols.episodes import Draw
 from eval.results.estimates import Measured, measured
+from eval.results.facts import facts_of, making
 from eval.results.leaderboard import main_scores, model_label, setting_label
 from eval.results.names import task_label
-from eval.results.parquet_table import objective_of
-from eval.results.schema import Result
+from eval.results.schema import ModelInfo, Result
 from eval.results.signoff import SELF_REPORTED, SignOffs, content_of
+from eval.results.transfer import mark, seen
 from eval.tasks.registry import TASKS
 
 RESAMPLED = np.dtype("<f4")
@@ -36,39 +40,19 @@ RESAMPLED = np.dtype("<f4")
 MOST_OF_A_CLASS, MOST_IMAGES = 200_000, 2_000_000
 COLUMNS = {
     "path": "str", "model": "str", "revision": "str", "id": "str", "objective": "str",
-    "architecture": "str", "params": "int64", "data": "str", "px": "int64", "task": "str",
-    "title": "str", "domain": "str", "split": "str", "subset": "bool", "protocol": "str",
-    "setting": "str", "score": "str", "value": "float64", "low": "float64", "high": "float64",
-    "n": "int64", "kind": "str", "unit": "str", "of": "int64", "samples": "object",
-    "without": "object", "draw": "str", "seconds": "float64", "created": "str", "seed": "int64",
-    "content": "str", "computed": "str",
+    "architecture": "str", "data": "str", "making": "str", "said": "str", "doubt": "str",
+    "params": "int64", "px": "int64", "series": "str", "step": "int64", "seen": "str",
+    "task": "str", "title": "str", "domain": "str", "split": "str", "subset": "bool",
+    "protocol": "str", "setting": "str", "score": "str", "value": "float64", "low": "float64",
+    "high": "float64", "n": "int64", "kind": "str", "unit": "str", "of": "int64",
+    "samples": "object", "without": "object", "draw": "str", "seconds": "float64",
+    "created": "str", "seed": "int64", "content": "str", "computed": "str",
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What a model's name tells of its making; empty where it does not tell."""
-
-    objective: str
-    architecture: str
-    data: str
-
-
-def facts(model: str) -> Facts:
-    """``zoo:resnet18_narrow.ce_selfsupcon_tin100`` is CE+SelfSupCon of resnet18_narrow on tin100,
-    ``resnet50.a1_in1k`` a resnet50 on in1k, ``random:resnet18`` is untrained."""
-    kind, colon, rest = model.partition(":")
-    name = (rest if colon else model).rpartition("/")[2]
-    architecture, _, tag = name.partition(".")
-    if kind == "random":
-        return Facts("untrained", rest.partition("@")[0].partition(".")[0], "")
-    objective = objective_of(name)
-    return Facts(objective, architecture, tag.rpartition("_")[2] if "_" in tag else "")
 
 
 def rows(path: str, result: Result) -> list[dict[str, Any]]:
     """The result's main scores; those out of range or without samples' length are left out."""
-    about = facts(result.model.id)
+    about = facts_of(result.model)
     task = TASKS.get(result.task.name)
     shared = {
         "path": path,
@@ -77,9 +61,15 @@ def rows(path: str, result: Result) -> list[dict[str, Any]]:
         "id": result.model.id,
         "objective": about.objective,
         "architecture": about.architecture,
+        "data": ", ".join(about.data),
+        "making": making(result.model),
+        "said": ", ".join(about.said_in),
+        "doubt": mark(about.data, about.objective, ()),
         "params": result.model.params,
-        "data": about.data,
         "px": _px(result),
+        "series": _series(result.model),
+        "step": -1 if result.model.step is None else result.model.step,
+        "seen": seen(result.model, result.task.name),
         "task": task_label(result.task.name, result.task.split),
         "title": task.title if task else result.task.name,
         "domain": task.domain if task else "your own",
@@ -107,6 +97,11 @@ def rows(path: str, result: Result) -> list[dict[str, Any]]:
         for score in main_scores(result)
         if 0 <= score.value <= 1 and math.isfinite(score.ci_low) and math.isfinite(score.ci_high)
     ]
+
+
+def _series(model: ModelInfo) -> str:
+    """The training that the model is a step of: its name without the step."""
+    return "" if model.step is None else model.id.removesuffix(f"@{model.step}")
 
 
 def _px(result: Result) -> int:

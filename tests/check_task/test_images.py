@@ -450,6 +450,16 @@ def test_counts_that_deserve_a_warning(
     assert any(said in w for w in check(sized(tmp_path, sizes)).warnings)
 
 
+def test_a_folder_without_an_image_is_named_once(tmp_path: Path) -> None:
+    for name in ("ash", "beech", "birch"):
+        (tmp_path / "leaves" / name).mkdir(parents=True)
+        for i in range(4 * (name != "birch")):
+            picture = Image.new("RGB", (32, 32), (40 * i, 90, 10 * len(name)))
+            picture.save(tmp_path / "leaves" / name / f"{i}.png")
+    warnings = check(load_task(f"imagefolder:{tmp_path / 'leaves'}", tmp_path / "cache")).warnings
+    assert [w for w in warnings if "birch" in w] == ["1 class folder without an image ('birch')"]
+
+
 def test_ten_times_as_many_are_no_strong_imbalance(tmp_path: Path) -> None:
     found = check(sized(tmp_path, {"a": (50, 10), "b": (5, 10)}))
     assert found.warnings == ()

@@ -661,6 +661,7 @@ def test_bad_input(case: str, place: Place, cache: Path, cli: Cli) -> None:
     assert list(Path.cwd().iterdir()) == []
 
 
+@pytest.mark.slow
 def test_bad_input_in_a_process_of_its_own(place: Place, cache: Path) -> None:
     """What only shows there: tracebacks at exit, lines printed by libraries. Two mistakes that
     are found late, after everything has been loaded."""

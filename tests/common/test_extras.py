@@ -123,6 +123,7 @@ def test_scoring_and_analysing_need_no_extra(tmp_path: Path) -> None:
     assert ran.code == 0, ran.err
 
 
+@pytest.mark.slow
 def test_no_module_of_eval_or_zoo_needs_an_extra_to_be_imported(tmp_path: Path) -> None:
     code = (
         "import importlib, pkgutil, eval, zoo\n"

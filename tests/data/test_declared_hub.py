@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Features, Image, List, Value
+from huggingface_hub import close_session
 
 from eval.common.errors import UserError
 from eval.data.load import load_task
@@ -501,6 +502,23 @@ def test_offline_a_commit_that_was_never_read_is_not_there(
     new = hub.add_dataset(repo, scattered(nests(seed=7), ("train", "test")))
     offline()
     assert repo in refusal(lambda: of(repo, new))
+
+
+def test_without_a_network_nobody_waits(
+    hub: LoopbackHub, repo: str, two: tuple[str, str], sleeps: list[float],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    new = hub.add_dataset(repo, scattered(nests(seed=7), ("train", "test")))
+
+    def unplugged(*_: Any, **__: Any) -> None:
+        raise OSError(101, "Network is unreachable")
+
+    close_session()  # connections that stand
+    monkeypatch.setattr("socket.create_connection", unplugged)
+    hub.requests.clear()
+    assert of(repo, two[0]) == hashed(nests(seed=0))
+    assert repo in refusal(lambda: of(repo, new))
+    assert (hub.requests, sleeps) == ([], [])
 
 
 @pytest.mark.parametrize("many", [1, 999])

@@ -300,7 +300,8 @@ NOT_LABELS = [
     (
         [[0], [1]] * 4,
         "label [0] of row 0 of x/train-0.parquet is neither a class number nor a "
-        "string but a list; images of several labels (multi-label) are not scored",
+        "string but a list; give each image one label, or, where they have several, name the "
+        "column as labels=",
     ),
     (["cat", "dog", "cat|dog", "cat"] * 2, "label 'cat|dog' names several classes"),
     ([{"a": 1}] * 8, "label {'a': 1} of row 0"),

@@ -141,6 +141,7 @@ def test_half_written_over_an_older_one_is_no_detector(detector, damaged, monkey
         load_detector(damaged)
 
 
+@pytest.mark.slow
 def test_the_example_of_the_readme_runs(model_dir):
     text = (model_dir / "README.md").read_text()
     [code] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)

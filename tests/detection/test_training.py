@@ -623,6 +623,7 @@ def fork_server() -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 def test_killed_and_started_again(shapes: Path, tmp_path: Path) -> None:
     settings = dataclasses.asdict(dataclasses.replace(SHORT, iterations=20))
     plain, killed, cache = tmp_path / "plain.json", tmp_path / "killed.json", tmp_path / "cache"
@@ -695,6 +696,7 @@ def two_processes(data: Path, cache: Path, out: Path, settings: Detection, *more
     return json.loads(out.read_text())
 
 
+@pytest.mark.slow
 def test_two_processes(shapes: Path, tmp_path: Path) -> None:
     """BatchNorm sees each process's half alone; each test image is answered once."""
     settings = dataclasses.replace(SHORT, iterations=10, batch_size=5)
@@ -719,6 +721,7 @@ def test_an_image_that_one_process_cannot_read(shapes: Path, tmp_path: Path) -> 
     assert told == ["another process failed", "an image is gone"]
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(
     like: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,12 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from eval.protocols import PROTOCOLS
 from tests.device.check import Row
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.slow
 def test_dry_run() -> None:
     """As it is typed, on the CPU: every protocol has a row, and the CPU agrees with itself."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"

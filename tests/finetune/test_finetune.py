@@ -738,6 +738,7 @@ def two_processes(data: Path, cache: Path, out: Path, settings: Finetune, *more:
     assert [finish(r) for r in ranks] == [0, 0]
 
 
+@pytest.mark.slow
 def test_two_processes(tmp_path: Path) -> None:
     """BatchNorm sees each process's half alone."""
     data, settings = write_task(tmp_path), dataclasses.replace(SHORT, epochs=8)

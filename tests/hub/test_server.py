@@ -371,6 +371,7 @@ def test_env_leaves_nothing_of_the_developer(
 # ---- other clients, in processes of their own
 
 
+@pytest.mark.slow
 def test_timm_pushes_and_loads_pretrained_weights(hub: LoopbackHub, tmp_path: Path) -> None:
     code = """
         import json, timm, torch

@@ -328,6 +328,7 @@ def test_outlines_and_glyphs_differ() -> None:
 
 
 @pytest.mark.parametrize("name", TASKS)
+@pytest.mark.slow
 def test_raw_pixels_do_not_solve_it(name: str) -> None:
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline

@@ -103,6 +103,7 @@ def test_features_are_those_of_a_plain_loop(
     torch.testing.assert_close(bank.bank.features, wanted, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_ce_checkpoint_scores_alike_through_timm_and_through_a_module() -> None:
     """Loaded by hand, with timm's own config or a torchvision transform that says the same."""
     (named, plain) = transfer.evaluate(f"zoo:{CE}", "digits", ["knn", "fewshot"], limit=300)

@@ -133,7 +133,7 @@ def test_a_zoo_model_that_did_not_ship_is_sought_on_the_hub(
         model = resolve(text, cache)
         assert (model.repo, model.revision) == ("transferzoo/later.ce", sha)
     message = refusal(lambda: resolve("zoo:never", cache))
-    assert "zoo model 'never' is not in" in message
+    assert "zoo model 'never' does not ship here" in message
     assert "the Hub has no model 'transferzoo/never'" in message
 
 

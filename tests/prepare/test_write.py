@@ -373,6 +373,7 @@ def until(true: object, seconds: float = 30) -> None:
 
 
 @pytest.mark.parametrize(("how", "processes"), [("kill", 1), ("kill", 2), ("interrupt", 2)])
+@pytest.mark.slow
 def test_killed_and_started_again(tmp_path: Path, how: str, processes: int) -> None:
     many = {f"{i:04d}.png": png(i % 7, 60) + bytes([i % 251]) * (i % 5) for i in range(600)}
     half = dict(list(many.items())[:300])
@@ -411,6 +412,7 @@ def test_workers_import_no_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY)
 
 
+@pytest.mark.slow
 def test_memory_stays_bounded(tmp_path: Path) -> None:
     data = png(0, 400)  # half a megabyte
     folder(tmp_path / "in", {f"{i}.png": data for i in range(300)})

@@ -27,7 +27,9 @@ def probe(**changes: Any) -> TrainingProbe:
 # --------------------------------------------------------------------------- undisturbed
 
 
-@pytest.mark.parametrize("protocols", [None, ["knn", "fewshot", "linear"]])
+@pytest.mark.parametrize(
+    "protocols", [None, pytest.param(["knn", "fewshot", "linear"], marks=pytest.mark.slow)]
+)
 def test_a_training_is_the_same_to_the_bit_with_and_without_it(protocols: Any) -> None:
     reads = probe(protocols=protocols)
     plain_state, plain_losses = train(8)

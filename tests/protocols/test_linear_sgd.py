@@ -280,6 +280,7 @@ workers.close()
 """
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_encoding(setup: Context, home: Path, tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -138,6 +138,7 @@ ALIKE = ("cait_xxs24_224", "efficientvit_b0", "convmixer_768_32")
 
 
 @pytest.mark.parametrize("architecture", [*SHORT, *ALIKE])
+@pytest.mark.slow
 def test_features_of_untrained_networks_are_scored(
     architecture: str, task: TaskData, tmp_path: Path
 ) -> None:

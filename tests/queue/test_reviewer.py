@@ -43,6 +43,7 @@ def forged(result: Result) -> Result:
     return Result.model_validate(raw | {"scores": [s.model_dump() for s in out.scores]})
 
 
+@pytest.mark.slow
 def test_each_is_looked_at_once_until_it_changes(run: Request, results: Path) -> None:
     (path, honest), (other, second) = read_shelf(results).results
     write_result(path, forged(honest))
@@ -103,6 +104,7 @@ def _report() -> Any:
     return Report([])
 
 
+@pytest.mark.slow
 def test_verify_signs_off(run: Request, results: Path, cli: Cli) -> None:
     (path, honest), (other, second) = read_shelf(results).results
     common = ["--cache", run.cache, "--sign-off", "--by"]

@@ -27,6 +27,8 @@ from eval.queue.worker import work
 from eval.results.store import read_shelf
 from eval.run.plan import Request
 from tests.hub import LoopbackHub
+from tests.models import transformers_folders
+from tests.models.test_open_clip import folder as open_clip_folder
 from tests.queue.script import Script, model, states
 
 FORKS = multiprocessing.get_context("forkserver")
@@ -206,16 +208,22 @@ def test_in_a_thread(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     assert done == [1]
 
 
+@pytest.mark.parametrize("kind", ["timm", "transformers", "open_clip"])
 def test_from_the_paste_to_the_results(
-    hub: LoopbackHub, queue: Queue, model_dir: Path, task_dir: Path, tmp_path: Path
+    kind: str, hub: LoopbackHub, queue: Queue, model_dir: Path, task_dir: Path, tmp_path: Path
 ) -> None:
     """The commit that was pinned is scored, though main has moved."""
     org = "org" + hashlib.sha256(str(tmp_path).encode()).hexdigest()[:8]
+    if kind == "transformers":
+        model_dir = transformers_folders.folder(tmp_path / "net", "dinov2")
+    elif kind == "open_clip":
+        model_dir = open_clip_folder(tmp_path / "net")
     files: Any = {p.name: p.read_bytes() for p in model_dir.iterdir()}
     sha = hub.add_model(f"{org}/net", files)
     candidate = check(f"https://huggingface.co/{org}/net", tmp_path / "cache")
     queue.add(candidate, "ada")
-    hub.add_model(f"{org}/net", {"model.safetensors": b"other"})
+    weights = next(name for name in files if name.endswith(".safetensors"))
+    hub.add_model(f"{org}/net", {weights: b"other"})
     assert task_dir == tmp_path / "photos"
     assert work(queue, lambda spec: request_on(tmp_path, spec), once=True, say=print) == 1
     assert states(queue) == [("done", "2 results")]
@@ -291,6 +299,7 @@ def finish_here(queue: Queue, tmp_path: Path, model_dir: Path) -> int:
     ("kind", "hold"),
     [(signal.SIGINT, "long"), (signal.SIGTERM, "long"), (signal.SIGTERM, "swallow")],
 )
+@pytest.mark.slow
 def test_a_stopped_worker_gives_its_request_back(
     kind: signal.Signals, hold: str, start: Any, queue: Queue, tmp_path: Path, model_dir: Path
 ) -> None:

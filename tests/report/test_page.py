@@ -22,6 +22,7 @@ from eval.report.gather import gather
 from eval.report.page import render
 from eval.report.short_names import renaming, short_names
 from eval.results.compare import compare
+from eval.results.facts import facts_of
 from eval.results.leaderboard import grid, tables
 from eval.results.names import shelf_path
 from eval.results.schema import Result, pack_confidence
@@ -176,11 +177,14 @@ def test_its_numbers_are_the_boards_and_the_comparisons(text: str, shelf: Path) 
     assert len(boards) == 4
     for board in boards:
         header, lines = grid(board)
-        header = list(map(renaming(short_names([r.model.id for r in results])), header))
+        objectives = {r.model.id: facts_of(r.model).objective for r in results}
+        header = list(map(renaming(short_names(objectives)), header))
         assert header[1:] == ["CE", "CE+SelfSupCon"]
         assert header in page.rows
         for line in lines:
             assert line in page.rows
+    declared = {row[0]: row[3] for row in page.rows if len(row) == 6 and row[0].startswith("zoo:")}
+    assert declared[f"zoo:{ZOO[0]}"] == "CE, resnet18_narrow, tiny_imagenet (recipe.toml)"
     (linear,) = (
         c for c in compare(f"zoo:{ZOO[1]}", f"zoo:{ZOO[0]}", results) if c.protocol == "linear"
     )
@@ -189,7 +193,8 @@ def test_its_numbers_are_the_boards_and_the_comparisons(text: str, shelf: Path) 
         cell = f"{100 * d.value:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}]"
         assert any(cell in row[-1] for row in page.rows if row[0] == task.task)
     won = sum(t.verdict == "A" for t in linear.tasks)
-    said = f"in linear top-1 better on {won} of 12 tasks"
+    assert [t.task for t in linear.apart] == ["tiny_imagenet"]
+    said = f"in linear top-1 better on {won} of 11 tasks"
     assert f"CE+SelfSupCon against CE: {said}" in text
 
 
@@ -355,8 +360,9 @@ def test_confidences_are_drawn_as_reliability(tmp_path: Path) -> None:
 
 
 def test_a_short_name_stands_for_a_whole_id_alone() -> None:
-    ids = ["zoo:a.ce_x", "zoo:a.ce_selfsupcon_x", "random:resnet18", "zoo:b.supcon_x",
-           "zoo:c.supcon_x", "hf-hub:o/n"]  # fmt: skip
+    ids = {"zoo:a.ce_x": "ce", "zoo:a.ce_selfsupcon_x": "ce+selfsupcon",
+           "random:resnet18": "untrained", "zoo:b.supcon_x": "supcon", "zoo:c.supcon_x": "supcon",
+           "hf-hub:o/n": ""}  # fmt: skip
     names = short_names(ids)
     assert names == {"zoo:a.ce_x": "CE", "zoo:a.ce_selfsupcon_x": "CE+SelfSupCon",
                      "random:resnet18": "untrained resnet18"}  # fmt: skip

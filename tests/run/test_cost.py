@@ -48,6 +48,7 @@ def test_protocols_that_train_say_what_it_costs() -> None:
     }
 
 
+@pytest.mark.slow
 def test_training_has_a_column_of_its_own(cli: Cli, tmp_path: object) -> None:
     base = ["plan", "random:test_resnet", "--task", "digits", "--img-size", "32",
             "--precision", "fp32", "--cache", f"{tmp_path}/c"]  # fmt: skip
@@ -60,6 +61,7 @@ def test_training_has_a_column_of_its_own(cli: Cli, tmp_path: object) -> None:
     assert row["training"] > row["seconds"] > 0
 
 
+@pytest.mark.slow
 def test_decoded_images_are_counted_once(cli: Cli, tmp_path: Path) -> None:
     """Models of one size share them, and so do both protocols; what is there takes no room."""
     data = make_task(tmp_path / "photos", classes=3, train=12, test=8)

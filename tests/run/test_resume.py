@@ -372,6 +372,7 @@ def test_two_runs_at_once(reference: Reference, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shots", [("1", "5"), ("5", "1"), ("1", "1 5")])
+@pytest.mark.slow
 def test_two_runs_of_other_shots_lose_none(
     reference: Reference, tmp_path: Path, shots: tuple[str, str]
 ) -> None:
@@ -479,6 +480,7 @@ def torchrun(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
+@pytest.mark.slow
 def test_torchrun(reference: Reference, tmp_path: Path) -> None:
     done = torchrun(arguments(reference.data, tmp_path))
     assert done.returncode == 0, done.stderr

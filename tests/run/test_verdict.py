@@ -205,6 +205,7 @@ def test_calibration_follows_from_confidences() -> None:
     assert word(edited(old, "ece", value=old.scores[1].value + 0.001), new) == "differs"
 
 
+@pytest.mark.slow
 def test_the_committed_scores_are_those_of_their_answers() -> None:
     """The definitions above are the protocols' own: the committed ones follow from theirs."""
     paths = sorted(ZOO_FOLDER.glob("*/results/*.json"))

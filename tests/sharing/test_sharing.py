@@ -28,7 +28,7 @@ from eval.protocols.outcome import Outcome
 from eval.queue.candidate import check
 from eval.results.leaderboard import setting_label, tables
 from eval.results.names import portable, shelf_path
-from eval.results.parquet_table import flaw, objective_of, table_bytes
+from eval.results.parquet_table import flaw, table_bytes
 from eval.results.schema import Result
 from eval.results.signoff import as_bytes as as_sign_off
 from eval.results.signoff import content_of, file_of, sign_offs, signed, write_sign_off
@@ -614,6 +614,7 @@ def test_files_that_are_too_large_together_are_not_downloaded(
     assert not any("/resolve/" in path for _, path in hub.requests)
 
 
+@pytest.mark.slow
 def test_the_list_of_processes_shows_no_token(
     hub: LoopbackHub, repo: str, real: Path, held: Result, tmp_path: Path
 ) -> None:
@@ -1178,20 +1179,19 @@ def test_the_same_results_make_the_same_bytes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "objective"),
+    ("model", "facts", "objective"),
     [
-        ("zoo:resnet18_narrow.ce_selfsupcon_tin100", "ce+selfsupcon"),
-        ("hf-hub:transferzoo/tiny.ce-strong_a_b", "ce-strong"),
-        ("resnet50.a1_in1k", ""),
-        ("random:resnet18", ""),
-        ("ce_tin100", ""),
-        ("zoo:net.ce", ""),
-        ("zoo:net.ce_ce_x", ""),
-        ("zoo:net.ce_ce-strong_x", ""),
+        ("hf-hub:alice/my-ssl", {"objective": "ce+selfsupcon"}, "ce+selfsupcon"),
+        ("hf-hub:evil/resnet18_narrow.supcon_tin100", {}, ""),  # a name declares nothing
+        ("zoo:resnet18_narrow.supcon_tin100", {}, ""),
+        ("random:resnet18", {"objective": "untrained"}, "untrained"),
     ],
 )
-def test_objectives(model: str, objective: str) -> None:
-    assert objective_of(model) == objective
+def test_objectives_are_the_declared_ones(
+    model: str, facts: dict[str, str], objective: str
+) -> None:
+    (row,) = table([("x.json", make_result(model, facts=facts))]).to_pylist()
+    assert row["objective"] == objective
 
 
 # --------------------------------------------------------------------------- what counts as new
@@ -1387,6 +1387,7 @@ def invented(result: Result) -> Result:
     )
 
 
+@pytest.mark.slow
 def test_what_is_computed_again_is_merged(
     hub: LoopbackHub, repo: str, held: Result, computed: tuple[Path, Path]
 ) -> None:
@@ -1446,6 +1447,7 @@ def test_a_strangers_model_is_asked_before_it_is_built(
         assert not any("resolve" in p and "safetensors" in p for _, p in hub.requests)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_computed_again_is_counted(
     hub: LoopbackHub, repo: str, held: Result, computed: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,6 +19,7 @@ from tests.space.served import (
     Visit,
     detector_shelf,
     hostile_shelf,
+    many_shelf,
     profile,
     serve,
 )
@@ -27,57 +28,69 @@ PAGE_PATIENCE = 20_000.0  # milliseconds
 
 
 @pytest.fixture(scope="session")
-def apps(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, App]]:
-    """Four served apps, started side by side."""
+def apps(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], App]]:
+    """Served apps by name, each started when it is first asked for."""
     folder = tmp_path_factory.mktemp("apps")
-    shelf = folder / "hostile-shelf"
-    shelf.mkdir()
-    nothing = folder / "empty-shelf"
-    nothing.mkdir()
     data = Path(os.environ.get("TRANSFERZOO_DATA", DATA))
     data = data if (data / "bccd").is_dir() else folder / "no-data"
+
+    def shelf(name: str) -> Path:
+        place = folder / f"{name}-shelf"
+        if name == "shipped":
+            return CARDS
+        if name == "detectors":
+            return detector_shelf(place, data)
+        place.mkdir()
+        made = {"hostile": hostile_shelf, "sixty": lambda to: many_shelf(to, 60)}
+        return made[name](place) if name in made else place
+
+    started: dict[str, App] = {}
     with LoopbackHub() as hub:
-        started = {}
-        try:
-            for name, results in (
-                ("shipped", CARDS), ("hostile", hostile_shelf(shelf)), ("empty", nothing),
-                ("detectors", detector_shelf(folder / "detector-shelf", data)),
-            ):  # fmt: skip
+
+        def start(name: str) -> App:
+            if name not in started:
                 theirs = data if name == "detectors" and data.is_dir() else None
-                started[name] = serve(folder / name, results, hub, theirs)
-            yield started
-        finally:
-            for each in started.values():
-                each.process.terminate()
-            for each in started.values():
-                try:
-                    each.process.wait(10)
-                except subprocess.TimeoutExpired:
-                    each.process.kill()
+                started[name] = serve(folder / name, shelf(name), hub, theirs)
+            return started[name].wait()
+
+        yield start
+        for each in started.values():
+            each.process.terminate()
+        for each in started.values():
+            try:
+                each.process.wait(10)
+            except subprocess.TimeoutExpired:
+                each.process.kill()
 
 
 @pytest.fixture(scope="session")
-def app(apps: dict[str, App]) -> App:
+def app(apps: Callable[[str], App]) -> App:
     """The app on the results that ship."""
-    return apps["shipped"].wait()
+    return apps("shipped")
 
 
 @pytest.fixture(scope="session")
-def hostile(apps: dict[str, App]) -> App:
+def hostile(apps: Callable[[str], App]) -> App:
     """The app on a shelf of hostile names."""
-    return apps["hostile"].wait()
+    return apps("hostile")
 
 
 @pytest.fixture(scope="session")
-def empty(apps: dict[str, App]) -> App:
+def empty(apps: Callable[[str], App]) -> App:
     """The app on a directory without results."""
-    return apps["empty"].wait()
+    return apps("empty")
 
 
 @pytest.fixture(scope="session")
-def detectors(apps: dict[str, App]) -> App:
+def detectors(apps: Callable[[str], App]) -> App:
     """The app on made-up results of detectors, with the real images where they are."""
-    return apps["detectors"].wait()
+    return apps("detectors")
+
+
+@pytest.fixture(scope="session")
+def sixty(apps: Callable[[str], App]) -> App:
+    """The app on sixty models of four labs."""
+    return apps("sixty")
 
 
 @pytest.fixture(scope="session")

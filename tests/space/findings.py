@@ -13,8 +13,8 @@ from PIL import Image
 from eval.analysis import ANALYSES
 from eval.analysis.finding import Finding
 from eval.analysis.predictors import PREDICTORS
-from eval.results.schema import ModelInfo, TaskInfo
-from tests.factories import make_result
+from eval.results.schema import ModelFacts, ModelInfo, TaskInfo
+from tests.factories import made_up_facts, make_result
 
 LAYERS = ["act1", "layer1", "features"]
 KINDS = ["fog", "gaussian_noise"]
@@ -77,9 +77,12 @@ def values_of(analysis: str, models: Sequence[str], tasks: Sequence[str]) -> dic
 def made(analysis: str, models: Sequence[str], tasks: Sequence[str] = ("eurosat",)) -> Finding:
     base = make_result("zoo:x", "digits", "linear", top1=0.5)
     infos = [
-        ModelInfo(spec=m, id=m, revision=f"{i:040x}", weights_sha256=f"{i:064x}", params=7)
+        ModelInfo(
+            spec=m, id=m, revision=f"{i:040x}", weights_sha256=f"{i:064x}", params=7,
+            facts=ModelFacts(**made_up_facts(m)),
+        )
         for i, m in enumerate(models)
-    ]
+    ]  # fmt: skip
     return Finding(
         analysis=analysis, models=infos,
         tasks=[

@@ -11,20 +11,18 @@ from tests.factories import blobs
 from tests.space.served import MODELS
 
 
-def question(supports: list[Any], queries: Any, **changes: Any) -> list[Any]:
+def question(supports: list[Any], queries: Any, models: Any = (MODELS[0],)) -> list[Any]:
     """The arguments of /classify in their order."""
-    padded = [*supports, *[[]] * (10 - len(supports))]
-    names = [f"kind {i}" for i in range(10)]
-    return [changes.get("models", [MODELS[0]]), changes.get("ways", len(supports)), *names,
-            *padded, queries]  # fmt: skip
+    names = list(models) if isinstance(models, tuple) else models
+    return [{f"kind {i}": pictures for i, pictures in enumerate(supports)}, queries, names]
 
 
-def photos(folder: Path, label: int, count: int) -> list[dict[str, Any]]:
-    """A gallery of pictures made here, as gradio_client uploads them."""
+def photos(folder: Path, label: int, count: int) -> list[Any]:
+    """Pictures made here, as gradio_client uploads them."""
     folder.mkdir(exist_ok=True)
-    gallery = []
+    found = []
     for i, data in enumerate(blobs(label, count, seed=label)):
         path = folder / f"{label}-{i}.png"
         path.write_bytes(data)
-        gallery.append({"image": handle_file(path), "caption": None})
-    return gallery
+        found.append(handle_file(path))
+    return found

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from eval.analysis.finding import write_finding
 from eval.models.objectives import STUDY
 from eval.results.store import write_result
@@ -22,7 +24,7 @@ from tests.space.findings import every
 ROOT = Path(__file__).resolve().parents[2]
 CARDS = ROOT / "model_cards"
 DATA = ROOT.parent / "shared" / "data"
-PATIENCE = 60.0  # seconds a server may take to start on a busy machine
+PATIENCE = 180.0  # seconds a server may take to start on a busy machine
 MODELS = ("zoo:resnet18_narrow.ce_tin100", "zoo:resnet18_narrow.ce_selfsupcon_tin100")
 # Names by strangers. Each would set window.owned where a page took it for HTML or Markdown.
 HOSTILE_MODELS = (
@@ -114,6 +116,25 @@ def hostile_shelf(folder: Path) -> Path:
     return folder
 
 
+def many_shelf(folder: Path, models: int) -> Path:
+    """Made-up results of many models, of a few labs and objectives, on ten data sets."""
+    random = np.random.RandomState(0)
+    tasks = ("cropdisease", "deepweeds", "eurosat", "resisc45", "isic2018", "dtd", "omniglot",
+             "svhn", "pacs_sketch", "flowers102")  # fmt: skip
+    hard = {task: random.uniform(size=200) for task in tasks}
+    for m in range(models):
+        name = STUDY[m % len(STUDY)].replace("+", "_")
+        kind = ("zoo:", "hf-hub:vision-lab/", "hf-hub:a-university/", "")[m % 4]
+        skill = random.uniform(0.35, 0.8)
+        size = int(10 ** random.uniform(6, 8.5))
+        for task in tasks:
+            right = hard[task] + random.normal(0, 0.15, 200) < skill
+            result = make_result(f"{kind}net{m:02d}.{name}_in1k", task, "linear", correct=right)
+            model = result.model.model_copy(update={"params": size})
+            write_result(folder / f"{m}-{task}.json", result.model_copy(update={"model": model}))
+    return folder
+
+
 @dataclass
 class Visit:
     """One browser tab and everything that went wrong in it."""
@@ -124,19 +145,19 @@ class Visit:
     hosts: set[str] = field(default_factory=set)
     wrong: list[str] = field(default_factory=list)
 
-    def open(self, query: str = "", wait: str = "[data-testid=cell-0-0]") -> Visit:
+    def open(self, query: str = "", wait: str = "#board tbody tr") -> Visit:
         """Go there, and wait until results are shown; the server may still be reading them."""
         end = time.monotonic() + PATIENCE
         while True:
             self.page.goto(self.app.url + "/" + query)
-            self.page.wait_for_selector("#headline h3")
-            text = self.page.inner_text("#headline")
+            self.page.wait_for_selector("#headline h3", state="attached")
+            text = self.page.locator("#headline").text_content()
             reading = "no results yet" in text or "reading" in text.lower()
             if not (reading and wait) or time.monotonic() > end:
                 break
             time.sleep(0.3)
         if wait:
-            self.page.wait_for_selector(wait)
+            self.page.wait_for_selector(wait, state="attached")  # another tab may be open
         return self
 
     def tab(self, name: str) -> None:
@@ -154,8 +175,16 @@ class Visit:
     def overflows(self) -> bool:
         return self.page.evaluate("document.documentElement.scrollWidth > innerWidth")
 
-    def column(self, index: int, table: str = "#board") -> list[str]:
-        """The texts of a table's column."""
+    def models(self) -> list[str]:
+        """The names on the board, from the top."""
+        return [text.strip() for text in self.page.locator("#board td.name .id").all_inner_texts()]
+
+    def means(self) -> list[str]:
+        """The means on the board, from the top."""
+        return [" ".join(t.split()) for t in self.page.locator("#board td.mean").all_inner_texts()]
+
+    def column(self, index: int, table: str) -> list[str]:
+        """The texts of a table component's column."""
         cells = self.page.locator(f"{table} [role=gridcell][data-col='{index}']")
         return [text.strip() for text in cells.all_inner_texts()]
 
@@ -163,8 +192,8 @@ class Visit:
 def profile(browser: Any, width: int = 1280, dark: bool = False) -> Any:
     """A visitor's own cookies, storage and cache."""
     return browser.new_context(
-        viewport={"width": width, "height": 900}, accept_downloads=True, locale="en-US",
-        color_scheme="dark" if dark else "light",
+        viewport={"width": width, "height": 844 if width < 600 else 900}, accept_downloads=True,
+        locale="en-US", color_scheme="dark" if dark else "light",
     )  # fmt: skip
 
 

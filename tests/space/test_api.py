@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import httpx
 import pytest
 from gradio_client import Client, handle_file
+from pydantic import TypeAdapter
 
 from eval.analysis import ANALYSES
+from eval.models.names import zoo_names
+from space import answers
+from space.pages.about import _TEXT
 from space.source import Source
 from space.state import Desk
 from space.tables import display
@@ -72,7 +77,6 @@ def test_arguments_are_named(client: Client) -> None:
     names = [
         p["parameter_name"]
         for name, endpoint in found["named_endpoints"].items()
-        if name != "/classify"  # of a page, with ten galleries: its description tells the order
         for p in endpoint["parameters"]
     ]
     assert names
@@ -102,9 +106,19 @@ def test_the_board_is_the_page_s(client: Client, desk: Desk, view: View) -> None
 
 
 def test_the_example_of_the_about_page(client: Client) -> None:
+    """As it stands there, but for the address."""
+    (block,) = re.findall(r"```python\n(.*?)```", _TEXT.format(protocols=""), re.DOTALL)
+    lines = block.splitlines()
+    assert len(lines) == 10
+    told: list[tuple[Any, ...]] = []
+    given = {"print": lambda *words: told.append(words)}
+    exec(block.replace('Client("URL")', "client").replace("from gradio_client import Client", ""),
+         {"client": client, **given})  # fmt: skip
     said = client.predict(board="linear/top1", api_name="/leaderboard")
-    assert "has the highest mean on these" in said["headline"]
     assert said["view"] == "board=linear%2Ftop1"
+    assert told[0] == (said["headline"],)
+    assert [row[0] for row in told[1:7]] == [row["model"] for row in said["rows"]]
+    assert {row[0] for row in told[7:]} >= {"linear/top1", "fewshot/top1_5shot"}
 
 
 def test_the_board_as_csv(client: Client, desk: Desk) -> None:
@@ -114,62 +128,125 @@ def test_the_board_as_csv(client: Client, desk: Desk) -> None:
     assert client.predict(board="x", api_name="/leaderboard_csv").startswith("error: no leaderb")
 
 
+TYPES = {
+    "/leaderboard": answers.BoardAnswer, "/objectives": answers.ObjectivesAnswer,
+    "/compare": answers.CompareAnswer, "/detection": answers.DetectionAnswer,
+    "/findings": answers.FindingsAnswer, "/requests": answers.RequestsAnswer,
+    "/submit": answers.SubmitAnswer, "/classify": answers.ClassifyAnswer,
+}  # fmt: skip
+# of each endpoint: a good question where there is one, and one that cannot be answered
+ASKED: list[tuple[str, dict[str, Any]]] = [
+    ("/leaderboard", {}), ("/leaderboard", {"board": "linear/top1", "pretraining": True}),
+    ("/leaderboard", {"board": "psychic"}), ("/objectives", {}), ("/objectives", {"joint": "x"}),
+    ("/compare", {"a": MODELS[0], "b": MODELS[1]}), ("/compare", {}),
+    ("/detection", {}), ("/detection", {"data_set": "none"}), ("/detection", {"score": "none"}),
+    ("/findings", {}), ("/findings", {"name": "none"}), ("/requests", {}),
+    ("/submit", {"model": "nonsense"}), ("/classify", {"classes": {}}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "asked"), ASKED, ids=str)
+def test_every_answer_is_of_its_type(client: Client, name: str, asked: dict[str, Any]) -> None:
+    """All of its names, right or wrong, and no others; strictly of the types that are promised."""
+    said = client.predict(**asked, api_name=name)
+    TypeAdapter(TYPES[name]).validate_python(said, strict=True)
+    assert set(said) == set(get_type_hints(TYPES[name]))
+    jsonschema = answers.schema(TYPES[name])
+    assert "$ref" not in json.dumps(jsonschema)
+    assert set(jsonschema["required"]) == set(said)
+
+
+def test_types_and_openapi_are_the_same(client: Client, app: App) -> None:
+    found = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
+    document = httpx.get(f"{app.url}/gradio_api/openapi.json").json()
+    assert document["openapi"].startswith("3.")
+    for name, answer in TYPES.items():
+        (returned,) = found[name]["returns"]
+        assert returned["type"] == answers.schema(answer)
+        shown = document["paths"][f"/gradio_api/call/v2{name}"]["post"]["description"]
+        for part in get_type_hints(answer):
+            assert part in returned["python_type"]["type"]
+            assert part in shown
+
+
 def test_objectives_and_comparison(client: Client) -> None:
     said = client.predict(api_name="/objectives")
     assert (said["a"], said["b"]) == ("ce+selfsupcon", "ce")
     assert "CE+SelfSupCon is better" in said["sentence"]
     other = client.predict(joint="supcon+selfsupcon", plain="supcon", api_name="/objectives")
     assert len(other["tasks"]) == len(said["tasks"])
-    assert "error" in client.predict(joint="x", plain="y", api_name="/objectives")
+    assert [row["task"] for row in said["apart"]] == ["tiny_imagenet"]
+    assert (
+        "differ in x alone" in client.predict(joint="x", plain="y", api_name="/objectives")["error"]
+    )
     found = client.predict(a=MODELS[0], b=MODELS[1], api_name="/compare")
     assert "is better than" in str(found)
     assert MODELS[0] in client.predict(api_name="/compare")["models"]
 
 
 def test_requests_and_submissions(client: Client, app: App, model_dir: Path) -> None:
-    assert "names no model of the Hub" in client.predict("nonsense", api_name="/submit")
+    none = client.predict("nonsense", api_name="/submit")
+    assert "names no model of the Hub" in none["error"]
+    assert none["state"] == ""
     sha = add_tiny(app.hub, "lab/api-net", model_dir)
     said = client.predict("lab/api-net", api_name="/submit")
-    assert sha[:7] in said
-    assert "pending" in said
-    asked = client.predict(api_name="/requests")
+    assert (said["error"], said["model"], said["commit"]) == ("", "lab/api-net", sha)
+    assert (said["state"], said["architecture"]) == ("pending", "test_resnet")
+    assert said["bytes"] > 0
+    asked = client.predict(api_name="/requests")["requests"]
     assert [row["state"] for row in asked if row["model"] == "lab/api-net"] == ["pending"]
     client.predict("lab/api-net", api_name="/submit")
-    assert client.predict(api_name="/requests") == asked
+    assert client.predict(api_name="/requests")["requests"] == asked
+    assert [row["commit"] for row in asked if row["model"] == "lab/api-net"] == [sha]
 
 
 def test_a_missing_model_is_a_sentence(client: Client, app: App) -> None:
-    said = client.predict("lab/is-not-there", api_name="/submit")
+    said = client.predict("lab/is-not-there", api_name="/submit")["error"]
     assert "lab/is-not-there" in said
     assert "\n" not in said
 
 
 def test_classify(client: Client, tmp_path: Path) -> None:
     supports = [photos(tmp_path, label, 4) for label in (0, 5)]
-    queries = [{"image": handle_file(tmp_path / f"{label}-3.png"), "caption": f"q{label}"}
-               for label in (0, 5, 0)]  # fmt: skip
-    said, table, *_ = client.predict(*question(supports, queries), api_name="/classify")
-    assert "leave-one-out accuracy" in said
-    table = table.get("value", table)
-    assert [row[1].split(" (")[0] for row in table["data"]] == [
-        "kind 0",
-        "kind 1",
-        "kind 0",
-    ]
-    assert [row[0] for row in table["data"]] == ["1: q0", "2: q5", "3: q0"]
+    queries = [handle_file(tmp_path / f"{label}-3.png") for label in (0, 5, 0)]
+    said = client.predict(*question(supports, queries, models=None), api_name="/classify")
+    TypeAdapter(answers.ClassifyAnswer).validate_python(said, strict=True)
+    assert (said["error"], said["classes"]) == ("", ["kind 0", "kind 1"])
+    names = [f"zoo:{name}" for name in zoo_names()]
+    assert sorted(model["model"] for model in said["models"]) == sorted(names)
+    assert said["take"] in names
+    for model in said["models"]:
+        assert model["pictures"] == 8
+        assert 0 <= model["low"] <= model["right"] / 8 <= model["high"] <= 1
+        assert [p["picture"] for p in model["predictions"]] == ["0-3.png", "5-3.png", "0-3.png"]
+        for prediction, expected in zip(model["predictions"], (0, 1, 0), strict=True):
+            chances = prediction["probabilities"]
+            assert set(chances) == {"kind 0", "kind 1"}
+            assert sum(chances.values()) == pytest.approx(1, abs=1e-5)
+            assert max(chances, key=chances.__getitem__) == f"kind {expected}"
+    told = [model["right"] for model in said["models"]]
+    assert told == sorted(told, reverse=True)
+
+
+def test_classify_without_queries_ranks_alone(client: Client, tmp_path: Path) -> None:
+    supports = [photos(tmp_path, label, 3) for label in (0, 5)]
+    said = client.predict(*question(supports, None, models=tuple(MODELS)), api_name="/classify")
+    assert [model["predictions"] for model in said["models"]] == [[], []]
+    assert said["sentence"]
 
 
 # --------------------------------------------------------------------------------- the hostile
 
 
 def meta(path: str, **more: Any) -> dict[str, Any]:
-    return {"image": {"path": path, "meta": {"_type": "gradio.FileData"}, **more}, "caption": None}
+    return {"path": path, "meta": {"_type": "gradio.FileData"}, **more}
 
 
 @pytest.mark.parametrize(
     "gallery",
     [
         [meta("/etc/passwd")],
+        [{"path": "/etc/passwd"}],
         [{"image": {"path": "/etc/passwd"}, "caption": None}],
         [meta("../../../../../../etc/passwd")],
         [meta(str(CARDS.parent / "pyproject.toml"))],
@@ -192,22 +269,33 @@ def meta(path: str, **more: Any) -> dict[str, Any]:
 def test_paths_of_the_server_are_no_pictures(app: App, gallery: Any) -> None:
     for data in (question([gallery, gallery], gallery), question([gallery, []], [])):
         answer = harmless(app, call(app, "/classify", data))
-        assert "answered in" not in answer
+        assert "log_me" not in answer
 
 
 @pytest.mark.parametrize(
-    "changes",
+    "models",
     [
-        {"ways": "many"}, {"ways": -5}, {"ways": 1e30}, {"ways": None}, {"ways": [2]},
-        {"models": "x" * 100_000}, {"models": [{"a": 1}]}, {"models": []}, {"models": None},
-        {"models": ["hf-hub:../../etc"]}, {"models": ["/etc/passwd"]}, {"models": ["zoo:../../x"]},
-        {"models": [MODELS[0]] * 3}, {"models": [7]},
+        "x" * 100_000, [{"a": 1}], [], None, ["hf-hub:../../etc"], ["/etc/passwd"],
+        ["zoo:../../x"], [MODELS[0]] * 3, [7], {"a": 1}, [MODELS[0]] * 1000,
     ],
-    ids=lambda changes: str(changes)[:40],
+    ids=lambda models: str(models)[:40],
 )  # fmt: skip
-def test_strange_questions(app: App, changes: dict[str, Any]) -> None:
-    answer = harmless(app, call(app, "/classify", question([[], []], [], **changes)))
-    assert "answered in" not in answer
+def test_strange_questions(app: App, models: Any) -> None:
+    answer = harmless(app, call(app, "/classify", question([[], []], [], models)))
+    assert '"error": ""' not in answer
+    assert "log_me" not in answer
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [None, "x", [], ["/etc/passwd"], {"a": "x", "b": 7}, {"a": [], "b": []}, {"a": {}}, 5,
+     {f"k{i}": [] for i in range(1000)}],
+    ids=lambda classes: str(classes)[:40],
+)  # fmt: skip
+def test_strange_classes(app: App, classes: Any) -> None:
+    answer = harmless(app, call(app, "/classify", [classes, [], None]))
+    assert '"error": ""' not in answer
+    assert "log_me" not in answer
 
 
 VIEW = ["", "", [], [], [], 0, False, False, ["objective", "params"], "mean", False, True]
@@ -229,7 +317,7 @@ def test_strange_views(app: App) -> None:
             harmless(app, call(app, name, data))
     for strange in STRANGE:
         answer = harmless(app, call(app, "/submit", [strange]))
-        assert "Its request is" not in answer
+        assert "pending" not in answer
 
 
 @pytest.mark.parametrize(
@@ -279,12 +367,12 @@ def test_too_many_pixels_and_pictures(app: App, client: Client, tmp_path: Path) 
     from PIL import Image
 
     Image.new("1", (20_000, 20_000)).save(tmp_path / "large.png")
-    one = [{"image": handle_file(tmp_path / "large.png"), "caption": None}]
-    said = client.predict(*question([one, one], one), api_name="/classify")[0]
-    assert "pixels" in said
+    one = [handle_file(tmp_path / "large.png")]
+    said = client.predict(*question([one, one], one), api_name="/classify")
+    assert "pixels" in said["error"]
     many = photos(tmp_path, 1, 1) * 21
-    said = client.predict(*question([many, many], one), api_name="/classify")[0]
-    assert "21 pictures were given, at most 20 are taken" in said
+    said = client.predict(*question([many, many], one), api_name="/classify")
+    assert "21 pictures were given, at most 20 are taken" in said["error"]
 
 
 def test_the_server_lives(app: App) -> None:
@@ -297,7 +385,7 @@ def test_findings_by_name(detectors: App) -> None:
     rows = client.predict(api_name="/findings")["findings"]
     assert {row["analysis"] for row in rows} == set(ANALYSES)
     one = next(row for row in rows if row["analysis"] == "cka")
-    whole = client.predict(name=one["name"], api_name="/findings")
+    whole = client.predict(name=one["name"], api_name="/findings")["finding"]
     assert whole["values"]["layers_a"][0] == "act1"
     assert whole["tasks"][0]["source"] == "local:data"  # no folder of the server
     for name in ("../../etc/passwd", "analyses/cka/none.json"):

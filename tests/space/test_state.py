@@ -9,6 +9,7 @@ import pytest
 
 from eval.results.store import write_result
 from space import state as desks
+from space.pages.leaderboard import Leaderboard
 from space.source import Source
 from space.state import GRIDS, Desk
 from space.tables.board import headline
@@ -50,6 +51,25 @@ def test_every_leaderboard_is_found_by_its_text(cache: Path) -> None:
         assert len(board.models) == 6
         assert "has the highest mean on these" in headline(board)
     assert len(known) == 4
+
+
+def test_files_that_are_left_out_are_named(desk: Desk, tmp_path: Path) -> None:
+    assert desk.left_out() == ""
+    results = tmp_path / "results"
+    (results / "broken.json").write_text("{")
+    desk.source.refresh()
+    said = "broken.json: no readable JSON (JSONDecodeError)"
+    assert desk.left_out() == f"1 file is left out, as no results: {said}."
+    for i in range(9):
+        (results / f"other{i}.json").write_text("[]")
+    desk.source.refresh()
+    text = desk.left_out()
+    assert text.startswith(f"10 files are left out, as no results: {said}; other0.json: ")
+    assert text.endswith("; and 7 more.")
+    page = Leaderboard.__new__(Leaderboard)
+    page.desk = desk
+    head, *_ = page.restore({})[-4:]  # what the page opens with
+    assert "broken.json" in head
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,14 @@ PARSED = [
     ("voc:VOC2007", TaskName("voc", "VOC2007", train="", test="")),
     ("voc:d?classes=a,b", TaskName("voc", "d", train="", test="", classes="a,b")),
     ("yolo:d/data.yaml", TaskName("yolo", "d/data.yaml", train="", test="")),
+    ("masks:d?classes=sky,road&void=0", TaskName("masks", "d", classes="sky,road", void="0")),
+    ("voc-seg:VOC2012?test=val", TaskName("voc-seg", "VOC2012", test="val")),
+    ("hub:org/name?labels=tags", TaskName("hub", "org/name", labels="tags")),
+    (
+        "csv:l.csv?labels=a,b&separator=;",
+        TaskName("csv", "l.csv", labels="a,b", separator=";"),
+    ),
+    ("parquet:d?mask=m&group=drive", TaskName("parquet", "d", mask="m", group="drive")),
     ("imagefolder:photos", TaskName("imagefolder", "photos")),
     ("imagefolder:~/what?", TaskName("imagefolder", "~/what?")),
     ("hub:org/name", TaskName("hub", "org/name")),
@@ -88,7 +96,7 @@ NOT_PARSED = [
     ("hub:", "nothing behind the prefix"),
     ("parquet:?label=y", "nothing between the prefix and '?'"),
     ("hub:?label=y", "nothing between the prefix and '?'"),
-    ("parquet:d?lable=y", "unknown option 'lable'; did you mean 'label'?"),
+    ("parquet:d?lable=y", "unknown option 'lable'; did you mean 'label' or 'labels'?"),
     ("parquet:d?revision=y", "unknown option 'revision'; known: image, label"),
     ("hub:org/name?zzz=1", "unknown option 'zzz'; known: image, label, revision, config, train"),
     ("hub:org/name?image=", "option 'image' is empty"),
@@ -234,7 +242,7 @@ def test_the_copy_at_hand_bears_official_names(real_data: Path) -> None:
 
 REAL = [n for n, t in TASKS.items() if t.subset and t.kind == "classification"]
 BOXES = [n for n, t in TASKS.items() if t.subset and t.kind == "detection"]  # tests/detection
-PIXEL_LABELS = {"camvid"}  # a label a pixel: no protocol reads it yet
+MASKS = [n for n, t in TASKS.items() if t.subset and t.kind == "segmentation"]  # tests/data/masks
 # /work/shared/data/SOURCES.md: byte-equal drawings 0192_03 and 0192_19, pictures image_07015 and
 # image_07040, and n03770439_128 = val_5819. Elsewhere exact duplicates were dropped.
 DUPLICATES = {"omniglot": 1, "flowers102": 1, "tiny_imagenet": 1}
@@ -244,7 +252,7 @@ AMBIGUOUS = {"tiny_imagenet": 4}
 
 def test_every_real_data_set_is_declared(real_data: Path) -> None:
     there = {p.name for p in real_data.iterdir() if p.is_dir()}
-    assert there - PIXEL_LABELS == {*REAL, *BOXES}
+    assert there == {*REAL, *BOXES, *MASKS}
 
 
 @pytest.mark.parametrize("name", REAL)

@@ -10,7 +10,9 @@ from typing import Any
 
 from eval.data.inventory.split_words import HOW
 
-MULTI_LABEL = "images of several labels (multi-label) are not scored, so give each one label"
+MULTI_LABEL = (
+    "give each image one label, or, where they have several, name the column as labels=COLUMN"
+)
 
 
 def composed(name: str) -> str:

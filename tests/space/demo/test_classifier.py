@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -19,6 +21,7 @@ from space.demo.classifier import (
     nearest,
     normalised,
     predict,
+    prior_temperature,
 )
 
 
@@ -164,33 +167,62 @@ def test_no_estimate_where_a_class_cannot_be_left_out() -> None:
     assert fit_head(x, y, names(3)).loo_top1 is not None
     single = torch.tensor([0, 1, 2, 3, 4, 5, 6, 7, 8])  # class 2 keeps one picture
     head = fit_head(x[single], y[single], names(3))
-    assert (head.loo_top1, head.loo_interval, head.temperature) == (None, None, 1.0)
+    assert (head.loo_top1, head.loo_interval, head.loo_right) == (None, None, ())
+    assert head.temperature == pytest.approx(
+        math.exp(-2.170 + 0.235 * math.log(3) + 0.196 * math.log(3))
+    )
     copies = torch.tensor([0, 1, 2, 3, 4, 5, 6, 7, 8, 8, 8, 8])
     assert fit_head(x, y, names(3), groups=copies).loo_top1 is None
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(2, 6), st.integers(3, 8), st.floats(0.01, 50), st.integers(0, 10_000))
-def test_the_temperature_minimises_the_loss(ways: int, shots: int, scale: float, seed: int) -> None:
+@given(st.integers(2, 6), st.integers(1, 8), st.floats(0.01, 50), st.integers(0, 10_000))
+def test_the_temperature_is_the_most_probable_one(
+    ways: int, shots: int, scale: float, seed: int
+) -> None:
     g = torch.Generator().manual_seed(seed)
     labels = torch.arange(ways).repeat_interleave(shots)
     n = len(labels)
     logits = torch.randn(n, ways, generator=g, dtype=torch.float64) * scale
     logits[torch.arange(n), labels] += scale
-    t = fit_temperature(logits, labels)
-    if n < classifier.MIN_CALIBRATION:
-        assert t == 1.0
-        return
+    at = math.log(prior_temperature(n, ways))
 
-    def loss(t: float) -> float:
-        p = (logits / t).log_softmax(1)
-        true = p[torch.arange(n), labels]
-        return -float((n + 1) / (n + 2) * true.sum()
-                      + (p.sum(1) - true).sum() / (n + 2) / (ways - 1))  # fmt: skip
+    def lost(log_t: float) -> float:
+        """Minus the logarithm of the posterior, written out with plain numbers."""
+        total = (log_t - at) ** 2 / (2 * classifier.PRIOR_SPREAD**2)
+        for row, label in zip(logits.tolist(), labels.tolist(), strict=True):
+            scaled = [x / math.exp(log_t) for x in row]
+            peak = max(scaled)
+            whole = peak + math.log(sum(math.exp(x - peak) for x in scaled))
+            for i, x in enumerate(scaled):
+                share = (n + 1) / (n + 2) if i == label else 1 / (n + 2) / (ways - 1)
+                total += share * (whole - x)
+        return total
 
+    t = fit_temperature(logits, labels, ways)
     assert 0.00499 < t < 20.001
-    grid = np.geomspace(0.005, 20, 400)
-    assert loss(t) <= min(map(loss, grid)) * (1 + 1e-6) + 1e-9
+    # no worse than any other, but for the step of the grid
+    assert (
+        lost(math.log(t))
+        <= min(lost(x) for x in np.linspace(np.log(0.005), np.log(20), 150)) + 0.02
+    )
+
+
+def test_few_pictures_stay_near_the_prior_and_many_leave_it() -> None:
+    at = prior_temperature(6, 3)
+    assert fit_temperature(None, torch.arange(3).repeat(2), 3) == at
+    # logits at which T = 3 would be right: labels drawn from their softmax
+    g = torch.Generator().manual_seed(0)
+    logits = torch.randn(3000, 3, generator=g, dtype=torch.float64) * 6
+    labels = torch.multinomial((logits / 3).softmax(1), 1, generator=g)[:, 0]
+    few, many = (fit_temperature(logits[:n], labels[:n], 3) for n in (3, 3000))
+    assert abs(math.log(few / 3)) > abs(math.log(many / 3))
+    assert many == pytest.approx(3, rel=0.1)
+    # all right by far: not certain all the same
+    sure = torch.full((6, 3), -1.0, dtype=torch.float64)
+    sure[torch.arange(6), torch.arange(6) % 3] = 1.0
+    t = fit_temperature(sure, torch.arange(6) % 3, 3)
+    assert 0.9 < float((sure / t).softmax(1).max()) < 0.9999
 
 
 def test_calibrated_probabilities_are_nearer_the_truth() -> None:

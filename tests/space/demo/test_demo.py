@@ -97,16 +97,16 @@ def test_predictions_are_scikit_learns_on_the_backbones_features(shelf: Shelf) -
 @pytest.mark.parametrize(
     ("models", "sizes", "queries", "said"),
     [
-        ([], [2, 2], 1, "no models are chosen; 1 to 3 are needed"),
-        (ZOO[:4], [2, 2], 1, "4 models are chosen; 1 to 3 are needed"),
+        ([], [2, 2], 1, "no models are chosen; 1 to 10 are needed"),
+        (ZOO[:1] * 11, [2, 2], 1, "11 models are chosen; 1 to 10 are needed"),
+        ([f"hf-hub:a/{i}" for i in range(4)], [2, 2], 1, "4 models that do not ship here are"),
         (ZOO[:1] * 2, [2, 2], 1, "a model is chosen twice"),
         (ZOO[:1], [], 1, "no classes have pictures; 2 to 10 are needed"),
         (ZOO[:1], [3], 1, "1 class has pictures; 2 to 10 are needed"),
         (ZOO[:1], [1] * 11, 1, "11 classes have pictures; 2 to 10 are needed"),
         (ZOO[:1], [2, 0], 1, "no pictures are given for class 'c1'; 1 to 20 are needed"),
         (ZOO[:1], [2, 21], 1, "21 pictures are given for class 'c1'; 1 to 20 are needed"),
-        (ZOO[:1], [2, 2], 0, "no query pictures are given; 1 to 20 are needed"),
-        (ZOO[:1], [2, 2], 21, "21 query pictures are given; 1 to 20 are needed"),
+        (ZOO[:1], [2, 2], 21, "21 query pictures are given; 0 to 20 are needed"),
         (["local-dir:/etc"], [2, 2], 1, "cannot be used on this page"),
         ([ZOO[0], "zoo:nothing"], [2, 2], 1, "no model 'nothing' ships here"),
     ],
@@ -123,6 +123,7 @@ def test_bounds_themselves_are_taken(shelf: Shelf) -> None:
     few = classify(shelf, ZOO[:1], sets_of([1, 1]), [plain(7)])
     assert few.models[0].head.loo_top1 is None
     assert len(few.models[0].queries[0].neighbours) == 2
+    assert classify(shelf, ZOO[:1], sets_of([1, 1]), []).models[0].queries == ()
     most = classify(shelf, ZOO[:3], sets_of([20] * 10), [plain(i) for i in range(20)])
     assert len(most.models) == 3
     assert most.models[0].head.weight.shape[0] == 10
@@ -183,6 +184,7 @@ def test_example_sets_are_drawn_the_same_and_fast() -> None:
 # --------------------------------------------------------------------------- many visitors
 
 
+@pytest.mark.slow
 def test_twenty_visitors_at_once(shelf: Shelf) -> None:
     """Other pictures each, three models each: no error, right answers, bounded memory."""
 

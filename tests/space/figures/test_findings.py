@@ -8,10 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from eval.analysis import ANALYSES, analysis_named
-from eval.analysis.finding import Finding, write_finding
+from eval.analysis import ANALYSES, analysis_named, recommend
+from eval.analysis.finding import Finding, read_findings, write_finding
 from eval.analysis.module import module_of
 from eval.analysis.plots import saved
+from eval.models.names import zoo_folder
+from eval.models.resolve import folder_revision
+from eval.results.facts import facts_of, objective_named
+from eval.tasks import registry
 from space.figures.findings import cka_map, pictures, title, views
 from space.pages.analyses import Analyses
 from space.source import Source
@@ -63,13 +67,44 @@ def test_numbers_are_those_of_the_finding() -> None:
     lines = views(made("profile", MODELS, TASKS))["dtd"]().data
     assert [line.name for line in lines] == ["CE", "CE+SelfSupCon"]
     assert list(lines[1].y) == pytest.approx([20.0] * len(LAYERS))
+    # intervals 20 points wide of two tasks, of which the mean's is narrower
+    (one,) = views(made("profile", MODELS, ("hue",)))["low"]().data[:1]
+    assert list(one.error_y.array) == pytest.approx([10.0] * len(LAYERS))
+    (two,) = views(made("profile", MODELS, ("hue", "frequency")))["low"]().data[:1]
+    assert list(two.error_y.array) == pytest.approx([10 * 2**0.5 / 2] * len(LAYERS))
     known = views(made("robustness", MODELS))
+    both = known["clean and corrupted"]().data[0]
+    assert list(both.y) == pytest.approx([60, 40])
+    assert list(both.error_y.array) == pytest.approx([10, 10])
+    assert not known["accuracy by severity"]().data[0].error_y.visible
     assert list(known["accuracy by severity"]().data[0].y) == pytest.approx([60, 50, 30])
     assert list(known["calibration by severity"]().data[0].y) == pytest.approx([10, 10, 20])
     assert known["by corruption"]().data[0].z[1][0] == pytest.approx(45)
     points = views(made("predictors", MODELS, TASKS))["LogME"]().data
     assert [len(p.x) for p in points] == [2, 2]
     assert list(points[1].y) == pytest.approx([5.0, 5.0])  # points above the mean of two
+
+
+SHIPPED = read_findings(CARDS)
+
+
+def test_the_page_answers_from_the_first_start(tmp_path: Path) -> None:
+    names = list(page(CARDS, tmp_path).findings())
+    assert len(names) == len(SHIPPED) + 1  # and the evidence behind `recommend`
+    assert names[-1] == recommend.SHIPPED
+    assert {f.analysis for _, f in SHIPPED} >= {"cka", "geometry"}
+    assert sum(path.stat().st_size for path, _ in SHIPPED) < 1_000_000
+
+
+@pytest.mark.parametrize("finding", [f for _, f in SHIPPED], ids=lambda f: title(f))
+def test_findings_that_ship_are_of_the_checkpoints_that_ship(finding: Finding) -> None:
+    for model in finding.models:
+        assert model.revision == folder_revision(zoo_folder(model.id.removeprefix("zoo:")))
+        assert facts_of(model).objective == objective_named(model.id) != ""
+    assert all(task.source == f"local:{task.name}" or registry.TASKS[task.name].embedded
+               for task in finding.tasks)  # fmt: skip
+    for draw in views(finding).values():
+        assert draw().data
 
 
 def test_pictures_are_small_pngs_or_none() -> None:
@@ -105,7 +140,8 @@ def test_the_page_s_choices(tmp_path: Path) -> None:
     here = page(results, tmp_path / "cache")
     names = list(here.findings())
     assert [n.split("/")[1] for n in names] == list(ANALYSES)  # in the registry's order
-    picks, view, said, figure, images, table = here.open("", "")
+    picks, view, said, figure, images, table, left_out = here.open("", "")
+    assert left_out == ""
     assert picks["value"] == names[0]
     assert view["value"] == "map"
     assert "What cka shows" in said
@@ -119,7 +155,11 @@ def test_the_page_s_choices(tmp_path: Path) -> None:
     held = json.loads(path.read_text())
     path.write_text(json.dumps(held | {"values": {"models": {}}}))
     assert "of this version" in here.open(names[1], "")[2]
+    # one that is none is named
+    (results / "analyses/cka/broken.json").write_text("{")
+    assert here.open("", "")[6].startswith("skipped analyses/cka/broken.json: it is not valid JSON")
     # a shelf without findings shows what ships
-    alone = page(CARDS, tmp_path / "cache").open("x", "y")
+    (tmp_path / "bare").mkdir()
+    alone = page(tmp_path / "bare", tmp_path / "cache").open("x", "y")
     assert "On 21 tasks with measured results the order by LogME" in alone[2]
     assert len(alone[5]["data"]) == 7 * 21

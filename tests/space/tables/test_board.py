@@ -19,8 +19,9 @@ from eval.results.schema import Result
 from eval.results.signoff import content_of, signed
 from space.labels import shown_objective
 from space.tables import display
-from space.tables.board import Board, build, headline
+from space.tables.board import ONE_TRAINING, Board, build, headline
 from space.tables.matrix import Grid, grid, keys
+from space.tables.objectives import differences, pair_tasks
 from space.tables.scores import computed
 from space.tables.view import View
 from tests.factories import make_result
@@ -35,6 +36,7 @@ from tests.space.shelves import (
     without_samples,
     world,
 )
+from tests.space.table_html import seen_board
 from tests.space.tables.naive_standing import naive_standing
 
 EVERY = View(pretraining=True)
@@ -155,15 +157,18 @@ def test_filters_alone_and_together(pretraining: bool) -> None:
         columns = [
             t["task"] for t in tasks
             if all(FILTERS[n][2](t) for n in chosen if FILTERS[n][2])
-            and (pretraining or t["task"] != "tiny_imagenet")
             and (t["task"] != "mine" or {"tasks", "domains"} & {*chosen})  # data of one's own
         ]  # fmt: skip
+        # what the zoo was trained on: behind the others, and shown where it is asked for
+        away = [c for c in columns if c != "tiny_imagenet"]
+        columns = away + ["tiny_imagenet"] * ("tiny_imagenet" in columns and (
+            pretraining or "tasks" in chosen or not away))  # fmt: skip
         board = build(made, view)
         assert list(board.tasks["task"]) == columns
         assert set(names(board)) == (rows if columns else set())
         assert board.value.shape == (len(board.models), len(columns))
         if columns and rows:
-            at = [list(made.tasks["task"]).index(c) for c in columns]
+            at = [list(made.tasks["task"]).index(c) for c in away or columns]
             for name, mean in zip(names(board), board.mean, strict=True):
                 row = list(made.models["model"]).index(name)
                 assert mean == pytest.approx(made.value[row, at].mean())
@@ -253,8 +258,9 @@ def test_a_clear_winner() -> None:
     right = np.arange(40) < 36
     made = linear([make_result("good", correct=right), make_result("bad", correct=~right)])
     assert headline(build(made, View())) == (
-        "good has the highest score on this data set: 90.0 % ±10.0, 80.0 points before bad "
-        f"(interval and paired tests over {TEST}, all pairs at once, p < 0.05)."
+        "good has the highest score on this data set: 90.0 % ±10.0 among the 2 models in view, "
+        f"80.0 points before bad (interval and paired tests over {TEST}, all pairs at once, "
+        "p < 0.05)."
     )
 
 
@@ -279,8 +285,63 @@ def test_five_data_sets_are_also_a_sample_of_data_sets() -> None:
     assert headline(board).endswith(
         " With the data sets as a sample of data sets it is 32.5 ±6.9 points before b."
     )
+    assert " Set by set against b: higher on 5 of 5, better on 5, worse on 0, undecided on 0" in (
+        headline(board)
+    )
     four = build(board.grid, View(tasks=("t0", "t1", "t2", "t3")))
     assert "as a sample" not in headline(four)
+
+
+def test_a_split_verdict_is_told_as_one() -> None:
+    """The mean is decided, and one data set says the opposite."""
+    n = np.arange(400)
+    pairs = {"t0": (380, 100), "t1": (160, 240)}
+    results = [make_result(m, t, correct=n < right) for t, both in pairs.items()
+               for m, right in zip("ab", both, strict=True)]  # fmt: skip
+    found = headline(build(linear(results), View()))
+    assert "25.0 points before b, but the data sets disagree (interval" in found
+    assert (
+        "Set by set against b: higher on 1 of 2, better on 1, worse on 1, undecided on 0" in found
+    )
+    alone = headline(build(linear(results), View(tasks=("t0",))))
+    assert "disagree" not in alone
+    assert "Set by set" not in alone
+
+
+def test_set_by_set_is_what_a_comparison_says() -> None:
+    board = build(shipped_grid(), View())
+    rows = [list(board.grid.models["model"]).index(m) for m in board.models["model"].iloc[:2]]
+    frame = differences(board.grid, *rows, pair_tasks(board.grid, *rows)[0])
+    better, worse = ((frame["verdict"] == v).sum() for v in ("better", "worse"))
+    assert f"better on {better}, worse on {worse}, undecided on {10 - better - worse}" in (
+        headline(board)
+    )
+    assert headline(board).endswith(ONE_TRAINING)
+
+
+def test_what_a_model_was_trained_on_counts_in_no_mean_of_its_own() -> None:
+    made = linear([
+        *(make_result(m, t, facts={"data": ["cropdisease"]}) for m in "ab"
+          for t in ("dtd", "eurosat", "tiny_imagenet")),
+        *(make_result("c", t, top1=0.9, facts={"data": ["dtd", "imagenet-1k"]})
+          for t in ("dtd", "eurosat", "tiny_imagenet")),
+    ])  # fmt: skip
+    board = build(made, View())
+    assert list(board.tasks["task"]) == ["eurosat", "dtd"]
+    assert names(board)[-1] == "c"  # though its scores are the highest
+    assert np.isnan(board.mean).tolist() == [False, False, True]
+    assert board.mark.tolist() == ["", "", "‡ trained on tiny_imagenet, dtd"]
+    assert "c" not in headline(board).partition(" has the highest")[0]
+    assert "1 model has no mean, having been pretrained on one of these sets" in headline(board)
+    shown = build(made, View(pretraining=True))
+    assert list(shown.tasks["task"]) == ["eurosat", "dtd", "tiny_imagenet"]
+    assert shown.counts.tolist() == [True, True, False]
+    assert (shown.mean[:2] == board.mean[:2]).all()
+    assert "Apart, as models in view were pretrained on it: tiny_imagenet." in headline(shown)
+    table = seen_board(shown)
+    assert table.heads[-1] == "tiny_imagenet‡"
+    cells = table.body[2]
+    assert [cell.endswith("‡") for cell in cells[-3:]] == [False, True, False]
 
 
 def test_one_model_nothing_complete_and_nothing_tested() -> None:
@@ -308,6 +369,7 @@ def test_the_headline_of_the_shipped_results_is_true() -> None:
     mine = shown_objective(board.models["objective"].iloc[0])
     start = f"{mine} has the highest mean on these {len(board.tasks)} data sets: "
     assert found.startswith(f"{start}{100 * board.mean[0]:.1f} %")
+    assert "among the 6 models in view" in found
     if not board.group[0]:  # files of before the answers of episodes were kept
         assert "(not tested)" in found
         assert "95 % over other episodes of these images" in found
@@ -374,8 +436,9 @@ def test_verified_rows_stand_first_and_make_the_headline() -> None:
     assert headline(board).startswith("b has the highest mean on these 2 data sets: 60.0 %")
     assert headline(board).endswith(" Verified rows alone; 1 more are not, or not wholly.")
     assert names(build(made, View(sort="model"))) == ["a", "b", "liar"]
-    assert display.headers(board, View())[4] == "computed"
-    assert display.table(board, View())["data"][2][4] == "self-reported"
+    assert [row[1] for row in seen_board(board).body] == [
+        "b ?✓ verified", "a ?✓ verified", "liar ?self-reported",
+    ]  # fmt: skip
     assert display.plain(board, View())["computed"].tolist() == board.computed.tolist()
 
     part = build(marked([*liar, *honest], [honest[0]]), View())
@@ -383,7 +446,7 @@ def test_verified_rows_stand_first_and_make_the_headline() -> None:
         "a": "1 of 2 verified", "b": "self-reported", "liar": "self-reported"
     }  # fmt: skip
     assert names(part)[0] == "liar"  # nobody is verified wholly
-    assert "computed" not in display.headers(build(linear(honest), View()), View())
+    assert "computed" not in display.plain(build(linear(honest), View()), View())
 
 
 def test_data_of_ones_own_take_no_mean_from_others() -> None:

@@ -71,6 +71,7 @@ def equal_linear(seed: int, boards: int, ahead: float = 0.0) -> list[Board]:
     return out
 
 
+@pytest.mark.slow
 def test_equal_models_are_one_group_in_nineteen_boards_of_twenty() -> None:
     found = equal_linear(1, 100)
     split = sum(board.group.max() > 1 for board in found)
@@ -90,6 +91,7 @@ def drawn(task: str, shot: int = 5, sizes: tuple[int, ...] = CLASSES, **more: in
     return design(Draw(sizes, shot, **SMALL | more, split_hash=split, seed=0))
 
 
+@pytest.mark.slow
 def test_equal_models_are_one_group_though_the_images_favour_some_of_them() -> None:
     """Models that would be equally good on all images there are. Each finds other images easy: on
     those at hand they differ in every episode alike."""
@@ -193,7 +195,7 @@ def test_old_files_alone_say_so_in_words() -> None:
     assert board.group.tolist() == [0, 0]
     said = headline(board)
     assert said.startswith("a has the highest score on this data set: ")
-    assert f"±1.0 (95 % over {OLD})" in said
+    assert f"±1.0 among the 2 models in view (95 % over {OLD})" in said
     assert said.endswith("points before b (not tested).")
     assert chances(board) == f"± 95 % over {OLD}."
 

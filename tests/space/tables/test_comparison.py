@@ -13,7 +13,7 @@ from eval.results.schema import Result
 from eval.results.store import read_shelf
 from space.tables.comparison import compare, find, models
 from space.tables.matrix import grid, keys
-from space.tables.objectives import ONE_TRAINING, differences
+from space.tables.objectives import ONE_TRAINING, differences, pair_tasks
 from tests.factories import make_fewshot, make_result, refusal
 from tests.space.shelves import CARDS, scored, zoo
 
@@ -60,6 +60,7 @@ def test_every_leaderboard_that_both_are_on(scores: pd.DataFrame) -> None:
     assert back.totals == (1, 3, 1)
 
 
+@pytest.mark.slow
 def test_frames_are_those_of_the_whole_grid() -> None:
     scores = scored([result for _, result in read_shelf(Path(CARDS)).results])
     a, b = zoo("supcon+selfsupcon"), zoo("supcon")
@@ -71,11 +72,14 @@ def test_frames_are_those_of_the_whole_grid() -> None:
     for match in found.matches:
         one = grid(scores, match.key)
         place = list(one.models["model"]).index
-        pd.testing.assert_frame_equal(
-            match.frame.set_index("task"),
-            differences(one, place(a), place(b)).set_index("task"),
-            check_like=True,
-        )
+        for frame, tasks in zip((match.frame, match.apart), pair_tasks(one, place(a), place(b)),
+                                strict=True):  # fmt: skip
+            pd.testing.assert_frame_equal(
+                frame.set_index("task"),
+                differences(one, place(a), place(b), tasks).set_index("task"),
+                check_like=True,
+            )
+        assert list(match.apart["task"]) == ["tiny_imagenet"]
 
 
 def test_revisions_are_told_apart() -> None:

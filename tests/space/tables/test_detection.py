@@ -388,12 +388,25 @@ def desk(tmp_path: Path) -> Desk:
 def opened(desk: Desk, *choices: str) -> dict[str, Any]:
     with page.gr.Blocks():
         one = page.Detection(desk)
-    names = ("place", "score", "a", "b", "said", "table", "plot", "classes", "told", "boxes")
+    names = (
+        "body",
+        "place",
+        "score",
+        "a",
+        "b",
+        "said",
+        "table",
+        "plot",
+        "classes",
+        "told",
+        "boxes",
+    )
     return dict(zip(names, one.open(*(choices or ("", "", "", ""))), strict=True))
 
 
 def test_the_page_shows_the_standing(desk: Desk) -> None:
     found = opened(desk)
+    assert found["body"]["visible"] is True
     assert found["place"]["choices"][0][0] == f"bccd ({SETTING})"
     assert [c[1] for c in found["score"]["choices"]] == list(COCO)
     assert found["said"].startswith("CE+SelfSupCon has the highest AP here, 46.0 %")
@@ -421,6 +434,7 @@ def test_the_page_without_detectors_says_what_to_run(tmp_path: Path) -> None:
     folder = shelf(tmp_path / "shelf", [make_result()])
     found = opened(desk_of(folder))
     assert found["said"] == NOTHING
+    assert found["body"]["visible"] is False  # no controls of nothing
     assert "transfer-eval run zoo:all --suite detection --data DIR" in NOTHING
     with page.gr.Blocks():
         one = page.Detection(desk_of(folder))
@@ -489,7 +503,7 @@ def test_the_plot_shows_the_table() -> None:
 
 
 def test_the_endpoint_says_what_the_page_shows(desk: Desk, tmp_path: Path) -> None:
-    api = Api(desk, None)  # type: ignore[arg-type]  # asked for nothing of the queue
+    api = Api(desk)
     said = api.detection()
     assert said["data_set"] == f"bccd ({SETTING})"
     shown = opened(desk)["said"].replace("&#62;", ">")
@@ -501,7 +515,7 @@ def test_the_endpoint_says_what_the_page_shows(desk: Desk, tmp_path: Path) -> No
     assert "no data set 'x' here" in api.detection("x")["error"]
     assert "did you mean 'ap75' or 'ap50'" in api.detection(score="ap5")["error"]
     (tmp_path / "none").mkdir()
-    assert Api(desk_of(tmp_path / "none"), None).detection()["error"] == NOTHING  # type: ignore[arg-type]  # as above
+    assert Api(desk_of(tmp_path / "none")).detection()["error"] == NOTHING
 
 
 def test_the_leaderboard_of_detectors(desk: Desk) -> None:

@@ -25,6 +25,7 @@ from space.tables.objectives import (
     by_domain,
     differences,
     mean_difference,
+    pair_tasks,
     scatter,
     shots,
     summary,
@@ -57,7 +58,8 @@ def test_agrees_with_the_command_line_on_the_shipped_results(
         theirs = found[key.protocol, key.setting, key.score]
         one = grid(scores, key)
         place = list(one.models["model"]).index
-        ours = differences(one, place(a), place(b)).set_index("task")
+        kept, _ = pair_tasks(one, place(a), place(b))
+        ours = differences(one, place(a), place(b), kept).set_index("task")
         claimed = [task for task in theirs.tasks if task.kind]  # not those of older few-shot files
         assert sorted(ours.index) == sorted(t.task for t in claimed)
         for task in claimed:
@@ -204,7 +206,16 @@ def test_the_sentence_says_what_the_table_says() -> None:
     assert f"(paired tests and intervals over {KINDS['test']}; Holm-corrected p < 0.05)" in text
     assert "as a sample" not in text  # three data sets tell nothing of others
     assert text.endswith(ONE_TRAINING)
-    assert ONE_TRAINING not in summary(found, "a", "b", trainings=3)
+    assert ONE_TRAINING not in summary(found, "a", "b", trainings=None)
+    several = summary(found, "A", "B", trainings=(3, 1))
+    assert several.endswith(
+        "There are 3 trainings of A and 1 training of B; the newest of each are compared, and no "
+        "interval is over trainings."
+    )
+    aside = summary(found[:2], "A", "B", apart=found[2:])
+    assert aside.endswith(
+        f"Apart, as no transfer for them: z ({100 * found['difference'][2]:+.1f} points)."
+    )
     same = differences(one, plain, plain)
     assert summary(same, "CE", "CE").startswith("No difference between CE and CE is shown on any")
     nothing = summary(found[:0], "a", "b")
@@ -233,12 +244,18 @@ def test_families_hold_what_differs_in_the_objective_alone() -> None:
         ["ce", "selfsupcon", "supcon", "ce+selfsupcon"], ["ce", "selfsupcon"],
     ]  # fmt: skip
     first = found[0]
-    assert (first.label, first.maker) == ("resnet18_narrow, tin100", "")
+    # another recipe on the same data: the label tells them apart
+    assert (first.label, first.maker) == ("resnet18_narrow, tiny_imagenet, tin100", "")
+    assert {f.label for f in found if f.making == "long_tin100"} == {
+        "resnet18_narrow, tiny_imagenet, long_tin100"
+    }
+    assert first.trainings == {"ce": 2, "selfsupcon": 1, "supcon": 2, "ce+selfsupcon": 1}
     assert found[1].maker == "hf-hub:eve"
     assert one.models["revision"][first.members["ce"]] == "newer"
     assert one.models["revision"][first.members["supcon"]] == "seed0"
-    assert {f.data for f in found} == {"tin100", "in1k", "long_tin100", ""}
-    assert sum(len(f.members) for f in found) == 9  # not the nameless, not a1, not the old two
+    assert {f.making for f in found} == {"tin100", "in1k", "long_tin100"}
+    # not the nameless, not a1, not the untrained, not the old two
+    assert sum(len(f.members) for f in found) == 8
     pairs = COMPARED
     assert first.pairs(pairs) == [
         ("ce+selfsupcon", "ce"), ("supcon", "ce"), ("selfsupcon", "ce"),
@@ -248,7 +265,7 @@ def test_families_hold_what_differs_in_the_objective_alone() -> None:
 
 def test_the_zoo_is_one_family(scores: pd.DataFrame) -> None:
     (found,) = families(grid(scores, FIVE))
-    assert found.label == "resnet18_narrow, tin100, 64 px"
+    assert found.label == "resnet18_narrow, tiny_imagenet, 64 px"
     assert len(found.pairs(COMPARED)) == len(COMPARED) == 6
 
 

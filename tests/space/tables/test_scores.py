@@ -1,4 +1,4 @@
-"""The table of scores: which rows a result makes, and what a model's name tells."""
+"""The table of scores: which rows a result makes, and what is declared of its model."""
 
 from __future__ import annotations
 
@@ -12,30 +12,43 @@ from eval.results.estimates import stated
 from eval.results.leaderboard import main_scores
 from eval.results.schema import Result
 from eval.tasks.registry import TASKS
-from space.tables.scores import COLUMNS, Facts, facts, frame, rows
+from space.tables.scores import COLUMNS, frame, rows
 from tests.factories import make_result
 from tests.space.shelves import part, shipped, without_samples
 
+ABOUT = ("objective", "architecture", "data", "making", "said", "doubt", "seen")
+
+
+def about(**changes: Any) -> tuple[str, ...]:
+    (row,) = rows("p", make_result(**changes))
+    return tuple(row[name] for name in ABOUT)
+
 
 @pytest.mark.parametrize(
-    ("model", "found"),
-    [
-        ("zoo:resnet18_narrow.ce_selfsupcon_tin100",
-         Facts("ce+selfsupcon", "resnet18_narrow", "tin100")),
-        ("zoo:resnet18_narrow.ce-strong_tin100", Facts("ce-strong", "resnet18_narrow", "tin100")),
-        ("hf-hub:org/resnet18_narrow.supcon_tin100", Facts("supcon", "resnet18_narrow", "tin100")),
-        ("resnet50.a1_in1k", Facts("", "resnet50", "in1k")),
-        ("hf-hub:timm/resnet50.a1_in1k", Facts("", "resnet50", "in1k")),
-        ("resnet50", Facts("", "resnet50", "")),
-        ("random:resnet18", Facts("untrained", "resnet18", "")),
-        ("random:resnet18.a1_in1k", Facts("untrained", "resnet18", "")),
-        ("local-dir:my model", Facts("", "my model", "")),
-        ("", Facts("", "", "")),
-        ("<script>", Facts("", "<script>", "")),
-    ],
-)  # fmt: skip
-def test_facts_from_a_name(model: str, found: Facts) -> None:
-    assert facts(model) == found
+    "model",
+    ["hf-hub:evil/resnet18_narrow.supcon_tin100", "resnet50.a1_in1k", "local-dir:x.ce_in1k"],
+)
+def test_a_name_tells_nothing(model: str) -> None:
+    assert about(model=model, facts={}) == ("", "", "", "", "", "not declared", "")
+
+
+def test_what_is_declared_stands_in_the_row() -> None:
+    facts = {"objective": "mae", "architecture": "vit", "data": ["ILSVRC/imagenet-1k", "dtd"],
+             "said_in": ["config.json", "README.md"]}  # fmt: skip
+    assert about(model="hf-hub:alice/my-ssl", task="dtd", facts=facts) == (
+        "mae", "vit", "ILSVRC/imagenet-1k, dtd", "vit on ILSVRC/imagenet-1k+dtd",
+        "config.json, README.md", "", "pretrained on dtd",
+    )  # fmt: skip
+    assert about(model="hf-hub:a/b", facts={"data": ["laion-2b"]})[5:] == ("never listed", "")
+    assert about(model="random:resnet18")[:2] == ("untrained", "resnet18")
+    assert about(model="random:resnet18")[5] == ""
+
+
+def test_a_step_of_a_training() -> None:
+    (row,) = rows("p", part(make_result("local-dir:run@20"), "model", step=20))
+    assert (row["series"], row["step"]) == ("local-dir:run", 20)
+    (row,) = rows("p", make_result())
+    assert (row["series"], row["step"]) == ("", -1)
 
 
 def test_a_shipped_result_makes_a_row_for_each_main_score() -> None:

@@ -213,6 +213,7 @@ def digests(folders: list[Path], **env: str) -> subprocess.CompletedProcess[str]
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_seed_of_hashes_and_time_zone_change_nothing(family: Path) -> None:
     here = [
         f"{name} {place} {hashlib.sha256(content).hexdigest()}"
@@ -225,6 +226,7 @@ def test_seed_of_hashes_and_time_zone_change_nothing(family: Path) -> None:
         assert done.stdout.splitlines() == here, done.stderr
 
 
+@pytest.mark.slow
 def test_a_locale_that_is_not_utf8_changes_nothing(family: Path) -> None:
     plain = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     folders = [family / CE]

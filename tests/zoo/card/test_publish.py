@@ -516,6 +516,7 @@ def test_ctrl_c_keeps_the_old_commit(
     assert len(history(lab, repo)) == 2
 
 
+@pytest.mark.slow
 def test_a_process_killed_while_it_uploads(
     lab: LoopbackHub, repo: str, folder: Path, tmp_path: Path
 ) -> None:

@@ -587,6 +587,7 @@ def test_timm_model_of_one_size_is_built_for_it(work: Path) -> None:
 @settings(max_examples=14, deadline=None, database=None, derandomize=True,
           suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
 @given(data=st.data())
+@pytest.mark.slow
 def test_one_key_too_few_too_many_or_renamed_is_always_named(
     data: st.DataObject, tmp_path: Path
 ) -> None:

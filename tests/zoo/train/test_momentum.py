@@ -367,6 +367,7 @@ def flat(tree: Any) -> list[float]:
 @pytest.mark.parametrize("process", [0, 1])
 @pytest.mark.parametrize("what", ["losses", "gradients", "queues"])
 @pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.slow
 def test_two_processes_train_as_one_does(
     two: dict[str, Any], name: str, what: str, process: int
 ) -> None:
@@ -376,32 +377,38 @@ def test_two_processes_train_as_one_does(
     assert together == pytest.approx(alone, rel=1e-9, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_gathered_rows_stand_in_the_order_of_the_processes(two: dict[str, Any]) -> None:
     assert [p["gathered"] for p in two["processes"]] == [[0, 10, 1, 11]] * 2
 
 
+@pytest.mark.slow
 def test_own_rows_are_the_process_s_share(two: dict[str, Any]) -> None:
     assert [p["own"] for p in two["processes"]] == [[0, 3], [3, 6]]
 
 
 @pytest.mark.parametrize("process", [0, 1])
+@pytest.mark.slow
 def test_each_query_gets_its_own_key_s_features_back(two: dict[str, Any], process: int) -> None:
     found = two["processes"][process]["shuffled"]
     assert found["features"] == found["plain"]
 
 
 @pytest.mark.parametrize("process", [0, 1])
+@pytest.mark.slow
 def test_a_share_holds_images_of_both_processes(two: dict[str, Any], process: int) -> None:
     given = two["processes"][process]["shuffled"]["given"]
     assert 3 < sum(number < 16 for number in given) < 13
 
 
+@pytest.mark.slow
 def test_shares_hold_every_image_once(two: dict[str, Any]) -> None:
     given = [number for p in two["processes"] for number in p["shuffled"]["given"]]
     assert sorted(given) == list(range(32))
 
 
 @pytest.mark.parametrize("process", [0, 1])
+@pytest.mark.slow
 def test_batch_norm_sees_the_mixed_share(two: dict[str, Any], process: int) -> None:
     """Unmixed shares would have a mean of 7.5 and of 23.5."""
     mean = two["processes"][process]["shuffled"]["statistics"][0]

@@ -505,6 +505,7 @@ def weights_of(folder: Path) -> bytes:
 
 
 @pytest.mark.parametrize("objective", ["ce-mlp", "ce-mlp+selfsupcon", "supcon"])
+@pytest.mark.slow
 def test_a_branch_is_the_run_of_that_many_epochs(objective: str, tmp_path: Path) -> None:
     train(tmp_path / "run", objective, *BRANCHES)
     for epochs, folder in ((2, "epochs-2"), (3, "epochs-3"), (4, ".")):

@@ -1,0 +1,122 @@
+"""Columns -> the labels of each row.
+
+One column holds lists, or text with a separator between (``cat|dog``); a path such as
+``objects.category`` reads what a struct holds, the labels of boxes for instance. Several columns
+are one label each, 1 or 0.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from eval.common.errors import BadInput
+
+_YES, _NO = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no", "-1", "-1.0")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """How rows say their labels."""
+
+    names: tuple[str, ...]  # one, or one a label
+    separator: str = "|"
+    none: str = ""  # a label that stands for none, such as NIH's "No Finding"
+    paths: bool = True  # a dot goes into a struct; in a CSV file it is part of a name
+
+    @property
+    def top(self) -> tuple[str, ...]:
+        """The columns themselves, where a path goes into one."""
+        return tuple(dict.fromkeys(self._path(name)[0] for name in self.names))
+
+    def _path(self, name: str) -> list[str]:
+        return name.split(".") if self.paths else [name]
+
+    def facts(self) -> list[Any]:
+        return [self.names, self.separator, self.none]
+
+    def read(
+        self, rows: Mapping[str, Sequence[Any]], describe: Callable[[int], str]
+    ) -> list[tuple[Any, ...]]:
+        """The labels of each row of columns, each once, in their order. ``describe`` names a row.
+
+        Raises UserError for a value that says no labels.
+        """
+        if len(self.names) > 1:
+            return self._one_each(rows, describe)
+        name = self.names[0]
+        found = []
+        column, *inner = self._path(name)
+        for row, value in enumerate(rows[column]):
+            labels = self._of(_inside(value, inner), partial(describe, row))
+            found.append(tuple(dict.fromkeys(labels)))
+        return found
+
+    def _of(self, value: Any, where: Callable[[], str]) -> list[Any]:
+        if value is None:
+            raise BadInput(
+                f"{where()} has no labels in column {self.names[0]!r}; an empty list is none"
+            )
+        if isinstance(value, str):
+            parts = [part.strip() for part in value.split(self.separator)]
+            if parts == [""]:
+                return []
+            if "" in parts:
+                raise BadInput(
+                    f"{where()}: labels {value[:80]!r} have an empty one; put {self.separator!r} "
+                    "between labels alone"
+                )
+            value = parts
+        elif isinstance(value, int) and not isinstance(value, bool):
+            value = [value]
+        if not isinstance(value, (list, tuple)) or not all(
+            isinstance(one, str) or type(one) is int for one in value
+        ):
+            raise BadInput(
+                f"{where()}: labels {repr(value)[:80]} are no list of names or numbers, nor text "
+                f"with {self.separator!r} between"
+            )
+        return [one for one in value if str(one) != self.none or not self.none]
+
+    def _one_each(
+        self, rows: Mapping[str, Sequence[Any]], describe: Callable[[int], str]
+    ) -> list[tuple[Any, ...]]:
+        count = len(rows[self.names[0]])
+        found: list[list[str]] = [[] for _ in range(count)]
+        for name in self.names:
+            for row, value in enumerate(rows[name]):
+                word = str(value).strip().lower()
+                if word not in (*_YES, *_NO):
+                    raise BadInput(
+                        f"{describe(row)}: column {name!r} holds {str(value)[:80]!r}; of several "
+                        "columns each is one label, 1 or 0"
+                    )
+                if word in _YES:
+                    found[row].append(name)
+        return [tuple(labels) for labels in found]
+
+
+def _inside(value: Any, path: Sequence[str]) -> Any:
+    """What a struct, or each of a list of structs, holds at a path."""
+    for name in path:
+        if isinstance(value, list):
+            value = [one.get(name) if isinstance(one, dict) else None for one in value]
+        else:
+            value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def declared_labels(metadata: Mapping[bytes, bytes] | None, path: str) -> tuple[str, ...] | None:
+    """The names that Hugging Face's metadata declare for the numbers of a list column."""
+    try:
+        found = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
+        for name in path.split("."):
+            found = (found.get("feature", found) if isinstance(found, dict) else found[0])[name]
+        while isinstance(found, list) or (isinstance(found, dict) and "feature" in found):
+            found = found[0] if isinstance(found, list) else found["feature"]
+        return tuple(found["names"]) if found.get("_type") == "ClassLabel" else None
+    except (KeyError, ValueError, TypeError, IndexError, AttributeError):
+        return None

@@ -1,0 +1,87 @@
+"""Data of the user's own with several labels an image: ``labels=COLUMN`` of a CSV file, of Parquet
+or of a data set of the Hub."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+from eval.common.errors import BadInput
+from eval.data.inventory.facts import Inventory
+from eval.data.labels.assemble import LabelParts
+from eval.data.labels.columns import Columns
+from eval.data.labels.stored import HubLabels, ListedLabels, ParquetLabels
+from eval.data.located import Located
+from eval.data.sources import HubSource, ListedSource, ParquetSource
+from eval.tasks.names import TaskName, query
+
+
+def columns_of(parsed: TaskName) -> Columns:
+    """Which columns, and how they say labels."""
+    names = tuple(name for name in parsed.labels.split(",") if name)
+    return Columns(names, parsed.separator or "|", parsed.none)
+
+
+def options(parsed: TaskName) -> dict[str, str]:
+    """Those of a task string that are about several labels; empty where it is about one."""
+    if not parsed.labels:
+        return {}
+    names = ("labels", "separator", "none")
+    return {name: value for name in names if (value := getattr(parsed, name))}
+
+
+def refuse_lone(parsed: TaskName, subject: str) -> None:
+    """Raises UserError for an option about several labels without their column."""
+    for option in ("separator", "none"):
+        if getattr(parsed, option) and not parsed.labels:
+            raise BadInput(
+                f"{subject}: {option}= is about several labels an image; name their column: "
+                "labels=.."
+            )
+
+
+def locate_parquet(
+    folder: Path,
+    train: ParquetSource,
+    test: ParquetSource,
+    parsed: TaskName,
+    text: str,
+    inventory: Inventory,
+) -> Located:
+    """Parquet files with a column of lists, or one column a label."""
+    columns = columns_of(parsed)
+    parts = LabelParts(ParquetLabels(train, columns), ParquetLabels(test, columns))
+    named = {"image": parsed.image} | options(parsed)
+    named |= {k: v for k in ("train", "test") if (v := getattr(parsed, k))}
+    place = folder.resolve()
+    return Located(
+        place.name, f"parquet:{place}{query(named)}", "", f"task {text!r}", parts, kind="parquet",
+        inventory=inventory,
+    )  # fmt: skip
+
+
+def hub_parts(train: HubSource, test: HubSource, parsed: TaskName) -> LabelParts:
+    """Splits of a data set of the Hub, whose image column alone is read as pixels."""
+    columns = columns_of(parsed)
+
+    def labelled(source: HubSource) -> HubLabels:
+        return HubLabels(dataclasses.replace(source, label=columns.top[0]), columns)
+
+    return LabelParts(labelled(train), labelled(test))
+
+
+def roles(parsed: TaskName) -> dict[str, str]:
+    """The columns of a table to be read, by role; empty where an image has one label."""
+    if not parsed.labels:
+        return {}
+    return {f"labels {name}": name for name in columns_of(parsed).names}
+
+
+def listed(file: Path, table: Mapping[str, list[str]], parsed: TaskName, text: str) -> ListedLabels:
+    """The rows of a table as a source."""
+    columns = dataclasses.replace(columns_of(parsed), paths=False)
+    source = ListedSource(file.resolve().parent, tuple(table["image"]), ())
+    rows = {name: table[f"labels {name}"] for name in columns.names}
+    sets = columns.read(rows, lambda row: f"task {text!r}: image {table['image'][row]!r}")
+    return ListedLabels(source, tuple(sets))
