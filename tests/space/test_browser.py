@@ -7,6 +7,7 @@ import io
 import json
 import re
 import zipfile
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,16 @@ NAMELESS = """() => [...document.querySelectorAll(
   .filter(e => !(e.getAttribute('aria-label') || e.getAttribute('aria-labelledby') || e.title
     || [...(e.labels || [])].some(l => l.innerText.trim()) || e.innerText.trim()))
   .map(e => e.outerHTML.slice(0, 200))"""
+
+
+# What axe-core calls serious or critical: the rule, how often, and an example.
+AXE = """async () => {
+  const found = await axe.run(document, {
+    runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa'], resultTypes: ['violations'],
+  });
+  return found.violations.filter((v) => ['serious', 'critical'].includes(v.impact)).map((v) =>
+    `${v.id} x${v.nodes.length}: ${v.nodes[0].html.slice(0, 160)} ${v.nodes[0].failureSummary}`);
+}"""
 
 
 def headline(seen: Any) -> str:
@@ -745,6 +756,24 @@ def test_every_input_has_a_name(app: App, visit: Any) -> None:
             seen.pick("Example set", "Handwritten digits")
             page.locator("#queries img").first.wait_for()
         assert page.evaluate(NAMELESS) == [], name
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_axe_finds_nothing_serious(app: App, visit: Any, dark: bool) -> None:
+    """axe-core's rules of WCAG 2.1 A and AA on every page."""
+    pytest.importorskip("axe_playwright_python")
+    script = (resources.files("axe_playwright_python") / "axe.min.js").read_text("utf-8")
+    seen = visit(app, 1280, dark).open("?__theme=dark" if dark else "?__theme=light")
+    page = seen.page
+    page.evaluate(script)
+    page.get_by_text("Filters, columns and sorting").click()
+    wrong = []
+    for name in TABS:
+        seen.tab(name)
+        page.wait_for_timeout(700)
+        page.wait_for_function("!document.querySelector('.pending')")  # pale while it waits
+        wrong += [f"{name}: {line}" for line in page.evaluate(AXE)]
+    assert wrong == []
 
 
 @pytest.mark.xfail(strict=True, reason="gradio names the webcam button by its untranslated key")
