@@ -36,14 +36,22 @@ class Counted:
 
 def seen(model: ModelInfo, task: str) -> str:
     """Why a model's score on a task is none of transfer, in words; '' where nothing is declared
-    that speaks against it. ``task`` is its name, perhaps with a split behind an @."""
-    return why_seen(facts_of(model).data, task.partition("@")[0])
+    that speaks against it. ``task`` is its name, perhaps with a split behind an @; of a shift both
+    sets count."""
+    data = facts_of(model).data
+    return next((why for one in _sets(task) if (why := why_seen(data, one))), "")
 
 
 def pretrains(task: str) -> bool:
     """Whether checkpoints that ship were trained on the task's images."""
-    known = TASKS.get(task.partition("@")[0])
-    return known is not None and known.pretrains
+    return any(name in TASKS and TASKS[name].pretrains for name in _sets(task))
+
+
+def _sets(task: str) -> tuple[str, ...]:
+    """The data sets of a task: two of ``tiny_imagenet-on-sketch`` (`eval.data.shifted`)."""
+    name = task.partition("@")[0]
+    train, _, test = name.partition("-on-")
+    return (train, test) if train in TASKS and test in TASKS else (name,)
 
 
 def counted(present: Bools, own: Bools, shipped: Bools) -> Counted:

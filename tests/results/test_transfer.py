@@ -16,7 +16,7 @@ from eval.results.compare import compare
 from eval.results.compare import render as render_pair
 from eval.results.leaderboard import as_json, tables
 from eval.results.schema import Result
-from eval.results.transfer import counted, mark, pair_counts
+from eval.results.transfer import counted, mark, pair_counts, pretrains, seen
 from tests.factories import make_result
 
 BOARDS = st.tuples(st.integers(1, 6), st.integers(1, 5)).flatmap(
@@ -88,6 +88,24 @@ def test_a_set_of_the_zoo_s_stands_apart_for_everybody() -> None:
     rows = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")]
     assert rows[2:7] == ["dtd", "eurosat", "svhn", "tiny_imagenet‡", "mean"]  # behind the others
     assert "‡ no transfer: tiny_imagenet holds images that models here were pretrained on" in text
+
+
+@pytest.mark.parametrize(
+    ("task", "why", "shipped"),
+    [
+        ("dtd", "pretrained on dtd", False),
+        ("dtd@study", "pretrained on dtd", False),
+        ("eurosat-on-dtd", "pretrained on dtd", False),
+        ("dtd-on-photos", "", False),  # one of the two is nobody's that is known here
+        ("tiny_imagenet-on-sketch", "", True),
+        ("sketch-on-tiny_imagenet", "", True),
+        ("eurosat", "", False),
+    ],
+)
+def test_both_sets_of_a_shift_count(task: str, why: str, shipped: bool) -> None:
+    model = make_result("hf-hub:a/b", facts={"data": ["tanganke/dtd"]}).model
+    assert seen(model, task) == why
+    assert pretrains(task) is shipped
 
 
 def test_who_declares_a_set_as_his_own_takes_it_from_nobody_s_mean_but_his() -> None:
