@@ -758,6 +758,37 @@ def test_every_input_has_a_name(app: App, visit: Any) -> None:
         assert page.evaluate(NAMELESS) == [], name
 
 
+def test_numbers_are_reached_with_the_arrows(app: App, visit: Any) -> None:
+    seen = visit(app).open()
+    page = seen.page
+    focused = "[document.activeElement.dataset.model, document.activeElement.dataset.task]"
+    names = [f"zoo:{name.split()[0]}" for name in seen.models()]
+    page.locator(NUMBER).first.focus()
+    assert page.evaluate(focused) == [names[0], "cropdisease"]
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate(focused) == [names[1], "deepweeds"]
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("ArrowUp")  # above is none: the focus stays
+    assert page.evaluate(focused) == [names[0], "deepweeds"]
+    assert page.locator("#board td button[tabindex='0']").count() == 1
+    page.keyboard.press("Enter")
+    page.locator("#receipt").filter(has_text="deepweeds").wait_for()
+
+
+def test_what_is_new_since_the_last_visit_is_marked(app: App, visit: Any) -> None:
+    seen = visit(app).open()
+    page = seen.page
+    assert page.locator(".badge.fresh").count() == 0  # a first visit: all is new, so nothing is
+    for last, new in (("2020-01-01T00:00:00.000Z", 6), ("2999-01-01T00:00:00.000Z", 0)):
+        page.evaluate("sessionStorage.clear()")
+        page.evaluate("last => localStorage.setItem('transferzoo-last-visit', last)", last)
+        seen.open()
+        page.wait_for_timeout(600)
+        assert page.locator("#board .badge.fresh").count() == new
+    assert page.evaluate("localStorage.getItem('transferzoo-last-visit')") < "2999"
+
+
 @pytest.mark.parametrize("dark", [False, True])
 def test_axe_finds_nothing_serious(app: App, visit: Any, dark: bool) -> None:
     """axe-core's rules of WCAG 2.1 A and AA on every page."""
