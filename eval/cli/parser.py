@@ -367,13 +367,18 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--task", nargs="+", action="extend", metavar="T",
         help="a declared task (NAME or NAME@SPLIT), FILE.toml, parquet:DIR, imagefolder:DIR, "
-        "csv:FILE or hub:org/name?image=..&label=..; with boxes coco:DIR, voc:DIR or yolo:DIR",
+        "csv:FILE or hub:org/name?image=..&label=..; with boxes coco:DIR, voc:DIR or yolo:DIR; "
+        "with masks masks:DIR or voc-seg:DIR",
+    )  # fmt: skip
+    parser.add_argument(
+        "--test-on", metavar="T", help="score what was fitted on each --task on the test images of "
+        "this one, which has the same classes (T&map=FILE.csv maps their names)",
     )  # fmt: skip
     parser.add_argument("--split", metavar="S", help="study or clean (default: a task's first)")
     parser.add_argument(
         "--protocol", nargs="+", action="extend", metavar="P",
-        help="fewshot, knn, linear (default: these three), attentive, linear-sgd, finetune; boxes: "
-        "detection",
+        help="fewshot, knn, linear (default: these three), attentive, linear-sgd, finetune, "
+        "retrieval, multilabel, low-level; boxes: detection; masks: segment, segment-knn",
     )  # fmt: skip
     parser.add_argument(
         "--set", nargs="+", action="extend", metavar="P.NAME=V",

@@ -113,6 +113,7 @@ def _protocols(args: argparse.Namespace, preset: Preset | None) -> dict[str, Set
 def _tasks(args: argparse.Namespace, data: Data | None) -> list[str]:
     """The tasks that are asked for. Those of a suite that are not here are named and left out."""
     from eval.data.locations import missing
+    from eval.tasks.names import SHIFT
     from eval.tasks.registry import TASKS, suite_tasks
 
     def split(task: str) -> str:
@@ -131,7 +132,8 @@ def _tasks(args: argparse.Namespace, data: Data | None) -> list[str]:
             f"none of the tasks of suite {', '.join(args.suite)} is here; say where they lie with "
             "--data DIR"
         )
-    return tasks or list(suite_tasks("mini"))
+    tasks = tasks or list(suite_tasks("mini"))
+    return [f"{SHIFT}{task}=>{args.test_on}" for task in tasks] if args.test_on else tasks
 
 
 def run_command(args: argparse.Namespace) -> int:

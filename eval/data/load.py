@@ -28,6 +28,7 @@ from eval.data.located import Located, Parts, Resplit, Whole
 from eval.data.locations import Data
 from eval.data.masks.assemble import MaskParts, assemble_masks
 from eval.data.masks.mask_data import SegmentationData
+from eval.data.shifted import is_shift, load_shifted
 from eval.data.sources import Scan, Source, as_keys, remembered_scan
 from eval.data.task_data import Split, TaskData, check_split
 from eval.data.values import Valued, as_given, by_rule, extremes, in_words, memo_of
@@ -58,6 +59,8 @@ def load_task(
     ``limit`` keeps at most that many images of each split, balanced over classes; of a detection
     task those with boxes first. Raises UserError for anything wrong with the data.
     """
+    if is_shift(text):
+        return load_shifted(text, lambda one: load_task(one, cache, data, limit, seed))
     task = load(locate(text, cache, data, seed), cache)
     return limited(task, limit) if limit is not None else task
 

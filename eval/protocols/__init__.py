@@ -231,7 +231,6 @@ PROTOCOLS: dict[str, Protocol] = {
             "a linear layer on maps of the frozen backbone answers every pixel, grid chosen on "
             "part of train",
             trains=True,
-            default=False,
             kind="segmentation",
             reads="own",
             features=False,

@@ -13,6 +13,7 @@ from eval.protocols import PROTOCOLS
 from eval.results.schema import ModelInfo, ProtocolInfo, Result, TaskInfo
 from eval.settings.readout import Readout
 from eval.tasks.declaration import SUBSET
+from eval.tasks.names import SHIFT, shift_parts
 from eval.tasks.registry import TASKS
 
 if TYPE_CHECKING:
@@ -158,8 +159,17 @@ def portable(result: Result) -> Result:
 
 
 def portable_task(task: TaskInfo) -> TaskInfo:
-    place = _PLACE.fullmatch(task.source)
-    return task.model_copy(update={"source": f"local:{place[1]}"}) if place else task
+    if task.source.startswith(SHIFT):
+        first, second, mapping = shift_parts(task.source)
+        sides = "=>".join(_portable_source(side) for side in (first, second))
+        named = f"&map={_last(mapping)}" if mapping else ""
+        return task.model_copy(update={"source": f"{SHIFT}{sides}{named}"})
+    return task.model_copy(update={"source": _portable_source(task.source)})
+
+
+def _portable_source(source: str) -> str:
+    place = _PLACE.fullmatch(source)
+    return f"local:{place[1]}" if place else source
 
 
 def portable_model(model: ModelInfo) -> ModelInfo:

@@ -246,7 +246,8 @@ def _check_readouts(request: Request, protocols: Sequence[str]) -> None:
 
 def _check_kind(request: Request, task: TaskData) -> None:
     """Raises UserError where none of the protocols can score the task."""
-    able = [n for n, p in PROTOCOLS.items() if p.able(task.kind)]
+    own_first = sorted(PROTOCOLS.items(), key=lambda named: named[1].kind != task.kind)
+    able = [n for n, p in own_first if p.able(task.kind)]
     if not set(able) & set(request.protocols):
         what = _ANSWERS[task.kind]
         raise BadInput(

@@ -147,7 +147,7 @@ class Segment(Settings):
 
     # whose maps; empty: the last, with earlier ones where its places are wider than 16 pixels
     layers: Annotated[tuple[str, ...], AnyText(), MayBeEmpty()] = ()
-    lrs: Annotated[tuple[float, ...], Between(1e-12, 1e6)] = (3e-4, 1e-3, 3e-3, 1e-2)
+    lrs: Annotated[tuple[float, ...], Between(1e-12, 1e6)] = (1e-3, 3e-3, 1e-2, 3e-2)
     weight_decays: Annotated[tuple[float, ...], Between(0, 1e6)] = (0.01, 1.0)
     batch_size: Annotated[int, Between(1, 1_000_000)] = 16
     epochs: Annotated[int, Between(1, 100_000)] = 10

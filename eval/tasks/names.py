@@ -44,6 +44,7 @@ class TaskName:
 
 _Prefix = Literal["parquet", "imagefolder", "csv", "hub", "coco", "voc", "yolo", "masks", "voc-seg"]
 _PREFIXES: tuple[_Prefix, ...] = get_args(_Prefix)
+SHIFT = "shift:"
 _PARTS = ("train", "test", "validation")
 _SEVERAL = ("labels", "separator", "none")
 _KEYS = {
@@ -112,6 +113,16 @@ def parse_task(text: str) -> TaskName:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", value):
         raise BadInput(f"task {text!r} names no Hub data set; use hub:org/name?image=..&label=..")
     return TaskName("hub", value, **options)
+
+
+def shift_parts(text: str) -> tuple[str, str, str]:
+    """(train's task, test's task, mapping file or '') of ``shift:TRAIN=>TEST&map=FILE``. Raises
+    UserError where one is missing."""
+    both, _, mapping = text.removeprefix(SHIFT).partition("&map=")
+    train, arrow, test = both.partition("=>")
+    if not arrow or not train or not test:
+        raise BadInput(f"task {text!r} is no shift; use shift:TRAIN=>TEST, or --test-on TEST")
+    return train, test, mapping
 
 
 def split_query(text: str) -> tuple[str, str]:

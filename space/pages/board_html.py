@@ -168,8 +168,7 @@ def _name(board: Board, model: dict[Hashable, Any], r: int) -> str:
     name, url = str(model["model"]), card_url(str(model["id"]))
     shown = breakable(short(name), "/.")
     link = f'<a href="{url}" target="_blank" rel="noopener">{shown}</a>' if url else shown
-    doubt = f'<abbr title="{safe(board.mark[r])}">{sign(str(board.mark[r]))}</abbr>'
-    link += doubt if board.mark[r] else ""
+    link += _trained_on(str(board.mark[r]))
     said = str(board.computed[r])
     badge = ""
     if said:
@@ -179,6 +178,14 @@ def _name(board: Board, model: dict[Hashable, Any], r: int) -> str:
         f'<td class="name" title="{safe(name)}"><span>{mark(str(model["objective"]))}'
         f'<span class="id">{link}</span>{badge}</span></td>'
     )
+
+
+def _trained_on(said: str) -> str:
+    """What the model's training data mean for the row, behind its name; '' for nothing."""
+    if not said:
+        return ""
+    words = said if said.startswith(SIGN) else f"training data {said}"
+    return f'<abbr class="trained" title="{safe(words)}">{sign(said)}</abbr>'
 
 
 def _about(model: dict[Hashable, Any], name: str, said: str) -> str:

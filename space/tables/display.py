@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from eval.common.text import escaped
 from eval.results.transfer import SIGN
 from space.labels import chance
 from space.tables.board import Board
@@ -45,7 +46,10 @@ def legend(board: Board) -> str:
         found.append(
             f"`{SIGN}` no transfer: models here were pretrained on it; in no mean or rank."
         )
-    elif (board.seen & board.counts).any():
+    elif hidden := _hidden(board):
+        names = escaped(", ".join(hidden))
+        found.append(f"Not shown, as models here were pretrained on it: {names}.")
+    if (board.seen & board.counts).any():
         found.append(f"`{SIGN}` the model was pretrained on this set: it has no mean over it.")
     signs = {sign(str(mark)) for mark in board.mark}
     if f" {SIGN}" in signs:
@@ -61,6 +65,13 @@ def legend(board: Board) -> str:
         "ones are as their author computed them."
     )
     return " ".join([*found, "Click a number for its receipt."])
+
+
+def _hidden(board: Board) -> list[str]:
+    """Sets that stand apart and are not in view."""
+    tasks = board.grid.tasks["task"][~board.grid.counted.columns]
+    shown = set(board.tasks["task"])
+    return [task for task in tasks if task not in shown]
 
 
 def chances(board: Board) -> str:

@@ -280,7 +280,7 @@ def test_protocols_that_cannot_score_the_task(
     photos = make_task(tmp_path / "photos", classes=2, train=6, test=4)
     fails(
         cli("run", MODEL, "--task", f"parquet:{like}", "--protocol", "knn", "linear", *base),
-        "has boxes; protocol knn, linear cannot score it, detection can",
+        "has boxes; protocol knn, linear cannot score it, detection, low-level can",
     )
     fails(
         cli("run", MODEL, "--task", f"parquet:{photos}", "--protocol", "detection", *base),

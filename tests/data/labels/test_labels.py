@@ -111,6 +111,20 @@ def test_from_the_hub(tmp_path: Path, cache: Path, hub: LoopbackHub) -> None:
     assert task.split_hash == loaded(f"{local}?labels=tags", cache).split_hash
 
 
+def test_nih_s_own_table(tmp_path: Path, cache: Path) -> None:
+    """Data_Entry_2017.csv as it is: findings with | between, patients, "No Finding" for none."""
+    header = "Image Index,Finding Labels,Follow-up #,Patient ID"
+    text = csv(tmp_path / "x", header,
+               lambda f, x, s: f'{f},{"|".join(x) or "No Finding"},0,{int(f[-5]) // 2}{s}'
+               )  # fmt: skip
+    task = loaded(
+        f"{text}?image=Image Index&labels=Finding Labels&none=No Finding&group=Patient ID", cache
+    )
+    assert task.classes == ("cat", "dog", "mat")
+    assert (~task.train.several.any(1)).sum() + (~task.test.several.any(1)).sum() == 5
+    assert loaded(task.where, cache).split_hash == task.split_hash
+
+
 def test_parts_are_drawn_by_images_or_groups(tmp_path: Path, cache: Path) -> None:
     text = csv(tmp_path / "x", "image,tags,patient",
                lambda f, x, s: f'{f},{"|".join(x)},p{int(f[-5]) // 2}{s}')  # fmt: skip

@@ -53,6 +53,19 @@ def test_the_numbers_are_those_of_the_download() -> None:
             assert float(told) == pytest.approx(half, abs=0.051)
 
 
+def test_what_models_were_trained_on_is_marked() -> None:
+    facts = {"a": ["dtd"], "b": [], "d": ["eurosat"], "e": ["cropdisease"]}
+    made = linear(make_result(m, t, facts={"data": data}) for m, data in facts.items()
+                  for t in ("dtd", "svhn", "tiny_imagenet"))  # fmt: skip
+    found = seen(made, View(pretraining=True, sort="model"))
+    names = [row[1] for row in found.rows[2:]]
+    assert names == ["a ‡", "b ?", "d", "e"]
+    assert [row[-1] for row in found.rows[1:2]] == ["tiny_imagenet‡"]
+    assert [row[-3].endswith("‡") for row in found.rows[2:]] == [True, False, False, False]
+    told = [each["title"] for each in found.attributes if each.get("class") == "trained"]
+    assert told == ["‡ trained on dtd", "training data not declared"]
+
+
 def test_domains_are_groups_of_columns() -> None:
     board = build(shipped_grid(), View())
     html = board_html(board, View())

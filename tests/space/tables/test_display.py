@@ -65,6 +65,10 @@ def test_the_legend_tells_of_signs_that_stand_in_the_table() -> None:
     assert "behind a model" not in legend(build(board.grid, View(search="d")))
     assert "a subset" in legend(build(shipped_grid(), View()))
     assert "a subset" not in said
+    shipped_board = build(shipped_grid(), View())
+    hidden = "Not shown, as models here were pretrained on it: tiny_imagenet."
+    assert hidden in legend(shipped_board)
+    assert "Not shown" not in legend(build(shipped_board.grid, View(pretraining=True)))
 
 
 # --------------------------------------------------------------------------- downloads
