@@ -92,7 +92,7 @@ def test_the_page_answers_from_the_first_start(tmp_path: Path) -> None:
     names = list(page(CARDS, tmp_path).findings())
     assert len(names) == len(SHIPPED) + 1  # and the evidence behind `recommend`
     assert names[-1] == recommend.SHIPPED
-    assert {f.analysis for _, f in SHIPPED} >= {"cka", "geometry"}
+    assert {f.analysis for _, f in SHIPPED} >= {"cka", "geometry", "robustness"}
     assert sum(path.stat().st_size for path, _ in SHIPPED) < 1_000_000
 
 
