@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest.mock import patch
 
 from eval.engines.status import status_of
 from eval.results.index import Index
@@ -64,7 +65,7 @@ def campaign(place: Place, seed: int, least: int) -> Outcome:
             home = place.folder / f"{kind}-{where}"
             home.mkdir()
             settings = settings | {"TRANSFERZOO_CACHE": str(home / "cache")}
-            os.environ |= settings
+            stack.enter_context(patch.dict(os.environ, settings))
             field = stack.enter_context(FIELDS[kind](home, store, settings))
             hits, why = disturb(request, field, store, wanted, home, draw, share)
         outcome.note(f"{kind}, {where}, killed {hits} times", why, count=max(hits, 1))

@@ -252,6 +252,7 @@ def until(what: Callable[[], object], why: Callable[[], str] = str) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_killed_workers_and_a_killed_driver(
     undisturbed: dict[str, bytes], work: Path, tmp_path: Path
 ) -> None:
@@ -289,6 +290,7 @@ def test_a_group_that_nobody_survives(
     }
 
 
+@pytest.mark.slow
 def test_a_stopped_worker_is_replaced_and_may_go_on(
     undisturbed: dict[str, bytes], work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -451,7 +451,7 @@ def test_detection_main_path(detectors: App, visit: Any, width: int) -> None:
     if "--data" in detectors.process.args:
         told.filter(has_text="6 test images, boxes of at least 50 %.").wait_for(timeout=60_000)
         images = page.locator("#boxes .thumbnail-item img")
-        images.nth(11).wait_for()
+        images.nth(11).wait_for(state="attached")
         for i in range(12):  # a browser loads what comes into view
             images.nth(i).scroll_into_view_if_needed()
             page.wait_for_function(
@@ -701,7 +701,8 @@ def test_pages_without_results_say_what_to_do(empty: App, visit: Any) -> None:
     sentence = page.locator("#detection-said")
     sentence.filter(has_text="transfer-eval run zoo:all --suite detection --data DIR").wait_for()
     seen.keep("empty-detection-1280")
-    assert not page.get_by_role("button", name="Show images").is_visible()  # nothing to show
+    assert not page.get_by_role("button", name="Show images").is_visible()  # no dead controls
+    assert not page.get_by_label("Detector A").is_visible()
     seen.tab("Which model?")
     seen.tab("Submit")
     seen.tab("About")
