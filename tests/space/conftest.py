@@ -24,7 +24,7 @@ from tests.space.served import (
     serve,
 )
 
-PAGE_PATIENCE = 20_000.0  # milliseconds
+PAGE_PATIENCE = 60_000.0  # milliseconds; a busy machine takes its time
 
 
 @pytest.fixture(scope="session")
