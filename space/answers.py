@@ -173,6 +173,39 @@ class SubmitAnswer(Error):
     note: str
 
 
+class Prediction(TypedDict):
+    """Of one query; fractions of one, the most probable class first."""
+
+    picture: str
+    probabilities: dict[str, float]
+
+
+class ClassifyModel(TypedDict):
+    """``right`` of ``pictures`` were told by a head that had not seen them; ``low`` and ``high``
+    bound that share with 95 %. All three are None where a class has one picture."""
+
+    model: str
+    params: int
+    right: int | None
+    pictures: int
+    low: float | None
+    high: float | None
+    places: str  # among the models asked
+    group: int  # of ties, from 1; 0: not told
+    log_me: float
+    temperature: float
+    seconds: float
+    predictions: list[Prediction]
+
+
+class ClassifyAnswer(Error):
+    sentence: str
+    take: str  # the model to take
+    classes: list[str]
+    models: list[ClassifyModel]  # best first
+    notes: list[str]  # what looks odd in the pictures
+
+
 def schema(answer: type[Any]) -> dict[str, Any]:
     """The JSON schema of an answer, without references."""
     whole = TypeAdapter(answer).json_schema()

@@ -60,7 +60,7 @@ class Api:
                          self.detection, self.findings, self.requests, self.submit):  # fmt: skip
             gr.api(function, api_name=function.__name__, api_description=function.__doc__)
             # gradio knows no typed mappings
-            _latest_output()._api_info = schema(get_type_hints(function)["return"])
+            latest_output()._api_info = schema(get_type_hints(function)["return"])
 
     def leaderboard(
         self, board: str = "", search: str = "", objectives: list[str] | None = None,
@@ -205,7 +205,7 @@ class Api:
         }  # fmt: skip
 
 
-def _latest_output() -> Any:
+def latest_output() -> Any:
     """The component that stands for what the endpoint registered last gives back."""
     root = gr.context.Context.root_block
     assert root is not None

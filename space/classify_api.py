@@ -11,13 +11,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import gradio as gr
 from gradio.utils import get_upload_folder
 
 from eval.common.errors import BadInput, UserError
 from eval.models.names import zoo_names
+from space.answers import ClassifyAnswer, ClassifyModel, schema
+from space.api import latest_output
 from space.demo.backbones import Shelf
 from space.demo.choice import Choice, Ranked, choose
 from space.demo.classify import MODELS, QUERIES, SHOTS, WAYS, Answer, ModelAnswer, classify
@@ -26,50 +28,8 @@ from space.demo.uploads import MAX_NAME, Picture, clean_text, read_pictures
 _FORM = 'give each class as "name": [handle_file(path), ...]'
 
 
-class Prediction(TypedDict):
-    """Of one query: its name, and each class's probability, the most probable first."""
-
-    picture: str
-    probabilities: dict[str, float]
-
-
-class Model(TypedDict):
-    """One model. ``right`` of ``pictures`` were told by a head that had not seen them, ``low`` and
-    ``high`` bound that share with 95 % (null where a class has one picture); ``places`` are those
-    that it could hold among the models asked, in tie group ``group`` from 1."""
-
-    model: str
-    params: int
-    right: int | None
-    pictures: int
-    low: float | None
-    high: float | None
-    places: str
-    group: int
-    log_me: float
-    temperature: float
-    seconds: float
-    predictions: list[Prediction]
-
-
-class Said(TypedDict):
-    """The models, best first; the one to take; why, in a sentence; what looks odd."""
-
-    sentence: str
-    take: str
-    classes: list[str]
-    models: list[Model]
-    notes: list[str]
-
-
-class Refusal(TypedDict):
-    """A user's mistake, in one sentence."""
-
-    error: str
-
-
 class ClassifyApi:
-    """The endpoint; a user's mistake is ``{"error": sentence}``."""
+    """The endpoint; a user's mistake is a sentence under ``error``."""
 
     def __init__(self, shelf: Shelf) -> None:
         self.shelf = shelf
@@ -78,13 +38,14 @@ class ClassifyApi:
         """Make it an endpoint of the app that is being built, in one queue with the page."""
         gr.api(self.classify, api_name="classify", api_description=self.classify.__doc__,
                concurrency_limit=2, concurrency_id="fewshot")  # fmt: skip
+        latest_output()._api_info = schema(ClassifyAnswer)
 
     def classify(
         self,
         classes: dict[str, list[dict[str, Any]]],
         queries: list[dict[str, Any]] | None = None,
         models: list[str] | None = None,
-    ) -> Said | Refusal:
+    ) -> ClassifyAnswer:
         """Which model suits these pictures, and what each says of others. ``classes`` are lists of
         uploaded pictures by class name, ``queries`` uploaded pictures to recognise, ``models``
         names (by default all that ship). Answers with the models in order, each with its
@@ -93,14 +54,16 @@ class ClassifyApi:
             supports, pictures, asked = _read(classes, queries, models)
             answer = classify(self.shelf, asked, supports, pictures)
         except UserError as why:
-            return {"error": str(why)}
+            return {"error": str(why), "sentence": "", "take": "", "classes": [], "models": [],
+                    "notes": []}  # fmt: skip
         return said(answer, choose(answer.models, supports, [m.model for m in answer.models]))
 
 
-def said(answer: Answer, choice: Choice) -> Said:
+def said(answer: Answer, choice: Choice) -> ClassifyAnswer:
     """An answer as plain data."""
     by_name = {m.model: m for m in answer.models}
     return {
+        "error": "",
         "sentence": choice.sentence,
         "take": choice.taken,
         "classes": list(answer.classes),
@@ -109,7 +72,7 @@ def said(answer: Answer, choice: Choice) -> Said:
     }
 
 
-def _model(row: Ranked, answer: ModelAnswer) -> Model:
+def _model(row: Ranked, answer: ModelAnswer) -> ClassifyModel:
     return {
         "model": row.model, "params": row.params, "right": row.right, "pictures": row.n,
         "low": row.low, "high": row.high, "places": row.places, "group": row.group,

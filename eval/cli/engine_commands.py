@@ -37,11 +37,13 @@ def engine_of(args: argparse.Namespace) -> Engine | None:
     return engine_named(args.on, placing_from(args.engine, told))
 
 
-def driven(args: argparse.Namespace, request: Request, engine: Engine) -> Report:
-    """The run by an engine, a line on stderr for each cell that ends."""
+def driven(args: argparse.Namespace, request: Request) -> Report:
+    """The run by the engine that is asked for, a line on stderr for each cell that ends."""
     from eval.engines.drive import drive
     from eval.stores.front import place_of
 
+    engine = engine_of(args)
+    assert engine is not None
     cache = place_of(args.cache) if args.cache else ""
     return drive(request, engine, cache, lambda text: print(text, file=sys.stderr, flush=True))
 

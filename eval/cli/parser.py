@@ -303,6 +303,7 @@ def build_parser() -> Parser:
         "--by", metavar="NAME", help="who signs off what is computed (default: your user name)"
     )
     _add_choices(worker)
+    _add_engine(worker)
     export = command("export")
     export.add_argument("out", type=Path, metavar="DIR", help="where the files go")
     export.add_argument(

@@ -150,7 +150,7 @@ def run_command(args: argparse.Namespace) -> int:
     if not is_main_process():  # helps to encode; the main process plans, reports and fails for all
         execute(request, [])
         return 0
-    report = driven(args, request, engine) if engine else _executed(args, request)
+    report = driven(args, request) if engine else _executed(args, request)
     cells = report.cells
     if report.exit_code == 2:
         raise BadInput("; ".join(dict.fromkeys(f.error for f in report.failures)))
@@ -298,10 +298,12 @@ def worker_command(args: argparse.Namespace) -> int:
             f"a worker signs results off in a directory; {place_of(args.results)} is an address"
         )
     cache = args.cache or default_cache()
+    engine_of(args)  # what cannot be is said before a request is taken
     done = work(
         open_queue(args.queue), lambda spec: _request_for(args, [spec]), once=args.once,
         reviewer=Reviewer(args.results, cache, data_from(args.data), _signer(args.by), say),
         say=say,
+        score=(lambda request: driven(args, request)) if args.on else None,
         check=lambda spec: check(spec, cache),  # again: a request file may say anything
     )  # fmt: skip
     served = "1 request" if done == 1 else f"{done} requests"

@@ -27,6 +27,7 @@ from eval.stores.front import check_store, fetch, place_of, store_of
 from eval.stores.store import Store
 
 POLL = 2.0  # seconds between two looks at the store
+_JOINED = 500  # parts of the index, after which they are made one
 
 
 def drive(request: Request, engine: Engine, cache: str, say: Callable[[str], None]) -> Report:
@@ -85,6 +86,7 @@ class _Drive:
         self._began = time.monotonic()
         self._group_images = {group.key: group.images for group in groups}
         self._counted: set[str] = set()
+        self._parts = 0  # of the index, since they were joined
 
     def run(self, engine: Engine, place: str) -> None:
         todo = list(self._groups)
@@ -118,6 +120,10 @@ class _Drive:
             return
         for row in new:
             self._note(row)
+        self._parts += len({row.attempt for row in new})
+        if self._parts >= _JOINED:  # so that a listing stays one request
+            self._parts = 0
+            self._index.join(self._store)
 
     def _note(self, row: Row) -> None:
         if row.planned not in self._left:

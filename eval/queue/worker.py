@@ -17,9 +17,10 @@ from eval.queue import request as requests
 from eval.queue.candidate import clean
 from eval.queue.request import LeaseLost, Queue, State, Ticket
 from eval.queue.reviewer import Reviewer
-from eval.run.execute import execute
+from eval.run.execute import Report, execute
 from eval.run.plan import Request, plan
 
+Score = Callable[[Request], Report]  # has a run scored, by this process or others
 _AGAIN = 2.0  # seconds that an interrupt gets to unwind the evaluation before the next one
 _NUDGE = signal.SIGUSR1  # how a thread interrupts the evaluation in the main one
 
@@ -33,6 +34,7 @@ def work(
     say: Callable[[str], None],
     check: Callable[[str], object] | None = None,
     reviewer: Reviewer | None = None,
+    score: Score | None = None,
 ) -> int:
     """Take requests and score them until SIGINT or SIGTERM; ``once``: until none is pending.
 
@@ -41,10 +43,16 @@ def work(
     scored, ``check`` may refuse one by a UserError. What goes wrong with one request is its note,
     and the next one is taken. Stopped, the request goes back to the queue at once; killed, after
     `requests.LEASE` seconds. While the queue is empty the ``reviewer`` computes results of others
-    again, unless it is ``once``. Raises UserError where the queue cannot be used from the start,
-    or, with ``once``, at any time. Signals are heard only in the main thread.
+    again, unless it is ``once``. ``score`` has a run scored elsewhere than in this process. Raises
+    UserError where the queue cannot be used from the start, or, with ``once``, at any time. Signals
+    are heard only in the main thread.
     """
-    return _Worker(queue, request_of, say, check, reviewer).run(once, poll_seconds)
+    found = _Worker(queue, request_of, say, check, reviewer, score or _scored_here)
+    return found.run(once, poll_seconds)
+
+
+def _scored_here(request: Request) -> Report:
+    return execute(request, plan(request))
 
 
 class _Interrupted(KeyboardInterrupt):
@@ -59,9 +67,10 @@ class _Worker:
         say: Callable[[str], None],
         check: Callable[[str], object] | None,
         reviewer: Reviewer | None,
+        score: Score,
     ) -> None:
         self._queue, self._request_of, self._say, self._check = queue, request_of, say, check
-        self._reviewer = reviewer
+        self._reviewer, self._score = reviewer, score
         self._name = f"{socket.gethostname()}:{os.getpid()}"
         self._stopping = False  # a signal came
         self._stopped_by = 0  # which one
@@ -133,8 +142,7 @@ class _Worker:
             if self._check is not None:
                 self._check(spec)
             request = self._request_of(spec)
-            cells = plan(request)
-            report = execute(request, cells)
+            report = self._score(request)
         except UserError as error:
             return "failed", _note(str(error))
         except (Exception, SystemExit) as error:
@@ -145,7 +153,8 @@ class _Worker:
             for cell in report.cells:
                 if not cell.done:
                     self._reviewer.sign(cell.path)
-        return "done", f"{len(cells)} result{'s' if len(cells) != 1 else ''}"
+        count = len(report.cells)
+        return "done", f"{count} result{'s' if count != 1 else ''}"
 
     # ---- beats and signals
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from eval.report.blocks import Block, Section, Sheet, sheet
 from eval.report.gather import Gathered
+from eval.results.facts import UNKNOWN, facts_of, shown_objective
 from eval.results.leaderboard import model_label
 from eval.results.names import task_label
 from eval.results.schema import Environment, ModelInfo, Result, TaskInfo
@@ -65,9 +66,19 @@ def _models(gathered: Gathered) -> tuple[Sheet, ...]:
     lines = []
     for m in models_of(gathered):
         name = m.id + (f" @{m.img_size}px" if m.img_size else "")
-        lines.append([name, f"{m.params:,}", _input(m), m.revision, m.weights_sha256])
-    header = ["model", "parameters", "input", "revision", "sha256 of the weights"]
-    return _hashed(sheet(header, lines), 3, 4)
+        lines.append([name, f"{m.params:,}", _input(m), _declared(m), m.revision, m.weights_sha256])
+    header = ["model", "parameters", "input", "declared by its author", "revision",
+              "sha256 of the weights"]  # fmt: skip
+    return _hashed(sheet(header, lines), 4, 5)
+
+
+def _declared(model: ModelInfo) -> str:
+    """Objective, architecture and training data, with the files that say so."""
+    facts = facts_of(model)
+    said = [shown_objective(facts.objective), facts.architecture, *facts.data]
+    text = ", ".join(part for part in said if part)
+    where = f" ({', '.join(facts.said_in)})" if facts.said_in else ""
+    return f"{text}{where}" if text else UNKNOWN
 
 
 def _input(model: ModelInfo) -> str:

@@ -15,6 +15,7 @@ HEIGHT = 300  # pixels
 _TOP, _BOTTOM, _LEFT, _RIGHT = 14, 42, 9.0, 4.0  # pixels above and below, percent at the sides
 _LETTER, _LINE = 1.05, 14  # percent of the width that a letter takes, pixels that a line takes
 _LABELS = 14  # points that are named at most
+_POINTS = 200  # that are drawn at most
 _ALIKE = math.log10(1.02)  # costs that differ by less are one cost
 
 
@@ -38,6 +39,9 @@ def cost(points: Sequence[Point], axis: str, title: str) -> str:
     known = [p for p in points if p.cost > 0 and math.isfinite(p.mean)]
     if len(known) < 2:
         return ""
+    if len(known) > _POINTS:
+        title = f"{title}, of the best {_POINTS} of {len(known):,} models"
+        known = sorted(known, key=lambda p: -p.mean)[:_POINTS]
     logs = [math.log10(p.cost) for p in known]
     room = max(0.06 * (max(logs) - min(logs)), 0.12)
     low, high = min(logs) - room, max(logs) + room
@@ -48,8 +52,10 @@ def cost(points: Sequence[Point], axis: str, title: str) -> str:
     order = sorted(known, key=lambda p: p.mean)
     told = "Dashed: the best at no more than that cost"
     if alike := max(logs) - min(logs) < _ALIKE:
-        (low, high), told = (-0.5, len(known) - 0.5), f"All have {count(known[0].cost)} {axis}"
-        order = [replace(p, cost=10.0 ** (len(known) - 1 - i)) for i, p in enumerate(order)]
+        told = f"All have {count(known[0].cost)} {axis}"
+        step = 1 / len(known)
+        low, high = -0.5 * step, 1 - 0.5 * step
+        order = [replace(p, cost=10 ** (1 - (i + 1) * step)) for i, p in enumerate(order)]
     frame = _Frame(low, high, least - edge, most + edge)
     parts = [_axes(frame, "" if alike else axis), "" if alike else _front(frame, known),
              *(_point(frame, p) for p in order), _names(frame, order[::-1])]  # fmt: skip

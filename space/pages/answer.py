@@ -11,16 +11,17 @@ from space.markup import breakable, mark, picture, safe
 SHOWN = 5  # classes of a prediction, the most probable ones
 
 
+# The table's columns with their CSS classes; those of leave-one-out are there where it is possible.
+_MEASURED = (("right when left out", ""), ("95 % over other pictures of the kind", "span"))
+_ALWAYS = (("LogME", "number"), ("parameters", "number"), ("seconds", "number seconds"))
+
+
 def ranks(kept: Kept) -> str:
     """The models, best first, each with the pictures it told and what that says of others."""
     measured = kept.choice.rows[0].right is not None
-    heads = ["place"] * measured + ["model"]
-    if measured:
-        heads += ["right when left out", "95 % over other pictures of the kind"]
-    heads += ["LogME", "parameters", "seconds"]
-    kind = {"place": "number", "LogME": "number", "parameters": "number", "seconds": "number",
-            "95 % over other pictures of the kind": "span"}  # fmt: skip
-    head = "".join(f'<th scope="col" class="{kind.get(h, "")}">{h}</th>' for h in heads)
+    columns = [("place", "number")] * measured + [("model", "")]
+    columns += [*(_MEASURED if measured else ()), *_ALWAYS]
+    head = "".join(f'<th scope="col" class="{css}">{name}</th>' for name, css in columns)
     rows = "".join(_rank(kept, row, measured) for row in kept.choice.rows)
     return (
         '<table class="ranks"><caption class="unseen">Models on your pictures, best first'
@@ -39,10 +40,10 @@ def _rank(kept: Kept, row: Ranked, measured: bool) -> str:
         cells.insert(0, f'<td class="number">{row.places}</td>')
         cells += [f"<td>{row.right} of {row.n}</td>", f'<td class="span">{_range(row)}</td>']
     cells += [
-        f'<td class="number">{text}</td>'
-        for text in (f"{row.log_me:.2f}", f"{row.params / 1e6:.1f} M",
-                     f"{kept.seconds[row.model]:.2f}")
-    ]  # fmt: skip
+        f'<td class="number">{row.log_me:.2f}</td>',
+        f'<td class="number">{row.params / 1e6:.1f} M</td>',
+        f'<td class="number seconds">{kept.seconds[row.model]:.2f}</td>',
+    ]
     return f'<tr class="{"taken" if taken else ""}">{"".join(cells)}</tr>'
 
 

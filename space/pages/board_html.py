@@ -16,17 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.results.signoff import SELF_REPORTED
+from eval.results.transfer import SIGN
 from space.labels import shown_objective
 from space.markup import breakable, mark, safe
 from space.tables.board import Board
+from space.tables.display import DASH, OLD, mean_marks, sign
 from space.tables.view import View
 
 ROWS = 50  # of a page
-_DASH = "-"
 _INFO = {"objective": "objective", "architecture": "architecture", "params": "params, M",
          "data": "pretrained on", "revision": "revision"}  # fmt: skip
-_SORTED = {"objective", "architecture", "params", "data", "revision"}
-_OLD = "episodes"  # intervals of files of before they spoke of other images
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -43,13 +42,15 @@ def board_html(board: Board, view: View, page: int = 1) -> str:
     shade = shades(board.value) if view.colour else np.zeros(board.value.shape)
     best = board.value >= np.nanmax(board.value, axis=0, initial=-1.0) - 1e-12
     by_mean = not view.sort and not view.rising
-    models = board.models.to_dict("records")
+    models = board.models.iloc[start : start + ROWS].to_dict("records")
     there = np.argwhere(board.row[start : start + ROWS] >= 0)
     stop = tuple(there[0] + [start, 0]) if len(there) else (-1, -1)  # the tab key's, on the board
+    marks = mean_marks(board)
     body = "".join(
-        _row(board, view, models[r], r, shade[r], best[r], by_mean and r > start, stop)
+        _row(board, view, models[r - start], r, shade[r], best[r], by_mean and r > start, stop,
+             str(marks[r]))
         for r in rows
-    )
+    )  # fmt: skip
     return (
         f'<div class="board-wrap"><table class="board">'
         f'<caption class="unseen">Leaderboard: models by data sets, in percent</caption>'
@@ -99,7 +100,8 @@ def _head(board: Board, view: View) -> str:
     )
     first = _first(board)
     tasks = "".join(
-        _sortable(view, str(task), breakable(task) + "*" * bool(subset), _css("task", first[t]))
+        _sortable(view, str(task), f"{breakable(task)}{'*' if subset else ''}"
+                  f"{'' if board.counts[t] else SIGN}", _css("task", first[t]))
         for t, (task, subset) in enumerate(zip(board.tasks["task"], board.tasks["subset"],
                                                strict=True))
     )  # fmt: skip
@@ -137,17 +139,18 @@ def _first(board: Board) -> list[bool]:
 
 def _row(
     board: Board, view: View, model: dict[Hashable, Any], r: int, shade: NDArray[np.float64],
-    best: NDArray[np.bool_], divided: bool, stop: tuple[int, int],
+    best: NDArray[np.bool_], divided: bool, stop: tuple[int, int], marks: str,
 ) -> str:  # fmt: skip
     apart = divided and board.group[r] and board.group[r] != board.group[r - 1]
-    info = "".join(_about(model, name) for name in view.extras if name in _INFO)
-    mean = _number(board.mean[r], board.half[r], _old(board.kind[r], str(board.mean_kind[r])))
+    said = str(board.mark[r])
+    info = "".join(_about(model, name, said) for name in view.extras if name in _INFO)
+    mean = _number(board.mean[r], board.half[r], marks)
     first = _first(board)
     cells = "".join(
         _cell(board, model, r, t, shade[t], bool(best[t]), first[t], (r, t) == stop)
         for t in range(len(board.tasks))
     )
-    place = str(board.places[r]) or _DASH
+    place = str(board.places[r]) or DASH
     return (
         f'<tr class="{"apart" if apart else ""}" data-created="{_created(board, r)}">'
         f'<td class="place" data-label="place">{place}</td>{_name(board, model, r)}{info}'
@@ -172,19 +175,31 @@ def _name(board: Board, model: dict[Hashable, Any], r: int) -> str:
         badge = f'<span class="badge {kind}">{"✓ " if kind else ""}{safe(said)}</span>'
     return (
         f'<td class="name" title="{safe(name)}"><span>{mark(str(model["objective"]))}'
-        f'<span class="id">{link}</span>{badge}</span></td>'
+        f'<span><span class="id">{link}</span>{_trained_on(str(board.mark[r]))}</span>{badge}'
+        "</span></td>"
     )
 
 
-def _about(model: dict[Hashable, Any], name: str) -> str:
+def _trained_on(said: str) -> str:
+    """What the model's training data mean for the row, behind its name; '' for nothing."""
+    if not said:
+        return ""
+    words = said if said.startswith(SIGN) else f"training data {said}"
+    return f'<abbr class="trained" title="{safe(words)}">{sign(said)}</abbr>'
+
+
+def _about(model: dict[Hashable, Any], name: str, said: str) -> str:
+    """A cell about the model; ``said`` is what its training data mean for its scores."""
     value = model[name]
+    if name == "data":
+        value = f"{value} ({said})" if value and said else value or said
     if name == "params":
         return f'<td class="number" data-label="params, M">{value / 1e6:.1f}</td>'
     if name == "objective":
-        value = shown_objective(str(value)) or "unknown"
+        value = shown_objective(str(value))
     if name == "revision":
         value = str(value)[:7]
-    return f'<td data-label="{_INFO[name]}">{safe(value) or _DASH}</td>'
+    return f'<td data-label="{_INFO[name]}">{safe(value) or DASH}</td>'
 
 
 def _cell(
@@ -194,9 +209,10 @@ def _cell(
     task = str(board.tasks["task"].iloc[t])
     css = "cell" + " best" * best + " first" * first
     if board.row[r, t] < 0:
-        return f'<td class="{css} none" data-label="{safe(task)}">{_DASH}</td>'
+        return f'<td class="{css} none" data-label="{safe(task)}">{DASH}</td>'
     half = (board.high[r, t] - board.low[r, t]) / 2
-    number = _number(board.value[r, t], half, "†" * (board.kind[r, t] == _OLD))
+    marks = "†" * (board.kind[r, t] == OLD) + SIGN * bool(board.seen[r, t] and board.counts[t])
+    number = _number(board.value[r, t], half, marks)
     return (
         f'<td class="{css}" data-label="{safe(task)}">'
         f'<button type="button" tabindex="{0 if stop else -1}" style="--shade:{shade:.2f}" '
@@ -207,13 +223,8 @@ def _cell(
 
 def _number(value: float, half: float, marks: str) -> str:
     if np.isnan(value):
-        return _DASH
+        return DASH
     return f"<span>{100 * value:.1f}</span> <small>±{100 * half:.1f}{marks}</small>"
-
-
-def _old(kinds: NDArray[np.str_], mean_kind: str) -> str:
-    """† beside a mean whose interval rests on other episodes of the same images."""
-    return "†" if (kinds == _OLD).any() and mean_kind in (_OLD, "mixed") else ""
 
 
 def _turn(board: Board, page: int) -> str:

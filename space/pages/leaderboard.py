@@ -171,12 +171,16 @@ class Leaderboard:
         waiting = self.desk.snapshot.waiting
         reading = f" *Still reading {waiting:,} results.*" if waiting else ""
         left_out = escaped(self.desk.left_out())
-        head = f"### {escaped(headline(found))}{reading}\n\n{display.chances(found)} {left_out}"
+        said, dot, more = headline(found).partition(". ")  # the first sentence is the heading
+        head = (
+            f"### {escaped(said + dot.strip())}{reading}\n\n{escaped(more)} "
+            f"{display.chances(found)} {left_out}"
+        )
         page = min(max(page, 1), pages(found))
         query = "&".join(
             filter(None, [view.query(), urlencode({"page": page}) if page > 1 else ""])
         )
-        return [head, board_html(found, view, page), display.legend(found, view), costs(found),
+        return [head, board_html(found, view, page), display.legend(found), costs(found),
                 query, page]  # fmt: skip
 
     def open(self, event: gr.EventData, *values: Any) -> list[Any]:
@@ -220,13 +224,10 @@ def costs(board: Board) -> str:
     if not rows:
         return ""
     names = short_names(board.models)
-    points = [
-        Point(names[r], str(board.models["objective"].iloc[r]),
-              float(board.models["params"].iloc[r]), 100 * float(board.mean[r]),
-              100 * float(board.half[r]))
-        for r in rows
-    ]  # fmt: skip
-    count = len(board.tasks)
+    objectives, params = board.models["objective"].tolist(), board.models["params"].tolist()
+    means, halves = (100 * board.mean).tolist(), (100 * board.half).tolist()
+    points = [Point(names[r], objectives[r], params[r], means[r], halves[r]) for r in rows]
+    count = int(board.counts.sum())
     what = f"Mean over {count} data sets, in percent" if count > 1 else "Score in percent"
     return cost(points, "parameters", what)
 

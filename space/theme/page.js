@@ -187,6 +187,9 @@
           if (now) saveDrawing(now, format);
         })));
     }
+    // Gradio labels a plot that is not there yet without saying what it is.
+    for (const empty of document.querySelectorAll("div.empty[aria-label]:not([role])"))
+      empty.setAttribute("role", "img");
     // Models whose first result came after the visitor's last visit.
     for (const row of document.querySelectorAll("#board tr[data-created]")) {
       if (!own.lastVisit || !(new Date(row.dataset.created) > new Date(own.lastVisit))) continue;

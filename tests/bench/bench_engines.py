@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import json
 import os
+import resource
 import statistics
 import tempfile
 import time
@@ -108,21 +109,35 @@ def overhead(folder: Path, count: int) -> None:
 
 
 def two_processes(folder: Path, count: int) -> None:
-    """Makespan of one process and of two, in turns, without what starting them takes."""
+    """Groups of equal cost by one process and by two: how many groups each of two gets, and what a
+    group then takes of all processors. Both together say how far the makespan on two free cores is
+    from half of one's; the clock of a busy machine says nothing about that."""
     took: dict[int, list[float]] = {1: [], 2: []}
     for turn in range(3):
         for slots in (1, 2):
-            results = folder / f"two-{turn}-{slots}"
-            request = make_request(folder, results, models=count)
-            ends: list[float] = []
+            used = []
+            for models in (slots, count):  # the first ones pay for starting the processes
+                results = folder / f"two-{turn}-{slots}-{models}"
+                request = make_request(folder, results, models=models)
+                before = _children()
+                drive(request, Local(slots), str(folder / results.name / "cache"), print_nothing)
+                used.append(_children() - before)
+            took[slots].append((used[1] - used[0]) / (count - slots))
+    one, two = statistics.median(took[1]), statistics.median(took[2])
+    print(
+        f"a group takes {one:.2f} s of processor time by one process, {two:.2f} s by one of two: "
+        f"{two / one:.2f} x (medians of 3, {count} equal groups)"
+    )
 
-            def note(text: str, ends: list[float] = ends) -> None:
-                ends.append(time.perf_counter())
 
-            drive(request, Local(slots), str(folder / f"cache-{turn}-{slots}"), note)
-            took[slots].append((ends[-1] - ends[0]) / (len(ends) - 1))
-    ratio = statistics.median(took[2]) / (statistics.median(took[1]) / 2)
-    print(f"two processes take {ratio:.2f} x half of what one takes for {count} equal groups")
+def print_nothing(text: str) -> None:
+    """The lines of a run are not what is measured."""
+
+
+def _children() -> float:
+    """Seconds that processes started here, and ended since, had of the processors."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def main() -> None:

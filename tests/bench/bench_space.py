@@ -28,9 +28,10 @@ from eval.results.names import shelf_path
 from eval.results.schema import Result
 from eval.results.store import read_result
 from eval.tasks.registry import SUITES
+from space.pages.board_html import board_html
+from space.pages.leaderboard import costs
 from space.source import Source
 from space.state import Desk
-from space.tables import display
 from space.tables.board import headline
 from space.tables.view import View
 
@@ -135,7 +136,8 @@ def _milliseconds(desk: Desk, view: View) -> float:
     start = time.perf_counter()
     found = desk.board(view)
     headline(found)
-    display.table(found, view)
+    board_html(found, view)
+    costs(found)
     return 1000 * (time.perf_counter() - start)
 
 

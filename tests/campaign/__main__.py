@@ -23,6 +23,7 @@ KINDS: dict[str, tuple[str, str, int]] = {
     "signals": ("tests.campaign.signals", "SIGTERM answered by 143, state saved", 33),
     "hub": ("tests.campaign.hub_faults", "Hub faults survived", 20),
     "forgeries": ("tests.campaign.forgeries", "forged results refused, or told and caught", 20),
+    "engines": ("tests.campaign.engines", "kills of workers, nodes and drivers survived", 120),
     "hostile": ("tests.campaign.hostile", "hostile models refused", 20),
     "inputs": ("tests.campaign.inputs", "bad inputs answered in one sentence", 100),
 }

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import random
 from typing import Any
+
+# Read when ray is imported: a busy machine takes longer than half a minute to start a node.
+os.environ.setdefault("RAY_raylet_start_wait_time_s", "300")
 
 
 class RayNodes:

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ from eval.engines.lease import Driver, drivers, driving
 from eval.engines.local import Local
 from eval.engines.placing import portions
 from eval.engines.status import status_of
-from eval.results.index import Index
+from eval.results.index import Index, Row
 from eval.run import attempt
 from eval.run.attempt import tries
 from eval.run.group import Group, run_group
@@ -251,6 +252,7 @@ def until(what: Callable[[], object], why: Callable[[], str] = str) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_killed_workers_and_a_killed_driver(
     undisturbed: dict[str, bytes], work: Path, tmp_path: Path
 ) -> None:
@@ -286,6 +288,46 @@ def test_a_group_that_nobody_survives(
         f"the process that scored it ended {TRIES} times without a result, the last time by "
         "signal 9; less memory is needed with a smaller --batch-size"
     }
+
+
+@pytest.mark.slow
+def test_a_stopped_worker_is_replaced_and_may_go_on(
+    undisturbed: dict[str, bytes], work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of which nobody has heard loses its group to another; revived, it overwrites nothing."""
+    quick = "from eval.run import attempt; attempt.BEAT = 0.2; " + local._MAIN
+    monkeypatch.setattr(local, "_MAIN", quick)
+    monkeypatch.setattr(local, "_LOOK", 0.5)
+    monkeypatch.setattr(attempt, "STALE", 8.0)
+    request = make_request(work, tmp_path / "r", models=2, tasks=2)
+    store = Disk(request.results)
+    stopped: list[attempt.Try] = []
+    written: dict[str, bytes] = {}
+
+    def stop_and_revive() -> None:
+        until(lambda: tries(store))
+        one = tries(store)[0]
+        os.kill(one.process, signal.SIGSTOP)
+        stopped.append(one)
+        until(lambda: any(row.group == one.group for row in rows(store)))
+        written.update(store.get(n for n in store.sizes() if n.endswith(".json") and n[0] != "."))
+        os.kill(one.process, signal.SIGCONT)
+
+    beside = threading.Thread(target=stop_and_revive)
+    beside.start()
+    done = drive(request, Local(2), str(request.cache), lambda text: None)
+    beside.join()
+    (one,) = stopped
+    until(lambda: not attempt._runs(one.process))
+    assert (done.failures, files(request.results)) == ([], undisturbed)
+    assert store.get(written) == written
+    assert [row for row in rows(store) if row.error] == []
+
+
+def rows(store: Disk) -> list[Row]:
+    index = Index()
+    index.refresh(store)
+    return [*index.results.values(), *index.failures.values()]
 
 
 def test_ended_workers_go_with_the_driver(work: Path, tmp_path: Path) -> None:

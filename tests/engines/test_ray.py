@@ -33,6 +33,7 @@ def nodes() -> Iterator[RayNodes]:
         ray.shutdown()
 
 
+@pytest.mark.slow
 def test_a_run_whose_node_is_killed(
     nodes: RayNodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -60,10 +61,12 @@ def test_a_run_whose_node_is_killed(
     assert len(index.attempts - {""}) + len(tries(Disk(tmp_path / "r"))) <= 6 + 1
 
 
+@pytest.mark.slow
 def test_more_than_the_cluster_has(nodes: RayNodes) -> None:
     assert "no node has 1 CPUs and 2 GPUs" in refusal(Ray("", Placing(gpus=2)).check)
 
 
+@pytest.mark.slow
 def test_a_cluster_of_another_version(nodes: RayNodes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("eval.engines.ray_cluster.our_version", lambda: "9.9")
     said = refusal(Ray("", Placing())._check_nodes, ray)

@@ -32,6 +32,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmNodes]:
 
 
 @needs_slurm
+@pytest.mark.slow
 def test_a_run_whose_job_is_killed(
     nodes: SlurmNodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,6 +76,7 @@ def test_what_sbatch_refuses(nodes: SlurmNodes, tmp_path: Path) -> None:
 
 
 @needs_slurm
+@pytest.mark.slow
 def test_jobs_of_an_earlier_driver_are_waited_for(
     nodes: SlurmNodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from typing import Any
 import pytest
 
 from eval.common.errors import UserError
+from eval.engines.drive import drive
+from eval.engines.local import Local
 from eval.protocols import PROTOCOLS
 from eval.queue import request as requests
 from eval.queue.candidate import check
@@ -25,6 +28,7 @@ from eval.queue.open import open_queue
 from eval.queue.request import Queue, Ticket
 from eval.queue.worker import work
 from eval.results.store import read_shelf
+from eval.run.execute import Report
 from eval.run.plan import Request
 from tests.hub import LoopbackHub
 from tests.models import transformers_folders
@@ -231,6 +235,25 @@ def test_from_the_paste_to_the_results(
     assert {(r.model.spec, r.model.revision) for r in found} == {(candidate.spec, sha)}
 
 
+def test_scored_by_an_engine(
+    hub: LoopbackHub, queue: Queue, model_dir: Path, task_dir: Path, tmp_path: Path
+) -> None:
+    """``worker --on``: requests and leases stay as they are, other processes score."""
+    org = "org" + hashlib.sha256(str(tmp_path).encode()).hexdigest()[:8]
+    hub.add_model(f"{org}/net", {p.name: p.read_bytes() for p in model_dir.iterdir()})
+    queue.add(check(f"{org}/net", tmp_path / "cache"), "ada")
+    said: list[str] = []
+    request_of = partial(request_on, tmp_path)
+
+    def score(request: Request) -> Report:
+        return drive(request, Local(1), str(request.cache), said.append)
+
+    assert work(queue, request_of, once=True, say=print, score=score) == 1
+    assert states(queue) == [("done", "2 results")]
+    assert [line.partition(" ")[0] for line in said] == ["[1/2]", "[2/2]"]
+    assert len(read_shelf(tmp_path / "results").results) == 2
+
+
 # --------------------------------------------------------------------------- other processes
 
 
@@ -242,10 +265,10 @@ def _child(folder: str, model_dir: str, hold: str, log: str) -> None:
     import eval.run.execute
 
     place = Path(folder)
-    written = eval.run.execute.write_result
+    create = eval.run.execute.create_result
 
-    def then_wait(path: Path, result: Any) -> None:
-        written(path, result)
+    def then_wait(folder: Path, path: Path, result: Any) -> bool:
+        written = create(folder, path, result)
         if hold == "swallow":  # as Python does where a signal falls into a callback
             try:
                 (place / "reached").touch()
@@ -255,8 +278,9 @@ def _child(folder: str, model_dir: str, hold: str, log: str) -> None:
         if hold:
             (place / "reached").touch()
             time.sleep(100)
+        return written
 
-    eval.run.execute.write_result = then_wait  # type: ignore[assignment]
+    eval.run.execute.create_result = then_wait  # type: ignore[assignment]
     if hold == "short":  # the lease
         requests.LEASE = 2.0
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it

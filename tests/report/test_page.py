@@ -183,6 +183,8 @@ def test_its_numbers_are_the_boards_and_the_comparisons(text: str, shelf: Path) 
         assert header in page.rows
         for line in lines:
             assert line in page.rows
+    declared = {row[0]: row[3] for row in page.rows if len(row) == 6 and row[0].startswith("zoo:")}
+    assert declared[f"zoo:{ZOO[0]}"] == "CE, resnet18_narrow, tiny_imagenet (recipe.toml)"
     (linear,) = (
         c for c in compare(f"zoo:{ZOO[1]}", f"zoo:{ZOO[0]}", results) if c.protocol == "linear"
     )

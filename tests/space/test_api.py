@@ -132,7 +132,7 @@ TYPES = {
     "/leaderboard": answers.BoardAnswer, "/objectives": answers.ObjectivesAnswer,
     "/compare": answers.CompareAnswer, "/detection": answers.DetectionAnswer,
     "/findings": answers.FindingsAnswer, "/requests": answers.RequestsAnswer,
-    "/submit": answers.SubmitAnswer,
+    "/submit": answers.SubmitAnswer, "/classify": answers.ClassifyAnswer,
 }  # fmt: skip
 # of each endpoint: a good question where there is one, and one that cannot be answered
 ASKED: list[tuple[str, dict[str, Any]]] = [
@@ -141,7 +141,7 @@ ASKED: list[tuple[str, dict[str, Any]]] = [
     ("/compare", {"a": MODELS[0], "b": MODELS[1]}), ("/compare", {}),
     ("/detection", {}), ("/detection", {"data_set": "none"}), ("/detection", {"score": "none"}),
     ("/findings", {}), ("/findings", {"name": "none"}), ("/requests", {}),
-    ("/submit", {"model": "nonsense"}),
+    ("/submit", {"model": "nonsense"}), ("/classify", {"classes": {}}),
 ]  # fmt: skip
 
 
@@ -210,7 +210,8 @@ def test_classify(client: Client, tmp_path: Path) -> None:
     supports = [photos(tmp_path, label, 4) for label in (0, 5)]
     queries = [handle_file(tmp_path / f"{label}-3.png") for label in (0, 5, 0)]
     said = client.predict(*question(supports, queries, models=None), api_name="/classify")
-    assert said["classes"] == ["kind 0", "kind 1"]
+    TypeAdapter(answers.ClassifyAnswer).validate_python(said, strict=True)
+    assert (said["error"], said["classes"]) == ("", ["kind 0", "kind 1"])
     names = [f"zoo:{name}" for name in zoo_names()]
     assert sorted(model["model"] for model in said["models"]) == sorted(names)
     assert said["take"] in names
@@ -281,7 +282,7 @@ def test_paths_of_the_server_are_no_pictures(app: App, gallery: Any) -> None:
 )  # fmt: skip
 def test_strange_questions(app: App, models: Any) -> None:
     answer = harmless(app, call(app, "/classify", question([[], []], [], models)))
-    assert '"error"' in answer
+    assert '"error": ""' not in answer
     assert "log_me" not in answer
 
 
@@ -292,7 +293,9 @@ def test_strange_questions(app: App, models: Any) -> None:
     ids=lambda classes: str(classes)[:40],
 )  # fmt: skip
 def test_strange_classes(app: App, classes: Any) -> None:
-    assert '"error"' in harmless(app, call(app, "/classify", [classes, [], None]))
+    answer = harmless(app, call(app, "/classify", [classes, [], None]))
+    assert '"error": ""' not in answer
+    assert "log_me" not in answer
 
 
 VIEW = ["", "", [], [], [], 0, False, False, ["objective", "params"], "mean", False, True]

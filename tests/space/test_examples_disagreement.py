@@ -86,9 +86,15 @@ def test_right_and_wrong_are_those_of_the_result(
         held = result.samples["top1"].values().astype(bool)
         assert right[model].tolist() == held.tolist()
     a, b = right
-    cases = disagreements(
+    whole = disagreements(
         a, b, task.where, None, shared_cache, protocol, most=10**6, precision="fp32"
-    ).cases
+    )
+    pairs = list(zip(right[a].tolist(), right[b].tolist(), strict=True))
+    counts = (whole.a_alone, whole.b_alone, whole.both, whole.neither)
+    kinds = ((True, False), (False, True), (True, True), (False, False))
+    assert counts == tuple(pairs.count(kind) for kind in kinds)
+    assert (whole.images, whole.protocol) == (len(pairs), protocol)
+    cases = whole.cases
     assert {c.row for c in cases} == set(np.flatnonzero(right[a] ^ right[b]))
     assert {c.row for c in cases if c.a_right} == set(np.flatnonzero(right[a] & ~right[b]))
     assert cases
@@ -118,7 +124,7 @@ def test_a_case_shows_its_own_image(
     assert {(c.row, c.predicted_a, c.predicted_b, c.a_right) for c in back} == {
         (c.row, c.predicted_b, c.predicted_a, not c.a_right) for c in cases
     }
-    assert ask(local, local) == []
+    assert ask(local, local) == ()
 
 
 @given(hnp.arrays(bool, st.integers(0, 30)), st.integers(0, 10**6), st.integers(0, 14))

@@ -72,6 +72,20 @@ def test_the_dashed_line_joins_those_that_none_beats_at_its_cost(seed: int) -> N
         assert on == (point in front and len(front) > 1)
 
 
+def test_of_many_the_best_are_drawn() -> None:
+    points = made(4, 1000)
+    figure = drawing(points)
+    best = sorted(points, key=lambda p: -p.mean)[:200]
+    assert set(places(figure)) == {p.name for p in best}
+    assert "of the best 200 of 1,000 models" in "".join(figure.itertext())
+    # of one cost, so many find their places, too
+    alike = [Point(f"m{i}", "ce", 1e6, 50.0 + i / 100, 0.1) for i in range(1000)]
+    x = sorted(x for x, _ in places(drawing(alike)).values())
+    assert len(x) == 200
+    assert x[0] >= 9
+    assert x[-1] <= 96
+
+
 def test_names_do_not_meet() -> None:
     figure = drawing(made(3, 60))
     labels = [t for t in figure.iter("text") if t.attrib.get("class") is None]

@@ -8,17 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from eval.analysis import ANALYSES, analysis_named
-from eval.analysis.finding import Finding, write_finding
+from eval.analysis import ANALYSES, analysis_named, recommend
+from eval.analysis.finding import Finding, read_findings, write_finding
 from eval.analysis.module import module_of
 from eval.analysis.plots import saved
+from eval.models.names import zoo_folder
+from eval.models.resolve import folder_revision
+from eval.results.facts import facts_of, objective_named
+from eval.tasks import registry
 from space.figures.findings import cka_map, pictures, title, views
 from space.pages.analyses import Analyses
 from space.source import Source
 from space.state import Desk
 from tests.factories import refusal
 from tests.space.findings import LAYERS, every, made, picture
-from tests.space.served import HOSTILE_MODELS, HOSTILE_TASKS, MODELS
+from tests.space.served import CARDS, HOSTILE_MODELS, HOSTILE_TASKS, MODELS
 
 TASKS = ("eurosat", "dtd")
 
@@ -79,6 +83,28 @@ def test_numbers_are_those_of_the_finding() -> None:
     points = views(made("predictors", MODELS, TASKS))["LogME"]().data
     assert [len(p.x) for p in points] == [2, 2]
     assert list(points[1].y) == pytest.approx([5.0, 5.0])  # points above the mean of two
+
+
+SHIPPED = read_findings(CARDS)
+
+
+def test_the_page_answers_from_the_first_start(tmp_path: Path) -> None:
+    names = list(page(CARDS, tmp_path).findings())
+    assert len(names) == len(SHIPPED) + 1  # and the evidence behind `recommend`
+    assert names[-1] == recommend.SHIPPED
+    assert {f.analysis for _, f in SHIPPED} >= {"cka", "geometry"}
+    assert sum(path.stat().st_size for path, _ in SHIPPED) < 1_000_000
+
+
+@pytest.mark.parametrize("finding", [f for _, f in SHIPPED], ids=lambda f: title(f))
+def test_findings_that_ship_are_of_the_checkpoints_that_ship(finding: Finding) -> None:
+    for model in finding.models:
+        assert model.revision == folder_revision(zoo_folder(model.id.removeprefix("zoo:")))
+        assert facts_of(model).objective == objective_named(model.id) != ""
+    assert all(task.source == f"local:{task.name}" or registry.TASKS[task.name].embedded
+               for task in finding.tasks)  # fmt: skip
+    for draw in views(finding).values():
+        assert draw().data
 
 
 def test_pictures_are_small_pngs_or_none() -> None:

@@ -36,6 +36,7 @@ from tests.space.shelves import (
     without_samples,
     world,
 )
+from tests.space.table_html import seen_board
 from tests.space.tables.naive_standing import naive_standing
 
 EVERY = View(pretraining=True)
@@ -337,9 +338,9 @@ def test_what_a_model_was_trained_on_counts_in_no_mean_of_its_own() -> None:
     assert shown.counts.tolist() == [True, True, False]
     assert (shown.mean[:2] == board.mean[:2]).all()
     assert "Apart, as models in view were pretrained on it: tiny_imagenet." in headline(shown)
-    heads = display.headers(shown, View())
-    assert heads[-1] == "tiny_imagenet‡ (natural images)"
-    cells = display.table(shown, View())["metadata"]["display_value"][2]
+    table = seen_board(shown)
+    assert table.heads[-1] == "tiny_imagenet‡"
+    cells = table.body[2]
     assert [cell.endswith("‡") for cell in cells[-3:]] == [False, True, False]
 
 
@@ -435,8 +436,9 @@ def test_verified_rows_stand_first_and_make_the_headline() -> None:
     assert headline(board).startswith("b has the highest mean on these 2 data sets: 60.0 %")
     assert headline(board).endswith(" Verified rows alone; 1 more are not, or not wholly.")
     assert names(build(made, View(sort="model"))) == ["a", "b", "liar"]
-    assert display.headers(board, View())[4] == "computed"
-    assert display.table(board, View())["data"][2][4] == "self-reported"
+    assert [row[1] for row in seen_board(board).body] == [
+        "b ?✓ verified", "a ?✓ verified", "liar ?self-reported",
+    ]  # fmt: skip
     assert display.plain(board, View())["computed"].tolist() == board.computed.tolist()
 
     part = build(marked([*liar, *honest], [honest[0]]), View())
@@ -444,7 +446,7 @@ def test_verified_rows_stand_first_and_make_the_headline() -> None:
         "a": "1 of 2 verified", "b": "self-reported", "liar": "self-reported"
     }  # fmt: skip
     assert names(part)[0] == "liar"  # nobody is verified wholly
-    assert "computed" not in display.headers(build(linear(honest), View()), View())
+    assert "computed" not in display.plain(build(linear(honest), View()), View())
 
 
 def test_data_of_ones_own_take_no_mean_from_others() -> None:

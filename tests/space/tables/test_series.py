@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
 from eval.analysis.step_curves import step_curves
 from eval.results.schema import Result
+from eval.results.store import write_result
 from space.figures import plots
+from space.pages.analyses import Analyses
+from space.source import Source
+from space.state import Desk
 from space.tables import series
 from tests.factories import make_result
 from tests.space.figures.checks import check
@@ -59,6 +66,26 @@ def test_without_trainings_there_is_nothing() -> None:
     assert series.boards(none) == []
     assert len(series.steps(none, LINEAR)) == 0
     assert "step-*" in str(check(plots.steps(series.steps(none, LINEAR))))
+
+
+def test_the_page_has_lines_where_there_are_trainings_alone(tmp_path: Path) -> None:
+    def opened(results: list[Result]) -> list[Any]:
+        folder = tmp_path / str(len(results))
+        for i, result in enumerate(results):
+            write_result(folder / f"{i}.json", result)
+        page = Analyses.__new__(Analyses)
+        source = Source(str(folder), tmp_path / "cache")
+        source.refresh()
+        page.desk = Desk(source, tmp_path / "cache")
+        return page.trainings("nonsense")
+
+    column, _, plot = opened([make_result("zoo:x", "dtd")])
+    assert (column["visible"], plot) == (False, None)
+    column, boards, plot = opened(RESULTS)
+    assert column["visible"]
+    assert boards["choices"] == [("Linear", "linear/top1")]
+    assert boards["value"] == "linear/top1"
+    assert len(plot.data) == 4  # a line and its band for each of two
 
 
 def test_the_figure_has_a_line_a_training() -> None:
