@@ -101,8 +101,11 @@ def mapping(backbone: Backbone, layers: Sequence[str]) -> tuple[Backbone, Layout
         _grid(net.widths[piece] // width, config["input_size"], piece.layer, who)
         for piece, width in zip(pieces, widths, strict=True)
     )
+    known_to_timm = ("input_size", "interpolation", "mean", "std")
     squeezed: dict[str, Any] = {
-        k: tuple(v) if isinstance(v, list) else v for k, v in config.items()
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in config.items()
+        if name in known_to_timm
     }
     squeezed |= {"crop_pct": 1.0, "crop_mode": "squash"}
     words = ",".join(

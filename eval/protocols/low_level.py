@@ -49,7 +49,9 @@ def score(context: Context[TaskData], settings: LowLevel) -> Outcome:
     out.
     """
     mapped, layout = mapping(context.backbone, _layers(context.backbone, settings))
-    check_room(foreseen(context, settings), context.task, context.cache)
+    needed = foreseen(context, settings)
+    # of all processes or of none: what is free may differ between the moments they look
+    context.workers.together(lambda: check_room(needed, context.task, context.cache))
     bank = encode_maps(mapped, context.task, context.cache, context.workers, context.precision)
     if not context.workers.main:
         return Outcome()

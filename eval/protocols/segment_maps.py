@@ -105,7 +105,9 @@ def foreseen(context: Context[SegmentationData], settings: Segment | SegmentKnn)
 def read_maps(context: Context[SegmentationData], settings: Segment | SegmentKnn) -> Mapped:
     """Called by all processes. Raises UserError where there is no room, and as `encode` does."""
     mapped, layout = mapping(context.backbone, settings.layers)
-    check_room(foreseen(context, settings), context.task, context.cache)
+    needed = foreseen(context, settings)
+    # of all processes or of none: what is free may differ between the moments they look
+    context.workers.together(lambda: check_room(needed, context.task, context.cache))
     bank = encode_maps(mapped, context.task, context.cache, context.workers, context.precision)
     return Mapped(bank, layout)
 
