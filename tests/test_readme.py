@@ -40,7 +40,7 @@ from eval.protocols import PROTOCOLS
 from eval.results.store import read_result
 from eval.settings.assign import with_assignments
 from eval.tasks.declaration import read_declaration
-from eval.tasks.names import parse_task
+from eval.tasks.names import SHIFT, parse_task, shift_parts
 from eval.tasks.registry import SUITES, TASKS
 from tests.factories import Cli, blobs, make_task
 from tests.models.checkpoints import checkpoint
@@ -135,7 +135,8 @@ def check_names(package: str, args: Any) -> None:
             parse_model(model)
     tasks = getattr(args, "task", None) or ()
     for task in tasks if isinstance(tasks, list) else ():
-        parse_task(task)
+        for one in shift_parts(task)[:2] if task.startswith(SHIFT) else (task,):
+            parse_task(one)
     assert set(getattr(args, "suite", None) or ()) <= SUITES.keys()
     assert set(getattr(args, "protocol", None) or ()) <= PROTOCOLS.keys()
     if args.command == "analyze":

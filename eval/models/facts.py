@@ -27,6 +27,7 @@ from eval.models.resolve import ResolvedModel, model_config
 RECIPE, CARD = "recipe.toml", "README.md"
 UNTRAINED = "untrained"  # the objective of a network that was never trained
 _MOST_BYTES = 2_000_000  # of a recipe or card
+_MOST_HEAD = 200_000  # letters of a card's metadata; ours have 40,000, of many scores
 _MOST_TEXT, _MOST_DATA = 80, 8  # letters of a declared word; data sets of a model
 # transformers' model_type -> family, where the type is that of a training too
 _TYPES = {
@@ -202,8 +203,11 @@ def _metadata(text: str) -> dict[str, Any]:
     _, opened, rest = text.removeprefix("\ufeff").partition("---")
     if not opened:
         return {}
+    head = rest.partition("\n---")[0]
+    if len(head) > _MOST_HEAD:  # a parser in Python takes long for megabytes
+        return {}
     try:
-        found = yaml.safe_load(rest.partition("\n---")[0])
+        found = yaml.safe_load(head)
     except (yaml.YAMLError, RecursionError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -19,6 +19,7 @@ class TaskName:
     kind: Literal[
         "declared", "parquet", "imagefolder", "csv", "hub", "coco", "voc", "yolo", "masks",
         "voc-seg", "file",
+        "shift",  # two task strings
     ]  # fmt: skip
     value: str  # declared name, directory, CSV file, Hub repository, data.yaml or task file
     image: str = "image"
@@ -72,6 +73,11 @@ _KEYS = {
 
 def parse_task(text: str) -> TaskName:
     """Split a task string. Raises UserError for an unknown name, prefix or option."""
+    if text.startswith(SHIFT):
+        train, test, _ = shift_parts(text)
+        parse_task(train)
+        parse_task(test)
+        return TaskName("shift", text)
     if text.lower().endswith(".toml"):
         return TaskName("file", text)
     prefix, colon, rest = text.partition(":")

@@ -50,6 +50,12 @@ transfer-eval run hf-hub:ORG/NAME --data DATA --suite subsets
 transfer-eval push results ORG/results
 ```
 
+## With the keyboard
+
+Tab reaches tabs, fields and buttons in the order in which they stand. On the board it reaches the heads of columns (Enter
+sorts), the names (Enter opens the card) and one number: from there the arrows go from number to number, and Enter opens
+the receipt.
+
 ## How to cite
 
 ```bibtex

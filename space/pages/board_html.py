@@ -168,7 +168,6 @@ def _name(board: Board, model: dict[Hashable, Any], r: int) -> str:
     name, url = str(model["model"]), card_url(str(model["id"]))
     shown = breakable(short(name), "/.")
     link = f'<a href="{url}" target="_blank" rel="noopener">{shown}</a>' if url else shown
-    link += _trained_on(str(board.mark[r]))
     said = str(board.computed[r])
     badge = ""
     if said:
@@ -176,7 +175,8 @@ def _name(board: Board, model: dict[Hashable, Any], r: int) -> str:
         badge = f'<span class="badge {kind}">{"✓ " if kind else ""}{safe(said)}</span>'
     return (
         f'<td class="name" title="{safe(name)}"><span>{mark(str(model["objective"]))}'
-        f'<span class="id">{link}</span>{badge}</span></td>'
+        f'<span><span class="id">{link}</span>{_trained_on(str(board.mark[r]))}</span>{badge}'
+        "</span></td>"
     )
 
 

@@ -100,6 +100,13 @@ def test_cards(head: str, objective: str, data: tuple[str, ...]) -> None:
     assert of_card(head) == Facts()  # no front matter
 
 
+def test_a_card_too_long_says_nothing() -> None:
+    """Whoever reads it has other things to do."""
+    long = f"tags: [dino]\nfiller: {'x' * 200_000}"
+    assert of_card(f"---\n{long}\n---\n") == Facts()
+    assert of_card(f"---\n{long[:1000]}\n---\n").objective == "dino"
+
+
 def test_the_recipes_that_ship() -> None:
     found = {
         name: of_recipe((ZOO_FOLDER / name / "recipe.toml").read_text()) for name in zoo_names()

@@ -49,6 +49,7 @@ PARSED = [
     ("yolo:d/data.yaml", TaskName("yolo", "d/data.yaml", train="", test="")),
     ("masks:d?classes=sky,road&void=0", TaskName("masks", "d", classes="sky,road", void="0")),
     ("voc-seg:VOC2012?test=val", TaskName("voc-seg", "VOC2012", test="val")),
+    ("shift:eurosat=>csv:l.csv", TaskName("shift", "shift:eurosat=>csv:l.csv")),
     ("hub:org/name?labels=tags", TaskName("hub", "org/name", labels="tags")),
     (
         "csv:l.csv?labels=a,b&separator=;",
@@ -85,6 +86,7 @@ NOT_PARSED = [
     ("pacs_sketch@study", "names an unknown split; it has one split alone"),
     ("isic2017@study", "did you mean 'isic2018'"),
     ("csv:", "nothing behind the prefix"),
+    ("shift:eurosat", "is no shift; use shift:TRAIN=>TEST, or --test-on TEST"),
     ("csv:l.csv?path=x", "unknown option 'path'"),
     ("mini", "'mini' is a suite: use --suite mini"),
     ("/data/photos", "give your own data as imagefolder:DIR, parquet:DIR, csv:FILE or a task"),
