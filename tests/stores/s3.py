@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.request import Request, urlopen
 
 from eval.stores import front
 
@@ -31,6 +32,8 @@ def s3_server(bucket: str = "board") -> Iterator[dict[str, str]]:
     os.environ |= settings
     front._opened.cache_clear()  # another server than the one before
     try:
+        # Its objects outlive a server of the same process.
+        urlopen(Request(f"{settings['AWS_ENDPOINT_URL']}/moto-api/reset", method="POST")).close()
         boto3.client("s3").create_bucket(Bucket=bucket)
         yield settings
     finally:
