@@ -154,7 +154,7 @@ def test_refuses_a_source_that_is_no_data(tmp_path: Path, source: str) -> None:
     [
         ("photos", "unknown task 'photos'"),
         ("folder:photos", "unknown prefix 'folder'"),
-        ("parquet:photos?labels=x", "unknown option 'labels'; did you mean 'label'"),
+        ("parquet:photos?labell=x", "unknown option 'labell'; did you mean 'label'"),
         ("imagefolder:", "nothing behind the prefix"),
     ],
 )
@@ -444,7 +444,7 @@ def test_an_image_changed_after_the_scan_is_seen(tmp_path: Path, cache: Path) ->
         ("?label=kind", "has no label column 'kind'"),
         ("?group=patient", "has no group column 'patient'"),
         ("?split=fold", "has no split column 'fold'"),
-        ("?labels=x", "unknown option 'labels'; did you mean 'label'"),
+        ("?labell=x", "unknown option 'labell'; did you mean 'label'"),
         ("?group=", "option 'group' is empty"),
         ("?label=part", "the train split is empty|at least two classes|label"),
         ("?split=label", "its split column holds 'cat', 'dog'; use 'train' and 'test'"),
@@ -482,12 +482,12 @@ def test_refuses_columns_that_are_not_there(
         ),
         (
             b"image,label\n0-0.png,dog\n./0-0.png,cat\n",
-            "1 image under two labels, such as '0-0.png' under 'dog' and 'cat'; images of "
-            "several labels (multi-label) are not scored",
+            "1 image under two labels, such as '0-0.png' under 'dog' and 'cat'; give each image "
+            "one label, or, where they have several, name the column as labels=COLUMN",
         ),
         (
             b"image,label\n0-0.png,dog\n0-1.png,cat\n0-2.png,cat|dog\n",
-            "label 'cat|dog' names several classes; images of several labels (multi-label)",
+            "label 'cat|dog' names several classes; give each image one label, or, where",
         ),
         (b"image,label\n,dog\n", "has no image"),
         (b"image,label\n0-0.png,caf\xe9\n", "is not valid CSV in UTF-8"),

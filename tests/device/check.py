@@ -39,10 +39,25 @@ from eval.features.precision import Precision, forward, prepared
 from eval.models.backbone import load
 from eval.models.objectives import parse_objective
 from eval.models.resolve import resolve
+from eval.protocols import PROTOCOLS
 from eval.results.store import read_result
 from eval.run.execute import execute
 from eval.run.plan import Request, plan
-from eval.settings.protocols import Attentive, Fewshot, Finetune, Knn, Linear, LinearSgd
+from eval.settings.protocols import (
+    Attentive,
+    Fewshot,
+    Finetune,
+    Knn,
+    Linear,
+    LinearSgd,
+    LowLevel,
+    Multilabel,
+    MultilabelKnn,
+    Retrieval,
+    Segment,
+    SegmentKnn,
+    Settings,
+)
 from eval.settings.schedules import schedule_named
 from eval.solvers.episodes import fit_logreg
 from eval.solvers.heads import Heads, initial
@@ -122,25 +137,59 @@ def wait(device: torch.device) -> None:
 
 
 def protocols(size: Size, device: str, data: Path | None, work: Path) -> list[Row]:
-    """Every protocol that gives classes, from images to scores, on the CPU and on the device."""
+    """Every protocol but detection, from images to scores, on the CPU and on the device."""
     task = "eurosat" if data is not None and (data / "eurosat").is_dir() else SUITES["mini"][0]
     short = {
         "lrs": (0.01,), "batch_sizes": (32,), "weight_decays": (0.0,),
         "tune_epochs": 1, "epochs": size.epochs,
     }  # fmt: skip
-    settings = {
+    of_classes: dict[str, Settings] = {
         "fewshot": Fewshot(shots=(1, 5), n_way=2, queries=5, episodes=100),
         "knn": Knn(), "linear": Linear(), "attentive": Attentive(epochs=size.epochs),
         "linear-sgd": LinearSgd(**short),  # type: ignore[arg-type]  # a dict of several types
         "finetune": Finetune(**short),  # type: ignore[arg-type]
+        "retrieval": Retrieval(), "multilabel": Multilabel(), "multilabel-knn": MultilabelKnn(),
+        "low-level": LowLevel(),
     }  # fmt: skip
+    of_pixels: dict[str, Settings] = {
+        "segment": Segment(epochs=size.epochs), "segment-knn": SegmentKnn(),
+    }  # fmt: skip
+    masks = f"masks:{drawn_masks(work / 'squares', size.limit // 6, size.px)}"
+    return [
+        row
+        for tasks, settings in (([task], of_classes), ([masks], of_pixels))
+        for row in scored(size, device, data, work / next(iter(settings)), tasks, settings)
+    ]
+
+
+def drawn_masks(folder: Path, images: int, px: int) -> Path:
+    """Bright squares on noise, with a mask that says where they are."""
+    draws = np.random.default_rng(0)
+    for part in ("images", "masks"):
+        (folder / part).mkdir(parents=True)
+    for number in range(images):
+        pixels = draws.integers(0, 128, (px, px, 3), dtype=np.uint8)
+        mask = np.zeros((px, px), np.uint8)
+        top, left = draws.integers(0, px // 2, 2)
+        square = np.s_[top : top + px // 2, left : left + px // 2]
+        pixels[square], mask[square] = 220, 1
+        Image.fromarray(pixels).save(folder / "images" / f"{number}.png")
+        Image.fromarray(mask).save(folder / "masks" / f"{number}.png")
+    return folder
+
+
+def scored(
+    size: Size, device: str, data: Path | None, work: Path, tasks: list[str],
+    settings: dict[str, Settings],
+) -> list[Row]:  # fmt: skip
+    """The scores that boards show, here and there."""
     scores: dict[str, dict[str, tuple[float, int]]] = {}
     for place in ("cpu", device):
         folder = work / f"on-{place.replace(':', '-')}-{len(scores)}"
         request = Request(
-            models=[size.model], tasks=[task], protocols=dict(settings), cache=folder / "cache",
-            results=folder / "results", data=data, limit=size.limit, img_size=size.px,
-            device=place, precision="fp32",
+            models=[size.model], tasks=list(tasks), protocols=dict(settings),
+            cache=folder / "cache", results=folder / "results", data=data, limit=size.limit,
+            img_size=size.px, device=place, precision="fp32",
         )  # fmt: skip
         cells = plan(request)
         report = execute(request, cells, debug=True)
@@ -150,13 +199,13 @@ def protocols(size: Size, device: str, data: Path | None, work: Path) -> list[Ro
             f"{cell.protocol} {score.name}": (score.value, score.n)
             for cell in cells
             for score in read_result(cell.path).scores
-            if score.name.startswith("top1")
+            if score.name.startswith("top1") or score.name in PROTOCOLS[cell.protocol].main
         }
     here, there = scores.values()
     return [
         # A score of few test images cannot move by less than one of them; episodes have thousands.
         Row(
-            f"{task}: {name}",
+            f"{tasks[0].partition(':')[0]}: {name}",
             value,
             there[name][0],
             POINTS if name.startswith("fewshot") else max(POINTS, 1.001 / n),

@@ -18,53 +18,19 @@ from eval.models.backbone import Backbone, load
 from eval.models.resolve import resolve
 from tests.factories import refusal
 from tests.models.checkpoints import checkpoint
+from tests.models.open_clip_folders import TOWERS, folder
 
-_TEXT = {"context_length": 8, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
-_TOWERS: dict[str, dict[str, Any]] = {
-    "vit": {"image_size": 32, "patch_size": 8, "width": 32, "head_width": 16, "layers": 2},
-    "vit, averaged": {
-        "image_size": 32, "patch_size": 8, "width": 32, "head_width": 16, "layers": 2,
-        "pool_type": "avg", "final_ln_after_pool": True, "ls_init_value": 0.1,
-        "norm_kwargs": {"eps": 1e-6}, "act_kwargs": {"approximate": "tanh"},
-    },
-    "resnet": {"image_size": 32, "width": 16, "head_width": 16, "layers": [1, 1, 1, 1]},
-    "timm": {"timm_model_name": "test_vit", "timm_pool": "", "timm_proj": "linear",
-             "image_size": 160, "timm_model_pretrained": False},
-}  # fmt: skip
 PICTURES = [
     Image.fromarray(np.random.RandomState(seed).randint(0, 256, (h, w, 3), np.uint8))
     for seed, (h, w) in enumerate([(200, 200), (257, 243), (31, 64)])
 ]
 
 
-def folder(path: Path, kind: str = "vit", squash: bool = False) -> Path:
-    path.mkdir()
-    model: dict[str, Any] = {"embed_dim": 24, "vision_cfg": _TOWERS[kind], "text_cfg": _TEXT}
-    model |= {"custom_text": True} if kind == "timm" else {}
-    preprocess: dict[str, Any] = {
-        "mean": [0.4, 0.5, 0.6],
-        "std": [0.2, 0.3, 0.25],
-        "interpolation": "bicubic",
-    }
-    preprocess["resize_mode"] = "squash" if squash else "shortest"
-    config = {"model_cfg": model, "preprocess_cfg": preprocess}
-    (path / "open_clip_config.json").write_text(json.dumps(config))
-    with torch.random.fork_rng():
-        torch.manual_seed(2)
-        net = (open_clip.CustomTextCLIP if kind == "timm" else open_clip.CLIP)(
-            embed_dim=24, vision_cfg=_TOWERS[kind], text_cfg=_TEXT
-        )
-        state = {n: t + 0.05 * torch.rand_like(t) for n, t in net.state_dict().items()
-                 if t.is_floating_point()}  # fmt: skip
-    save_file(net.state_dict() | state, path / "open_clip_model.safetensors")
-    return path
-
-
 def loaded(path: Path, img_size: int | None = None) -> Backbone:
     return load(resolve(f"local-dir:{path}", path.parent / "cache", img_size))
 
 
-@pytest.mark.parametrize("kind", _TOWERS)
+@pytest.mark.parametrize("kind", TOWERS)
 @pytest.mark.parametrize("squash", [False, True])
 def test_features_are_those_of_encode_image(tmp_path: Path, kind: str, squash: bool) -> None:
     path = folder(tmp_path / "model", kind, squash)

@@ -31,8 +31,7 @@ from eval.results.store import read_shelf
 from eval.run.execute import Report
 from eval.run.plan import Request
 from tests.hub import LoopbackHub
-from tests.models import transformers_folders
-from tests.models.test_open_clip import folder as open_clip_folder
+from tests.models import open_clip_folders, transformers_folders
 from tests.queue.script import Script, model, states
 
 FORKS = multiprocessing.get_context("forkserver")
@@ -221,7 +220,7 @@ def test_from_the_paste_to_the_results(
     if kind == "transformers":
         model_dir = transformers_folders.folder(tmp_path / "net", "dinov2")
     elif kind == "open_clip":
-        model_dir = open_clip_folder(tmp_path / "net")
+        model_dir = open_clip_folders.folder(tmp_path / "net")
     files: Any = {p.name: p.read_bytes() for p in model_dir.iterdir()}
     sha = hub.add_model(f"{org}/net", files)
     candidate = check(f"https://huggingface.co/{org}/net", tmp_path / "cache")

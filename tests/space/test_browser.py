@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from tests.factories import blobs
+from tests.space.pages_seen import address_has, downloaded, headline, upload
 from tests.space.served import App, add_tiny
 
 try:
@@ -70,26 +71,10 @@ AXE = """async () => {
 }"""
 
 
-def headline(seen: Any) -> str:
-    # not the whole block: while it waits, Gradio writes the seconds into it
-    return "\n".join(seen.page.locator("#headline h3, #headline p").all_inner_texts()).strip()
-
-
 def headline_of(seen: Any, part: str) -> str:
     """The headline, once it says so."""
     seen.page.locator("#headline").filter(has_text=re.compile(part)).wait_for()
     return headline(seen)
-
-
-def downloaded(seen: Any, label: str) -> tuple[str, bytes]:
-    """The name and content of the file that one click makes."""
-    with seen.page.expect_download() as waiting:
-        seen.page.locator("button:visible").filter(has_text=label).first.click()
-    return waiting.value.suggested_filename, Path(waiting.value.path()).read_bytes()
-
-
-def address_has(seen: Any, part: str) -> None:
-    seen.page.wait_for_function("part => location.search.includes(part)", arg=part)
 
 
 # ------------------------------------------------------------------------------- leaderboard
@@ -574,15 +559,6 @@ def test_a_changed_question_marks_its_answer_as_old(app: App, visit: Any) -> Non
     said = page.inner_text("#said").strip()
     assert said == "no pictures are given for class '0'; 1 to 20 are needed"
     assert page.locator("#answers li").count() == 0
-
-
-def upload(seen: Any, label: str, files: list[dict[str, Any]], shown: int) -> None:
-    """Through the gallery's own file chooser."""
-    block = seen.page.locator(".pictures").filter(has_text=label).filter(visible=True).first
-    with seen.page.expect_file_chooser() as chooser:
-        block.get_by_role("button", name=re.compile("Click to upload or drop", re.I)).first.click()
-    chooser.value.set_files(files)
-    block.locator(".thumbnail-item img").nth(shown - 1).wait_for()
 
 
 def files_of(label: int, count: int, name: str) -> list[dict[str, Any]]:

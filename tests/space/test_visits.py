@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from tests.space.pages_seen import address_has, downloaded, headline, upload
 from tests.space.served import App, add_tiny
-from tests.space.test_browser import address_has, downloaded, headline, upload
 
 pytestmark = pytest.mark.slow  # served apps and a browser
 

@@ -15,7 +15,7 @@ from eval.models.resolve import resolve
 from space.demo.backbones import Shelf
 from tests.factories import refusal
 from tests.hub import LoopbackHub
-from tests.models import test_open_clip, transformers_folders
+from tests.models import open_clip_folders, transformers_folders
 
 
 def _files(folder: Path) -> dict[str, bytes]:
@@ -27,7 +27,7 @@ def repo(request: pytest.FixtureRequest) -> str:
     return "visitor" + hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:8] + "/net"
 
 
-@pytest.mark.parametrize("make", [transformers_folders.folder, test_open_clip.folder])
+@pytest.mark.parametrize("make", [transformers_folders.folder, open_clip_folders.folder])
 def test_a_model_of_another_library(
     make: Callable[[Path], Path], hub: LoopbackHub, repo: str, tmp_path: Path
 ) -> None:
@@ -43,7 +43,7 @@ def test_a_model_of_another_library(
     assert not torch.allclose(found[0], found[1])
 
 
-@pytest.mark.parametrize("make", [transformers_folders.folder, test_open_clip.folder])
+@pytest.mark.parametrize("make", [transformers_folders.folder, open_clip_folders.folder])
 def test_too_large_is_refused_before_the_download(
     make: Callable[[Path], Path], hub: LoopbackHub, repo: str, tmp_path: Path
 ) -> None:
