@@ -32,7 +32,8 @@ def facts_of(model: ModelInfo) -> ModelFacts:
     kind, _, name = model.spec.partition(":")
     if kind == "random":
         return ModelFacts(objective=UNTRAINED, architecture=name.partition("@")[0])
-    return _shipped(name, model.revision) if kind == "zoo" else ModelFacts()
+    shipped = kind == "zoo" and re.fullmatch(r"[\w.+-]+", name)  # a result may call itself anything
+    return _shipped(name, model.revision) if shipped else ModelFacts()
 
 
 def facts_named(name: str) -> Facts:

@@ -16,9 +16,8 @@ This model preconditions a batched L-BFGS with a line search that accepts decrea
 duplicate images, zero vectors and n > d are all harmless. For n > d, H^-1 is used in its low-rank
 form (d x d Cholesky).
 
-Every classifier ends up as a linear head A x on the support. With few support images one product of
-an episode's rows with its support gives the Gram and all that scoring needs, and each row is
-gathered once. With more of them the heads A x of all shots score the queries in one thin product.
+Every classifier ends up as a linear head A x on the support, so all heads of all shots score the
+queries in one thin product; a Gram between support and query is never formed.
 """
 
 from __future__ import annotations
@@ -46,9 +45,6 @@ _SOLVE_BYTES = 256 * 2**20
 _SAFE = (2.0**-30, 2.0**30)
 # Gathered rows of one sub-chunk: small enough to be still in the last-level cache when multiplied.
 _GATHER_BYTES = 4 * 2**20
-# Up to so many support images it is faster to multiply the queries with all of them at once, and to
-# gather every row once, than to come back with the heads.
-_DENSE = 64
 
 
 @torch.no_grad()
@@ -96,25 +92,16 @@ def episode_predictions(
     mean = "centroid" in classifiers or "cosine" in classifiers
     heads_per_shot = ways * (fit + mean)
     gather = _Rows(features, dtype, rows, gather_bytes)
+    solve_floats = _solve_floats(ways, most, features.shape[1], len(shots) * heads_per_shot, fit)
     dim, item = features.shape[1], torch.empty((), dtype=dtype).element_size()
-    dense = fit and most <= min(dim, _DENSE)
-    solve_floats = _solve_floats(ways, most, dim, len(shots) * heads_per_shot, fit)
-    solve_floats += queries * (most + len(shots) * heads_per_shot) * dense
     for lo, hi in _slices(episodes, solve_bytes, item * solve_floats):
         # Dual coefficients and biases of every head: for each shot logreg's, then the class means'.
         a = torch.zeros(
             hi - lo, len(shots), heads_per_shot, most, dtype=dtype, device=features.device
         )
         bias = torch.zeros(hi - lo, len(shots), heads_per_shot, dtype=dtype, device=features.device)
-        products = None  # [e, most + queries, most]
         if fit:
-            if dense:
-                products = _products(gather, rows[lo:hi], most, gather_bytes)
-                base = products[:, :most]
-            elif most <= dim:
-                base = _products(gather, support_rows[lo:hi], most, gather_bytes)
-            else:
-                base = _support_rows(gather, support_rows[lo:hi], gather_bytes)
+            base = _support_base(gather, support_rows[lo:hi], gather_bytes)
             for i, k in enumerate(shots):
                 one_hot = torch.eye(ways, dtype=dtype, device=features.device).repeat(1, k)
                 a[:, i, :ways, : k * ways], bias[:, i, :ways] = _solve(
@@ -127,15 +114,15 @@ def episode_predictions(
                 a[:, i, -ways:, : k * ways] = one_hot / k
         a = a.flatten(1, 2)  # [e, shots * heads, most]
         floats = (most + queries + 2 * a.shape[1]) * dim + a.shape[1] * queries
-        for s, t in [(0, hi - lo)] if dense else _slices(hi - lo, gather_bytes, item * floats):
-            if products is not None:
-                scores = torch.bmm(a, products[:, most:].transpose(1, 2))
-                square = (torch.bmm(a, products[:, :most]) * a).sum(-1)
-            else:
-                scores, square = _scores(*gather(rows[lo + s : lo + t]), a[s:t])
+        for s, t in _slices(hi - lo, gather_bytes, item * floats):
+            x, inverse_norm = gather(rows[lo + s : lo + t])
+            scaled = a[s:t] * inverse_norm[:, None, :most]
+            weights = torch.bmm(scaled, x[:, :most])  # [e, shots * heads, D]
+            scores = torch.bmm(weights, x[:, most:].transpose(1, 2))
+            scores *= inverse_norm[:, None, most:]
             # [e, shots, heads, queries] and [e, shots, heads]
             scores = scores.unflatten(1, (len(shots), heads_per_shot))
-            square = square.unflatten(1, (len(shots), heads_per_shot))
+            square = weights.square().sum(-1).unflatten(1, (len(shots), heads_per_shot))
             for i, k in enumerate(shots):
                 for name in classifiers:
                     own = slice(0, ways) if name == "logreg" else slice(-ways, None)
@@ -301,36 +288,20 @@ def _rescale(x: Tensor) -> None:
         x.mul_(torch.ldexp(x.new_ones(power.shape), power))
 
 
-def _products(gather: _Rows, rows: Tensor, n: int, gather_bytes: int) -> Tensor:
-    """Inner products [e, m, n] of an episode's normalised rows [e, m] with its first n, n <= D."""
-    e, m = rows.shape
-    found = torch.empty(e, m, n, dtype=gather.dtype, device=rows.device)
-    for lo, hi in _slices(e, gather_bytes, m * gather.features.shape[1] * found.element_size()):
-        x, inverse_norm = gather(rows[lo:hi])
-        for i, own in enumerate(x, lo):
-            found[i] = times_rows(own, own[:n])
-        found[lo:hi] *= inverse_norm[:, :, None]
-        found[lo:hi] *= inverse_norm[:, None, :n]
-    return found
-
-
-def _support_rows(gather: _Rows, rows: Tensor, gather_bytes: int) -> Tensor:
-    """The normalised support [e, n, D], where n > D."""
+def _support_base(gather: _Rows, rows: Tensor, gather_bytes: int) -> Tensor:
+    """Normalised support: its Gram [e, n, n] if n <= D, else the rows themselves [e, n, D]."""
     (e, n), dim = rows.shape, gather.features.shape[1]
-    found = torch.empty(e, n, dim, dtype=gather.dtype, device=rows.device)
-    for lo, hi in _slices(e, gather_bytes, n * dim * found.element_size()):
+    base = torch.empty(e, n, min(n, dim), dtype=gather.dtype, device=rows.device)
+    for lo, hi in _slices(e, gather_bytes, n * dim * base.element_size()):
         x, inverse_norm = gather(rows[lo:hi])
-        torch.mul(x, inverse_norm[:, :, None], out=found[lo:hi])
-    return found
-
-
-def _scores(x: Tensor, inverse_norm: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
-    """Scores [e, heads, queries] of the heads A x of a [e, heads, n], and their squared norms
-    [e, heads]; x [e, n + queries, D] raw rows with 1 / norm [e, n + queries]."""
-    n = a.shape[2]
-    weights = torch.bmm(a * inverse_norm[:, None, :n], x[:, :n])  # [e, heads, D]
-    scores = torch.bmm(weights, x[:, n:].transpose(1, 2))
-    return scores * inverse_norm[:, None, n:], weights.square().sum(-1)
+        if n <= dim:
+            for i, own in enumerate(x, lo):
+                base[i] = times_rows(own, own)
+            base[lo:hi] *= inverse_norm[:, :, None]
+            base[lo:hi] *= inverse_norm[:, None, :]
+        else:
+            torch.mul(x, inverse_norm[:, :, None], out=base[lo:hi])
+    return base
 
 
 class _Kernel(NamedTuple):
@@ -364,7 +335,7 @@ class _Kernel(NamedTuple):
 
 
 def _kernel(base: Tensor, n: int, ways: int, c: float) -> _Kernel:
-    """The kernel of the first n support rows; base their Gram, or they themselves."""
+    """The kernel of the first n support rows; base as _support_base returns it."""
     mu = _scaled(c, ways) / ways
     low_rank = base.shape[1] > base.shape[2]
     if low_rank and n <= base.shape[2]:  # few shots of a set whose largest shot count exceeds D

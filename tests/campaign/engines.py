@@ -170,7 +170,7 @@ def _ray(home: Path, store: str, settings: dict[str, str]) -> Iterator[Field]:
 
 @contextmanager
 def _slurm(home: Path, store: str, settings: dict[str, str]) -> Iterator[Field]:
-    with SlurmNodes(home / "slurm") as nodes:
+    with SlurmNodes() as nodes:
         kinds = {"task": kill_try(store), "slurmd": nodes.kill_one}
         yield Field("slurm", kinds, settings | nodes.settings)
 

@@ -7,6 +7,7 @@ import random
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -56,8 +57,9 @@ def slurm_missing() -> str:
 class SlurmNodes:
     """Two nodes of one CPU while it is entered."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self) -> None:
+        # Slurm's sockets lie in it, whose paths may have 108 characters: none of pytest's folders.
+        self._folder = folder = Path(tempfile.mkdtemp(prefix="tz-slurm-"))
         self.settings = {"SLURM_CONF": str(folder / "slurm.conf")}
         self._nodes: dict[str, subprocess.Popen[bytes]] = {}
         self._before: str | None = None
@@ -95,6 +97,7 @@ class SlurmNodes:
             os.environ.pop("SLURM_CONF", None)
         else:
             os.environ["SLURM_CONF"] = self._before
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def kill_one(self, draw: random.Random) -> bool:
         """kill -9 of a slurmd, and another in its place."""

@@ -26,8 +26,8 @@ needs_slurm = pytest.mark.skipif(bool(slurm_missing()), reason=slurm_missing() o
 
 
 @pytest.fixture(scope="module")
-def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmNodes]:
-    with SlurmNodes(tmp_path_factory.mktemp("slurm")) as found:
+def nodes() -> Iterator[SlurmNodes]:
+    with SlurmNodes() as found:
         yield found
 
 

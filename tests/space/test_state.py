@@ -68,8 +68,7 @@ def test_files_that_are_left_out_are_named(desk: Desk, tmp_path: Path) -> None:
     assert text.endswith("; and 7 more.")
     page = Leaderboard.__new__(Leaderboard)
     page.desk = desk
-    head, *_ = page.restore({})[-4:]  # what the page opens with
-    assert "broken.json" in head
+    assert any("broken.json" in str(part) for part in page.restore({}))  # what the page opens with
 
 
 @pytest.mark.parametrize(

@@ -210,7 +210,7 @@ def test_nothing_else_than_the_named_files_is_uploaded(
         texts = [wheel.read(name) for name in wheel.namelist()]
     assert inside == set(sources())
     assert all(
-        name.endswith((".py", ".typed", ".toml", ".jinja", ".md", ".txt", ".json"))
+        name.endswith((".py", ".typed", ".toml", ".jinja", ".md", ".txt", ".json", ".css", ".js"))
         for name in inside
     )
     data = {name for name in inside if name.endswith(".json")}
