@@ -51,7 +51,9 @@ hypothesis.settings.load_profile("transferzoo")
 
 # Files that take longest, first: with several workers none is left alone with one at the end.
 LONG = (
-    "space/test_browser", "run/test_resume", "run/test_round_trip", "zoo/train/test_learning",
+    "campaign/test_campaign", "engines/test_ray", "engines/test_slurm",
+    "space/test_browser", "space/test_visits", "run/test_resume", "run/test_round_trip",
+    "zoo/train/test_learning",
     "finetune/test_finetune", "zoo/test_checkpoints", "detection/test_overfit",
     "zoo/train/test_pretrain",
 )  # fmt: skip
