@@ -6,6 +6,7 @@ folder says which one: what is missing here is fetched, what is new goes to the 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import secrets
@@ -132,12 +133,18 @@ def mirror(folder: Path, below: str) -> None:
     store = store_of(folder)
     if isinstance(store, Disk):
         return
-    there = store.sizes(below)
+    # Ours before theirs: what a neighbour keeps here in between is in the store already, and would
+    # be missing from a listing of before.
+    held: dict[str, int] = {}
     for path in (folder / below).rglob("*"):
-        name = path.relative_to(folder).as_posix()
         ours = path.name == MARK or path.name.endswith(".tmp")  # one that a neighbour is writing
-        if not ours and path.is_file() and there.get(name) != path.stat().st_size:
-            path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            if not ours and path.is_file():
+                held[path.relative_to(folder).as_posix()] = path.stat().st_size
+    there = store.sizes(below)
+    for name, size in held.items():
+        if there.get(name) != size:
+            (folder / name).unlink(missing_ok=True)
     fetch(folder, there)
 
 

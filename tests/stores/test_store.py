@@ -168,6 +168,23 @@ def test_a_mirror_has_what_is_there_and_no_more(folder: Path) -> None:
     assert neighbour.exists()
 
 
+def test_what_a_neighbour_writes_while_a_folder_is_mirrored_stays(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two tries of a group on one machine: one begins while the other writes its first result."""
+    store, path = store_of(folder), folder / "m/r/a.json"
+    listing = store.sizes
+
+    def then_another_writes(below: str = "") -> dict[str, int]:
+        found = listing(below)
+        create(folder, path, b"theirs")
+        return found
+
+    monkeypatch.setattr(store, "sizes", then_another_writes)
+    mirror(folder, "m")
+    assert path.read_bytes() == b"theirs"
+
+
 def test_what_is_here_is_not_fetched_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = store_of(folder)
     store.create("a", b"there")
