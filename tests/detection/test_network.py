@@ -409,6 +409,7 @@ def test_each_box_is_pooled_from_the_map_that_suits_it() -> None:
     torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_torchvision_agrees(monkeypatch: pytest.MonkeyPatch, backbone: Loaded) -> None:
     """The whole of it, network included, against torchvision's own with the same weights."""
     torch.manual_seed(0)  # for the images, no two scores of which are equal

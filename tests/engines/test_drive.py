@@ -207,6 +207,7 @@ def starts(folder: Path) -> int:
     return len(index.attempts - {""}) + len(tries(Disk(folder)))
 
 
+@pytest.mark.slow
 def test_processes_on_this_machine(
     undisturbed: dict[str, bytes], work: Path, tmp_path: Path
 ) -> None:
@@ -330,6 +331,7 @@ def rows(store: Disk) -> list[Row]:
     return [*index.results.values(), *index.failures.values()]
 
 
+@pytest.mark.slow
 def test_ended_workers_go_with_the_driver(work: Path, tmp_path: Path) -> None:
     """Ctrl-C and SIGTERM of the driver end its processes; the same command goes on."""
     request = make_request(work, tmp_path / "r", models=2, tasks=2)
@@ -345,6 +347,7 @@ def test_ended_workers_go_with_the_driver(work: Path, tmp_path: Path) -> None:
     assert start(command, log).wait(PATIENCE) == 0
 
 
+@pytest.mark.slow
 def test_on_s3_without_a_shared_disk(
     undisturbed: dict[str, bytes], work: Path, tmp_path: Path, cli: Cli,
     monkeypatch: pytest.MonkeyPatch,

@@ -91,6 +91,7 @@ def test_timm_loads_what_answered(
     assert nll == pytest.approx(next(s.value for s in result.scores if s.name == "nll"), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_kept_once_and_used(cli: Cli, data: Path, tmp_path: Path) -> None:
     """A result without its model is found again, with the same numbers; then nothing is left to
     do, and the model is one like others."""

@@ -114,6 +114,7 @@ def test_findings_one_an_image_are_scored_each_against_the_rest(
     )
 
 
+@pytest.mark.slow
 def test_from_the_command_line(cli: Cli, real_data: Path, tmp_path: Path) -> None:
     line = (
         "run", "random:test_resnet", "random:test_vit", "--task",

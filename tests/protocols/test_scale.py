@@ -72,6 +72,7 @@ def exact(task: TaskData, features: Tensor) -> dict[str, Outcome]:
 @pytest.mark.parametrize("protocol", ASKED)
 @settings(max_examples=12)
 @given(power=POWERS)
+@pytest.mark.slow
 def test_scores_are_the_same_at_any_length(
     protocol: str, power: int, task: TaskData, features: Tensor, exact: dict[str, Outcome]
 ) -> None:

@@ -234,6 +234,7 @@ def test_from_the_paste_to_the_results(
     assert {(r.model.spec, r.model.revision) for r in found} == {(candidate.spec, sha)}
 
 
+@pytest.mark.slow
 def test_scored_by_an_engine(
     hub: LoopbackHub, queue: Queue, model_dir: Path, task_dir: Path, tmp_path: Path
 ) -> None:
@@ -347,6 +348,7 @@ def test_a_stopped_worker_gives_its_request_back(
     assert before.items() <= results(tmp_path).items()
 
 
+@pytest.mark.slow
 def test_a_killed_workers_request_is_taken_again(
     start: Any, queue: Any, tmp_path: Path, model_dir: Path
 ) -> None:

@@ -259,6 +259,7 @@ def test_killed_between_any_two_files(reference: Reference, tmp_path: Path) -> N
     ("kind", "wanted", "how"),
     [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
 )
+@pytest.mark.slow
 def test_interrupted_by_the_user_or_the_scheduler(
     reference: Reference, tmp_path: Path, kind: signal.Signals, wanted: int, how: str
 ) -> None:

@@ -1401,6 +1401,7 @@ def test_what_is_computed_again_is_merged(
     assert len(done.added) == 2
 
 
+@pytest.mark.slow
 def test_inventions_are_caught_by_computing_them_again(
     hub: LoopbackHub, repo: str, held: Result, computed: tuple[Path, Path], tmp_path: Path
 ) -> None:

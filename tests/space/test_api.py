@@ -105,6 +105,7 @@ def test_the_board_is_the_page_s(client: Client, desk: Desk, view: View) -> None
     assert said["view"] == view.query()
 
 
+@pytest.mark.slow
 def test_the_example_of_the_about_page(client: Client) -> None:
     """As it stands there, but for the address."""
     (block,) = re.findall(r"```python\n(.*?)```", _TEXT.format(protocols=""), re.DOTALL)
@@ -305,6 +306,7 @@ STRANGE: tuple[Any, ...] = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_strange_views(app: App) -> None:
     for place in range(len(VIEW)):
         for strange in (STRANGE[place % len(STRANGE)], STRANGE[-1]):

@@ -69,11 +69,9 @@ def untrained_terms(objective: str, data: PretrainingData, out: Path) -> dict[st
     return {name: float(sum(terms[name] for terms in last)) / 5 for name in last[0]}
 
 
-# One with labels and a queue of keys; the others follow when all is run.
-@pytest.mark.parametrize(
-    "objective",
-    [o if o == "ce+selfsupcon" else pytest.param(o, marks=pytest.mark.slow) for o in STUDY],
-)
+# Trainings that end somewhere: when all is run.
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", STUDY)
 def test_loss_falls_and_features_beat_the_untrained(
     objective: str, data: PretrainingData, untrained: float, tmp_path: Path
 ) -> None:
