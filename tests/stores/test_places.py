@@ -111,7 +111,9 @@ def test_places_that_are_refused(
     ran = cli(command, *what, "--results", place)
     assert (ran.code, ran.out) == (2, "")
     assert said in ran.err
-    assert len(ran.err.splitlines()) == 1
+    # Python may collect an event loop of an earlier test's client just now, and say so.
+    lines = [line for line in ran.err.splitlines() if not line.startswith("ResourceWarning")]
+    assert len(lines) == 1
 
 
 def test_a_data_set_repository_by_its_address(
