@@ -136,11 +136,7 @@ def _masks(
             f"{subject}: {root} has no folders {IMAGES} and {MASKS}, nor has a folder such as "
             "train below it"
         )
-    if around:
-        names, place = around, lambda part, what: root / part / what
-    else:
-        names = [p.name for p in sorted(both[0].iterdir()) if p.is_dir()]
-        place = lambda part, what: root / what / part  # noqa: E731
+    names = around or [p.name for p in sorted(both[0].iterdir()) if p.is_dir()]
     chosen = choose(names, f"{subject}: {root}", given, boxes=True)
     if chosen is None:
         if around or given != Given():
@@ -151,11 +147,14 @@ def _masks(
         return _paired(*both, subject, tally), None
     for said in chosen.said:
         tally.say(said)
-    train, test = (
-        _paired(place(part, IMAGES), place(part, MASKS), subject, tally)
-        for part in (chosen.train, chosen.test)
-    )
-    return train, test
+
+    def pairs(part: str) -> FileMasks:
+        pictures, masks = (
+            root / part / what if around else root / what / part for what in (IMAGES, MASKS)
+        )
+        return _paired(pictures, masks, subject, tally)
+
+    return pairs(chosen.train), pairs(chosen.test)
 
 
 def _paired(images: Path, masks: Path, subject: str, tally: Tally) -> FileMasks:

@@ -5,7 +5,6 @@ Pixels are never kept: images stream from the source when a backbone needs them.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -14,14 +13,14 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eval.common.errors import BadInput, NotFound, one_line
-from eval.common.files import atomic_file, read_plain
+from eval.common.files import read_plain
 from eval.common.images import is_deep
+from eval.data import memo
 from eval.data.inventory.labels import MULTI_LABEL, as_meant, composed
 from eval.hub.dataset import load_at
 
@@ -388,34 +387,28 @@ def check_labels(labels: Sequence[Any], source: Source, subject: str) -> None:
 
 def remembered_scan(source: Source, cache: Path, subject: str) -> tuple[Scan, NDArray[np.int64]]:
     """(scan, source rows sorted by image hash), remembered in the cache."""
-    facts = json.dumps([1, HASH_BYTES, source.fingerprint()], default=str)
-    memo = cache / "splits" / f"{hashlib.sha256(facts.encode()).hexdigest()[:32]}.npz"
-    if memo.is_file():
-        try:
-            with np.load(memo, allow_pickle=False) as saved:
-                meta = json.loads(saved["meta"].tobytes())
-                names = None if meta["names"] is None else tuple(meta["names"])
-                labels = meta["labels"] if meta["labels"] is not None else saved["labels"].tolist()
-                return Scan(labels, saved["hashes"], names, saved["deep"]), saved["order"]
-        except (OSError, ValueError, KeyError, EOFError, BadZipFile):
-            pass  # a damaged memo is made again
-    scan = source.scan()
-    scan = replace(scan, labels=as_meant(scan.labels))
-    check_labels(scan.labels, source, subject)
-    order = np.argsort(as_keys(scan.hashes), kind="stable").astype(np.int64)
-    if scan.labels and all(type(v) is int for v in scan.labels):
-        array, listed = np.asarray(scan.labels, np.int64), None
-    else:
-        array, listed = np.zeros(0, np.int64), scan.labels
-    meta_bytes = json.dumps({"names": scan.names, "labels": listed}, default=str).encode()
-    # a memo is a convenience: a cache that may only be read does without
-    with contextlib.suppress(OSError), atomic_file(memo) as file:
-        np.savez(
-            file,
-            labels=array,
-            hashes=scan.hashes,
-            deep=scan.deep,
-            order=order,
-            meta=np.frombuffer(meta_bytes, np.uint8),
-        )
-    return scan, order
+
+    def find() -> tuple[Scan, NDArray[np.int64]]:
+        scan = source.scan()
+        scan = replace(scan, labels=as_meant(scan.labels))
+        check_labels(scan.labels, source, subject)
+        return scan, np.argsort(as_keys(scan.hashes), kind="stable").astype(np.int64)
+
+    def pack(found: tuple[Scan, NDArray[np.int64]]) -> memo.Arrays:
+        scan, order = found
+        numbers = bool(scan.labels) and all(type(v) is int for v in scan.labels)
+        listed = None if numbers else scan.labels
+        return {
+            "labels": np.asarray(scan.labels if numbers else [], np.int64),
+            "hashes": scan.hashes, "deep": scan.deep, "order": order,
+            "meta": memo.packed({"names": scan.names, "labels": listed}),
+        }  # fmt: skip
+
+    def unpack(saved: memo.Arrays) -> tuple[Scan, NDArray[np.int64]]:
+        meta = memo.unpacked(saved["meta"])
+        labels = meta["labels"] if meta["labels"] is not None else saved["labels"].tolist()
+        names = memo.names_of(meta["names"])
+        return Scan(labels, saved["hashes"], names, saved["deep"]), saved["order"]
+
+    facts = [1, HASH_BYTES, source.fingerprint()]
+    return memo.remembered(cache, facts, find, pack=pack, unpack=unpack)

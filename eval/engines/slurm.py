@@ -2,7 +2,7 @@
 
 Slurm places and restarts: a job whose node died or that was preempted is queued again, one whose
 time is over queues itself again (USR2), and each finds what is done. What Slurm gives up, a job
-whose process was killed, is submitted once more from here.
+whose process was killed or that no node could start, is submitted once more from here.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ class Slurm:
 
     def work(self, groups: Sequence[Group], store: str) -> Iterator[Ended | None]:
         name = f"tz-{groups[0].drive}"
-        while _queued(name):  # of an earlier driver: they go on without it
+        while _alive(name):  # of an earlier driver: they go on without it
             yield None
             time.sleep(_LOOK)
-            if not _queued(name):
+            if not _alive(name):
                 return  # the driver knows what is left
         deaths = Counter[str]()
         left = self._submit(list(portions(groups, self.slots)), store, name)
@@ -64,7 +64,7 @@ class Slurm:
         while left:
             time.sleep(1.0)
             yield None
-            alive = _queued(name)
+            alive = _alive(name)
             again: list[tuple[Group, ...]] = []
             for number in [n for n in left if n not in alive]:
                 job, portion = left[number]
@@ -120,10 +120,21 @@ def _ended(job: Any, portion: tuple[Group, ...]) -> Ended:
     return Ended(portion, error, bool(error))
 
 
-def _queued(name: str) -> set[str]:
-    """The numbers of jobs of that name that wait, run, or end just now."""
-    said = _said("squeue", "-h", "-r", "-u", getpass.getuser(), "-n", name, "-o", "%F_%K")
-    return {number.removesuffix("_N/A") for number in said.split()}
+def _alive(name: str) -> set[str]:
+    """The numbers of jobs of that name that wait, run, or end just now.
+
+    Those that no node could start Slurm holds until somebody acts: they are cancelled here, and
+    count as jobs that died."""
+    said = _said("squeue", "-h", "-r", "-u", getpass.getuser(), "-n", name, "-o", "%F_%K|%r")
+    found = set()
+    for line in said.splitlines():
+        job, _, why = line.partition("|")
+        number = job.strip().removesuffix("_N/A")
+        if "launch failed" in why:
+            _said("scancel", number)
+        else:
+            found.add(number)
+    return found
 
 
 def _said(*command: str) -> str:

@@ -57,9 +57,9 @@ def slurm_missing() -> str:
 class SlurmNodes:
     """Two nodes of one CPU while it is entered."""
 
-    def __init__(self) -> None:
+    def __init__(self, prefix: str = "tz-slurm-") -> None:
         # Slurm's sockets lie in it, whose paths may have 108 characters: none of pytest's folders.
-        self._folder = folder = Path(tempfile.mkdtemp(prefix="tz-slurm-"))
+        self._folder = folder = Path(tempfile.mkdtemp(prefix=prefix))
         self.settings = {"SLURM_CONF": str(folder / "slurm.conf")}
         self._nodes: dict[str, subprocess.Popen[bytes]] = {}
         self._before: str | None = None

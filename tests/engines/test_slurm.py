@@ -77,6 +77,19 @@ def test_what_sbatch_refuses(nodes: SlurmNodes, tmp_path: Path) -> None:
 
 @needs_slurm
 @pytest.mark.slow
+def test_jobs_that_no_node_can_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slurm would hold them for ever: here its own socket has too long a path."""
+    monkeypatch.setenv("TRANSFERZOO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("eval.engines.slurm.TRIES", 1)
+    (group,) = make_groups(make_request(tmp_path, tmp_path / "r"))
+    with SlurmNodes(prefix="tz-slurm-" + "x" * 90):
+        ends = [e for e in Slurm(Placing("p")).work([group], str(tmp_path / "r")) if e]
+    assert [end.groups for end in ends] == [(group,)]
+    assert "ended" in ends[0].error
+
+
+@needs_slurm
+@pytest.mark.slow
 def test_jobs_of_an_earlier_driver_are_waited_for(
     nodes: SlurmNodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

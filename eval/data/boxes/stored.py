@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
-import json
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
-from zipfile import BadZipFile
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from eval.common.errors import BadInput
-from eval.common.files import atomic_file
 from eval.common.images import is_deep, why_unreadable
+from eval.data import memo
 from eval.data.boxes.objects import answer_hash
 from eval.data.inventory.unreadable import unreadable
 from eval.data.sources import HASH_BYTES, Scan, Source, image_hash
@@ -180,31 +177,22 @@ def look_at_all(images: Iterable[tuple[int, bytes]], describe: Callable[[int], s
 
 
 def remembered_boxes(source: BoxSource, cache: Path) -> BoxScan:
-    """The source's scan, remembered in the cache: a second call reads no image."""
-    facts = json.dumps(["boxes", 1, HASH_BYTES, source.fingerprint()], default=str)
-    memo = cache / "splits" / f"{hashlib.sha256(facts.encode()).hexdigest()[:32]}.npz"
-    if memo.is_file():
-        try:
-            with np.load(memo, allow_pickle=False) as saved:
-                meta = json.loads(saved["meta"].tobytes())
-                names = None if meta["names"] is None else tuple(meta["names"])
-                stored = Stored(**{name: saved[name] for name in ARRAYS}, flagged=meta["flagged"])
-                plain = (saved["hashes"], saved["sizes"], names, saved["answers"], saved["deep"])
-                return BoxScan(stored, *plain)
-        except (OSError, ValueError, KeyError, EOFError, BadZipFile):
-            pass  # a damaged memo is made again
-    scan = source.box_scan()
-    meta_bytes = json.dumps({"names": scan.names, "flagged": scan.stored.flagged}).encode()
-    arrays: dict[str, Any] = {name: getattr(scan.stored, name) for name in ARRAYS}
-    # a memo is a convenience: a cache that may only be read does without
-    with contextlib.suppress(OSError), atomic_file(memo) as file:
-        np.savez(
-            file,
-            hashes=scan.hashes,
-            sizes=scan.sizes,
-            answers=scan.answers,
-            deep=scan.deep,
-            meta=np.frombuffer(meta_bytes, np.uint8),
-            **arrays,
+    """The source's scan, remembered in the cache."""
+
+    def pack(scan: BoxScan) -> memo.Arrays:
+        meta = memo.packed({"names": scan.names, "flagged": scan.stored.flagged})
+        return {
+            "hashes": scan.hashes, "sizes": scan.sizes, "answers": scan.answers, "deep": scan.deep,
+            "meta": meta, **{name: getattr(scan.stored, name) for name in ARRAYS},
+        }  # fmt: skip
+
+    def unpack(saved: memo.Arrays) -> BoxScan:
+        meta = memo.unpacked(saved["meta"])
+        stored = Stored(**{name: saved[name] for name in ARRAYS}, flagged=meta["flagged"])
+        names = memo.names_of(meta["names"])
+        return BoxScan(
+            stored, saved["hashes"], saved["sizes"], names, saved["answers"], saved["deep"]
         )
-    return scan
+
+    facts = ["boxes", 1, HASH_BYTES, source.fingerprint()]
+    return memo.remembered(cache, facts, source.box_scan, pack=pack, unpack=unpack)

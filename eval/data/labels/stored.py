@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 from collections.abc import Iterator
@@ -10,13 +9,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eval.common.errors import NotFound
-from eval.common.files import atomic_file
+from eval.data import memo
 from eval.data.labels.columns import Columns, declared_labels
 from eval.data.sources import (
     HASH_BYTES,
@@ -47,25 +45,34 @@ class LabelSource(Source, Protocol):
         """One pass over all rows. Raises UserError."""
 
 
-@dataclass(frozen=True)
-class ParquetLabels:
-    pixels: ParquetSource
-    columns: Columns
+class _Labelled:
+    """Images of another source, with labels of their own."""
 
-    def fingerprint(self) -> list[Any]:
-        return ["labels", *self.pixels.fingerprint()[:3], self.columns.facts()]
+    pixels: Source
 
     def describe(self, row: int) -> str:
         return self.pixels.describe(row)
-
-    def _after(self, first: int, row: int) -> str:
-        return self.describe(first + row)
 
     def images(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, bytes]]:
         return self.pixels.images(rows)
 
     def scan(self) -> Scan:
         return _plain(self.label_scan())
+
+    def label_scan(self) -> LabelScan:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class ParquetLabels(_Labelled):
+    pixels: ParquetSource
+    columns: Columns
+
+    def fingerprint(self) -> list[Any]:
+        return ["labels", *self.pixels.fingerprint()[:3], self.columns.facts()]
+
+    def _after(self, first: int, row: int) -> str:
+        return self.describe(first + row)
 
     def label_scan(self) -> LabelScan:
         names: tuple[str, ...] | None = None
@@ -92,21 +99,12 @@ class ParquetLabels:
 
 
 @dataclass(frozen=True)
-class HubLabels:
+class HubLabels(_Labelled):
     pixels: HubSource
     columns: Columns
 
     def fingerprint(self) -> list[Any]:
         return ["labels", *self.pixels.fingerprint(), self.columns.facts()]
-
-    def describe(self, row: int) -> str:
-        return self.pixels.describe(row)
-
-    def images(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, bytes]]:
-        return self.pixels.images(rows)
-
-    def scan(self) -> Scan:
-        return _plain(self.label_scan())
 
     def label_scan(self) -> LabelScan:
         rows = {column: self.pixels.column(column) for column in self.columns.top}
@@ -116,7 +114,7 @@ class HubLabels:
 
 
 @dataclass(frozen=True)
-class ListedLabels:
+class ListedLabels(_Labelled):
     """Image files that a table lists with their labels."""
 
     pixels: ListedSource
@@ -124,15 +122,6 @@ class ListedLabels:
 
     def fingerprint(self) -> list[Any]:
         return ["labels", *self.pixels.fingerprint()[:3], self.sets]
-
-    def describe(self, row: int) -> str:
-        return self.pixels.describe(row)
-
-    def images(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, bytes]]:
-        return self.pixels.images(rows)
-
-    def scan(self) -> Scan:
-        return _plain(self.label_scan())
 
     def label_scan(self) -> LabelScan:
         return _looked_at(self, list(self.sets), None)
@@ -159,21 +148,16 @@ def _plain(scan: LabelScan) -> Scan:
 
 
 def remembered_labels(source: LabelSource, cache: Path) -> LabelScan:
-    """The source's scan, remembered in the cache: a second call reads no image."""
-    facts = json.dumps(["labels", 1, HASH_BYTES, source.fingerprint()], default=str)
-    memo = cache / "splits" / f"{hashlib.sha256(facts.encode()).hexdigest()[:32]}.npz"
-    if memo.is_file():
-        try:
-            with np.load(memo, allow_pickle=False) as saved:
-                meta = json.loads(saved["meta"].tobytes())
-                names = None if meta["names"] is None else tuple(meta["names"])
-                sets = [tuple(labels) for labels in meta["sets"]]
-                return LabelScan(saved["hashes"], saved["deep"], sets, names)
-        except (OSError, ValueError, KeyError, EOFError, BadZipFile):
-            pass  # a damaged memo is made again
-    scan = source.label_scan()
-    meta_bytes = json.dumps({"names": scan.names, "sets": scan.sets}).encode()
-    # a memo is a convenience: a cache that may only be read does without
-    with contextlib.suppress(OSError), atomic_file(memo) as file:
-        np.savez(file, hashes=scan.hashes, deep=scan.deep, meta=np.frombuffer(meta_bytes, np.uint8))
-    return scan
+    """The source's scan, remembered in the cache."""
+
+    def pack(scan: LabelScan) -> memo.Arrays:
+        meta = memo.packed({"names": scan.names, "sets": scan.sets})
+        return {"hashes": scan.hashes, "deep": scan.deep, "meta": meta}
+
+    def unpack(saved: memo.Arrays) -> LabelScan:
+        meta = memo.unpacked(saved["meta"])
+        sets = [tuple(labels) for labels in meta["sets"]]
+        return LabelScan(saved["hashes"], saved["deep"], sets, memo.names_of(meta["names"]))
+
+    facts = ["labels", 1, HASH_BYTES, source.fingerprint()]
+    return memo.remembered(cache, facts, source.label_scan, pack=pack, unpack=unpack)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eval.common.errors import BadInput, NotFound, one_line
-from eval.common.files import atomic_file, read_plain
+from eval.common.files import read_plain
+from eval.data import memo
 from eval.data.boxes.stored import look_at_all
 from eval.data.masks.label_map import raw_map
 from eval.data.sources import HASH_BYTES, ParquetSource, Scan, Source, open_parquet, parquet_batches
@@ -182,17 +180,9 @@ def scanned(source: MaskSource, count: int) -> MaskScan:
 
 
 def remembered_masks(source: MaskSource, cache: Path) -> MaskScan:
-    """The source's scan, remembered in the cache: a second call reads no image and no mask."""
-    facts = json.dumps(["masks", 1, HASH_BYTES, source.fingerprint()], default=str)
-    memo = cache / "splits" / f"{hashlib.sha256(facts.encode()).hexdigest()[:32]}.npz"
-    if memo.is_file():
-        try:
-            with np.load(memo, allow_pickle=False) as saved:
-                return MaskScan(**{name: saved[name] for name in MaskScan._fields})
-        except (OSError, ValueError, KeyError, EOFError, BadZipFile):
-            pass  # a damaged memo is made again
-    scan = source.mask_scan()
-    # a memo is a convenience: a cache that may only be read does without
-    with contextlib.suppress(OSError), atomic_file(memo) as file:
-        np.savez(file, **scan._asdict())
-    return scan
+    """The source's scan, remembered in the cache: a second call reads no mask either."""
+    return memo.remembered(
+        cache, ["masks", 1, HASH_BYTES, source.fingerprint()], source.mask_scan,
+        pack=lambda scan: scan._asdict(),
+        unpack=lambda saved: MaskScan(**{name: saved[name] for name in MaskScan._fields}),
+    )  # fmt: skip
