@@ -8,9 +8,11 @@ never kept: images stream from the source when a backbone needs them.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +29,8 @@ from eval.tasks.declaration import Task
 @dataclass(frozen=True)
 class Split:
     """One part of a task in canonical order. ``rows[i]`` is image i's row in the source."""
+
+    BY_IMAGE: ClassVar[tuple[str, ...]] = ("labels", "hashes", "rows")  # arrays [N, ...], or None
 
     name: str
     source: Source
@@ -149,14 +153,14 @@ def check_split(split: Split, subject: str) -> None:
         )
 
 
-def take(split: Split, index: NDArray[np.int64], name: str | None = None) -> Split:
-    return Split(
-        name or split.name,
-        split.source,
-        split.labels[index],
-        split.hashes[index],
-        split.rows[index],
-    )
+S = TypeVar("S", bound=Split)
+
+
+def take(split: S, index: NDArray[np.int64], name: str | None = None) -> S:
+    """Some images of a part; ``index`` counts its canonical rows, ascending."""
+    whole = {field: getattr(split, field) for field in split.BY_IMAGE}
+    parts: dict[str, Any] = {f: None if a is None else a[index] for f, a in whole.items()}
+    return dataclasses.replace(split, name=name or split.name, **parts)
 
 
 def stratified_part(

@@ -11,10 +11,7 @@ the machine counts less. Features must agree.
 from __future__ import annotations
 
 import shutil
-import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +24,7 @@ from eval.features.encode import default_batch_size, encode, normalised, pixels_
 from eval.features.precision import Precision
 from eval.models.backbone import load
 from eval.models.resolve import resolve
-from tests.bench.common import arguments, machine
+from tests.bench.common import arguments, machine, processor_seconds
 
 
 def dinov2_small(folder: Path, px: int) -> None:
@@ -69,7 +66,7 @@ def main() -> None:
                 out = theirs(pixel_values=batch).pooler_output
         return out
 
-    seconds = spent({"ours": ours, "bare": bare}, args.rounds)
+    seconds = processor_seconds({"ours": ours, "bare": bare}, args.rounds)
     first = np.argsort(task.train.rows)[: len(batch)]
     gap = (ours()[torch.from_numpy(first)] - bare()).abs().max()
     print(f"DINOv2-small's shape at {args.px} px, {n} images of EuroSAT, batches of {size}, fp32")
@@ -78,17 +75,6 @@ def main() -> None:
     print(f"ours / bare: {seconds['ours'] / seconds['bare']:.3f}")
     print(f"largest difference of a feature: {float(gap):.2e}")
     shutil.rmtree(work)
-
-
-def spent(jobs: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median processor seconds of each job, the jobs taking turns; each runs once before."""
-    seconds: dict[str, list[float]] = {name: [] for name in jobs}
-    for _ in range(rounds + 1):
-        for name, job in jobs.items():
-            start = time.process_time()
-            job()
-            seconds[name].append(time.process_time() - start)
-    return {name: statistics.median(times[1:]) for name, times in seconds.items()}
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,19 +35,7 @@ from eval.results.store import read_result
 from eval.run.execute import execute
 from eval.run.plan import Request, plan
 from eval.settings.readout import Readout, readout
-from tests.bench.common import arguments, machine
-
-
-def processor_seconds(jobs: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median seconds of each job, which take turns; each once before, to warm up."""
-    seconds: dict[str, list[float]] = {name: [] for name in jobs}
-    for number in range(rounds + 1):
-        for name, job in jobs.items():
-            start = time.process_time()
-            job()
-            if number:
-                seconds[name].append(time.process_time() - start)
-    return {name: statistics.median(taken) for name, taken in seconds.items()}
+from tests.bench.common import arguments, machine, processor_seconds
 
 
 def help_seconds(rounds: int) -> float:

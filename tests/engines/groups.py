@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from eval.run.group import Group, groups_of
+from eval.run.group import Group, groups_of, run_group
 from eval.run.plan import Request, plan
 from eval.settings.protocols import Fewshot, Knn
 from tests.factories import make_task
+from tests.run.scored import files
 
 PROTOCOLS = {"knn": Knn(), "fewshot": Fewshot(shots=(1,), episodes=10, queries=5)}
 
@@ -29,6 +30,14 @@ def make_request(folder: Path, results: Path, models: int = 1, tasks: int = 1) -
 
 def make_groups(request: Request) -> list[Group]:
     return groups_of(request, plan(request), str(request.cache), "run")
+
+
+def undisturbed_results(folder: Path, models: int, tasks: int) -> dict[str, bytes]:
+    """The results of one process that nothing happens to, without times (`files`)."""
+    request = make_request(folder, folder / "undisturbed", models, tasks)
+    for group in make_groups(request):
+        run_group(group, str(request.results))
+    return files(request.results)
 
 
 def command_of(request: Request) -> list[str]:

@@ -30,7 +30,7 @@ from eval.run.group import Group, run_group
 from eval.stores.front import folder_of
 from eval.stores.store import Disk
 from tests.children import FORKS
-from tests.engines.groups import command_of, make_groups, make_request
+from tests.engines.groups import command_of, make_groups, make_request, undisturbed_results
 from tests.factories import Cli, refusal
 from tests.run.scored import files
 from tests.stores.s3 import s3_server
@@ -46,10 +46,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def undisturbed(work: Path) -> dict[str, bytes]:
     """What one process makes of two models on two tasks."""
-    request = make_request(work, work / "undisturbed", models=2, tasks=2)
-    for group in make_groups(request):
-        run_group(group, str(request.results))
-    return files(request.results)
+    return undisturbed_results(work, models=2, tasks=2)
 
 
 class Here:

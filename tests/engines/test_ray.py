@@ -14,9 +14,8 @@ from eval.engines.placing import Placing
 from eval.engines.ray_cluster import Ray
 from eval.results.index import Index
 from eval.run.attempt import tries
-from eval.run.group import run_group
 from eval.stores.store import Disk
-from tests.engines.groups import make_groups, make_request
+from tests.engines.groups import make_request, undisturbed_results
 from tests.engines.ray_nodes import RayNodes
 from tests.factories import refusal
 from tests.run.scored import files
@@ -37,10 +36,7 @@ def nodes() -> Iterator[RayNodes]:
 def test_a_run_whose_node_is_killed(
     nodes: RayNodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    request = make_request(tmp_path, tmp_path / "plain", models=3, tasks=2)
-    for group in make_groups(request):
-        run_group(group, str(request.results))
-    wanted = files(request.results)
+    wanted = undisturbed_results(tmp_path, models=3, tasks=2)
     request = make_request(tmp_path, tmp_path / "r", models=3, tasks=2)
     killed = 0
 

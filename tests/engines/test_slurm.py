@@ -15,9 +15,8 @@ from eval.engines.slurm import Slurm
 from eval.engines.slurm_job import Job
 from eval.results.index import Index
 from eval.run.attempt import tries
-from eval.run.group import run_group
 from eval.stores.store import Disk
-from tests.engines.groups import make_groups, make_request
+from tests.engines.groups import make_groups, make_request, undisturbed_results
 from tests.engines.slurm_nodes import SlurmNodes, slurm_missing
 from tests.factories import refusal
 from tests.run.scored import files
@@ -37,10 +36,7 @@ def test_a_run_whose_job_is_killed(
     nodes: SlurmNodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TRANSFERZOO_CACHE", str(tmp_path / "cache"))
-    request = make_request(tmp_path, tmp_path / "plain", models=2, tasks=2)
-    for group in make_groups(request):
-        run_group(group, str(request.results))
-    wanted = files(request.results)
+    wanted = undisturbed_results(tmp_path, models=2, tasks=2)
     request = make_request(tmp_path, tmp_path / "r", models=2, tasks=2)
     killed = 0
 

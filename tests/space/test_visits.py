@@ -135,6 +135,7 @@ def test_an_author_submits_a_model(
     page.get_by_role("button", name="Submit", exact=True).click()
     page.locator("#submitted").filter(has_text="Its request is pending.").wait_for()
     page.locator("#requests").filter(has_text=name).wait_for()
+    assert page.inner_text("#requests").count(name) == 1
     kept(seen, "author", width, dark, 1)
 
 

@@ -10,13 +10,15 @@ from numpy.typing import NDArray
 
 from eval.common.errors import BadInput
 from eval.data.boxes.objects import Objects
-from eval.data.task_data import Split, TaskData
+from eval.data.task_data import Split, TaskData, take
 from eval.settings.protocols import Kind
 
 
 @dataclass(frozen=True)
 class BoxSplit(Split):
     """One part in canonical order. Its ``labels`` are hashes of the boxes as they are stored."""
+
+    BY_IMAGE = (*Split.BY_IMAGE, "sizes")
 
     objects: tuple[Objects, ...] = ()  # [N] checked: inside the image, of positive area
     sizes: NDArray[np.int64] | None = None  # [N, 2] height, width, upright
@@ -37,14 +39,8 @@ class DetectionData(TaskData):
 
 def take_boxes(split: BoxSplit, index: NDArray[np.int64]) -> BoxSplit:
     """Some images of a part; ``index`` counts its canonical rows, ascending."""
-    return dataclasses.replace(
-        split,
-        labels=split.labels[index],
-        hashes=split.hashes[index],
-        rows=split.rows[index],
-        objects=tuple(split.objects[i] for i in index.tolist()),
-        sizes=None if split.sizes is None else split.sizes[index],
-    )
+    objects = tuple(split.objects[i] for i in index.tolist())
+    return dataclasses.replace(take(split, index), objects=objects)
 
 
 def limited(task: DetectionData, limit: int) -> DetectionData:

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from eval.common.errors import BadInput
 from eval.common.text import some
-from eval.data.labels.label_data import LabelSplit, take_labels
+from eval.data.labels.label_data import LabelSplit
 from eval.data.labels.stored import LabelScan, LabelSource, answer, remembered_labels
 from eval.data.sources import as_keys
-from eval.data.task_data import canonical_order
+from eval.data.task_data import canonical_order, take
 from eval.data.whole_split import AsGiven, Drawn, WholeGroups
 
 
@@ -74,8 +74,8 @@ def assemble_labels(images: LabelParts, cache: Path, subject: str) -> LabelSplit
         in_train = images.rule.in_train(whole)
         if in_train.all() or not in_train.any():
             raise BadInput(f"{subject}: {len(whole)} images are too few to be split")
-        train = take_labels(parts[0], np.flatnonzero(in_train), "train")
-        test = take_labels(parts[0], np.flatnonzero(~in_train), "test")
+        train = take(parts[0], np.flatnonzero(in_train), "train")
+        test = take(parts[0], np.flatnonzero(~in_train), "test")
         if any(images.held):
             validation = parts[0].keys[np.asarray(images.held, np.bool_)[parts[0].rows]]
     for part_ in (train, test):

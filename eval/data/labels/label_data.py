@@ -9,13 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.common.errors import BadInput, TooFew
-from eval.data.task_data import Split, TaskData, stratified_part
+from eval.data.task_data import Split, TaskData, stratified_part, take
 from eval.settings.protocols import Kind
 
 
 @dataclass(frozen=True)
 class LabelSplit(Split):
     """One part in canonical order. Its ``labels`` are hashes of the sets of labels."""
+
+    BY_IMAGE = (*Split.BY_IMAGE, "several")
 
     several: NDArray[np.bool_] = dataclasses.field(default_factory=lambda: np.zeros((0, 0), bool))
 
@@ -39,18 +41,6 @@ def labels_of(task: TaskData) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         return task.train.several, task.test.several
     one = np.eye(len(task.classes), dtype=bool)
     return one[task.train.labels], one[task.test.labels]
-
-
-def take_labels(split: LabelSplit, index: NDArray[np.int64], name: str | None = None) -> LabelSplit:
-    """Some images of a part; ``index`` counts its canonical rows, ascending."""
-    return dataclasses.replace(
-        split,
-        name=name or split.name,
-        labels=split.labels[index],
-        hashes=split.hashes[index],
-        rows=split.rows[index],
-        several=split.several[index],
-    )
 
 
 def held_out_labels(task: MultiLabelData, share: float, seed: int) -> NDArray[np.bool_]:
@@ -77,7 +67,7 @@ def limited(task: MultiLabelData, limit: int) -> MultiLabelData:
     """At most ``limit`` images of each part, the first in canonical order. Raises UserError where
     no label is left that some images have and others have not."""
     train, test = (
-        take_labels(split, np.arange(min(limit, len(split)))) for split in (task.train, task.test)
+        take(split, np.arange(min(limit, len(split)))) for split in (task.train, task.test)
     )
     for part in (train, test):
         if not (part.several.any(0) & ~part.several.all(0)).any():

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from eval.common.errors import BadInput
 from eval.data.masks.label_map import MOST_CLASSES, VOID
-from eval.data.masks.mask_data import MaskSplit, take_masks
+from eval.data.masks.mask_data import MaskSplit
 from eval.data.masks.stored import MaskScan, MaskSource, remembered_masks
 from eval.data.sources import as_keys
 from eval.data.split_rules import TRAIN_SHARE
-from eval.data.task_data import canonical_order, stratified_part
+from eval.data.task_data import canonical_order, stratified_part, take
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ def assemble_masks(images: MaskParts, cache: Path, subject: str) -> MaskSplits:
         )
         if drawn.all():
             raise BadInput(f"{subject}: {len(every)} images are too few to be split")
-        train = take_masks(every, np.flatnonzero(drawn), "train")
-        test = take_masks(every, np.flatnonzero(~drawn), "test")
+        train = take(every, np.flatnonzero(drawn), "train")
+        test = take(every, np.flatnonzero(~drawn), "test")
     deep = np.concatenate([as_keys(scan.hashes[scan.deep]) for scan in scans.values()])
     notes = tuple(_notes(train, test, classes, [scans[part] for part, _ in sources], images))
     return MaskSplits(classes, train, test, notes, deep)

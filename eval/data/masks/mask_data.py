@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from eval.common.errors import BadInput, TooFew
 from eval.data.masks.label_map import VOID, label_map
 from eval.data.masks.stored import MaskSource
-from eval.data.task_data import Split, TaskData, stratified_part
+from eval.data.task_data import Split, TaskData, stratified_part, take
 from eval.settings.protocols import Kind
 
 LEAST_UNITS = 20  # that are drawn again for an interval
@@ -21,6 +21,8 @@ LEAST_UNITS = 20  # that are drawn again for an interval
 @dataclass(frozen=True)
 class MaskSplit(Split):
     """One part in canonical order. Its ``labels`` are hashes of the masks as they are stored."""
+
+    BY_IMAGE = (*Split.BY_IMAGE, "groups")
 
     masks: MaskSource | None = None  # of the same rows as ``source``
     void: tuple[int, ...] = (VOID,)
@@ -73,18 +75,6 @@ class SegmentationData(TaskData):
         return "segmentation"
 
 
-def take_masks(split: MaskSplit, index: NDArray[np.int64], name: str | None = None) -> MaskSplit:
-    """Some images of a part; ``index`` counts its canonical rows, ascending."""
-    return dataclasses.replace(
-        split,
-        name=name or split.name,
-        labels=split.labels[index],
-        hashes=split.hashes[index],
-        rows=split.rows[index],
-        groups=None if split.groups is None else split.groups[index],
-    )
-
-
 def held_out_masks(task: SegmentationData, share: float, seed: int) -> NDArray[np.bool_]:
     """[N_train] True for about ``share`` of train, to choose settings on: whole groups where there
     are some, else images; copies of one image stay together.
@@ -117,7 +107,7 @@ def limited(task: SegmentationData, limit: int) -> SegmentationData:
     """At most ``limit`` images of each part: the first ones in canonical order, which is as good as
     drawn."""
     train, test = (
-        take_masks(split, np.arange(min(limit, len(split)))) for split in (task.train, task.test)
+        take(split, np.arange(min(limit, len(split)))) for split in (task.train, task.test)
     )
     if len(train) == len(task.train) and len(test) == len(task.test):
         return task

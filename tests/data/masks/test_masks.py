@@ -11,8 +11,9 @@ from PIL import Image
 
 from eval.data.load import load_task
 from eval.data.masks.label_map import VOID
-from eval.data.masks.mask_data import SegmentationData, held_out_masks, take_masks
+from eval.data.masks.mask_data import SegmentationData, held_out_masks
 from eval.data.own_masks import VOC_CLASSES
+from eval.data.task_data import take
 from eval.tasks.registry import TASKS
 from tests.data.masks.pictures import SIZE, scene, write_folders, write_parquet, write_voc
 from tests.factories import png, refusal
@@ -149,7 +150,7 @@ def test_held_out_groups_are_whole_and_about_the_share(tmp_path: Path, cache: Pa
         assert not set(task.train.groups[held]) & set(task.train.groups[~held])
         draws.add(held.tobytes())
     assert len(draws) > 1
-    one = take_masks(task.train, np.flatnonzero(task.train.groups == task.train.groups[0]))
+    one = take(task.train, np.flatnonzero(task.train.groups == task.train.groups[0]))
     alone = SegmentationData(task.name, "", "", task.classes, one, task.test)
     assert held_out_masks(alone, 0.25, 0).sum() == 1  # images, where there is one group
 
