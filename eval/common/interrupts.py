@@ -1,8 +1,9 @@
-"""Ctrl-C and SIGTERM as a question the training loop asks, so that it can save first."""
+"""Who hears Ctrl-C and SIGTERM: a training loop that saves first, and we where a library would."""
 
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -32,3 +33,14 @@ def noted_signals() -> Iterator[list[int]]:
         if not seen:
             for kind, action in old.items():
                 signal.signal(kind, action)
+
+
+@contextmanager
+def own_sigterm() -> Iterator[None]:
+    """SIGTERM stays with who listened before the block, whatever a library sets in it."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)

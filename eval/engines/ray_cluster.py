@@ -15,6 +15,7 @@ from typing import Any
 
 from eval.common.errors import BadInput, NotFound, one_line
 from eval.common.extras import require
+from eval.common.interrupts import own_sigterm
 from eval.engines import process
 from eval.engines.engine import TRIES, Ended, died
 from eval.engines.placing import Placing, portions
@@ -40,10 +41,11 @@ class Ray:
         where = self._address or os.environ.get("RAY_ADDRESS", "a cluster of this machine")
         _check_port(where)
         try:
-            ray.init(
-                self._address or "auto", ignore_reinit_error=True, log_to_driver=False,
-                logging_level=logging.ERROR,
-            )  # fmt: skip
+            with own_sigterm():  # ray's handler would exit with 15 and leave no word
+                ray.init(
+                    self._address or "auto", ignore_reinit_error=True, log_to_driver=False,
+                    logging_level=logging.ERROR,
+                )  # fmt: skip
         except (ConnectionError, ValueError) as error:
             raise NotFound(
                 f"--on ray: {where} does not answer ({one_line(error)}); start one with "

@@ -6,6 +6,8 @@ import os
 import random
 from typing import Any
 
+from eval.common.interrupts import own_sigterm
+
 # Read when ray is imported: a busy machine takes longer than half a minute to start a node.
 os.environ.setdefault("RAY_raylet_start_wait_time_s", "300")
 
@@ -19,10 +21,11 @@ class RayNodes:
     def __enter__(self) -> RayNodes:
         from ray.cluster_utils import Cluster
 
-        self._cluster: Any = Cluster(
-            initialize_head=True,
-            head_node_args={"num_cpus": 0, "num_gpus": 0, "object_store_memory": 100 << 20},
-        )
+        with own_sigterm():
+            self._cluster: Any = Cluster(
+                initialize_head=True,
+                head_node_args={"num_cpus": 0, "num_gpus": 0, "object_store_memory": 100 << 20},
+            )
         self._nodes = [self._added() for _ in range(self._count)]
         self._cluster.wait_for_nodes()
         return self
@@ -43,4 +46,5 @@ class RayNodes:
         return True
 
     def _added(self) -> Any:
-        return self._cluster.add_node(num_cpus=1, num_gpus=0, object_store_memory=100 << 20)
+        with own_sigterm():
+            return self._cluster.add_node(num_cpus=1, num_gpus=0, object_store_memory=100 << 20)

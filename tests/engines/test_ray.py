@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,6 +56,17 @@ def test_a_run_whose_node_is_killed(
     index = Index()
     index.refresh(Disk(tmp_path / "r"))
     assert len(index.attempts - {""}) + len(tries(Disk(tmp_path / "r"))) <= 6 + 1
+
+
+@pytest.mark.slow
+def test_a_signal_is_not_rays(nodes: RayNodes) -> None:
+    """A command that is ended says so by its exit code, 143; ray's handler would say 15."""
+    before = signal.getsignal(signal.SIGTERM)
+    Ray("", Placing()).check()
+    assert signal.getsignal(signal.SIGTERM) is before
+    ray.shutdown()
+    Ray("", Placing()).check()
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.mark.slow
