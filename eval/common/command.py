@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType, TracebackType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from eval.common.distributed import is_main_process
 from eval.common.errors import (
@@ -34,6 +34,18 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise BadInput(f"{message}; see {self.prog} --help")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """A command that does not know an argument says so itself: argparse would let the whole
+        program say it, whose help does not have the command's options."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            name = next((one for one in unknown if one.startswith("-")), unknown[0])
+            options = [one for one in self._option_string_actions if one not in ("-h", "--help")]
+            near = did_you_mean(name.partition("=")[0], options)
+            said = f"unrecognized arguments: {' '.join(unknown)}; see {self.prog} --help{near}"
+            raise BadInput(said)
+        return found, unknown
 
 
 class Terminated(KeyboardInterrupt):

@@ -725,6 +725,13 @@ def test_foreign_json_where_the_second_result_would_go(place: Place, cache: Path
         (["verify", "absent.json"], ("absent.json is not a result file",)),
         (["cache"], ("ls|rm",)),
         (["cache", "rm"], ("--all",)),
+        # The command that was asked for says where its own options stand.
+        (["curves", "--cache", "x"], ("--cache x; see transfer-eval curves --help\n",)),
+        (
+            ["run", "m", "--protcol", "knn"],
+            ("see transfer-eval run --help; did you", "'--protocol'"),
+        ),
+        (["cache", "ls", "--bogus"], ("see transfer-eval cache ls --help\n",)),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

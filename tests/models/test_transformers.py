@@ -70,7 +70,7 @@ def test_features_are_the_librarys_own(tmp_path: Path, kind: str) -> None:
     assert float(wanted.std(0).max()) > 1e-4  # images differ, so equal is no accident
     scale = max(1.0, float(wanted.abs().max()))
     torch.testing.assert_close(found / scale, wanted / scale, rtol=0, atol=1e-5)
-    assert any("features are transformers'" in note for note in backbone.notes)
+    assert any("are transformers'" in note for note in backbone.notes)
 
 
 # --------------------------------------------------------------------------- preparation

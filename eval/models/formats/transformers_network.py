@@ -94,7 +94,8 @@ def load(
     notes = weights.loaded_notes(found["missing_keys"], left, found["mismatched_keys"], wanted, who)
     weights.check_finite(net, who)
     pool: Pool = "pooler" if pooler else config.architecture.pool
-    notes.append(f"features are transformers' {'pooler_output' if pool == 'pooler' else pool}")
+    taken = "pooler_output" if pool == "pooler" else pool
+    notes.append(f"features of {who} are transformers' {taken}")
     return PooledOutput(net, pool), notes
 
 
