@@ -29,7 +29,7 @@ from eval.metrics.label_ranking import (
 from eval.metrics.scores import Samples
 from eval.protocols.outcome import Outcome
 from eval.settings.protocols import Multilabel
-from eval.solvers.logistic import TOL, LinearModel, Metric, Problem, standardise
+from eval.solvers.logistic import TOL, LinearModel, Problem, standardise
 from eval.training.context import Context
 
 MAX_ITERATIONS = 1000  # of the fits that are reported
@@ -50,9 +50,9 @@ def score(context: Context[TaskData], settings: Multilabel) -> Outcome:
     models: list[LinearModel | None] = [None] * truth.shape[1]
     mean, scale = standardise(x[~held])
     fitted, asked = (x[~held] - mean) / scale, (x[held] - mean) / scale
-    metric: Metric | None = None
+    problem: Problem | None = None
     for c in settings.cs:
-        models, metric = _fitted(fitted, known[~held], c, models, 300, metric)
+        models, problem = _fitted(fitted, known[~held], c, models, 300, problem)
         found = macro_precision(_scores(models, asked), truth[held.numpy()])
         on_held.append(round(found, 6))
     if np.isnan(on_held).all():
@@ -119,19 +119,21 @@ def _fitted(
     c: float,
     start: list[LinearModel | None],
     most: int,
-    metric: Metric | None,
-) -> tuple[list[LinearModel | None], Metric | None]:
-    """A model of each label [N, C]; None of one that all images have, or none."""
+    problem: Problem | None,
+) -> tuple[list[LinearModel | None], Problem | None]:
+    """A model of each label [N, C]; None of one that all images have, or none.
+
+    The problem is one of these rows, where there is one; it comes back for the next call.
+    """
     found: list[LinearModel | None] = []
     for label in range(truth.shape[1]):
         y = truth[:, label].long()
         if y.all() or not y.any():
             found.append(None)
             continue
-        problem = Problem(x, y, 2, metric)
+        problem = problem.relabelled(y, 2) if problem else Problem(x, y, 2)
         found.append(problem.solve([c], [start[label]], TOL, 1.0, most)[0])
-        metric = problem.metric  # of the same rows: it spares an eigendecomposition a label
-    return found, metric
+    return found, problem
 
 
 def _scores(models: list[LinearModel | None], x: Tensor) -> NDArray[np.float64]:

@@ -7,9 +7,10 @@ do we. How the optimum is reached:
 1.  Preconditioned L-BFGS. At probabilities p the Hessian is about
     `alpha (I - 11'/K) (x) X'X + I/C` with `alpha = (1 - mean ||p_i||^2) / (K - 1)`: exactly so at
     W = 0 and in trace everywhere, and never more than Boehning's bound, alpha = 1/2. One Gram
-    matrix of the features therefore serves every C and every iterate; in its eigenvectors the
-    inverse of it plus a ridge, the preconditioner, costs two thin products. On correlated features
-    5-25 iterations replace hundreds.
+    matrix of the features therefore serves every C and every iterate. Rows are turned into its
+    eigenvectors once, where the inverse of it plus a ridge, the preconditioner, is a division. On
+    correlated features 5-25 iterations replace hundreds. (Few rows stay as they are, and the
+    preconditioner costs two thin products with the axes of their span.)
 2.  The model is linear, so logits move linearly along a search direction. An iteration costs two
     passes over X (direction -> logits, residuals -> gradient), and the line search runs on logits
     alone: an almost exact minimum for the price of a few exponentials. Every accepted step
@@ -18,8 +19,8 @@ do we. How the optimum is reached:
     stacked in one matrix product.
 
 Shapes: N rows, D features, K classes (those present in `y`), S values of C solved together.
-Memory beside X: about `4 S K N + 24 S K D + 9 min(N, D)^2 + min(N, D) D` floats, so one fit (S = 1)
-of K = 1000, D = 2048, N = 50 000 takes about 1.2 GB.
+Memory beside X: about `N D + 4 S K N + 24 S K D + 9 min(N, D)^2` floats, so one fit (S = 1) of
+K = 1000, D = 2048, N = 50 000 takes about 1.6 GB.
 float64 features are solved in float64; anything else in float32, with sums of losses in float64.
 Everything is deterministic for a given machine and number of threads.
 """
@@ -41,6 +42,7 @@ _SLOPE_LEFT = 0.25  # line search ends when this share of the initial slope is l
 _LINE_EVALUATIONS = 20
 TOL = 1e-4  # scikit-learn's
 _REFIT_SLACK = 10.0
+_LARGEST = 2.5  # times the root mean square: the largest of hundreds of entries is seldom smaller
 _LEAST = 1e-3  # of the mean eigenvalue: below it the preconditioner tells directions not apart
 
 
@@ -150,6 +152,13 @@ class Problem:
         self.n_present = len(self.present)
         # Of few rows it knows their span alone, which other rows are not in.
         self.metric = None if metric is None or metric.wide else metric
+        self._rows: Tensor | None = None
+
+    def relabelled(self, y: Tensor, n_classes: int) -> Problem:
+        """The same rows under other labels: what is known of the rows is not computed again."""
+        other = Problem(self.x, y, n_classes)
+        other.metric, other._rows = self.metric, self._rows
+        return other
 
     def solve(
         self,
@@ -167,16 +176,18 @@ class Problem:
         if not all(math.isfinite(c) and c > 0 for c in cs):
             raise ValueError(f"C must be a positive number, got {list(cs)}")
         if self.n_present == 1:  # nothing to separate: zero weights are optimal
-            state = self.x.new_zeros(len(cs), 1, self.x.shape[1] + 1)
-            return [self._model(w, c, 0, True) for w, c in zip(state, cs, strict=True)]
+            weight = self.x.new_zeros(1, self.x.shape[1])
+            return [self._model(weight, weight[:, 0], c, 0, True) for c in cs]
         if self.metric is None:
             self.metric = Metric(self.x, self.mean)
+        if self._rows is None:
+            self._rows = self.metric.turned(self.x, self.mean)
         # Sigmoid form: w = 2 W_1 = -2 W_0, hence ||w||^2 = 2 ||W||^2.
         twice = 2.0 if self.n_present == 2 else 1.0
         penalty = torch.tensor([twice / c for c in cs], dtype=self.x.dtype, device=self.x.device)
-        start = torch.stack([self._state(model) for model in init])  # [S, K, D + 1]
+        start = torch.stack([self._state(model, self.metric) for model in init])  # [S, K, D + 1]
         state, iterations, converged = _minimise(
-            self.x,
+            self._rows,
             self.mean,
             self.y,
             penalty,
@@ -188,12 +199,12 @@ class Problem:
             left_out,
         )
         return [
-            self._model(w, c, i, done)
+            self._model(self.metric.turned_back(w[:, :-1]), w[:, -1], c, i, done)
             for w, c, i, done in zip(state, cs, iterations, converged, strict=True)
         ]
 
-    def _state(self, model: LinearModel | None) -> Tensor:
-        """Weights with the centred intercept as last column, [K, D + 1]."""
+    def _state(self, model: LinearModel | None, metric: Metric) -> Tensor:
+        """Weights along the metric's axes and, last, the intercept of centred rows, [K, D + 1]."""
         if model is None:
             return self.x.new_zeros(self.n_present, self.x.shape[1] + 1)
         if model.weight.shape != (self.n_classes, self.x.shape[1]):
@@ -206,30 +217,36 @@ class Problem:
         # A class the earlier fit had no rows of carries a bias of about minus infinity.
         known = bias > torch.finfo(bias.dtype).min / 2
         bias = torch.where(known, bias, bias[known].mean() if known.any() else 0.0)
-        state = torch.cat([weight, (bias + weight @ self.mean)[:, None]], dim=1)
+        intercept = bias + weight @ self.mean
+        state = torch.cat([metric.turned_weights(weight), intercept[:, None]], dim=1)
         return state - state.mean(0)  # softmax ignores a shift common to all classes
 
-    def _model(self, state: Tensor, c: float, iterations: int, converged: bool) -> LinearModel:
-        weight = state.new_zeros(self.n_classes, self.x.shape[1])
+    def _model(
+        self, weight: Tensor, intercept: Tensor, c: float, iterations: int, converged: bool
+    ) -> LinearModel:
+        """Of the weights [K, D] of present classes and their intercepts [K] on centred rows."""
+        whole = weight.new_zeros(self.n_classes, self.x.shape[1])
         # Finite, so that 0 * bias and log-softmax stay finite; low enough to act as -infinity.
-        bias = state.new_full((self.n_classes,), torch.finfo(state.dtype).min)
-        weight[self.present] = state[:, :-1]
-        bias[self.present] = state[:, -1] - state[:, :-1] @ self.mean
-        return LinearModel(weight, bias, float(c), iterations, converged)
+        bias = weight.new_full((self.n_classes,), torch.finfo(weight.dtype).min)
+        whole[self.present] = weight
+        bias[self.present] = intercept - weight @ self.mean
+        return LinearModel(whole, bias, float(c), iterations, converged)
 
 
 class Metric:
-    """Applies `(alpha X'X + penalty I)^-1` (X centred) approximately: the preconditioner.
+    """The axes of rows' covariance, and `(alpha X'X + penalty I)^-1` (X centred) along them.
 
-    One eigendecomposition of the Gram matrix serves all C and all iterates. It only has to be
-    positive definite and roughly right, which buys three savings: eigenvalues below a share of the
-    mean count as that share, and their eigenvectors are left out; beyond 8 D rows a regular
-    subsample stands for the rest; and that of most of the rows will do for all.
+    That inverse, the preconditioner, only has to be positive definite and roughly right: one
+    eigendecomposition of the Gram matrix serves all C and all iterates, and eigenvalues below a
+    share of the mean count as that share. With many rows the problem is solved along the axes,
+    where the inverse is diagonal; beyond 8 D rows a regular subsample stands for the rest, and that
+    of most of the rows will do for all. Few rows, `wide`, are left as they are: the N x N side is
+    decomposed, and gives axes of their span alone, without those of small eigenvalues.
     """
 
     def __init__(self, x: Tensor, mean: Tensor) -> None:
         n, d = x.shape
-        self.wide = 2 * n <= d  # few rows: decompose the N x N side instead
+        self.wide = 2 * n <= d
         if self.wide:
             centred = x - mean
             gram = times_rows(centred, centred)  # [N, N]
@@ -239,16 +256,39 @@ class Metric:
         values, vectors = torch.linalg.eigh(gram)
         values = values.clamp_min(0)
         self.rest = _LEAST * float(values.mean())
-        kept = values > self.rest
         self.rows = n
-        self.values = values[kept]  # [R]
-        self.axes = vectors[:, kept].t().contiguous()  # [R, D], orthonormal
         if self.wide:
-            self.axes = times_rows(self.axes, centred.t()) / self.values.sqrt()[:, None]
+            kept = values > self.rest
+            self.values = values[kept]  # [R]
+            along = vectors[:, kept].t().contiguous()
+            # [R, D], orthonormal
+            self.axes = times_rows(along, centred.t()) / self.values.sqrt()[:, None]
+        else:
+            self.values = values.clamp_min(self.rest)  # [D]
+            self.axes = vectors.t().contiguous()  # [D, D]
+
+    def turned(self, x: Tensor, mean: Tensor, row_block: int = 4096) -> Tensor:
+        """Rows [N, D] centred and along the axes; few rows as they are."""
+        if self.wide:
+            return x
+        turned = torch.empty_like(x, memory_format=torch.contiguous_format)
+        for top in range(0, len(x), row_block):
+            turned[top : top + row_block] = times_rows(x[top : top + row_block] - mean, self.axes)
+        return turned
+
+    def turned_weights(self, weight: Tensor) -> Tensor:
+        """Weights [K, D] for `turned` rows."""
+        return weight if self.wide else times_rows(weight, self.axes)
+
+    def turned_back(self, weight: Tensor) -> Tensor:
+        """The weights [K, D] of features of weights, or gradients, for `turned` rows."""
+        return weight if self.wide else times_rows(weight.contiguous(), self.axes.t())
 
     def solve(self, g: Tensor, alpha: Tensor, penalty: Tensor) -> Tensor:
         """g [S, K, D] -> approximately `(alpha X'X + penalty I)^-1 g`, one alpha, penalty per S."""
         alpha, penalty = alpha[:, None, None], penalty[:, None, None]
+        if not self.wide:
+            return g / (alpha * self.values + penalty)
         outside = 1 / (alpha * self.rest + penalty)  # [S, 1, 1]
         inside = 1 / (alpha * self.values + penalty) - outside  # [S, 1, R]
         along = times_rows(g.flatten(0, 1), self.axes).view(*g.shape[:2], -1)
@@ -314,23 +354,27 @@ class _History:
         self, gradient: Tensor, metric: Metric, alpha: Tensor, penalty: Tensor, n: int
     ) -> Tensor:
         """Minus the inverse Hessian times the gradient [S, K, D + 1], starting from the metric."""
-        first = torch.zeros_like(self.inverse)  # [S, m]
-        second = torch.zeros_like(self.inverse)
-        along = self._along(self.steps, gradient)
-        for i in reversed(self.slots):
-            rest = along[:, i] - (self.cross[:, i] * first).sum(-1)
-            first[:, i] = self.inverse[:, i] * rest
-        q = gradient - self._combined(self.changes, first).view_as(gradient)
+        order = torch.tensor(self.slots, dtype=torch.int64, device=gradient.device)
+        inverse = self.inverse[:, order, None]  # [S, m, 1], oldest first
+        scaled = self.cross[:, order][:, :, order]  # [S, m, m]
+        along = self._along(self.steps, gradient)[:, order, None]
+        # The loop from the newest pair to the oldest, as one triangular system.
+        first = torch.linalg.solve_triangular(
+            (inverse * scaled).triu(1), inverse * along, upper=True, unitriangular=True
+        )
+        q = gradient - self._combined(self.changes, first, order).view_as(gradient)
         # The intercept's Hessian is alpha n; centring has decoupled it from the weights.
         intercept = q[:, :, -1:] / (alpha * n)[:, None, None]
         weight = q[:, :, :-1].contiguous()
         weight = metric.solve(weight, alpha * (n / metric.rows), penalty)
         h = torch.cat([weight, intercept], dim=2)
-        along = self._along(self.changes, h)
-        for i in self.slots:
-            rest = along[:, i] + (self.cross[:, :, i] * second).sum(-1)
-            second[:, i] = first[:, i] - self.inverse[:, i] * rest
-        return -h - self._combined(self.steps, second).view_as(h)
+        along = self._along(self.changes, h)[:, order, None]
+        # And back.
+        second = torch.linalg.solve_triangular(
+            (inverse * scaled.transpose(1, 2)).tril(-1), first - inverse * along,
+            upper=False, unitriangular=True,
+        )  # fmt: skip
+        return -h - self._combined(self.steps, second, order).view_as(h)
 
     @staticmethod
     def _along(vectors: Tensor, other: Tensor) -> Tensor:
@@ -338,9 +382,11 @@ class _History:
         return (vectors @ other.flatten(1)[:, :, None])[:, :, 0].double()
 
     @staticmethod
-    def _combined(vectors: Tensor, weights: Tensor) -> Tensor:
-        """Weighted sum [S, M] of vectors [S, m, M]."""
-        return (weights[:, None].to(vectors.dtype) @ vectors)[:, 0]
+    def _combined(vectors: Tensor, weights: Tensor, order: Tensor) -> Tensor:
+        """Sum [S, M] of vectors [S, m, M] by weights [S, k, 1] of those in the slots of order."""
+        placed = vectors.new_zeros(len(vectors), 1, vectors.shape[1])
+        placed[:, 0, order] = weights[:, :, 0].to(vectors.dtype)
+        return (placed @ vectors)[:, 0]
 
 
 def _minimise(
@@ -357,18 +403,20 @@ def _minimise(
 ) -> tuple[Tensor, list[int], list[bool]]:
     """Preconditioned L-BFGS on S stacked problems; solved ones leave the stack.
 
-    state [S, K, D + 1] holds weights and, last, the intercept of the centred features. A row that
-    is left out [S, N] has margins of minus infinity at all classes: neither loss nor gradient. The
+    x [N, D] are the metric's turned rows, mean [D] that of the features. state [S, K, D + 1] holds
+    weights for those rows and, last, the intercept of the centred features. A row that is left out
+    [S, N] has margins of minus infinity at all classes: neither loss nor gradient. The
     preconditioner takes no notice.
     """
     n, d = x.shape
+    offset = mean if metric.wide else torch.zeros_like(mean)  # turned rows are centred
     n_classes = state.shape[1]
     rows = torch.arange(n, device=x.device)
 
     def margins_of(w: Tensor, own: float) -> Tensor:
         """Logits minus the true class's logit [S, K, N]; `own` stands at the true class itself."""
         weight = w[:, :, :d].reshape(-1, d).contiguous()
-        bias = w[:, :, d].reshape(-1) - weight @ mean
+        bias = w[:, :, d].reshape(-1) - weight @ offset
         logits = times_rows(weight, x).add_(bias[:, None]).view(len(w), n_classes, n)
         logits -= logits[:, y, rows][:, None]
         logits[:, y, rows] = own
@@ -396,14 +444,14 @@ def _minimise(
         g_weight += penalty[:, None, None] * state[:, :, :d]
         squares = state[:, :, :d].square().sum((1, 2))  # [S]
         objective = loss.sum(-1, dtype=torch.float64) + 0.5 * penalty * squares
-        largest = torch.maximum(g_weight.abs().amax((1, 2)), g_bias.abs().amax(1))  # [S]
-        solved = largest <= tol * torch.clamp(relative * objective, max=n)
+        bound = tol * torch.clamp(relative * objective, max=n)
+        solved = _within(bound, g_weight, g_bias, metric, mean)
         if not fresh and bool(solved.any()):
             # Claim convergence only on exact logits: updates along steps gather rounding errors.
             margins, fresh = margins_of(state, -math.inf), True
             wrong, loss = _soften(margins)
             continue
-        gradient = torch.cat([g_weight - g_bias[:, :, None] * mean, g_bias[:, :, None]], dim=2)
+        gradient = torch.cat([g_weight - g_bias[:, :, None] * offset, g_bias[:, :, None]], dim=2)
 
         if step is not None and last_gradient is not None:
             history.append(step, gradient - last_gradient)
@@ -441,6 +489,25 @@ def _minimise(
         loss = new_loss
         fresh = False
         iteration += 1
+
+
+def _within(
+    bound: Tensor, g_weight: Tensor, g_bias: Tensor, metric: Metric, mean: Tensor
+) -> Tensor:
+    """Whether no entry of the gradient by the weights of features exceeds the bound: [S], [S].
+
+    g_weight [S, K, D] is that of turned rows, g_bias [S, K] of the intercept. Turning it back is a
+    product, so it is done only where its length lets the bound be hoped for: where that errs, an
+    iteration more is done.
+    """
+    if not metric.wide:
+        length = torch.linalg.vector_norm(g_weight, dim=2)
+        length = length - g_bias.abs() * torch.linalg.vector_norm(mean)
+        if bool((_LARGEST * length.amax(1) / math.sqrt(len(mean)) > bound).all()):
+            return torch.zeros_like(bound, dtype=torch.bool)
+        back = metric.turned_back(g_weight.flatten(0, 1)).view(g_weight.shape)
+        g_weight = back.addcmul_(g_bias[:, :, None], mean)
+    return torch.maximum(g_weight.abs().amax((1, 2)), g_bias.abs().amax(1)) <= bound
 
 
 def _soften(margins: Tensor) -> tuple[Tensor, Tensor]:
