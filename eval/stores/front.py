@@ -68,6 +68,10 @@ def store_of(folder: Path) -> Store:
 
 @lru_cache(maxsize=8)
 def _opened(address: str) -> Store:
+    if address.startswith("hf://") and not address.startswith("hf://buckets/"):
+        from eval.hub.shared_folder import HubFolder
+
+        return HubFolder(address)
     from eval.stores.remote import Remote
 
     return Remote(address)

@@ -28,6 +28,7 @@ from tests.children import FORKS, finish
 from tests.engines.groups import make_groups, make_request
 from tests.factories import refusal
 from tests.run.scored import files
+from tests.stores.hub import TOKEN, hub_address
 from tests.stores.s3 import s3_server
 
 
@@ -184,12 +185,17 @@ def _score(group: Group, store: str, settings: dict[str, str], told: Path) -> No
     told.write_text(json.dumps([report.scored, [f.error for f in report.failures]]))
 
 
-@pytest.fixture(params=["folder", "s3"])
+@pytest.fixture(params=["folder", "s3", "hub"])
 def place(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[str, dict[str, str]]]:
     if request.param == "folder":
         yield str(tmp_path / "r"), {}
+        return
+    if request.param == "hub":
+        address = hub_address(request.getfixturevalue("hub"), "woken", monkeypatch)
+        monkeypatch.setenv("TRANSFERZOO_CACHE", str(tmp_path / "here"))
+        yield f"{address}/r", {"HF_TOKEN": TOKEN}
         return
     with s3_server() as settings:
         monkeypatch.setenv("TRANSFERZOO_CACHE", str(tmp_path / "here"))
