@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
-from eval.common.errors import NotFound, UserError, one_line
+from eval.common.errors import NotFound, Refused, UserError, one_line
 from eval.common.files import atomic_file, default_cache
 from eval.stores.store import Disk, Store
 
@@ -78,13 +78,20 @@ def _opened(address: str) -> Store:
 
 
 def check_store(folder: Path) -> None:
-    """Raises UserError where the store behind a folder cannot be written and listed."""
+    """Raises UserError where the store behind a folder cannot be written and listed, or takes a
+    second file of one name for the first: some servers of S3 do not know If-None-Match."""
     if not address_of(folder):
         return
     store, name = store_of(folder), f".check/{secrets.token_hex(8)}"
-    store.put(name, b"")
+    store.create(name, b"")
+    twice = store.create(name, b"")
     store.sizes(".check")
     store.remove([name])
+    if twice:
+        raise Refused(
+            f"store {store.address!r} writes over a file that is there although it is asked not to "
+            "(If-None-Match), so a result could be lost; use a server that heeds it, as Amazon's"
+        )
 
 
 def create(folder: Path, path: Path, data: bytes) -> bool:

@@ -254,6 +254,23 @@ def test_a_bucket_that_is_not_there(folder: Path) -> None:
     assert store_of(folder).sizes() == {}  # nothing is left of the check
 
 
+def test_a_server_that_knows_no_condition(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As s3rver 3.7.1 does: 200 for both of two writers, and the second one's bytes stay."""
+    import s3fs
+
+    call = s3fs.S3FileSystem._call_s3
+
+    async def unconditional(self: object, method: str, *args: object, **kwargs: object) -> object:
+        kwargs.pop("IfNoneMatch", None)
+        return await call(self, method, *args, **kwargs)
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "_call_s3", unconditional)
+    assert "writes over a file that is there although it is asked not to" in (
+        refusal(check_store, folder)
+    )
+    assert store_of(folder).sizes() == {}
+
+
 def test_no_credentials(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
