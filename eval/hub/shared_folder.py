@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from eval.common.errors import BadInput, NotFound, Unreachable, UserError
@@ -125,13 +126,13 @@ class HubFolder:
         """Read a file of any size; False where there is none of that name."""
         from huggingface_hub import errors
 
-        path, folder = self._folder + name, file.parent / f".{file.name}.hub"
-        with self._told():
+        # The client's own cache would keep a second copy of everything that is fetched.
+        with self._told(), TemporaryDirectory(dir=file.parent, prefix=".", suffix=".tmp") as folder:
             try:
                 got = with_retries(
                     partial(
-                        self._api.hf_hub_download, self._repo, path, repo_type=self._kind,
-                        revision=self._revision, local_dir=folder,
+                        self._api.hf_hub_download, self._repo, self._folder + name,
+                        repo_type=self._kind, revision=self._revision, local_dir=folder,
                     )
                 )  # fmt: skip
             except errors.EntryNotFoundError:

@@ -72,6 +72,14 @@ def test_a_branch_and_what_is_beside(hub: LoopbackHub, folder: HubFolder) -> Non
     assert folder.sizes() == {}
 
 
+def test_a_download_leaves_nothing_beside(folder: HubFolder, tmp_path: Path) -> None:
+    folder.create("a", b"1")
+    assert folder.download("a", tmp_path / "b")
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+    assert not folder.download("none", tmp_path / "c")
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
 def test_many_files_go_in_one_commit(hub: LoopbackHub, folder: HubFolder) -> None:
     folder.create("a", b"1")
     folder.create("b", b"1")
