@@ -91,7 +91,8 @@ def out_of_time(one: Try, number: str) -> None:
 
 def preempted(one: Try, number: str) -> None:
     """Somebody with the right to it wants both nodes: SIGCONT, SIGTERM, and later SIGKILL."""
-    subprocess.Popen(["srun", "--partition=urgent", "--nodes=2", "--quiet", "true"])
+    urgent = ["sbatch", "--partition=urgent", "--nodes=2", "--output=/dev/null", "--wrap=true"]
+    subprocess.run(urgent, check=True, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + PATIENCE
     while Path(f"/proc/{one.process}").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
