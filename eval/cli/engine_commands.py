@@ -12,10 +12,11 @@ from eval.common.errors import BadInput
 
 if TYPE_CHECKING:
     from eval.engines.engine import Engine
+    from eval.engines.placing import Placing
     from eval.run.execute import Report
     from eval.run.plan import Request
 
-_FLAGS = ("partition", "gpus", "cpus", "time", "max_jobs")
+_FLAGS = ("partition", "gpus", "cpus", "time", "max_jobs", "images_per_job")
 
 
 def engine_of(args: argparse.Namespace) -> Engine | None:
@@ -28,13 +29,18 @@ def engine_of(args: argparse.Namespace) -> Engine | None:
         return None
     from eval.common.distributed import launched
     from eval.engines.named import engine_named
-    from eval.engines.placing import placing_from
 
     if launched() > 1:
         raise BadInput("--on starts processes of its own; leave torchrun out")
     if args.keep_model:
         raise BadInput("--keep-model keeps folders on one machine; leave --on out for it")
-    return engine_named(args.on, placing_from(args.engine, told))
+    return engine_named(args.on, _placing(args))
+
+
+def _placing(args: argparse.Namespace) -> Placing:
+    from eval.engines.placing import placing_from
+
+    return placing_from(args.engine, {name: getattr(args, name) for name in _FLAGS})
 
 
 def driven(args: argparse.Namespace, request: Request) -> Report:
@@ -45,7 +51,12 @@ def driven(args: argparse.Namespace, request: Request) -> Report:
     engine = engine_of(args)
     assert engine is not None
     cache = place_of(args.cache) if args.cache else ""
-    return drive(request, engine, cache, lambda text: print(text, file=sys.stderr, flush=True))
+    images = _placing(args).images_per_job
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    return drive(request, engine, cache, say, images)
 
 
 def measured_plan(args: argparse.Namespace, request: Request, engine: Engine) -> int:

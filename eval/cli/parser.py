@@ -344,6 +344,10 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--time", metavar="T", help="--on slurm: of a job (12:00:00)")
     parser.add_argument("--max-jobs", type=int, metavar="N", help="--on slurm, ray: at once (64)")
     parser.add_argument(
+        "--images-per-job", type=int, metavar="N",
+        help="a larger set is encoded by several jobs, where they share --cache (200,000)",
+    )  # fmt: skip
+    parser.add_argument(
         "--engine", type=Path, metavar="FILE.toml", help="these flags as a file; others of sbatch"
     )
 

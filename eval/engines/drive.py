@@ -16,11 +16,12 @@ from eval.common.errors import Unreachable
 from eval.common.text import duration
 from eval.engines.engine import Ended, Engine
 from eval.engines.lease import driving
+from eval.engines.placing import Placing
 from eval.engines.planned import planned_cells, write_planned
 from eval.results.index import Index, Row
 from eval.run.attempt import tries
 from eval.run.execute import Failure, Report
-from eval.run.group import Group, groups_of
+from eval.run.group import Group, groups_of, in_shares
 from eval.run.known import planned_from
 from eval.run.plan import Request, warned
 from eval.stores.front import check_store, fetch, place_of, store_of
@@ -30,11 +31,15 @@ POLL = 2.0  # seconds between two looks at the store
 _JOINED = 500  # parts of the index, after which they are made one
 
 
-def drive(request: Request, engine: Engine, cache: str, say: Callable[[str], None]) -> Report:
+def drive(
+    request: Request, engine: Engine, cache: str, say: Callable[[str], None],
+    images: int = Placing.images_per_job,
+) -> Report:  # fmt: skip
     """Have a run scored by an engine. ``say`` is told a line a cell that ends.
 
     ``cache`` is what the machines are told of theirs: a directory, an address, or '' for the own
-    one of each. Raises UserError before anything is scored where the store, the engine, a model or
+    one of each. Where it is shared, sets of more than ``images`` are encoded by several jobs.
+    Raises UserError before anything is scored where the store, the engine, a model or
     a task cannot be used, and where another driver is at the same run.
     """
     start = time.perf_counter()
@@ -50,7 +55,9 @@ def drive(request: Request, engine: Engine, cache: str, say: Callable[[str], Non
     if groups:
         with driving(store, run, engine.name):
             write_planned(store, run, planned_cells(cells, request.results))
-            _Drive(store, index, groups, done, say).run(engine, place_of(request.results))
+            shared = bool(cache) or engine.name == "local"
+            first = in_shares(groups, images) if shared else groups
+            _Drive(store, index, groups, done, say).run(engine, place_of(request.results), first)
             index.join(store)
     folder = request.results
     for at, cell in enumerate(cells):  # by the precision that was chosen, where it stands in names
@@ -88,8 +95,9 @@ class _Drive:
         self._counted: set[str] = set()
         self._parts = 0  # of the index, since they were joined
 
-    def run(self, engine: Engine, place: str) -> None:
-        todo = list(self._groups)
+    def run(self, engine: Engine, place: str, first: Sequence[Group]) -> None:
+        """``first`` are the groups as they are, or shares of them that are to be encoded before."""
+        todo = list(first)
         while todo:
             mine = self._free(todo)
             if mine:
@@ -104,7 +112,7 @@ class _Drive:
                 time.sleep(POLL)
                 self._look()
             # Those of an earlier driver's processes: done by now, or nobody's.
-            todo = [g for g in todo if any(path in self._left for path, _, _ in g.cells)]
+            todo = [g for g in self._groups if any(path in self._left for path, _, _ in g.cells)]
 
     def _free(self, groups: Sequence[Group]) -> list[Group]:
         """Those that no process of an earlier driver is still scoring."""

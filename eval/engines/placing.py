@@ -13,7 +13,7 @@ from typing import Any
 from eval.common.errors import BadInput, NotFound, did_you_mean
 from eval.run.group import Group
 
-_LEAST = {"gpus": 0, "cpus": 1, "max_jobs": 1}
+_LEAST = {"gpus": 0, "cpus": 1, "max_jobs": 1, "images_per_job": 1}
 _TIME = re.compile(r"(?:(\d+)-)?(\d{1,3}):(\d\d)(?::(\d\d))?")
 
 
@@ -26,6 +26,7 @@ class Placing:
     cpus: int = 1
     time: str = "12:00:00"  # slurm: of a job, HH:MM:SS or DAYS-HH:MM
     max_jobs: int = 64  # at once
+    images_per_job: int = 200_000  # of one set that one job encodes; several share a larger one
     slurm: Mapping[str, Any] = field(default_factory=dict)  # further options of sbatch
 
     @property

@@ -2,27 +2,27 @@
 
 Slurm places and restarts: a job whose node died or that was preempted is queued again, one whose
 time is over queues itself again (USR2), and each finds what is done. What Slurm gives up, a job
-whose process was killed or that no node could start, is submitted once more from here.
+that was told to stop (SIGTERM), whose process was killed or that no node could start, is submitted
+once more from here.
 """
 
 from __future__ import annotations
 
-import getpass
 import shutil
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.common.errors import BadInput, NotFound, UserError, one_line
+from eval.common.errors import BadInput, NotFound, one_line
 from eval.common.extras import require
 from eval.common.files import default_cache
 from eval.engines.engine import TRIES, Ended, died
 from eval.engines.placing import Placing, portions
 from eval.engines.process import our_version
 from eval.engines.slurm_job import Job
+from eval.engines.slurm_queue import alive, said
 from eval.run.group import Group
 
 _LOOK = 5.0  # seconds between two questions to Slurm
@@ -44,7 +44,7 @@ class Slurm:
         require("slurm", "--on slurm")
         if shutil.which("sbatch") is None:
             raise NotFound("--on slurm: there is no sbatch on this machine; use a login node")
-        known = {name.rstrip("*") for name in _said("sinfo", "-h", "-o", "%P").split()}
+        known = {name.rstrip("*") for name in said("sinfo", "-h", "-o", "%P").split()}
         wanted = self._placing.partition
         if wanted and wanted not in known:
             raise NotFound(
@@ -53,10 +53,10 @@ class Slurm:
 
     def work(self, groups: Sequence[Group], store: str) -> Iterator[Ended | None]:
         name = f"tz-{groups[0].drive}"
-        while _alive(name):  # of an earlier driver: they go on without it
+        while alive(name):  # of an earlier driver: they go on without it
             yield None
             time.sleep(_LOOK)
-            if not _alive(name):
+            if not alive(name):
                 return  # the driver knows what is left
         deaths = Counter[str]()
         left = self._submit(list(portions(groups, self.slots)), store, name)
@@ -64,13 +64,17 @@ class Slurm:
         while left:
             time.sleep(1.0)
             yield None
-            alive = _alive(name)
+            there = alive(name)
             again: list[tuple[Group, ...]] = []
-            for number in [n for n in left if n not in alive]:
+            for number in [n for n in left if n not in there]:
                 job, portion = left[number]
                 if job.paths.result_pickle.exists():
                     del left[number]
-                    yield _ended(job, portion)
+                    ended = _ended(job, portion)
+                    if ended is None:
+                        again.append(portion)
+                    else:
+                        yield ended
                 elif number not in gone:
                     gone.add(number)  # a shared file system may be late: it is asked once more
                 else:
@@ -112,37 +116,10 @@ class Slurm:
         return {str(job.job_id): (job, call.groups) for job, call in zip(jobs, calls, strict=True)}
 
 
-def _ended(job: Any, portion: tuple[Group, ...]) -> Ended:
+def _ended(job: Any, portion: tuple[Group, ...]) -> Ended | None:
+    """None where the job was told to stop before its groups were done."""
     try:
         error = job.result()
     except Exception as failed:  # a mistake of ours, with its traceback in the log
         return Ended(portion, one_line(failed))
-    return Ended(portion, error, bool(error))
-
-
-def _alive(name: str) -> set[str]:
-    """The numbers of jobs of that name that wait, run, or end just now.
-
-    Those that no node could start Slurm holds until somebody acts: they are cancelled here, and
-    count as jobs that died."""
-    said = _said("squeue", "-h", "-r", "-u", getpass.getuser(), "-n", name, "-o", "%F_%K|%r")
-    found = set()
-    for line in said.splitlines():
-        job, _, why = line.partition("|")
-        number = job.strip().removesuffix("_N/A")
-        if "launch failed" in why:
-            _said("scancel", number)
-        else:
-            found.add(number)
-    return found
-
-
-def _said(*command: str) -> str:
-    """What Slurm answers. Raises UserError where it does not."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise UserError(f"--on slurm: {command[0]} does not answer: {one_line(error)}") from None
-    if done.returncode:
-        raise UserError(f"--on slurm: {command[0]} says {' '.join(done.stderr.split())[:200]!r}")
-    return done.stdout
+    return None if error is None else Ended(portion, error, bool(error))

@@ -4,6 +4,9 @@ Images stream in the source's own order through shards of ``SHARD`` rows. A shar
 written whole; processes take shards in turn, so nothing is gathered and nothing depends on their
 number, and an interrupted encode goes on at the next missing shard. The main process then puts
 the rows in canonical order into one bank.
+
+Several jobs may share the work of one bank: each encodes its share of the shards and leaves them in
+the cache (`encode_share`), and whoever wants the bank finds them there.
 """
 
 from __future__ import annotations
@@ -44,11 +47,13 @@ from eval.features.bank import (
 from eval.features.precision import Precision, agrees, forward, preferred, prepared
 from eval.models.backbone import Backbone
 from eval.models.in_memory import BadTransform
-from eval.stores.front import fetch_large, give_large
+from eval.stores.front import address_of, fetch_large, give_large, store_of
 
 SHARD = 512  # rows a shard: a few seconds of work lost at most, few files
 SHARD_BYTES = 128 << 20  # of one whose rows are large, while it is made
 CHECKED_IMAGES = 16  # whose bf16 features are held against fp32
+
+Share = tuple[int, int]  # (which of them, how many there are)
 
 
 @dataclass(frozen=True)
@@ -92,9 +97,11 @@ def encode(
             if workers.main and path.exists():
                 say_damaged(path)
             job = _Job(backbone, task, cache, workers, precision, batch_size, key, half)
+            workers.together(lambda: job.fetch_shards() if workers.main else None)
             workers.together(job.encode_shards)
             workers.together(job.merge)
             workers.together(lambda: give_large(cache, path) if workers.main else None)
+            workers.together(lambda: job.clear_store() if workers.main else None)
         if workers.main:  # also the shards of a run that was killed when the bank was just there
             for shards in (cache / "partial").glob(f"{key.digest}-*"):
                 shutil.rmtree(shards, ignore_errors=True)
@@ -103,6 +110,32 @@ def encode(
         raise UserError(f"feature bank {path} is damaged; remove it and run again")
     images = 0 if have else len(task.train) + len(task.test)
     return Encoded(bank, 0.0 if have else time.perf_counter() - start, images)
+
+
+def encode_share(
+    backbone: Backbone,
+    task: TaskData,
+    cache: Path,
+    workers: Workers,
+    precision: Precision,
+    batch_size: int | None,
+    share: Share,
+) -> int:
+    """Encode one share of the task's images and leave them in the cache, and in the store behind
+    it, for the `encode` that makes the bank of the same backbone and precision: its bytes are the
+    same however many shares there are, and whichever of them were encoded before.
+
+    Images that were encoded now: none where the bank or the share is there. No lock is taken, as
+    two who encode one share write the same bytes. Raises UserError as `encode` does.
+    """
+    key = bank_key(backbone, task, precision)
+    path = bank_path(cache, key)
+    absent = workers.main and read_header(path) is None
+    workers.together(lambda: fetch_large(cache, path) if absent else False)
+    if workers.broadcast(workers.main and read_header(path) is not None):
+        return 0
+    job = _Job(backbone, task, cache, workers, precision, batch_size, key, half=False, share=share)
+    return job.encode_shards()
 
 
 @contextlib.contextmanager
@@ -211,6 +244,7 @@ class _Job:
         batch_size: int | None,
         key: FeatureKey,
         half: bool,
+        share: Share | None = None,
     ) -> None:
         self.backbone, self.task, self.workers = backbone, task, workers
         self.precision, self.key, self.cache = precision, key, cache
@@ -222,18 +256,53 @@ class _Job:
         # Shards hold rows in source order: those of a mirror in another order are not these.
         order = hashlib.sha256(task.train.rows.tobytes() + task.test.rows.tobytes()).hexdigest()
         self.folder = cache / "partial" / f"{key.digest}-{order[:16]}"
+        which, many = share or (0, 1)
+        count = len(self.shards)
+        self.mine = self.shards[count * which // many : count * (which + 1) // many]
+        self.gives = share is not None and bool(address_of(cache))
+        self.fetched: set[str] = set()
+
+    def _in_store(self) -> set[str]:
+        """The names of shards in the store behind the cache; none where there is no store."""
+        if not address_of(self.cache):
+            return set()
+        return set(store_of(self.cache).sizes(self.folder.relative_to(self.cache).as_posix()))
+
+    def _name(self, shard: _Shard) -> str:
+        return self._file(shard).relative_to(self.cache).as_posix()
+
+    def fetch_shards(self) -> None:
+        """Bring here what others have encoded."""
+        self.fetched = self._in_store()
+        for shard in self.shards:
+            if self._name(shard) in self.fetched and not self._file(shard).is_file():
+                fetch_large(self.cache, self._file(shard))
+
+    def clear_store(self) -> None:
+        """Remove the shards of a bank that is in the store itself now."""
+        if self.fetched:
+            store_of(self.cache).remove(sorted(self.fetched))
 
     def _file(self, shard: _Shard) -> Path:
         return self.folder / f"shard-{shard.number:05d}.safetensors"
 
-    def encode_shards(self) -> None:
-        """Encode this process's share of the missing shards, each written whole."""
-        missing = [s for s in self.shards if not _is_whole(self._file(s))]
+    def encode_shards(self) -> int:
+        """Encode this process's part of the missing shards of the job's share, each written whole.
+        The images of all that were missing."""
+        there = self._in_store() if self.gives else set()
+        missing = []
+        for one in self.mine:
+            if self._name(one) in there:
+                continue
+            if not _is_whole(self._file(one)):
+                missing.append(one)
+            elif self.gives:  # of a try that was killed
+                give_large(self.cache, self._file(one))
         mine = missing[self.workers.rank :: self.workers.count]
-        done = sum(len(s.rows) for s in self.shards) - sum(len(s.rows) for s in missing)
+        todo, total = (sum(len(s.rows) for s in many) for many in (missing, self.mine))
         bar = tqdm(
-            total=sum(len(s.rows) for s in self.shards),
-            initial=done,
+            total=total,
+            initial=total - todo,
             desc=f"encode {self.task.name} with {self.backbone.resolved.id}",
             unit="img",
             # None: off when stderr is no terminal
@@ -254,6 +323,7 @@ class _Job:
                     self._write(shard, torch.cat(parts))
                     parts = []
                     shard = next(shards, None)
+        return todo
 
     def _batches(self, shards: list[_Shard]) -> Iterator[NDArray[np.uint8]]:
         """[B, 3, H, W] uint8 batches that never straddle two shards, decoded by threads.
@@ -300,6 +370,8 @@ class _Job:
         digest = hashlib.sha256(data.numpy().tobytes()).hexdigest()
         with cache_errors(self.cache, "features"), atomic_file(self._file(shard)) as file:
             file.write(save({"features": data}, {"sha256": digest}))
+        if self.gives:
+            give_large(self.cache, self._file(shard))
 
     def merge(self) -> None:
         """Put all shards in canonical order into the bank."""

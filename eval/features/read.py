@@ -15,7 +15,7 @@ from eval.common.distributed import Workers
 from eval.data.task_data import TaskData
 from eval.data.validation import held_out
 from eval.features.bank import FeatureBank
-from eval.features.encode import Encoded, encode
+from eval.features.encode import Encoded, Share, encode, encode_share
 from eval.features.precision import Precision
 from eval.features.readout import candidates, columns, reading
 from eval.models.backbone import Backbone
@@ -63,6 +63,21 @@ def read(
             reading(backbone, [own]), dataclasses.replace(encoded, bank=bank), details
         )
     return found
+
+
+def read_share(
+    backbone: Backbone,
+    readouts: Sequence[Readout],
+    task: TaskData,
+    cache: Path,
+    workers: Workers,
+    precision: Precision,
+    batch_size: int | None,
+    share: Share,
+) -> int:
+    """Encode a share of what `read` needs of the task's images; see `encode_share`."""
+    joint = reading(backbone, readouts)
+    return encode_share(joint, task, cache, workers, precision, batch_size, share)
 
 
 def _part(bank: FeatureBank, where: list[slice] | None) -> FeatureBank:

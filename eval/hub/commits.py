@@ -145,10 +145,12 @@ def is_private(api: HfApi, repo: str, kind: Kind) -> bool:
 
 def changed(files: Files, digests: Mapping[str, str]) -> list[str]:
     """Paths whose content the repository does not hold yet."""
-    return [path for path, content in files.items() if digests.get(path) not in _digests(content)]
+    return [
+        path for path, content in files.items() if digests.get(path) not in content_digests(content)
+    ]
 
 
-def _digests(content: bytes | Path) -> tuple[str, str]:
+def content_digests(content: bytes | Path) -> tuple[str, str]:
     """(sha256, git blob id): the Hub names a file by one or the other."""
     if isinstance(content, Path):
         size = content.stat().st_size

@@ -202,6 +202,40 @@ def _score_model(
                 failed([cell], _with_all_unreadable(error, task))
 
 
+def encode_share(
+    request: Request, cells: list[Cell], share: tuple[int, int], networks: Networks
+) -> int:
+    """Encode one share (which, of how many) of what `execute` would encode for the cells that are
+    missing, all of one model and one task, and score none. Images that were encoded now.
+
+    Raises what loading and encoding raise.
+    """
+    from eval.common.distributed import Workers
+    from eval.features.encode import auto_precision
+    from eval.features.precision import Precision
+    from eval.features.read import read_share
+
+    wanted: dict[bool, dict[Readout, None]] = {}  # tokens have a bank of their own
+    for cell in cells:
+        if not cell.done and PROTOCOLS[cell.protocol].features:
+            tokens = PROTOCOLS[cell.protocol].reads == "tokens"
+            wanted.setdefault(tokens, {})[feature_readout(cell)] = None
+    if not wanted:
+        return 0
+    workers, task = Workers(request.device), cells[0].task
+    backbone, _ = networks.get(request, cells[0].model)
+    precision = Precision.parse(request.precision) if request.precision else None
+    chosen = precision or auto_precision(backbone, task, workers)
+    images = 0
+    for readouts in wanted.values():
+        images += read_share(
+            backbone, list(readouts), task, request.cache, workers, chosen, request.batch_size,
+            share,
+        )  # fmt: skip
+    workers.close()
+    return images
+
+
 def _with_all_unreadable(error: Exception, task: TaskData) -> Exception:
     """The error; where it is about one image that cannot be read, about all of the task."""
     if not isinstance(error, Unreadable):

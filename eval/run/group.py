@@ -15,13 +15,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from eval.common.errors import BadInput, UserError
+from eval.common.errors import BadInput, UserError, one_line
 from eval.common.files import default_cache
+from eval.protocols import PROTOCOLS
 from eval.results.index import Row, add_part, row_of
 from eval.results.names import shelf_folder
 from eval.results.store import read_result
 from eval.run.attempt import now, tried
-from eval.run.execute import Failure, Networks, Report, execute
+from eval.run.execute import Failure, Networks, Report, encode_share, execute
 from eval.run.plan import Cell, Request, plan
 from eval.run.progress import Progress
 from eval.stores.front import folder_of, mirror, store_of
@@ -43,6 +44,9 @@ class Group:
     images: int
     cells: tuple[tuple[str, str, str], ...]  # (planned path, title, protocol)
     drive: str = ""  # key of the run that it is part of
+    # (which, of how many): to encode that share of the images and score nothing, for the group that
+    # is scored afterwards
+    share: tuple[int, int] | None = None
 
     @property
     def key(self) -> str:
@@ -51,6 +55,7 @@ class Group:
         facts = (
             self.shelf, self.revision, self.split_hash, sorted(asked.protocols.items(), key=str),
             asked.seed, asked.limit, asked.precision, asked.readouts, asked.tasks,
+            *((self.share,) if self.share else ()),
         )  # fmt: skip
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
@@ -80,6 +85,25 @@ def groups_of(request: Request, cells: Iterable[Cell], cache: str, drive: str = 
     return [_group(request, mine, cache, drive) for mine in found.values()]
 
 
+def in_shares(groups: Iterable[Group], most: int) -> list[Group]:
+    """The groups, but of each with more than ``most`` images only the shares, of about as many
+    each, in which several jobs encode them."""
+    found = []
+    for group in groups:
+        many = -(-group.images // most)
+        if many < 2 or not any(PROTOCOLS[name].features for name in group.request.protocols):
+            found.append(group)
+            continue
+        found += [
+            dataclasses.replace(
+                group, share=(i, many), cells=(), title=f"{group.title}, share {i + 1} of {many}",
+                images=group.images // many,
+            )
+            for i in range(many)
+        ]  # fmt: skip
+    return found
+
+
 def _group(request: Request, cells: Sequence[Cell], cache: str, drive: str) -> Group:
     model, task = cells[0].model, cells[0].task
     wanted = {cell.protocol for cell in cells}
@@ -103,7 +127,8 @@ def run_group(group: Group, store: str, progress: Progress | None = None) -> Gro
     """Score what is missing of a group, write it to the store (a directory or an address), and say
     so in the store's index.
 
-    What goes wrong with a cell, or with the group, is a failure in the report and in the index.
+    What goes wrong with a cell, or with the group, is a failure in the report and in the index;
+    with a share it is in the report alone, as the group that it is part of meets the same.
     Raises UserError where the store itself cannot be used.
     """
     folder = folder_of(store)
@@ -114,6 +139,9 @@ def run_group(group: Group, store: str, progress: Progress | None = None) -> Gro
         results=folder,
         cache=folder_of(group.cache) if group.cache else default_cache(),
     )
+    if group.share:
+        with tried(back, group.key, group.title, group.drive):
+            return _encoded_share(group, request, group.share)
     with tried(back, group.key, group.title, group.drive) as this:
         try:
             cells = _planned(group, request)
@@ -131,6 +159,14 @@ def run_group(group: Group, store: str, progress: Progress | None = None) -> Gro
     return GroupReport(
         report.scored, report.reused, tuple(report.failures), report.images, report.seconds
     )
+
+
+def _encoded_share(group: Group, request: Request, share: tuple[int, int]) -> GroupReport:
+    try:
+        return GroupReport(images=encode_share(request, _planned(group, request), share, _NETWORKS))
+    except Exception as error:
+        failure = Failure(group.title, one_line(error), isinstance(error, UserError))
+        return GroupReport(failures=(failure,))
 
 
 def _planned(group: Group, request: Request) -> list[Cell]:

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
-from eval.common.errors import NotFound, UserError, one_line
+from eval.common.errors import NotFound, Refused, UserError, one_line
 from eval.common.files import atomic_file, default_cache
 from eval.stores.store import Disk, Store
 
@@ -68,19 +68,30 @@ def store_of(folder: Path) -> Store:
 
 @lru_cache(maxsize=8)
 def _opened(address: str) -> Store:
+    if address.startswith("hf://") and not address.startswith("hf://buckets/"):
+        from eval.hub.shared_folder import HubFolder
+
+        return HubFolder(address)
     from eval.stores.remote import Remote
 
     return Remote(address)
 
 
 def check_store(folder: Path) -> None:
-    """Raises UserError where the store behind a folder cannot be written and listed."""
+    """Raises UserError where the store behind a folder cannot be written and listed, or takes a
+    second file of one name for the first: some servers of S3 do not know If-None-Match."""
     if not address_of(folder):
         return
     store, name = store_of(folder), f".check/{secrets.token_hex(8)}"
-    store.put(name, b"")
+    store.create(name, b"")
+    twice = store.create(name, b"")
     store.sizes(".check")
     store.remove([name])
+    if twice:
+        raise Refused(
+            f"store {store.address!r} writes over a file that is there although it is asked not to "
+            "(If-None-Match), so a result could be lost; use a server that heeds it, as Amazon's"
+        )
 
 
 def create(folder: Path, path: Path, data: bytes) -> bool:

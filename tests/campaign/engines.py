@@ -29,7 +29,7 @@ from tests.run.scored import files
 from tests.stores.s3 import s3_server
 
 MODELS, TASKS = 15, 4  # sixty groups
-FEW = 3  # models, where fewer kills are asked for than count
+FEW = 2  # of each, where fewer kills are asked for: on Slurm each group starts a process of its own
 PATIENCE = 900.0  # seconds until a run counts as hanging
 DRIVER = "driver"
 
@@ -49,9 +49,9 @@ def campaign(place: Place, seed: int, least: int) -> Outcome:
     """At least so many kills, on each engine that is here, with results in a folder and on S3."""
     outcome = Outcome()
     kinds = ["local", "ray"] + ([] if slurm_missing() else ["slurm"])
-    models = MODELS if least >= MODELS * TASKS else FEW
-    request = make_request(place.folder, place.folder / "undisturbed", models, TASKS)
-    wanted = undisturbed_results(place.folder, models, TASKS)
+    size = (MODELS, TASKS) if least >= MODELS * TASKS else (FEW, FEW)
+    request = make_request(place.folder, place.folder / "undisturbed", *size)
+    wanted = undisturbed_results(place.folder, *size)
     runs = [(kind, where) for kind in kinds for where in ("folder", "s3")]
     for number, (kind, where) in enumerate(runs):
         share = -(-least // len(runs))

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from tests.children import free_ports
 
+# A job that is queued again waits until its credential has expired, two minutes unless told. A job
+# of ``urgent`` takes the node of one of ``p``, which hears SIGTERM and has twenty seconds left.
 CONF = """\
 ClusterName=box
 SlurmctldHost={host}(127.0.0.1)
@@ -26,6 +28,8 @@ TaskPlugin=task/none
 ReturnToService=2
 SlurmctldPort={ports[0]}
 SlurmdTimeout=10
+AuthInfo=cred_expire=5
+SchedulerParameters=sched_interval=2,bf_interval=5
 SlurmctldPidFile={state}/state/slurmctld.pid
 SlurmdPidFile={state}/state/slurmd.%n.pid
 SlurmdSpoolDir={state}/spool/%n
@@ -38,11 +42,14 @@ SelectTypeParameters=CR_CPU
 AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
 JobRequeue=1
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
 MaxArraySize=1001
 SlurmdParameters=config_overrides
 NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=1 RealMemory=2000
 NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=1 RealMemory=2000
-PartitionName=p Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
+PartitionName=p Nodes=n1,n2 Default=YES PriorityTier=1 GraceTime=20 MaxTime=INFINITE State=UP
+PartitionName=urgent Nodes=n1,n2 PriorityTier=2 MaxTime=INFINITE State=UP
 """
 
 

@@ -84,6 +84,26 @@ def test_a_run_by_an_engine(undisturbed: dict[str, bytes], work: Path, tmp_path:
     assert not any(driver.alive for driver in drivers(Disk(tmp_path / "r")).values())
 
 
+def test_large_sets_are_encoded_by_several_jobs(
+    undisturbed: dict[str, bytes], work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """First their shares, then the groups, which find the images encoded."""
+    request = make_request(work, tmp_path / "r", models=2, tasks=2)
+    engine, cache = Here(), tmp_path / "cache"
+    drive(request, engine, str(cache), print, images=45)  # of 90: train's shard and test's
+    asked = [(group.share, len(group.cells)) for group in engine.got]
+    assert asked == [((0, 2), 0), ((1, 2), 0)] * 4 + [(None, 2)] * 4
+    assert len({group.key for group in engine.got}) == 12
+    assert files(request.results) == undisturbed
+    assert starts(request.results) == 4  # a share has no row in the index, nor is it left running
+    assert not list((cache / "partial").iterdir())
+    monkeypatch.setenv("TRANSFERZOO_CACHE", str(tmp_path / "mine"))
+    alone = Here()
+    own = dataclasses.replace(request, results=tmp_path / "own")
+    drive(own, alone, "", print, images=45)  # each machine has its own cache: nothing is shared
+    assert [group.share for group in alone.got] == [None] * 4
+
+
 def test_what_an_engine_gives_up_is_a_failure(work: Path, tmp_path: Path) -> None:
     request = make_request(work, tmp_path / "r", models=2)
     lost = make_groups(request)[0].key
@@ -209,7 +229,7 @@ def test_processes_on_this_machine(
     undisturbed: dict[str, bytes], work: Path, tmp_path: Path
 ) -> None:
     request = make_request(work, tmp_path / "r", models=2, tasks=2)
-    done = drive(request, Local(2), str(request.cache), lambda text: None)
+    done = drive(request, Local(2), str(tmp_path / "cache"), lambda text: None, images=45)
     assert (done.scored, done.failures) == (8, [])
     assert files(request.results) == undisturbed
     assert starts(request.results) == 4

@@ -66,6 +66,11 @@ def test_engines_by_name(tmp_path: Path) -> None:
         (["--on", "cloud"], "--on 'cloud' names no engine"),
         (["--gpus", "1"], "--gpus has no effect without --on"),
         (["--max-jobs", "3"], "--max-jobs has no effect without --on"),
+        (["--images-per-job", "3"], "--images-per-job has no effect without --on"),
+        (
+            ["--images-per-job", "0", "--on", "local:1"],
+            "images_per_job must be a number of at least 1, got 0",
+        ),
         (["--on", "local:2", "--keep-model"], "--keep-model keeps folders on one machine"),
         (["--on", "local:2", "--engine", "none.toml"], "--engine 'none.toml' does not exist"),
         (["--on", "local:2", "--time", "soon"], "--time 'soon' is no time"),

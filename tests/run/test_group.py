@@ -18,16 +18,17 @@ from eval.results.index import Index
 from eval.results.store import read_result, write_result
 from eval.run import attempt, execute
 from eval.run.attempt import tried, tries
-from eval.run.group import Group, GroupReport, groups_of, run_group
+from eval.run.group import Group, GroupReport, groups_of, in_shares, run_group
 from eval.run.known import planned_from
 from eval.run.plan import Request, plan
-from eval.settings.protocols import Fewshot
+from eval.settings.protocols import Fewshot, LowLevel
 from eval.stores.front import folder_of, store_of
 from eval.stores.store import Disk
 from tests.children import FORKS, finish
 from tests.engines.groups import make_groups, make_request
 from tests.factories import refusal
 from tests.run.scored import files
+from tests.stores.hub import TOKEN, hub_address
 from tests.stores.s3 import s3_server
 
 
@@ -134,6 +135,39 @@ def test_a_cell_that_fails_is_in_the_index(work: Path, tmp_path: Path) -> None:
     assert index.failed() == []
 
 
+def test_a_share_of_the_images_is_encoded_and_nothing_is_scored(work: Path, tmp_path: Path) -> None:
+    request = dataclasses.replace(make_request(work, tmp_path / "r"), cache=tmp_path / "cache")
+    (group,) = make_groups(request)
+    first, second = in_shares([group], 45)
+    assert (first.share, second.share, first.cells) == ((0, 2), (1, 2), ())
+    assert first.title.endswith(", share 1 of 2")
+    assert in_shares([group], 90) == [group]
+    reports = [run_group(one, str(request.results)) for one in (first, second, second)]
+    assert [report.images for report in reports] == [50, 40, 0]
+    assert files(request.results) == {}
+    index = Index()
+    index.refresh(store_of(request.results))
+    assert (index.results, index.attempts) == ({}, set())
+    done = run_group(group, str(request.results))
+    assert (done.scored, done.failures) == (2, ())
+    other = dataclasses.replace(group.request, protocols={"low-level": LowLevel()})
+    whole = dataclasses.replace(group, request=other)
+    assert in_shares([whole], 45) == [whole]  # it takes no features
+
+
+def test_a_share_that_fails_is_the_groups_failure(work: Path, tmp_path: Path) -> None:
+    """Told once, by the group: the share says it in its report alone."""
+    (group,) = make_groups(make_request(work, tmp_path / "r"))
+    lost = dataclasses.replace(group, revision="0" * 40, share=(0, 2), cells=())
+    report = run_group(lost, str(tmp_path / "r"))
+    assert [f.user_mistake for f in report.failures] == [True]
+    assert "start the run again" in report.failures[0].error
+    index = Index()
+    index.refresh(store_of(tmp_path / "r"))
+    assert index.failed() == []
+    assert tries(store_of(tmp_path / "r")) == []
+
+
 def test_networks_in_memory_cannot_be_sent(tmp_path: Path) -> None:
     from eval.models.backbone import load
     from eval.models.resolve import resolve
@@ -184,12 +218,17 @@ def _score(group: Group, store: str, settings: dict[str, str], told: Path) -> No
     told.write_text(json.dumps([report.scored, [f.error for f in report.failures]]))
 
 
-@pytest.fixture(params=["folder", "s3"])
+@pytest.fixture(params=["folder", "s3", "hub"])
 def place(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[str, dict[str, str]]]:
     if request.param == "folder":
         yield str(tmp_path / "r"), {}
+        return
+    if request.param == "hub":
+        address = hub_address(request.getfixturevalue("hub"), "woken", monkeypatch)
+        monkeypatch.setenv("TRANSFERZOO_CACHE", str(tmp_path / "here"))
+        yield f"{address}/r", {"HF_TOKEN": TOKEN}
         return
     with s3_server() as settings:
         monkeypatch.setenv("TRANSFERZOO_CACHE", str(tmp_path / "here"))

@@ -1,4 +1,4 @@
-"""What all stores do, tried on a folder, on memory and on a real S3 client with a server."""
+"""What all stores do: a folder, memory, and the real clients of S3 and of the Hub with servers."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ from eval.stores.front import (
 from eval.stores.remote import Remote
 from eval.stores.store import Disk, Store, create_file
 from tests.factories import refusal
+from tests.stores.hub import hub_address
 from tests.stores.s3 import s3_server
 
-KINDS = ("disk", "memory", "s3")
+KINDS = ("disk", "memory", "s3", "hub")
 
 
 @pytest.fixture(scope="module")
@@ -40,11 +41,14 @@ def server() -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture(params=KINDS)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     if request.param == "disk":
         return Disk(tmp_path / "store")
     if request.param == "memory":
         return Remote(f"memory://{tmp_path.name}")
+    if request.param == "hub":
+        hub = request.getfixturevalue("hub")
+        return store_of(folder_of(hub_address(hub, tmp_path.name, monkeypatch)))
     request.getfixturevalue("server")
     return Remote(f"s3://board/{tmp_path.name}")
 
@@ -74,6 +78,23 @@ def test_of_many_writers_one_is_the_first(store: Store) -> None:
             thread.join()
         (first,) = [i for i, wrote in told.items() if wrote]
         assert store.get([f"cell{n}"]) == {f"cell{n}": str(first).encode() * 1000}
+
+
+def test_writers_of_many_names_all_write(store: Store) -> None:
+    gate = threading.Barrier(6)
+    told: list[bool] = []
+
+    def write(i: int) -> None:
+        gate.wait()
+        told.append(store.create(f"a/{i}", str(i).encode()))
+
+    threads = [threading.Thread(target=write, args=(i,)) for i in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert told == [True] * 6
+    assert store.get(f"a/{i}" for i in range(6)) == {f"a/{i}": str(i).encode() for i in range(6)}
 
 
 def test_listing_putting_and_removing(store: Store) -> None:
@@ -231,6 +252,23 @@ def test_a_bucket_that_is_not_there(folder: Path) -> None:
         store_of(other).sizes()
     check_store(folder)
     assert store_of(folder).sizes() == {}  # nothing is left of the check
+
+
+def test_a_server_that_knows_no_condition(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As s3rver 3.7.1 does: 200 for both of two writers, and the second one's bytes stay."""
+    import s3fs
+
+    call = s3fs.S3FileSystem._call_s3
+
+    async def unconditional(self: object, method: str, *args: object, **kwargs: object) -> object:
+        kwargs.pop("IfNoneMatch", None)
+        return await call(self, method, *args, **kwargs)
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "_call_s3", unconditional)
+    assert "writes over a file that is there although it is asked not to" in (
+        refusal(check_store, folder)
+    )
+    assert store_of(folder).sizes() == {}
 
 
 def test_no_credentials(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
