@@ -46,6 +46,7 @@ _ANSWERS = {
     "detection": "boxes",
     "segmentation": "a label a pixel",
     "multilabel": "several labels an image",
+    "instances": "queries and a gallery",
 }
 
 
