@@ -76,6 +76,7 @@ PREPARE_EXAMPLES = """examples:
   transfer-eval prepare eurosat --source downloads --out DATA      # downloads/EuroSAT_RGB.zip
   transfer-eval prepare chestx --source downloads --out DATA --processes 8
   transfer-eval prepare eurosat --out DATA --push-to ORG/eurosat   # then: --data hub:ORG
+  transfer-eval prepare ade20k --source downloads --out DATA       # also voc2012-seg, cityscapes
 """
 DETECT_EXAMPLE = """example:
   transfer-eval run zoo:NAME --task bccd --data DATA --schedule short:600 --keep-model
