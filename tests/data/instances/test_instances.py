@@ -186,6 +186,14 @@ def test_what_is_refused(tmp_path: Path, cache: Path) -> None:
     assert "holds no Parquet file" in refusal(load_task, empty, cache)
 
 
+def test_the_same_images_as_classes_are_another_task(task_dir: Path, cache: Path) -> None:
+    classes = load_task(f"parquet:{task_dir}", cache)
+    instances = loaded(f"parquet:{task_dir}?instance=label", cache)
+    np.testing.assert_array_equal(instances.train.labels, classes.train.labels)
+    assert instances.split_hash != classes.split_hash
+    assert instances.name != classes.name
+
+
 def test_an_image_of_two_instances_is_warned_of(tmp_path: Path, cache: Path) -> None:
     found = [*rows(), (rows()[0][0], "bell", "gallery")]
     task = loaded(csv(tmp_path / "x", found) + "?instance=thing&role=role", cache)
