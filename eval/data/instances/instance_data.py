@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,10 +25,9 @@ class InstanceData(TaskData):
     def kind(self) -> Kind:
         return "instances"
 
-    @cached_property
-    def split_hash(self) -> str:
+    def _hash(self) -> str:
         """Another than that of the same images as a task with classes: its numbers are others."""
-        return hashlib.sha256(f"instances:{TaskData.split_hash.func(self)}".encode()).hexdigest()
+        return hashlib.sha256(f"instances:{super()._hash()}".encode()).hexdigest()
 
 
 def limited(task: InstanceData, limit: int) -> InstanceData:
