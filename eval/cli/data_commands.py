@@ -85,6 +85,8 @@ def _prepare_masks(args: argparse.Namespace) -> int:
                 f"prepare {args.task} takes no --{option.replace('_', '-')}: it takes whole sets, "
                 "looks at every mask and uploads nothing"
             )
+    if args.processes != 1:
+        raise BadInput(f"prepare {args.task} takes no --processes: one process writes it")
     if args.source is None:
         raise BadInput(f"prepare {args.task}: say where the download lies with --source DIR")
     done = prepare_masks(args.task, args.source, args.out)

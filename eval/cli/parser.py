@@ -250,7 +250,10 @@ def build_parser() -> Parser:
     detect.add_argument("--least", type=float, default=0.5, metavar="S", help="score of a box")
     detect.add_argument("--json", action="store_true", help="print JSON")
     prepare = command("prepare", PREPARE_EXAMPLES)
-    prepare.add_argument("task", metavar="TASK", help="as in `transfer-eval list tasks`")
+    prepare.add_argument(
+        "task", metavar="TASK",
+        help="as in `transfer-eval list tasks`, or voc2012-seg, ade20k, cityscapes",
+    )  # fmt: skip
     prepare.add_argument(
         "--source", type=Path, metavar="DIR", help="the official download: archives, or unpacked"
     )

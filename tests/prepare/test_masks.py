@@ -263,5 +263,6 @@ def test_the_command(tmp_path: Path, cli: Cli) -> None:
     again = (*line[:-1], str(tmp_path / "p"))
     found = cli(*again, "--json").json
     assert found["images"] == {"train": 6, "test": 3}
+    assert "takes no --processes" in cli(*line, "--processes", "2").err
     assert "takes no --push-to" in cli(*line, "--push-to", "org/x").err
     assert "ade20k" in cli("prepare", "ade", "--out", str(tmp_path)).err
