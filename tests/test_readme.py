@@ -36,6 +36,7 @@ from eval.data.task_file import TaskFile
 from eval.models import objectives, plugs
 from eval.models.backbone import load
 from eval.models.names import parse_model, zoo_names
+from eval.prepare.layouts.masks import MASK_LAYOUTS
 from eval.protocols import PROTOCOLS
 from eval.results.store import read_result
 from eval.settings.assign import with_assignments
@@ -146,7 +147,7 @@ def check_names(package: str, args: Any) -> None:
             protocol, _, assignment = text.partition(".")
             with_assignments(PROTOCOLS[protocol].settings(), [assignment])
     if args.command == "prepare":
-        assert TASKS[args.task].preparable
+        assert args.task in MASK_LAYOUTS or TASKS[args.task].preparable
     if args.command == "pretrain":
         objectives.parse_objective(args.objective)
         assert args.recipe in recipe_names() or args.recipe.endswith(".toml")

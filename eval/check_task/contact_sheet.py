@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from eval.common.errors import BadInput, UserError
 from eval.common.files import atomic_file
 from eval.common.images import Values, decode
+from eval.data.labels.label_data import having
 from eval.data.task_data import Split, TaskData
 
 if TYPE_CHECKING:
@@ -48,16 +48,16 @@ def contact_sheet(
     png_path(path)
     sheet = _Sheet(data, _evenly(len(data.classes), most_classes), per_class, tile)
     for part, first, count in ((data.train, 0, per_class), (data.test, per_class, TESTS)):
-        places = {
-            int(part.rows[index]): (line, first + column)
-            for line, label in enumerate(sheet.labels)
-            for column, index in enumerate(_spread(part, label, count, seed))
-        }
+        places: dict[int, list[tuple[int, int]]] = {}  # of several labels, an image has several
+        for line, label in enumerate(sheet.labels):
+            for column, index in enumerate(_spread(part, label, count, seed)):
+                places.setdefault(int(part.rows[index]), []).append((line, first + column))
         rows = np.asarray(sorted(places), np.int64)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd EXIF and of large images, which are readable
             for row, content in part.source.images(rows):
-                sheet.paste(content, part.values, *places[row])
+                for place in places[row]:
+                    sheet.paste(content, part.values, *place)
     save_png(sheet.image, path)
     return path
 
@@ -87,7 +87,7 @@ def _evenly(count: int, most: int) -> list[int]:
 
 def _spread(part: Split, label: int, count: int, seed: int) -> Iterator[int]:
     """Places in the split of up to ``count`` images of a class, at even steps."""
-    index: NDArray[np.int64] = np.flatnonzero(part.labels == label)
+    index = having(part, label)
     n = len(index)
     for i in range(min(count, n)):
         yield int(index[(i * n // min(count, n) + seed) % n])
@@ -168,7 +168,7 @@ class _Sheet:
 
 
 def _counts(data: TaskData, label: int) -> str:
-    train, test = (int((part.labels == label).sum()) for part in (data.train, data.test))
+    train, test = (len(having(part, label)) for part in (data.train, data.test))
     return f"#{label}: {train:,} train, {test:,} test"
 
 

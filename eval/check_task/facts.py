@@ -81,7 +81,7 @@ class Check:
     classes: tuple[ClassCount, ...]
     images: Images
     copies: tuple[Copies, ...]
-    fewshot: FewshotCheck
+    fewshot: FewshotCheck | None  # where images have one label each
     probes: tuple[ProbeCheck, ...]
     notes: tuple[str, ...]
     warnings: tuple[str, ...]

@@ -29,6 +29,7 @@ from eval.common.errors import UserError
 from eval.common.text import some
 from eval.data.decoding import decoded
 from eval.data.inventory.unreadable import NAMED
+from eval.data.labels.label_data import LabelSplit, images_by_label
 from eval.data.task_data import TaskData
 from eval.data.validation import held_out
 from eval.protocols import PROTOCOLS
@@ -50,8 +51,9 @@ CHOICES = {
 
 def check(data: TaskData, settings: Fewshot | None = None) -> Check:
     """Look a task's data over. Decodes every image once, and keeps none."""
+    plain = data.kind == "classification"  # what is said of few-shot and probes is about such
     size = len(data.classes)
-    per_class = [np.bincount(part.labels, minlength=size) for part in (data.train, data.test)]
+    per_class = [images_by_label(part, size) for part in (data.train, data.test)]
     counts = tuple(
         ClassCount(name, int(a), int(b))
         for name, a, b in zip(data.classes, *per_class, strict=True)
@@ -71,8 +73,8 @@ def check(data: TaskData, settings: Fewshot | None = None) -> Check:
         classes=counts,
         images=images,
         copies=copies,
-        fewshot=_fewshot(data, settings or Fewshot()),
-        probes=tuple(_probe(data, name) for name in CHOICES),
+        fewshot=_fewshot(data, settings or Fewshot()) if plain else None,
+        probes=tuple(_probe(data, name) for name in CHOICES) if plain else (),
         notes=data.notes,
         warnings=tuple(warnings_of(data, counts, images)),
     )
@@ -162,7 +164,12 @@ def _copies(data: TaskData) -> tuple[Copies, ...]:
         test_row = index - len(data.train)
         part, row = (data.test, test_row) if test_row >= 0 else (data.train, index)
         where = part.source.describe(int(part.rows[row]))
-        return f"{where} ({part.name}, {data.classes[part.labels[row]]!r})"
+        numbers = (
+            np.flatnonzero(part.several[row]) if isinstance(part, LabelSplit)
+            else part.labels[row : row + 1]
+        )  # fmt: skip
+        names = ", ".join(repr(data.classes[number]) for number in numbers.tolist())
+        return f"{where} ({part.name}, {names or 'no label'})"
 
     def places(group: int, which: str) -> tuple[str, ...]:
         rows = members[begin[group] : begin[group + 1]]
@@ -246,6 +253,6 @@ def _classes(data: TaskData, labels: NDArray[np.int64]) -> str:
 def as_json(found: Check) -> dict[str, Any]:
     """The check as plain values; shot counts, as keys, are strings."""
     tree = dataclasses.asdict(found)
-    for key in ("classes", "refused"):
+    for key in ("classes", "refused") if found.fewshot else ():
         tree["fewshot"][key] = {str(k): v for k, v in tree["fewshot"][key].items()}
     return tree

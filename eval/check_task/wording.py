@@ -14,7 +14,7 @@ from eval.data.inventory.image_files import has_image_suffix
 from eval.data.task_data import TaskData
 
 if TYPE_CHECKING:
-    from eval.check_task.facts import Check, ClassCount, Images
+    from eval.check_task.facts import Check, ClassCount, FewshotCheck, Images, ProbeCheck
     from eval.data.inventory.facts import Inventory
 
 MOST_ROWS = 24  # classes in the printed table; --json has all
@@ -28,16 +28,22 @@ ALPHA = {"RGBA", "LA", "PA", "RGBa", "La"}
 def warnings_of(data: TaskData, counts: Sequence[ClassCount], images: Images) -> Iterator[str]:
     yield from cannot_be_read(images.unreadable)
     if data.duplicates:
+        queries = data.kind == "instances"
         yield (
-            f"{data.duplicates:,} of {counted(len(data.test), 'test image')} also in train: knn "
-            "and linear have seen the answer"
+            f"{data.duplicates:,} of {counted(len(data.test), 'query', 'queries')} also in the "
+            "gallery: each finds itself"
+            if queries
+            else f"{data.duplicates:,} of {counted(len(data.test), 'test image')} also in train: "
+            "knn and linear have seen the answer"
         )
     found = list(concerns(data))
     yield from found
     told = any("without an image" in concern for concern in found)  # by the names of folders
-    yield from _count_warnings(counts, told)
+    if data.kind != "instances":  # there are many, with few images each
+        yield from _count_warnings(counts, told)
     yield from _image_warnings(images, len(data.test))
-    yield from _name_warnings(data.classes)
+    if data.kind != "instances":
+        yield from _name_warnings(data.classes)
 
 
 def cannot_be_read(count: int) -> Iterator[str]:
@@ -225,12 +231,14 @@ def render(found: Check, *, markdown: bool = False) -> str:
     else:
         out.append("none")
 
-    out.append(title("Protocols, with their default settings"))
-    out.append(table(("protocol", "works", "in detail"), list(_verdicts(found))))
-    reasons = [f"{p.protocol}: {finding}" for p in found.probes for finding in p.findings]
-    if found.fewshot.most_shots:  # else the table says it
-        reasons += [f"fewshot: {why}" for why in found.fewshot.refused.values()]
-    out += ["", *bullets(reasons)] if reasons else []
+    if few := found.fewshot:
+        out.append(title("Protocols, with their default settings"))
+        verdicts = list(_verdicts(few, found.probes))
+        out.append(table(("protocol", "works", "in detail"), verdicts))
+        reasons = [f"{p.protocol}: {finding}" for p in found.probes for finding in p.findings]
+        if few.most_shots:  # else the table says it
+            reasons += [f"fewshot: {why}" for why in few.refused.values()]
+        out += ["", *bullets(reasons)] if reasons else []
 
     out += [title("Warnings"), *(bullets(found.warnings) or ["none"])]
     return "\n".join(out)
@@ -263,8 +271,7 @@ def _sizes(images: Images, table: Callable[..., str]) -> Iterator[str]:
     yield f"\nformats: {formats}; modes: {modes}{turned}"
 
 
-def _verdicts(found: Check) -> Iterator[tuple[str, str, str]]:
-    few = found.fewshot
+def _verdicts(few: FewshotCheck, probes: Sequence[ProbeCheck]) -> Iterator[tuple[str, str, str]]:
     shots, taking = ("/".join(map(str, part)) for part in (few.classes, few.classes.values()))
     if few.most_shots:
         up_to = f"up to {few.most_shots:,}-shot ({few.n_way}-way, {few.queries} queries)"
@@ -276,7 +283,7 @@ def _verdicts(found: Check) -> Iterator[tuple[str, str, str]]:
         )
     else:
         yield "fewshot", "no", few.why_not
-    for probe in found.probes:
+    for probe in probes:
         works_out = "yes" if not probe.findings else "yes, but" if probe.works else "no"
         yield probe.protocol, works_out, "see below" if probe.findings else "nothing in the way"
 

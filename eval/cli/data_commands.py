@@ -14,6 +14,8 @@ from eval.common.files import default_cache
 if TYPE_CHECKING:
     from eval.hub.mirror import Mirrored
 
+MASK_SETS = ("voc2012-seg", "ade20k", "cityscapes")  # those of eval.prepare.layouts.masks
+
 
 def list_command(args: argparse.Namespace) -> int:
     from eval.cli import listing
@@ -37,6 +39,8 @@ def prepare_command(args: argparse.Namespace) -> int:
 
     if args.processes < 1:
         raise BadInput(f"--processes must be at least 1, got {args.processes}")
+    if args.task in MASK_SETS:
+        return _prepare_masks(args)
     task = preparable(args.task)
     if args.source is not None:
         done = prepare(
@@ -69,6 +73,32 @@ def prepare_command(args: argparse.Namespace) -> int:
     if pushed:
         print(_mirrored(pushed))
     print(f"transfer-eval run MODEL --task {task.name} --data {args.out}")
+    return 0
+
+
+def _prepare_masks(args: argparse.Namespace) -> int:
+    from eval.prepare.masks import prepare_masks, report
+
+    for option in ("partial", "decode", "push_to", "private", "replace", "dry_run"):
+        if getattr(args, option):
+            raise BadInput(
+                f"prepare {args.task} takes no --{option.replace('_', '-')}: it takes whole sets, "
+                "looks at every mask and uploads nothing"
+            )
+    if args.processes != 1:
+        raise BadInput(f"prepare {args.task} takes no --processes: one process writes it")
+    if args.source is None:
+        raise BadInput(f"prepare {args.task}: say where the download lies with --source DIR")
+    done = prepare_masks(args.task, args.source, args.out)
+    if args.json:
+        facts = {"folder": str(done.folder.resolve()), "images": done.images,
+                 "classes": list(done.classes), "groups": done.groups, "notes": done.notes(),
+                 "pixels": {p: n.tolist() for p, n in done.pixels.items()}}  # fmt: skip
+        print(json.dumps(facts, indent=1))
+        return 0
+    for line in report(done):
+        print(line)
+    print(f"transfer-eval run MODEL --task parquet:{done.folder} --protocol segment")
     return 0
 
 

@@ -76,6 +76,7 @@ PREPARE_EXAMPLES = """examples:
   transfer-eval prepare eurosat --source downloads --out DATA      # downloads/EuroSAT_RGB.zip
   transfer-eval prepare chestx --source downloads --out DATA --processes 8
   transfer-eval prepare eurosat --out DATA --push-to ORG/eurosat   # then: --data hub:ORG
+  transfer-eval prepare ade20k --source downloads --out DATA       # also voc2012-seg, cityscapes
 """
 DETECT_EXAMPLE = """example:
   transfer-eval run zoo:NAME --task bccd --data DATA --schedule short:600 --keep-model
@@ -249,7 +250,10 @@ def build_parser() -> Parser:
     detect.add_argument("--least", type=float, default=0.5, metavar="S", help="score of a box")
     detect.add_argument("--json", action="store_true", help="print JSON")
     prepare = command("prepare", PREPARE_EXAMPLES)
-    prepare.add_argument("task", metavar="TASK", help="as in `transfer-eval list tasks`")
+    prepare.add_argument(
+        "task", metavar="TASK",
+        help="as in `transfer-eval list tasks`, or voc2012-seg, ade20k, cityscapes",
+    )  # fmt: skip
     prepare.add_argument(
         "--source", type=Path, metavar="DIR", help="the official download: archives, or unpacked"
     )

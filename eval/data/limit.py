@@ -8,6 +8,7 @@ import numpy as np
 
 from eval.common.errors import BadInput
 from eval.data.boxes import box_data
+from eval.data.instances import instance_data
 from eval.data.labels import label_data
 from eval.data.masks import mask_data
 from eval.data.task_data import Split, TaskData, check_split, take
@@ -24,6 +25,8 @@ def limited(task: TaskData, limit: int) -> TaskData:
         return mask_data.limited(task, limit)
     if isinstance(task, label_data.MultiLabelData):
         return label_data.limited(task, limit)
+    if isinstance(task, instance_data.InstanceData):
+        return instance_data.limited(task, limit)
 
     def cut(split: Split) -> Split:
         place = np.zeros(len(split), np.int64)  # an image's place within its class

@@ -20,6 +20,8 @@ from eval.data import declared, own, task_file
 from eval.data.boxes.assemble import BoxParts, assemble_boxes
 from eval.data.boxes.box_data import DetectionData
 from eval.data.canonical import canonical, class_names, halves, joined, numbered, refuse_unlabelled
+from eval.data.instances.assemble import InstanceParts, assemble_instances
+from eval.data.instances.instance_data import InstanceData
 from eval.data.joined_source import Joined
 from eval.data.labels.assemble import LabelParts, assemble_labels
 from eval.data.labels.label_data import MultiLabelData
@@ -131,6 +133,14 @@ def _as_it_lies(found: Located, cache: Path) -> tuple[TaskData, Keys]:
             partial=found.partial, inventory=found.inventory, validation=labels.validation,
         )  # fmt: skip
         return task, labels.deep
+    if isinstance(found.images, InstanceParts):
+        both = assemble_instances(found.images, cache, found.subject)
+        task = InstanceData(
+            found.name, found.where, found.revision, both.instances, both.gallery, both.queries,
+            declared=found.declared, notes=(*both.notes, *found.notes), split=found.split,
+            partial=found.partial, inventory=found.inventory, lost=both.lost,
+        )  # fmt: skip
+        return task, both.deep
     if isinstance(found.images, Whole):
         parts = _from_whole(found.images, cache, found.subject)
     else:

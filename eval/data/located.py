@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from eval.common.images import Range
 from eval.data.boxes.assemble import BoxParts
+from eval.data.instances.assemble import InstanceParts
 from eval.data.inventory.facts import NOTHING, Inventory
 from eval.data.labels.assemble import LabelParts
 from eval.data.masks.assemble import MaskParts
@@ -69,7 +70,7 @@ class Located:
     where: str
     revision: str
     subject: str  # the task as error messages call it
-    images: Parts | Whole | BoxParts | MaskParts | LabelParts
+    images: Parts | Whole | BoxParts | MaskParts | LabelParts | InstanceParts
     checks: tuple[Check, ...] = ()  # in this order, of the images as they lie
     resplit: Resplit | None = None  # after the checks
     kind: str = ""  # of a user's own data, which are named by kind and content: KIND-name-1a2b3c4d

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from eval.common.errors import BadInput, NotFound, UserError
 from eval.common.images import Range
-from eval.data import own_boxes, own_labels, own_masks
+from eval.data import own_boxes, own_instances, own_labels, own_masks
 from eval.data.folders import read_folders
 from eval.data.inventory.facts import Inventory, Tally
 from eval.data.inventory.labels import as_meant
@@ -70,6 +70,9 @@ OBJECTS = "objects"  # the column of boxes where a task string names none
 def _parquet(parsed: TaskName, text: str) -> Located:
     folder = _existing_folder(parsed.value, text)
     given, subject = _given(parsed), f"task {text!r}"
+    own_instances.check_options(parsed, subject)
+    if parsed.instance:
+        return own_instances.locate_parquet(folder, parsed, text)
     found = read_shards(folder, subject, given)
     train, test, *held = (
         ParquetSource(files, parsed.image, parsed.label)
@@ -149,6 +152,9 @@ def _imagefolder(parsed: TaskName, text: str, seed: int) -> Located:
 
 def _csv(parsed: TaskName, text: str, seed: int) -> Located:
     file = _file(parsed.value, text)
+    own_instances.check_options(parsed, f"task {text!r}")
+    if parsed.instance:
+        return own_instances.locate_csv(file, parsed, text)
     columns = {"image": parsed.image}
     own_labels.refuse_lone(parsed, f"task {text!r}")
     columns |= own_labels.roles(parsed) or {"label": parsed.label}
@@ -205,6 +211,9 @@ def _file(path: str, text: str) -> Path:
 
 def _hub(parsed: TaskName, text: str) -> Located:
     sha = client.pin(parsed.value, parsed.revision, "dataset", f"task {text!r}").sha
+    own_instances.check_options(parsed, f"task {text!r}")
+    if parsed.instance:
+        return own_instances.locate_hub(sha, parsed, text)
     held_out = (parsed.validation,) if parsed.validation else ()
     chosen = Chosen(parsed.train or "train", parsed.test or "test", held_out)
     if names := split_names(parsed.value, parsed.config, sha):

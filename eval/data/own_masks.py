@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from eval.tasks.names import TaskName, query
 
 MASK = "mask"  # the column of masks where a task string names none
 SEQUENCE = "sequence"  # and that of groups, where there is one
+CLASSES = b"classes"  # in a Parquet file's metadata: their names as a list of JSON
 IMAGES, MASKS = "images", "masks"
 VOC_CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair",
@@ -61,6 +63,7 @@ def locate_parquet(
     """Parquet files with a column of masks. ``parts`` are those that the user named."""
     subject = f"task {text!r}"
     names, void = class_names(parsed.classes, subject), void_values(parsed.void, subject)
+    names = names or _declared(train)
     images = parquet_parts(train, test, parsed.mask, parsed.group, names, void)
     options = {"image": train.image} | _options(parsed, ("mask", "group")) | dict(parts)
     where = f"parquet:{folder.resolve()}{query(options)}"
@@ -82,6 +85,17 @@ def parquet_parts(
         column = group or (SEQUENCE if SEQUENCE in _columns(source) else "")
         both.append(ParquetMasks(source, mask, column))
     return MaskParts(both[0], both[1], names, void)
+
+
+def _declared(source: ParquetSource) -> tuple[str, ...]:
+    """The names of the classes that the files themselves say, as `prepare` writes them."""
+    try:
+        names = json.loads((open_parquet(source.files[0]).schema_arrow.metadata or {})[CLASSES])
+    except (KeyError, ValueError):
+        return ()
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return ()
+    return tuple(names)
 
 
 def _columns(source: ParquetSource) -> Sequence[str]:

@@ -53,6 +53,17 @@ def read_shards(
     return Shards(train_files, test_files, tuple(held), chosen.validation, tally.done())
 
 
+def every_shard(folder: Path, subject: str) -> tuple[Path, ...]:
+    """All Parquet files of ``folder``, or of its ``data``, whatever their parts, in order. Opens no
+    file. Raises UserError where there is none, and for a part of which shards are missing."""
+    parts = _parts(folder) or _parts(folder / "data")
+    if not parts:
+        raise BadInput(f"{subject}: {folder} holds no Parquet file")
+    return tuple(
+        file for name in sorted(parts) for file in _whole(folder, name, parts[name], f"{subject}: ")
+    )
+
+
 def parquet_pair(folder: Path) -> tuple[ParquetSource, ParquetSource]:
     """(train, test) of a folder of train-*.parquet and test-*.parquet, or validation-*.parquet
     instead. Raises UserError as ``read_shards`` does; no file is opened."""

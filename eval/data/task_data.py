@@ -86,6 +86,10 @@ class TaskData:
 
     @cached_property
     def split_hash(self) -> str:
+        """Hex digest over both parts: other images, labels or sides are another one."""
+        return self._hash()
+
+    def _hash(self) -> str:
         both = _hash_both(self.train.hash, self.test.hash, len(self.classes))
         if self.validation is None:
             return both

@@ -27,6 +27,7 @@ from eval.data.split_rules import by_groups, members, per_class
 from eval.data.task_data import hash_parts
 from eval.prepare.archives import Download
 from eval.prepare.layouts import LAYOUTS
+from eval.prepare.layouts.masks import MASK_LAYOUTS
 from eval.prepare.listing import Box, Item, Listing
 from eval.prepare.write import Row, Schema, Written, forget, write_shards
 from eval.tasks.declaration import SplitRule, Task
@@ -49,10 +50,12 @@ def preparable(name: str) -> Task:
     """The declared task. Raises UserError for one that has no official layout."""
     if name in LAYOUTS:
         return TASKS[name]
-    known = ", ".join(LAYOUTS)
+    known = ", ".join([*LAYOUTS, *MASK_LAYOUTS])
     if name in TASKS:
         raise BadInput(f"task {name!r} has no official download that is known; known: {known}")
-    raise NotFound(f"unknown task {name!r}" + did_you_mean(name, LAYOUTS, f"known: {known}"))
+    raise NotFound(
+        f"unknown task {name!r}" + did_you_mean(name, [*LAYOUTS, *MASK_LAYOUTS], f"known: {known}")
+    )
 
 
 def prepare(

@@ -152,8 +152,10 @@ PROTOCOLS: dict[str, Protocol] = {
             "retrieval",
             Retrieval,
             ("map", "recall_at_1"),
-            "images of the same class found by cosine similarity: R@1, R@5, R@10, mAP",
+            "images of one class, or instance, found by cosine similarity: R@1, R@5, R@10, mAP",
             default=False,
+            also=("instances",),
+            refuse="eval.protocols.galleries:refuse",
         ),
         Protocol(
             "linear-sgd",

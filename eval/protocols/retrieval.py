@@ -1,11 +1,12 @@
-"""Retrieval: each test image asks the training images for others of its class.
+"""Retrieval: each test image asks the training images for others of its class, or, where the data
+are queries and a gallery, each query asks that for its instance.
 
 A ranking is by cosine similarity, over the whole gallery, exact. R@k is the share of queries with
 a right image among the first k, mAP the mean over queries of the average precision over all of the
 gallery. With ``gallery = "test"`` each test image asks the other test images, as metric learning
 does (Recall@K of Oh Song et al., CVPR 2016); queries then share a gallery that they are part of,
 and the intervals take it as given. A query whose class the gallery lacks finds nothing and counts
-as a miss.
+as a miss. A query whose instance the gallery lacks was left out before, and is counted.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from eval.common.errors import BadInput
 from eval.data.groups import GROUPS, training_groups
+from eval.data.instances.instance_data import InstanceData
 from eval.data.task_data import TaskData
 from eval.metrics import intervals
 from eval.metrics.scores import Samples
@@ -26,6 +28,8 @@ from eval.settings.protocols import Retrieval
 from eval.solvers.knn import nearest, predict_without
 from eval.solvers.retrieval import average_precision, ranked, recalled
 from eval.training.context import Context
+
+NAMED = 100  # instances without a match that a result names
 
 
 def score(context: Context[TaskData], settings: Retrieval) -> Outcome:
@@ -36,6 +40,7 @@ def score(context: Context[TaskData], settings: Retrieval) -> Outcome:
     start = time.perf_counter()
     queries, asked = bank.test
     own = settings.gallery == "test"
+    instances = isinstance(task, InstanceData)
     gallery, labels = bank.test if own else bank.train
     if len(gallery) < 1 + own:
         raise BadInput(f"retrieval on task {task.name!r}: the gallery is empty")
@@ -56,7 +61,9 @@ def score(context: Context[TaskData], settings: Retrieval) -> Outcome:
     n = len(asked)
     for place, k in enumerate(settings.ks):
         name, right = f"recall_at_{k}", hits[:, place].numpy()
-        out.add_shares(name, right, _without(context) if k == 1 and not own else None)
+        # other training images are another draw; a gallery of instances is what it is
+        drawn_anew = k == 1 and not own and not instances
+        out.add_shares(name, right, _without(context) if drawn_anew else None)
     values = precision.numpy()
     drawn = intervals.resamples(lambda w: w @ values / w.sum(1), n, context.seed)
     drawn = drawn.astype("<f4").astype(np.float64)  # as files keep them
@@ -64,6 +71,10 @@ def score(context: Context[TaskData], settings: Retrieval) -> Outcome:
     out.add("map", intervals.Interval(float(values.mean()), float(low), float(high)), n)
     out.samples["map"] = Samples.of_resamples(drawn, n)
     out.details = {"gallery": len(gallery) - own, "queries_without_match": without_match}
+    if isinstance(task, InstanceData):
+        lost = sorted(set(task.lost))
+        out.details |= {"instances": len(task.classes), "queries_left_out": len(task.lost),
+                        "instances_left_out": lost[:NAMED]}  # fmt: skip
     return out
 
 

@@ -357,7 +357,8 @@ def score_cell(
     read_how = {"readout": features.details} if features and features.details else {}
     notes = [*task.notes, *backbone.notes, *outcome.notes]
     if task.duplicates:
-        notes.append(f"{task.duplicates} test images also stand in train, byte for byte")
+        both = ("queries", "the gallery") if task.kind == "instances" else ("test images", "train")
+        notes.append(f"{task.duplicates} {both[0]} also stand in {both[1]}, byte for byte")
     return Result(
         schema_version=1,
         model=model_info(backbone),

@@ -46,6 +46,7 @@ _ANSWERS = {
     "detection": "boxes",
     "segmentation": "a label a pixel",
     "multilabel": "several labels an image",
+    "instances": "queries and a gallery",
 }
 
 
@@ -151,7 +152,7 @@ def plan(request: Request, known: Known | None = None) -> list[Cell]:
     for name, settings in request.protocols.items():
         protocol = PROTOCOLS[name]
         protocol.check(settings, [t for t in tasks if protocol.able(t.kind)])
-    return [
+    cells = [
         dataclasses.replace(
             _cell(
                 request,
@@ -170,6 +171,10 @@ def plan(request: Request, known: Known | None = None) -> list[Cell]:
         for name, settings in request.protocols.items()
         if PROTOCOLS[name].able(task.kind)
     ]
+    once: dict[Path, Cell] = {}
+    for cell in cells:  # a data set that is named in two ways has one result
+        once.setdefault(cell.path, cell)
+    return list(once.values())
 
 
 def warnings_of(task: TaskData) -> tuple[str, ...]:

@@ -21,6 +21,11 @@ _DINOV2_RATES = tuple(
 )
 
 
+def _segmentation(weight_decay: float) -> dict[str, Any]:
+    """40,000 batches of 16 are 32 epochs of the 20,210 images that ADE20K trains on."""
+    return {"lrs": (1e-3,), "weight_decays": (weight_decay,), "batch_size": 16, "epochs": 32}
+
+
 @dataclass(frozen=True)
 class Preset:
     """A readout, and the protocols that go with it, each with what is not its default."""
@@ -60,6 +65,29 @@ PRESETS = {
             "class token after the last norm, cosine neighbours, k of 10, 20, 100 and 200, votes "
             "by exp(similarity / 0.07); ours: k and weighting chosen on part of train",
             "facebookresearch/dinov2, dinov2/eval/knn.py; Oquab et al. 2024",
+        ),
+        Preset(
+            "dinov2-segmentation",
+            Readout(),
+            {"segment": _segmentation(1e-4)},
+            "BatchNorm and a linear layer on the last layer's patch tokens, logits enlarged, AdamW "
+            "at 0.001 with decay 0.0001, batches of 16 for 32 epochs (40,000 batches of ADE20K); "
+            "ours: the whole image at the model's size, no augmentation, maps standardised by "
+            "train's, rates that fall by a cosine instead of a line; a network whose places are "
+            "wider than 16 pixels also gives earlier layers",
+            "facebookresearch/dinov2, dinov2/eval/segmentation/models/decode_heads/linear_head.py "
+            "(BNHead); rate, decay and batches as copies of dinov2_vitb14_ade20k_linear_config.py "
+            "have them, which is not in the repository; Oquab et al. 2024",
+        ),
+        Preset(
+            "dinov3-segmentation",
+            Readout(),
+            {"segment": _segmentation(1e-2)},
+            "BatchNorm and a linear layer on the last layer's patch tokens, AdamW at 0.001 with "
+            "decay 0.01, 8 processes of 2 images for 40,000 batches (32 epochs of ADE20K); ours: "
+            "as of dinov2-segmentation, and no dropout (theirs 0.1) nor clipped gradients",
+            "facebookresearch/dinov3, the defaults of dinov3/eval/segmentation/config.py with the "
+            "linear decoder; Simeoni et al. 2025",
         ),
     )
 }

@@ -12,7 +12,7 @@ from eval.common.errors import BadInput
 from eval.settings.bounds import AnyText, Between, Check, MayBeEmpty, OneOf
 from eval.settings.schedules import schedule_named
 
-Kind = Literal["classification", "detection", "segmentation", "multilabel"]
+Kind = Literal["classification", "detection", "segmentation", "multilabel", "instances"]
 
 # Parts of train have flags of their own, which errors name.
 SHARES = Between(0, 1, above=True, flag="--train-fraction")
@@ -170,10 +170,10 @@ class SegmentKnn(Settings):
 
 @dataclass(frozen=True)
 class Retrieval(Settings):
-    """Images of the same class, found by cosine similarity."""
+    """Images of the same class, or of the same instance, found by cosine similarity."""
 
     ks: Annotated[tuple[int, ...], Between(1, 1_000_000)] = (1, 5, 10)
-    # what is ranked: the training images, or the other test images
+    # what is ranked: the training images, or the other test images; queries have a gallery
     gallery: Annotated[str, OneOf(("train", "test"))] = "train"
 
 

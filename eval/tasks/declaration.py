@@ -18,6 +18,7 @@ METRICS: dict[Kind, str] = {
     "detection": "mAP",
     "segmentation": "mIoU",
     "multilabel": "mAP",
+    "instances": "mAP",
 }
 SUBSET = "subset"  # the split of a known smaller copy: its own
 

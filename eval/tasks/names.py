@@ -38,6 +38,8 @@ class TaskName:
     labels: str = ""  # of several labels an image: a column of lists, or one column a label
     separator: str = ""  # between labels of one text
     none: str = ""  # a label that stands for none
+    instance: str = ""  # of queries and a gallery: the column of what an image shows
+    role: str = ""  # and that which says query or gallery; '': the parts do
     mask: str = ""  # column of Parquet files with a label a pixel
     void: str = ""  # of masks: values that are not scored, with commas between
     range: str = ""  # LOW,HIGH: black and white in images of more than 8 bits
@@ -48,11 +50,13 @@ _PREFIXES: tuple[_Prefix, ...] = get_args(_Prefix)
 SHIFT = "shift:"
 _PARTS = ("train", "test", "validation")
 _SEVERAL = ("labels", "separator", "none")
+_INSTANCES = ("instance", "role")
 _KEYS = {
     "parquet": (
         "image",
         "label",
         *_SEVERAL,
+        *_INSTANCES,
         "objects",
         "mask",
         "group",
@@ -61,8 +65,8 @@ _KEYS = {
         *_PARTS,
     ),
     "imagefolder": _PARTS,
-    "csv": ("image", "label", *_SEVERAL, "group", "split", *_PARTS),
-    "hub": ("image", "label", "revision", "config", *_PARTS, *_SEVERAL),
+    "csv": ("image", "label", *_SEVERAL, *_INSTANCES, "group", "split", *_PARTS),
+    "hub": ("image", "label", "revision", "config", *_PARTS, *_SEVERAL, *_INSTANCES),
     "coco": ("train", "test", "images"),  # two JSON files and a folder
     "voc": ("train", "test", "classes"),  # two lists of ImageSets/Main
     "yolo": ("train", "test"),

@@ -33,7 +33,8 @@ def mean_marks(board: Board) -> NDArray[np.str_]:
 
 def legend(board: Board) -> str:
     """What the signs in the table mean: of those alone that stand in it."""
-    found = ["Top-1, or AP of detection, in percent."]
+    what = board.grid.key.what
+    found = [f"{'Top-1' if what == 'accuracy' else what} in percent."]
     if board.tasks["subset"].any():
         found.append("`*` a subset of the data set: not comparable to published numbers.")
     found.append(

@@ -51,14 +51,22 @@ class Key:
             "linear": "Linear",
             "linear-sgd": "Linear (SGD, augmented)",
             "finetune": "Full transfer",
-            "detection": "Detection, ",
+            "attentive": "Attentive probe",
+            "retrieval": "Retrieval",
+            "multilabel": "Several labels, linear",
+            "multilabel-knn": "Several labels, nearest neighbours",
+            "segment": "Segmentation, linear",
+            "segment-knn": "Segmentation, nearest places",
+            "low-level": "Low-level targets",
+            "detection": "Detection",
         }.get(self.protocol, self.protocol)
         views, rest = split_views(self.setting)
         name, setting = name + views, f" ({rest})" if rest else ""
         if shots:
             return f"{name}, {shots[1]}-shot{setting}"
         part = score_title(self.score).removeprefix("top-1")
-        return f"{name}{part}{setting}"
+        apart = ", " if part and not part.startswith(" ") else ""
+        return f"{name}{apart}{part}{setting}"
 
     @property
     def what(self) -> str:

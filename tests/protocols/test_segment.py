@@ -208,6 +208,21 @@ def test_from_the_command_line(cli: Cli, tmp_path: Path) -> None:
     assert "segment-knn, mIoU" in board
 
 
+@pytest.mark.parametrize(("preset", "decay"), [("dinov2", 1e-4), ("dinov3", 1e-2)])
+def test_others_rules(preset: str, decay: float, cli: Cli, tmp_path: Path) -> None:
+    """A preset is one point of the grid, 40,000 batches of 16 of ADE20K's 20,210 images."""
+    folder = write_parquet(tmp_path / "scenes")
+    words = line(folder, tmp_path, "--preset", f"{preset}-segmentation", "--json")
+    [path] = cli(*words).json["files"]
+    result = read_result(Path(path))
+    assert result.protocol.name == "segment"
+    config = result.protocol.config
+    assert (config["lrs"], config["weight_decays"]) == ([1e-3], [decay])
+    assert round(40_000 / (20_210 / config["batch_size"])) == config["epochs"] == 32
+    assert result.details["chosen"] == {"lr": 1e-3, "weight_decay": decay}
+    assert "epochs=32" in Path(path).name  # tables of their own
+
+
 def test_it_is_the_default_of_its_kind(cli: Cli, tmp_path: Path) -> None:
     words = ("plan", *line(write_parquet(tmp_path / "scenes"), tmp_path)[1:], "--json")
     [row] = cli(*words).json

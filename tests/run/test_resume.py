@@ -38,6 +38,7 @@ from eval.features import encode
 from eval.results.schema import Result
 from eval.results.store import LOCK, read_result
 from tests.children import give_up_root
+from tests.factories import Cli
 
 ROOT = Path(__file__).resolve().parents[2]
 FORKS = multiprocessing.get_context("forkserver")
@@ -595,3 +596,15 @@ def test_result_files_are_the_same_bytes(reference: Reference) -> None:
         value = json.loads(raw)
         assert value["scores"]
         assert value["samples"]
+
+
+def test_a_data_set_named_in_two_ways_is_scored_once(
+    cli: Cli, task_dir: Path, tmp_path: Path
+) -> None:
+    again = f"parquet:{task_dir.parent}/../{task_dir.parent.name}/{task_dir.name}"
+    done = cli(
+        "run", "random:test_resnet", "--task", f"parquet:{task_dir}", again, "--protocol", "knn",
+        "--img-size", "32", "--cache", str(tmp_path / "cache"), "--json",
+        "--results", str(tmp_path / "results"),
+    ).json  # fmt: skip
+    assert (done["scored"], done["failures"], len(done["files"])) == (1, [], 1)

@@ -146,7 +146,7 @@ def test_bounds(bound: Between, value: float, fault: str) -> None:
 
 def test_hooks_are_there_and_a_plan_s_import_no_torch() -> None:
     hooks = [h for p in PROTOCOLS.values() for h in (p.complete, p.refuse, p.merge, p.cost) if h]
-    assert len(hooks) == 9
+    assert len(hooks) == 10
     for hook in hooks:
         module, _, function = hook.partition(":")
         assert callable(getattr(importlib.import_module(module), function))

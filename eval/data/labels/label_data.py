@@ -43,6 +43,19 @@ def labels_of(task: TaskData) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     return one[task.train.labels], one[task.test.labels]
 
 
+def having(part: Split, label: int) -> NDArray[np.int64]:
+    """The canonical rows of the images that have a label, alone or among others."""
+    has = part.several[:, label] if isinstance(part, LabelSplit) else part.labels == label
+    return np.flatnonzero(has)
+
+
+def images_by_label(part: Split, classes: int) -> NDArray[np.int64]:
+    """[C] how many images have each label."""
+    if isinstance(part, LabelSplit):
+        return part.several.sum(0)
+    return np.bincount(part.labels, minlength=classes)
+
+
 def held_out_labels(task: MultiLabelData, share: float, seed: int) -> NDArray[np.bool_]:
     """[N_train] True for about ``share`` of train, to choose settings on; copies of one image stay
     together, and where the data have a validation part, it is that.

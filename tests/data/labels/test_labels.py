@@ -13,7 +13,7 @@ import pytest
 
 from eval.data.labels.label_data import MultiLabelData, held_out_labels, labels_of
 from eval.data.load import load_task
-from tests.factories import blobs, refusal
+from tests.factories import Cli, blobs, refusal
 from tests.hub import LoopbackHub
 
 NAMES = ["cat", "dog", "mat"]
@@ -192,3 +192,12 @@ def test_lists_without_the_option_say_what_would_work(tmp_path: Path, cache: Pat
     sentence = refusal(load_task, joined, cache)
     assert "'cat|dog' names several classes" in sentence
     assert "labels=COLUMN" in sentence
+
+
+def test_check_task_counts_images_of_each_label(tmp_path: Path, cli: Cli) -> None:
+    text = parquet(tmp_path / "x", {"tags": list}) + "?labels=tags"
+    line = ("check-task", text, "--sheet", str(tmp_path / "x.png"), "--cache", str(tmp_path / "c"))
+    found = cli(*line, "--json").json
+    assert [c["train"] for c in found["classes"]] == [6, 6, 6]
+    assert found["fewshot"] is None
+    assert "3 classes, 15 training and 10 test images" in cli(*line).out
