@@ -82,7 +82,7 @@ def build(desk: Desk) -> gr.Blocks:
         submit_tab.select(submit.requests, None, submit.table, api_visibility="private")
         address = Address({
             "objectives": {"protocol": objectives.board, "family": objectives.family,
-                           "pair": objectives.pair, "by": objectives.by},
+                           "pair": objectives.pair},
             "compare": {"a": compare.a, "b": compare.b, "protocol": compare.board,
                         "data": compare.task},
             "detection": {"data": detection.place, "order": detection.score, "a": detection.a,

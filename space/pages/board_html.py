@@ -25,7 +25,9 @@ from space.tables.view import View
 
 ROWS = 50  # of a page
 _INFO = {"objective": "objective", "architecture": "architecture", "params": "params, M",
-         "data": "pretrained on", "revision": "revision"}  # fmt: skip
+         "multiply_adds": "multiply-adds, M", "data": "pretrained on",
+         "revision": "revision"}  # fmt: skip
+_DECIMALS = {"params": 1, "multiply_adds": 0}  # of columns in millions
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -94,7 +96,7 @@ def _head(board: Board, view: View) -> str:
         for domain, those in groupby(board.tasks["domain"])
     )
     info = "".join(
-        _sortable(view, name, safe(_INFO[name]), "number" * (name == "params"))
+        _sortable(view, name, safe(_INFO[name]), "number" * (name in _DECIMALS))
         for name in view.extras
         if name in _INFO
     )
@@ -193,8 +195,9 @@ def _about(model: dict[Hashable, Any], name: str, said: str) -> str:
     value = model[name]
     if name == "data":
         value = f"{value} ({said})" if value and said else value or said
-    if name == "params":
-        return f'<td class="number" data-label="params, M">{value / 1e6:.1f}</td>'
+    if name in _DECIMALS:
+        told = f"{value / 1e6:,.{_DECIMALS[name]}f}" if value or name == "params" else DASH
+        return f'<td class="number" data-label="{_INFO[name]}">{told}</td>'
     if name == "objective":
         value = shown_objective(str(value))
     if name == "revision":

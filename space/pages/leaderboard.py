@@ -13,7 +13,7 @@ import gradio as gr
 from eval.common.errors import UserError
 from eval.common.text import escaped
 from eval.results.signoff import SELF_REPORTED
-from space.figures.cost import Point, cost
+from space.figures.cost import WORK, Point, side_by_side
 from space.figures.style import short_names
 from space.labels import shown_objective
 from space.pages.board_html import board_html, pages
@@ -23,7 +23,7 @@ from space.tables import display
 from space.tables.board import Board, headline
 from space.tables.view import EXTRAS, View
 
-SORTS = ("mean", "mean rank", "model", "objective", "params")
+SORTS = ("mean", "mean rank", "model", "objective", "params", "multiply_adds")
 # What of an address is the board's; `page` and `receipt` are no choice of what is shown in it.
 _OWN = [*(field.name for field in fields(View)), "page"]
 _TO_ADDRESS = f"(query) => transferzoo.put(query, {json.dumps(_OWN)})"
@@ -219,17 +219,23 @@ class Leaderboard:
 
 
 def costs(board: Board) -> str:
-    """Mean score against parameters, of the models that have one."""
+    """Mean score against multiply-adds and against parameters, of the models that have one."""
     rows = [r for r in range(len(board.models)) if board.mean[r] == board.mean[r]]
     if not rows:
         return ""
     names = short_names(board.models)
-    objectives, params = board.models["objective"].tolist(), board.models["params"].tolist()
+    objectives = board.models["objective"].tolist()
     means, halves = (100 * board.mean).tolist(), (100 * board.half).tolist()
-    points = [Point(names[r], objectives[r], params[r], means[r], halves[r]) for r in rows]
     count = int(board.counts.sum())
     what = f"Mean over {count} data sets, in percent" if count > 1 else "Score in percent"
-    return cost(points, "parameters", what)
+    found = {
+        name: [Point(names[r], objectives[r], values[r], means[r], halves[r]) for r in rows]
+        for name, values in (
+            (WORK, board.models["multiply_adds"].tolist()),
+            ("parameters", board.models["params"].tolist()),
+        )
+    }
+    return side_by_side(found, what)
 
 
 def view_of(*values: Any) -> View:

@@ -222,7 +222,7 @@ def test_plots_and_tables_are_files_and_links(app: App, visit: Any) -> None:
     page = seen.page
     page.locator("figure.cost .tools").wait_for()
     name, content = downloaded(seen, "SVG")
-    assert name == "transferzoo-cost.svg"
+    assert name == "transferzoo-cost-parameters.svg"
     assert content.startswith(b"<svg")
     assert b"CE+SelfSupCon" in content
     name, content = downloaded(seen, "PNG")

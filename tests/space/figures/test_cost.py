@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
-from space.figures.cost import Point, cost
+from space.figures.cost import WORK, Point, cost, side_by_side
 
 
 def drawing(points: list[Point]) -> ET.Element:
@@ -119,6 +119,44 @@ def test_models_of_one_cost_stand_side_by_side() -> None:
     assert best in ("m2", "m5")
     assert "All have 2.81M parameters" in "".join(figure.itertext())
     assert not [line for line in figure.iter("line") if line.attrib["class"] == "front"]
+
+
+def drawings(found: dict[str, list[Point]]) -> dict[str, ET.Element]:
+    """By their ids."""
+    html = side_by_side(found, "Mean over 2 data sets")
+    return {figure.attrib["id"]: figure for figure in ET.fromstring(html)} if html else {}
+
+
+def test_two_kinds_of_cost_stand_side_by_side() -> None:
+    work, params = made(0, 5), made(1, 5)
+    found = drawings({WORK: work, "parameters": params})
+    assert list(found) == ["cost-multiply-adds", "cost-parameters"]
+    for figure, points in zip(found.values(), (work, params), strict=True):
+        by_cost = sorted(points, key=lambda p: p.cost)
+        x = [places(figure)[p.name][0] for p in by_cost]
+        assert x == sorted(x)
+    assert drawings({WORK: work[:1], "parameters": params[:1]}) == {}
+
+
+def test_models_alike_in_every_cost_are_drawn_once() -> None:
+    work = [Point(f"m{i}", "ce", 47_120_384, 50.0 + i, 1.0) for i in range(3)]
+    params = [Point(f"m{i}", "ce", 2_814_976, 50.0 + i, 1.0) for i in range(3)]
+    (figure,) = drawings({WORK: work, "parameters": params}).values()
+    said = "".join(figure.itertext())
+    assert "All have 47.1M multiply-adds an image and 2.81M parameters" in said
+    wider = [*params[:2], Point("m2", "ce", 5e6, 52.0, 1.0)]
+    assert len(drawings({WORK: work, "parameters": wider})) == 2  # alike in one of them alone
+
+
+def test_a_model_of_which_nobody_counted_it_is_told_not_drawn() -> None:
+    params = made(1, 4)
+    work = [*made(0, 3), Point("old", "ce", 0, 50.0, 1.0)]
+    found = drawings({WORK: work, "parameters": params})
+    figure = found["cost-multiply-adds"]
+    assert "old" not in places(figure)
+    assert "1 more not drawn, whose multiply-adds are not known" in "".join(figure.itertext())
+    nobody = [Point(p.name, "ce", 0, p.mean, 1.0) for p in params]
+    assert list(drawings({WORK: nobody, "parameters": params})) == ["cost-parameters"]
 
 
 def test_names_are_text() -> None:
