@@ -13,7 +13,7 @@ from space.markup import mark, safe
 
 HEIGHT = 300  # pixels
 _TOP, _BOTTOM, _LEFT, _RIGHT = 14, 42, 9.0, 4.0  # pixels above and below, percent at the sides
-_LETTER, _LINE = 1.05, 14  # percent of the width that a letter takes, pixels that a line takes
+_LETTER, _LINE = 1.9, 14  # percent of a phone's width that a letter takes, pixels of a line
 _LABELS = 14  # points that are named at most
 _POINTS = 200  # that are drawn at most
 _ALIKE = math.log10(1.02)  # costs that differ by less are one cost
@@ -187,7 +187,7 @@ def _names(frame: _Frame, points: Sequence[Point]) -> str:
         x, y = frame.x(point.cost), frame.y(point.mean)
         letters = point.name if len(point.name) <= 26 else point.name[:25] + "…"
         wide = _LETTER * len(letters)
-        right = x + 1.4 + wide < 100
+        right = x < 50 and x + 1.4 + wide < 100
         left = x + 1.4 if right else x - 1.4 - wide
         if left < _LEFT or any(
             left < b and a < left + wide and abs(y - at) < _LINE for a, b, at in taken

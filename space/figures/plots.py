@@ -174,7 +174,7 @@ def _percent(value: float, half: float) -> str:
 
 def _axis(title: str, kinds: Iterable[str]) -> str:
     """The title of an axis along which intervals lie."""
-    return told(title, f"intervals: 95 % over {chance(kinds)}")
+    return told(title, f"intervals: 95 % over {chance(kinds)}", wide=30)
 
 
 def standing(frame: pd.DataFrame, title: str) -> go.Figure:

@@ -68,9 +68,9 @@ def text(name: object, most: int = 0) -> str:
     return html.escape(plain, quote=False).replace("$", "&#36;")
 
 
-def told(*lines: str) -> str:
-    """A hover text of foreign lines, broken where a phone's screen ends."""
-    short = (piece for line in lines for piece in textwrap.wrap(line, 40) or [""])
+def told(*lines: str, wide: int = 40) -> str:
+    """A text of foreign lines, broken where a phone's screen ends: behind ``wide`` letters."""
+    short = (piece for line in lines for piece in textwrap.wrap(line, wide) or [""])
     return "<br>".join(text(piece) for piece in short)
 
 

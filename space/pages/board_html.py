@@ -199,7 +199,8 @@ def _about(model: dict[Hashable, Any], name: str, said: str) -> str:
         told = f"{value / 1e6:,.{_DECIMALS[name]}f}" if value or name == "params" else DASH
         return f'<td class="number" data-label="{_INFO[name]}">{told}</td>'
     if name == "objective":
-        value = shown_objective(str(value))
+        shown = breakable(shown_objective(str(value)), "+")
+        return f'<td data-label="{_INFO[name]}">{shown or DASH}</td>'
     if name == "revision":
         value = str(value)[:7]
     return f'<td data-label="{_INFO[name]}">{safe(value) or DASH}</td>'

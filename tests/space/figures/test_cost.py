@@ -93,13 +93,24 @@ def test_names_do_not_meet() -> None:
     boxes = []
     for label in labels:
         x, y = float(label.attrib["x"].rstrip("%")), float(label.attrib["y"])
-        wide = 1.05 * len(str(label.text))
+        wide = 1.9 * len(str(label.text))
         left = x + 1.4 if label.attrib["text-anchor"] == "start" else x - 1.4 - wide
         boxes.append((left, left + wide, y))
     for i, (a, b, y) in enumerate(boxes):
         assert a >= 9
         assert b <= 100
         assert not any(c < b and a < d and abs(y - z) < 14 for c, d, z in boxes[:i])
+
+
+def test_names_end_within_a_phone_s_drawing() -> None:
+    name = "a" * 26
+    points = [Point(name, "ce", c, 50.0 + i, 1.0) for i, c in enumerate((1e6, 1e7, 1e8, 1e9))]
+    labels = [t for t in drawing(points).iter("text") if t.attrib.get("class") is None]
+    assert labels
+    for label in labels:
+        x, wide = float(label.attrib["x"].rstrip("%")), 1.9 * 26
+        left = label.attrib["text-anchor"] == "start"
+        assert x + wide < 100 if left else x - wide > 0
 
 
 def test_nothing_is_drawn_of_fewer_than_two_models() -> None:
