@@ -94,7 +94,8 @@ def build(desk: Desk) -> gr.Blocks:
         for name, table in (("pairs", objectives.pairs), ("compared", compare.table),
                             ("cases", compare.cases), ("detectors", detection.table),
                             ("detection-classes", detection.classes),
-                            ("finding-table", analyses.table)):  # fmt: skip
+                            ("finding-table", analyses.table),
+                            ("requests", submit.table)):  # fmt: skip
             table.elem_id = name
             _offer_csv(name, table)
 

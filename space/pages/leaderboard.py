@@ -58,6 +58,7 @@ class Leaderboard:
                 self.colour = gr.Checkbox(label="Colours")
         self.table = gr.HTML(elem_id="board", js_on_load=_KEYS, apply_default_css=False)
         with gr.Row(elem_id="board-files"):
+            self.link = gr.Button("Copy link", size="sm")
             self.csv = gr.Button("Download CSV", size="sm")
             self.json = gr.Button("Download JSON", size="sm")
         self.legend = gr.Markdown(elem_id="legend")
@@ -100,6 +101,7 @@ class Leaderboard:
             lambda: gr.update(visible=False), None, self.receipt,
             js="() => transferzoo.closeReceipt()", **quiet,
         )  # fmt: skip
+        self.link.click(None, None, None, js="() => transferzoo.copyLink()", **quiet)
         # The text is of the view at the click; the browser makes the file, none stays here.
         for button, text, name in ((self.csv, self.csv_text, "leaderboard.csv"),
                                    (self.json, self.json_text, "leaderboard.json")):  # fmt: skip
