@@ -8,13 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from space.figures.style import count, log_ticks, look
+from space.figures.style import count, log_ticks, look, shortened
 from space.markup import mark, safe
 
 HEIGHT = 300  # pixels
 _TOP, _BOTTOM, _LEFT, _RIGHT = 14, 42, 9.0, 4.0  # pixels above and below, percent at the sides
-_LETTER, _LINE = 1.9, 14  # percent of a phone's width that a letter takes, pixels of a line
-_LABELS = 14  # points that are named at most
+# Of a phone's width, in percent: a letter, and what is between a point and its name.
+_LETTER, _GAP = 2.05, 3.2
+_LINE = 14  # pixels that a line takes
+_LABELS, _LETTERS = 14, 20  # points that are named at most, letters of a name
 _POINTS = 200  # that are drawn at most
 _ALIKE = math.log10(1.02)  # costs that differ by less are one cost
 WORK = "multiply-adds an image"
@@ -147,12 +149,18 @@ def _steps(low: float, high: float) -> list[float]:
     return [step * k for k in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
-def _front(frame: _Frame, points: Sequence[Point]) -> str:
-    """Steps through the models that none of less or equal cost beats."""
+def _best(points: Sequence[Point]) -> list[Point]:
+    """Those that none of less or equal cost beats, the cheapest first."""
     best: list[Point] = []
     for point in sorted(points, key=lambda p: (p.cost, -p.mean)):
         if not best or point.mean > best[-1].mean:
             best.append(point)
+    return best
+
+
+def _front(frame: _Frame, points: Sequence[Point]) -> str:
+    """Steps through the best for their cost."""
+    best = _best(points)
     if len(best) < 2:
         return ""
     lines = []
@@ -178,19 +186,27 @@ def _point(frame: _Frame, point: Point) -> str:
 
 
 def _names(frame: _Frame, points: Sequence[Point]) -> str:
-    """The names that find room, the best models' first."""
+    """The names that find room beside the other points and names, those of the best for their cost
+    first, then the best."""
+    spots = {id(p): (frame.x(p.cost), frame.y(p.mean)) for p in points}
     taken: list[tuple[float, float, float]] = []  # left, right (percent), y (pixels)
     out: list[str] = []
-    for point in points:
+    order = _best(points)[::-1]
+    order += [p for p in points if p not in order]
+    for point in order:
         if len(out) == _LABELS:
             break
-        x, y = frame.x(point.cost), frame.y(point.mean)
-        letters = point.name if len(point.name) <= 26 else point.name[:25] + "…"
+        x, y = spots[id(point)]
+        letters = shortened(point.name, _LETTERS)
         wide = _LETTER * len(letters)
-        right = x < 50 and x + 1.4 + wide < 100
-        left = x + 1.4 if right else x - 1.4 - wide
-        if left < _LEFT or any(
-            left < b and a < left + wide and abs(y - at) < _LINE for a, b, at in taken
+        fits_left, fits_right = x - _GAP - wide >= _LEFT, x + _GAP + wide < 100
+        right = fits_right and (x < 50 or not fits_left)
+        if not (fits_left or fits_right):
+            continue
+        left = x + _GAP if right else x - _GAP - wide
+        others = [(a - 1, a + 1, b) for k, (a, b) in spots.items() if k != id(point)]
+        if any(
+            left < b and a < left + wide and abs(y - at) < _LINE for a, b, at in (*taken, *others)
         ):
             continue
         taken.append((left, left + wide, y))

@@ -62,10 +62,15 @@ def text(name: object, most: int = 0) -> str:
     """A foreign name that plotly writes as it is, cut in the middle to ``most`` characters (0: not
     at all): long names often differ at their end."""
     plain = "".join(c if c.isprintable() else " " for c in str(name))
-    plain = " ".join(plain.split())
-    if most and len(plain) > most:
-        plain = plain[: (most - 1) // 2] + "…" + plain[len(plain) - most // 2 :]
+    plain = shortened(" ".join(plain.split()), most)
     return html.escape(plain, quote=False).replace("$", "&#36;")
+
+
+def shortened(plain: str, most: int) -> str:
+    """Cut in the middle to ``most`` characters (0: not at all)."""
+    if not most or len(plain) <= most:
+        return plain
+    return plain[: (most - 1) // 2] + "…" + plain[len(plain) - most // 2 :]
 
 
 def told(*lines: str, wide: int = 40) -> str:

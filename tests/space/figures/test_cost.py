@@ -86,31 +86,41 @@ def test_of_many_the_best_are_drawn() -> None:
     assert x[-1] <= 96
 
 
-def test_names_do_not_meet() -> None:
-    figure = drawing(made(3, 60))
-    labels = [t for t in figure.iter("text") if t.attrib.get("class") is None]
+LETTER, GAP = 2.05, 3.2  # percent of a phone's drawing
+
+
+def labels_of(figure: ET.Element) -> list[tuple[float, float, float, str]]:
+    """(left end, right end, pixels from the top, text) of each name."""
+    found = []
+    for label in figure.iter("text"):
+        if label.attrib.get("class") is None:
+            x, wide = float(label.attrib["x"].rstrip("%")), LETTER * len(str(label.text))
+            left = x + GAP if label.attrib["text-anchor"] == "start" else x - GAP - wide
+            found.append((left, left + wide, float(label.attrib["y"]) - 4, str(label.text)))
+    return found
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_names_meet_neither_names_nor_points(seed: int) -> None:
+    figure = drawing(made(seed, 60))
+    labels = labels_of(figure)
     assert 3 <= len(labels) <= 14
-    boxes = []
-    for label in labels:
-        x, y = float(label.attrib["x"].rstrip("%")), float(label.attrib["y"])
-        wide = 1.9 * len(str(label.text))
-        left = x + 1.4 if label.attrib["text-anchor"] == "start" else x - 1.4 - wide
-        boxes.append((left, left + wide, y))
-    for i, (a, b, y) in enumerate(boxes):
+    stand = places(figure)
+    for i, (a, b, y, name) in enumerate(labels):
         assert a >= 9
         assert b <= 100
-        assert not any(c < b and a < d and abs(y - z) < 14 for c, d, z in boxes[:i])
+        assert not any(c < b and a < d and abs(y - z) < 14 for c, d, z, _ in labels[:i])
+        assert not any(
+            a < x < b and abs(y - z) < 13 for other, (x, z) in stand.items() if other != name
+        )
 
 
-def test_names_end_within_a_phone_s_drawing() -> None:
-    name = "a" * 26
-    points = [Point(name, "ce", c, 50.0 + i, 1.0) for i, c in enumerate((1e6, 1e7, 1e8, 1e9))]
-    labels = [t for t in drawing(points).iter("text") if t.attrib.get("class") is None]
-    assert labels
-    for label in labels:
-        x, wide = float(label.attrib["x"].rstrip("%")), 1.9 * 26
-        left = label.attrib["text-anchor"] == "start"
-        assert x + wide < 100 if left else x - wide > 0
+def test_the_best_for_their_cost_are_named_first_wherever_they_stand() -> None:
+    for place in np.linspace(6.1, 8.9, 29):
+        best = Point("x" * 30, "ce", float(10**place), 90.0, 0.1)
+        edges = [Point("a", "ce", 1e6, 10.0, 0.1), Point("b", "ce", 1e9, 11.0, 0.1)]
+        names = [text for *_, text in labels_of(drawing([*edges, best]))]
+        assert names[0] == "x" * 9 + "…" + "x" * 10
 
 
 def test_nothing_is_drawn_of_fewer_than_two_models() -> None:
