@@ -13,7 +13,8 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from space.figures.style import (  # fmt: skip
+from space.figures.style import (
+    AXIS,
     CSS,
     LETTERS,
     LINE,
@@ -174,7 +175,7 @@ def _percent(value: float, half: float) -> str:
 
 def _axis(title: str, kinds: Iterable[str]) -> str:
     """The title of an axis along which intervals lie."""
-    return told(title, f"intervals: 95 % over {chance(kinds)}", wide=30)
+    return told(title, f"intervals: 95 % over {chance(kinds)}", wide=AXIS)
 
 
 def standing(frame: pd.DataFrame, title: str) -> go.Figure:

@@ -66,6 +66,9 @@ def text(name: object, most: int = 0) -> str:
     return html.escape(plain, quote=False).replace("$", "&#36;")
 
 
+AXIS = 30  # letters of a line of an axis's title: what a phone's drawing has room for
+
+
 def shortened(plain: str, most: int) -> str:
     """Cut in the middle to ``most`` characters (0: not at all)."""
     if not most or len(plain) <= most:
