@@ -34,6 +34,7 @@ class BoardRow(TypedDict):
     objective: str
     architecture: str
     params: int
+    multiply_adds: int  # of one image at the size that was scored; 0: not counted
     data: str
     facts_from: str  # the files that declare objective, architecture and data; empty: unknown
     training_data: str  # what these mean for its scores; empty: nothing

@@ -82,7 +82,7 @@ def build(desk: Desk) -> gr.Blocks:
         submit_tab.select(submit.requests, None, submit.table, api_visibility="private")
         address = Address({
             "objectives": {"protocol": objectives.board, "family": objectives.family,
-                           "pair": objectives.pair, "by": objectives.by},
+                           "pair": objectives.pair},
             "compare": {"a": compare.a, "b": compare.b, "protocol": compare.board,
                         "data": compare.task},
             "detection": {"data": detection.place, "order": detection.score, "a": detection.a,
@@ -94,7 +94,8 @@ def build(desk: Desk) -> gr.Blocks:
         for name, table in (("pairs", objectives.pairs), ("compared", compare.table),
                             ("cases", compare.cases), ("detectors", detection.table),
                             ("detection-classes", detection.classes),
-                            ("finding-table", analyses.table)):  # fmt: skip
+                            ("finding-table", analyses.table),
+                            ("requests", submit.table)):  # fmt: skip
             table.elem_id = name
             _offer_csv(name, table)
 

@@ -27,7 +27,7 @@ from eval.sharing.read import marks_at
 from eval.stores.front import folder_of
 from space.tables.scores import COLUMNS, computed, frame, oddity, rows, typed
 
-VERSION = 4  # of the index: another one is read anew
+VERSION = 5  # of the index: another one is read anew
 STEP = 1000  # files between two snapshots of a long first reading
 
 Stamp = tuple[int, int]  # size, time of change in nanoseconds

@@ -37,6 +37,7 @@ class Backbone:
     weights_sha256: str
     layer: str = "pooled"  # which features ``net`` gives: part of a bank's key
     notes: tuple[str, ...] = ()  # what was converted or dropped to load it: stands in results
+    multiply_adds: int | None = None  # of one image of the input's size; None: not counted
 
 
 def load(model: ResolvedModel) -> Backbone:
@@ -69,6 +70,7 @@ def assembled(model: ResolvedModel, loaded: Loaded, weights_sha256: str) -> Back
     import torch
     from timm.data import create_transform
 
+    from eval.models.multiply_adds import counted
     from eval.models.pooling import PooledFeatures
 
     net, data_config = loaded.net, loaded.input_config
@@ -81,7 +83,7 @@ def assembled(model: ResolvedModel, loaded: Loaded, weights_sha256: str) -> Back
         raise BadInput(f"{model.id} takes {data_config['input_size'][0]} channels, not RGB")
     with torch.inference_mode():
         try:
-            out = pooled(torch.zeros(1, *data_config["input_size"]))
+            out, cost = counted(pooled, torch.zeros(1, *data_config["input_size"]))
         except Exception as error:
             raise BadInput(
                 f"{model.id} does not run at {data_config['input_size'][1]} px: {one_line(error)}"
@@ -96,6 +98,7 @@ def assembled(model: ResolvedModel, loaded: Loaded, weights_sha256: str) -> Back
         params=sum(p.numel() for p in net.parameters()),
         weights_sha256=weights_sha256,
         notes=loaded.notes,
+        multiply_adds=cost,
     )
 
 

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from eval.common.errors import BadInput, did_you_mean, one_line
 from eval.models.backbone import Backbone
+from eval.models.multiply_adds import counted
 from eval.models.resolve import ResolvedModel
 
 Pool = Literal["avg", "max"]
@@ -86,6 +87,8 @@ def backbone(
     prepare, facts, images = prepared_transform(transform, subject)
     features = PlainFeatures(own, pool, subject)
     found = _check_features(features, images, subject)
+    with torch.inference_mode():
+        _, cost = counted(features, images[:1])
     features.num_features = 0  # a task's images may be of another size, and have more
     layer = f"python-{pool or 'as_is'}-{_fingerprint(found)}"
     identity = json.dumps([weights, facts, layer], sort_keys=True)
@@ -101,6 +104,7 @@ def backbone(
         params=sum(p.numel() for p in own.parameters()),
         weights_sha256=weights,
         layer=layer,
+        multiply_adds=cost,
     )
 
 

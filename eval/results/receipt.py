@@ -26,6 +26,7 @@ def model_info(backbone: Backbone) -> ModelInfo:
         revision=model.revision,
         weights_sha256=backbone.weights_sha256,
         params=backbone.params,
+        multiply_adds=backbone.multiply_adds,
         input=backbone.input_config,
         img_size=model.img_size,
         step=model.step,

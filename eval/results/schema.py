@@ -36,6 +36,8 @@ class ModelInfo(_Part):
     revision: str
     weights_sha256: str
     params: int  # of the backbone, without classifier
+    # of the backbone, on one image of the input's size; None: not counted, or before this was asked
+    multiply_adds: int | None = Field(default=None, ge=1, lt=2**63)
     input: dict[str, Any] = Field(default_factory=dict)  # timm's data config
     img_size: int | None = None  # as overridden by the user
     step: int | None = None  # of the training that it was taken from, while that went on
@@ -43,10 +45,10 @@ class ModelInfo(_Part):
 
     @model_serializer(mode="wrap")
     def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A model of no step, or of which nobody asked what is declared, is written as files of
-        before these were known have it."""
+        """A model of no step, whose cost was not counted, or of which nobody asked what is
+        declared, is written as files of before these were known have it."""
         out: dict[str, Any] = handler(self)
-        for name in ("step", "facts"):
+        for name in ("multiply_adds", "step", "facts"):
             if getattr(self, name) is None:
                 out.pop(name, None)
         return out

@@ -1,4 +1,8 @@
-"""Example sets drawn from the embedded suite `mini`: nothing ships, every pixel is made here."""
+"""Example sets drawn from the embedded suite `mini`: nothing ships, every pixel is made here.
+
+Drawn when one is first asked for: the digits take scikit-learn, whose import the start need not
+wait for.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +23,11 @@ _DIGITS = ("0", "1", "2", "3", "4")
 _FACTORS = {
     "texture": ("stripes", "checker", "bricks", "voronoi", "clouds"),
     "shape": ("circle", "triangle", "cross", "heart", "crescent"),
+}
+TITLES = {
+    "digits": "Handwritten digits",
+    "texture": "Drawn textures",
+    "shape": "Drawn shapes",
 }
 _SIZE = 64  # digits have 8 pixels a side: too small to look at
 
@@ -71,7 +80,7 @@ def _digits() -> ExampleSet:
         for i, digit in enumerate(order, 1)
     )
     licence = "CC BY 4.0 (UCI Optical Recognition of Handwritten Digits)"
-    return ExampleSet("digits", "Handwritten digits", supports, queries, order, licence)
+    return ExampleSet("digits", TITLES["digits"], supports, queries, order, licence)
 
 
 def _factor(name: str, classes: tuple[str, ...]) -> ExampleSet:
@@ -91,8 +100,8 @@ def _factor(name: str, classes: tuple[str, ...]) -> ExampleSet:
         Picture(Image.fromarray(draw(name, "test", labels[c], 0)), f"query-{i}.png")
         for i, c in enumerate(order, 1)
     )
-    title = {"texture": "Drawn textures", "shape": "Drawn shapes"}[name]
-    return ExampleSet(name, title, supports, queries, order, "Apache-2.0 (drawn by this package)")
+    licence = "Apache-2.0 (drawn by this package)"
+    return ExampleSet(name, TITLES[name], supports, queries, order, licence)
 
 
 def _mixed(classes: tuple[str, ...]) -> tuple[str, ...]:

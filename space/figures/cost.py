@@ -4,19 +4,22 @@ in the page's own colours, and as wide as its place."""
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from space.figures.style import count, log_ticks, look
+from space.figures.style import count, log_ticks, look, shortened
 from space.markup import mark, safe
 
 HEIGHT = 300  # pixels
 _TOP, _BOTTOM, _LEFT, _RIGHT = 14, 42, 9.0, 4.0  # pixels above and below, percent at the sides
-_LETTER, _LINE = 1.05, 14  # percent of the width that a letter takes, pixels that a line takes
-_LABELS = 14  # points that are named at most
+# Of a phone's width, in percent: a letter, and what is between a point and its name.
+_LETTER, _GAP = 2.05, 3.2
+_LINE = 14  # pixels that a line takes
+_LABELS, _LETTERS = 14, 20  # points that are named at most, letters of a name
 _POINTS = 200  # that are drawn at most
 _ALIKE = math.log10(1.02)  # costs that differ by less are one cost
+WORK = "multiply-adds an image"
 
 
 @dataclass(frozen=True)
@@ -30,15 +33,33 @@ class Point:
     half: float
 
 
-def cost(points: Sequence[Point], axis: str, title: str) -> str:
+def side_by_side(found: Mapping[str, Sequence[Point]], title: str) -> str:
+    """A drawing for each kind of cost, side by side where there is room.
+
+    ``found`` has the points by the cost's name. Where the models are alike in every cost, one
+    drawing says so of all of them. Empty where nothing can be drawn.
+    """
+    alike = [name for name, points in found.items() if _alike(_known(points))]
+    if len(alike) == len(found):
+        said = " and ".join(f"{count(_known(found[name])[0].cost)} {name}" for name in alike)
+        drawn = cost(found[alike[-1]], alike[-1], title, f"All have {said}")
+    else:
+        drawn = "".join(cost(points, name, title) for name, points in found.items())
+    return f'<div class="costs">{drawn}</div>' if drawn else ""
+
+
+def cost(points: Sequence[Point], axis: str, title: str, alike: str = "") -> str:
     """A figure of HTML with the points over a logarithmic axis, the best for their cost joined.
 
     ``axis`` is the cost's name with its unit; ``title`` says what the mean is of. Models of one
-    cost stand side by side, in their order. Empty where there are fewer than two points.
+    cost stand side by side, in their order, and ``alike`` says so. Models whose cost is not known
+    are counted, not drawn. Empty where there are fewer than two points.
     """
-    known = [p for p in points if p.cost > 0 and math.isfinite(p.mean)]
+    known = _known(points)
     if len(known) < 2:
         return ""
+    if missing := sum(math.isfinite(p.mean) for p in points) - len(known):
+        title = f"{title}; {missing} more not drawn, whose {axis.partition(' ')[0]} are not known"
     if len(known) > _POINTS:
         title = f"{title}, of the best {_POINTS} of {len(known):,} models"
         known = sorted(known, key=lambda p: -p.mean)[:_POINTS]
@@ -51,21 +72,31 @@ def cost(points: Sequence[Point], axis: str, title: str) -> str:
     # the best on top of the others, and named first
     order = sorted(known, key=lambda p: p.mean)
     told = "Dashed: the best at no more than that cost"
-    if alike := max(logs) - min(logs) < _ALIKE:
-        told = f"All have {count(known[0].cost)} {axis}"
+    if same := _alike(known):
+        told = alike or f"All have {count(known[0].cost)} {axis}"
         step = 1 / len(known)
         low, high = -0.5 * step, 1 - 0.5 * step
         order = [replace(p, cost=10 ** (1 - (i + 1) * step)) for i, p in enumerate(order)]
     frame = _Frame(low, high, least - edge, most + edge)
-    parts = [_axes(frame, "" if alike else axis), "" if alike else _front(frame, known),
+    parts = [_axes(frame, "" if same else axis), "" if same else _front(frame, known),
              *(_point(frame, p) for p in order), _names(frame, order[::-1])]  # fmt: skip
+    name = axis.partition(" ")[0]
     return (
-        f'<figure class="cost" id="cost"><figcaption>Score against {safe(axis)}</figcaption>'
-        f"<p>{safe(title)}. Bars: 95 %. {safe(told)}.</p>"
+        f'<figure class="cost" id="cost-{safe(name)}"><figcaption>Score against {safe(axis)}'
+        f"</figcaption><p>{safe(title)}. Bars: 95 %. {safe(told)}.</p>"
         f'<svg class="drawing" width="100%" height="{HEIGHT}" role="img" '
         f'aria-label="Mean score of {len(known)} models against {safe(axis)}">{"".join(parts)}'
         "</svg></figure>"
     )
+
+
+def _known(points: Sequence[Point]) -> list[Point]:
+    return [p for p in points if p.cost > 0 and math.isfinite(p.mean)]
+
+
+def _alike(points: Sequence[Point]) -> bool:
+    logs = [math.log10(p.cost) for p in points]
+    return bool(logs) and max(logs) - min(logs) < _ALIKE
 
 
 @dataclass(frozen=True)
@@ -118,12 +149,18 @@ def _steps(low: float, high: float) -> list[float]:
     return [step * k for k in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
-def _front(frame: _Frame, points: Sequence[Point]) -> str:
-    """Steps through the models that none of less or equal cost beats."""
+def _best(points: Sequence[Point]) -> list[Point]:
+    """Those that none of less or equal cost beats, the cheapest first."""
     best: list[Point] = []
     for point in sorted(points, key=lambda p: (p.cost, -p.mean)):
         if not best or point.mean > best[-1].mean:
             best.append(point)
+    return best
+
+
+def _front(frame: _Frame, points: Sequence[Point]) -> str:
+    """Steps through the best for their cost."""
+    best = _best(points)
     if len(best) < 2:
         return ""
     lines = []
@@ -149,19 +186,27 @@ def _point(frame: _Frame, point: Point) -> str:
 
 
 def _names(frame: _Frame, points: Sequence[Point]) -> str:
-    """The names that find room, the best models' first."""
+    """The names that find room beside the other points and names, those of the best for their cost
+    first, then the best."""
+    spots = {id(p): (frame.x(p.cost), frame.y(p.mean)) for p in points}
     taken: list[tuple[float, float, float]] = []  # left, right (percent), y (pixels)
     out: list[str] = []
-    for point in points:
+    order = _best(points)[::-1]
+    order += [p for p in points if p not in order]
+    for point in order:
         if len(out) == _LABELS:
             break
-        x, y = frame.x(point.cost), frame.y(point.mean)
-        letters = point.name if len(point.name) <= 26 else point.name[:25] + "…"
+        x, y = spots[id(point)]
+        letters = shortened(point.name, _LETTERS)
         wide = _LETTER * len(letters)
-        right = x + 1.4 + wide < 100
-        left = x + 1.4 if right else x - 1.4 - wide
-        if left < _LEFT or any(
-            left < b and a < left + wide and abs(y - at) < _LINE for a, b, at in taken
+        fits_left, fits_right = x - _GAP - wide >= _LEFT, x + _GAP + wide < 100
+        right = fits_right and (x < 50 or not fits_left)
+        if not (fits_left or fits_right):
+            continue
+        left = x + _GAP if right else x - _GAP - wide
+        others = [(a - 1, a + 1, b) for k, (a, b) in spots.items() if k != id(point)]
+        if any(
+            left < b and a < left + wide and abs(y - at) < _LINE for a, b, at in (*taken, *others)
         ):
             continue
         taken.append((left, left + wide, y))

@@ -22,7 +22,7 @@ from eval.analysis.profile import by_level, level_of
 from eval.common.errors import BadInput
 from eval.results.facts import facts_of
 from eval.results.names import task_label
-from space.figures.style import LINE, Look, bare_figure, by_model, short_names, text, told
+from space.figures.style import AXIS, LINE, Look, bare_figure, by_model, short_names, text, told
 
 MAX_PICTURES = 60  # of a finding, on the page
 MAX_PICTURE = 2**18  # characters of one
@@ -295,8 +295,10 @@ def _forecast(finding: Finding, predictor: str, label: str) -> go.Figure:
             marker={"color": style.colour, "symbol": style.symbol, "size": 9},
             hoverinfo="text", hovertext=[told(name, p[2]) for p in mine],
         ))  # fmt: skip
-    figure.update_xaxes(title_text=f"{label}, less the mean of the task")
-    figure.update_yaxes(title_text="linear top-1 less the mean of the task, points")
+    figure.update_xaxes(title_text=told(f"{label}, less the mean of the task", wide=AXIS))
+    figure.update_yaxes(
+        title_text=told("linear top-1 less the mean of the task, points", wide=AXIS)
+    )
     figure.update_layout(margin_b=90)
     return figure
 
@@ -336,8 +338,8 @@ def _lines(finding: Finding, series: Series, label: str, floor: float | None) ->
             ticktext=[text(p, 18) for p in shared],
         )
     else:
-        figure.update_xaxes(title_text="depth, from the first layer to the last")
-    figure.update_yaxes(title_text=text(label))
+        figure.update_xaxes(title_text=told("depth, from the first layer to the last", wide=AXIS))
+    figure.update_yaxes(title_text=told(label, wide=AXIS))
     figure.update_layout(margin_b=100)
     return figure
 

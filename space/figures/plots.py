@@ -10,13 +10,12 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from space.figures.style import (  # fmt: skip
+from space.figures.style import (
+    AXIS,
     CSS,
-    LABEL,
     LETTERS,
     LINE,
     STRONG_LINE,
@@ -26,17 +25,15 @@ from space.figures.style import (  # fmt: skip
     by_model,
     empty,
     faint,
-    label_places,
-    log_ticks,
     look,
     short_names,
     text,
     told,
 )
-from space.labels import chance, shown_objective
+from space.labels import chance
 from space.tables.objectives import mean_difference
 
-__all__ = ["CSS", "domains", "empty", "forest", "scatter", "shots", "standing", "steps"]
+__all__ = ["CSS", "domains", "empty", "forest", "shots", "standing", "steps"]
 
 
 def forest(
@@ -178,7 +175,7 @@ def _percent(value: float, half: float) -> str:
 
 def _axis(title: str, kinds: Iterable[str]) -> str:
     """The title of an axis along which intervals lie."""
-    return told(title, f"intervals: 95 % over {chance(kinds)}")
+    return told(title, f"intervals: 95 % over {chance(kinds)}", wide=AXIS)
 
 
 def standing(frame: pd.DataFrame, title: str) -> go.Figure:
@@ -241,45 +238,6 @@ def domains(frame: pd.DataFrame, what: str = "accuracy") -> go.Figure:
         tickvals=list(range(len(order))), ticktext=ticks, range=[-0.5, len(order) - 0.5]
     )
     figure.update_xaxes(title_text=_axis(f"mean {what}, %", frame["kind"]))
-    return figure
-
-
-def scatter(frame: pd.DataFrame, by: str = "params", what: str = "accuracy") -> go.Figure:
-    """`scatter`'s table as points: ``what`` is scored against ``params`` or ``seconds``."""
-    found = frame[frame[by] > 0] if len(frame) else frame
-    if not len(found):
-        return empty(
-            "No model has a number on every data set that is chosen. Choose fewer data sets."
-        )
-    found = found.sort_values("mean", ascending=False, ignore_index=True)
-    x, y = np.log10(found[by].to_numpy(np.float64)), 100 * found["mean"].to_numpy()
-    spread = max(x.max() - x.min(), 0.6)
-    ends = (x.max() + x.min()) / 2 - 0.68 * spread, (x.max() + x.min()) / 2 + 0.68 * spread
-    names = short_names(found)
-    where = label_places(x, y, [len(name) for name in names], ends)
-    figure = bare_figure(380 + 20 * found["objective"].nunique())
-    unit = "parameters" if by == "params" else "seconds a result (median)"
-    for objective, mine in found.groupby("objective", sort=False):
-        style, rows = look(str(objective)), mine.index
-        figure.add_trace(go.Scatter(
-            x=mine[by], y=100 * mine["mean"], name=text(shown_objective(str(objective)) or "other"),
-            mode="markers+text", marker={"symbol": style.symbol, "size": 12, "color": style.colour,
-                                         "line": {"color": style.colour, "width": 1}},
-            error_y={"type": "data", "array": 100 * mine["half"], "color": style.colour,
-                     "thickness": 1.5, "width": 3},
-            text=[text(names[i], LABEL) if where[i] else "" for i in rows],
-            textposition=[where[i] or "middle right" for i in rows], textfont={"size": 11},
-            hoverinfo="text", hovertext=[
-                told(r.model, f"{_percent(r.mean, r.half)}, mean of {r.tasks}",
-                     f"95 % over {chance([r.kind])}",
-                     f"{r.params / 1e6:.1f} M parameters, {r.seconds:.1f} s a result")
-                for r in mine.itertuples()],
-        ))  # fmt: skip
-    ticks, letters = log_ticks(*ends)
-    figure.update_xaxes(
-        type="log", range=list(ends), title_text=unit, tickvals=ticks, ticktext=letters
-    )
-    figure.update_yaxes(title_text=_axis(f"mean {what}, %", found["kind"]))
     return figure
 
 

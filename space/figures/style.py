@@ -11,11 +11,10 @@ import html
 import math
 import re
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -53,8 +52,6 @@ LOOKS = {
 }
 OTHER = Look("#8c8c8c", "hexagon", "longdashdot")
 UNDECIDED = "#8c8c8c"
-LABEL = 18  # letters of a point's label at most
-PLACES = ("middle right", "middle left", "top center", "bottom center")
 
 
 def look(objective: str) -> Look:
@@ -65,15 +62,23 @@ def text(name: object, most: int = 0) -> str:
     """A foreign name that plotly writes as it is, cut in the middle to ``most`` characters (0: not
     at all): long names often differ at their end."""
     plain = "".join(c if c.isprintable() else " " for c in str(name))
-    plain = " ".join(plain.split())
-    if most and len(plain) > most:
-        plain = plain[: (most - 1) // 2] + "…" + plain[len(plain) - most // 2 :]
+    plain = shortened(" ".join(plain.split()), most)
     return html.escape(plain, quote=False).replace("$", "&#36;")
 
 
-def told(*lines: str) -> str:
-    """A hover text of foreign lines, broken where a phone's screen ends."""
-    short = (piece for line in lines for piece in textwrap.wrap(line, 40) or [""])
+AXIS = 30  # letters of a line of an axis's title: what a phone's drawing has room for
+
+
+def shortened(plain: str, most: int) -> str:
+    """Cut in the middle to ``most`` characters (0: not at all)."""
+    if not most or len(plain) <= most:
+        return plain
+    return plain[: (most - 1) // 2] + "…" + plain[len(plain) - most // 2 :]
+
+
+def told(*lines: str, wide: int = 40) -> str:
+    """A text of foreign lines, broken where a phone's screen ends: behind ``wide`` letters."""
+    short = (piece for line in lines for piece in textwrap.wrap(line, wide) or [""])
     return "<br>".join(text(piece) for piece in short)
 
 
@@ -88,44 +93,6 @@ def empty(sentence: str) -> go.Figure:
         showarrow=False, font={"size": 15}, align="center",
     )  # fmt: skip
     return figure
-
-
-def label_places(
-    x: np.ndarray, y: np.ndarray, letters: Sequence[int], ends: tuple[float, float]
-) -> list[str]:
-    """Where each point's label goes so that it meets no other label or point; '' for nowhere.
-
-    In order: the first get their label first. Sizes are those of a phone, where 36 letters fill the
-    width and 22 lines the height.
-    """
-    height = max(float(np.ptp(y)), 1.0) * 1.3
-    px, py = (x - ends[0]) / (ends[1] - ends[0]), (y - y.min()) / height
-    points = [(a - 0.02, b - 0.018, a + 0.02, b + 0.018) for a, b in zip(px, py, strict=True)]
-    taken: list[tuple[float, float, float, float]] = []
-    out = []
-    for i, (a, b) in enumerate(zip(px, py, strict=True)):
-        wide, high = min(letters[i], LABEL) / 36, 1 / 22
-        boxes = {
-            "middle right": (a + 0.03, b - high / 2, a + 0.03 + wide, b + high / 2),
-            "middle left": (a - 0.03 - wide, b - high / 2, a - 0.03, b + high / 2),
-            "top center": (a - wide / 2, b + 0.025, a + wide / 2, b + 0.025 + high),
-            "bottom center": (a - wide / 2, b - 0.025 - high, a + wide / 2, b - 0.025),
-        }
-        others = [*taken, *(p for j, p in enumerate(points) if j != i)]
-        fits = (
-            place for place in PLACES
-            if boxes[place][0] >= 0 and boxes[place][2] <= 1
-            and not any(_meet(boxes[place], other) for other in others)
-        )  # fmt: skip
-        place = next(fits, "")
-        if place:
-            taken.append(boxes[place])
-        out.append(place)
-    return out
-
-
-def _meet(a: Sequence[float], b: Sequence[float]) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def log_ticks(low: float, high: float) -> tuple[list[float], list[str]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable
+from dataclasses import dataclass
 from html import escape
 from itertools import groupby
 from typing import Any
@@ -25,7 +26,9 @@ from space.tables.view import View
 
 ROWS = 50  # of a page
 _INFO = {"objective": "objective", "architecture": "architecture", "params": "params, M",
-         "data": "pretrained on", "revision": "revision"}  # fmt: skip
+         "multiply_adds": "multiply-adds, M", "data": "pretrained on",
+         "revision": "revision"}  # fmt: skip
+_DECIMALS = {"params": 1, "multiply_adds": 0}  # of columns in millions
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -45,10 +48,11 @@ def board_html(board: Board, view: View, page: int = 1) -> str:
     models = board.models.iloc[start : start + ROWS].to_dict("records")
     there = np.argwhere(board.row[start : start + ROWS] >= 0)
     stop = tuple(there[0] + [start, 0]) if len(there) else (-1, -1)  # the tab key's, on the board
-    marks = mean_marks(board)
+    marks, created = mean_marks(board), _created(board, rows)
+    columns = _Columns(board.tasks["task"].tolist(), _first(board))
     body = "".join(
-        _row(board, view, models[r - start], r, shade[r], best[r], by_mean and r > start, stop,
-             str(marks[r]))
+        _row(board, view, models[r - start], r, columns, shade[r], best[r], by_mean and r > start,
+             stop, str(marks[r]), created[r - start])
         for r in rows
     )  # fmt: skip
     return (
@@ -56,6 +60,14 @@ def board_html(board: Board, view: View, page: int = 1) -> str:
         f'<caption class="unseen">Leaderboard: models by data sets, in percent</caption>'
         f"{_head(board, view)}<tbody>{body}</tbody></table></div>{_turn(board, page)}"
     )
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """The data sets' names, and whether each is the first of its domain."""
+
+    tasks: list[str]
+    first: list[bool]
 
 
 def shades(value: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -94,7 +106,7 @@ def _head(board: Board, view: View) -> str:
         for domain, those in groupby(board.tasks["domain"])
     )
     info = "".join(
-        _sortable(view, name, safe(_INFO[name]), "number" * (name == "params"))
+        _sortable(view, name, safe(_INFO[name]), "number" * (name in _DECIMALS))
         for name in view.extras
         if name in _INFO
     )
@@ -138,30 +150,34 @@ def _first(board: Board) -> list[bool]:
 
 
 def _row(
-    board: Board, view: View, model: dict[Hashable, Any], r: int, shade: NDArray[np.float64],
-    best: NDArray[np.bool_], divided: bool, stop: tuple[int, int], marks: str,
+    board: Board, view: View, model: dict[Hashable, Any], r: int, columns: _Columns,
+    shade: NDArray[np.float64], best: NDArray[np.bool_], divided: bool, stop: tuple[int, int],
+    marks: str, created: str,
 ) -> str:  # fmt: skip
     apart = divided and board.group[r] and board.group[r] != board.group[r - 1]
     said = str(board.mark[r])
     info = "".join(_about(model, name, said) for name in view.extras if name in _INFO)
     mean = _number(board.mean[r], board.half[r], marks)
-    first = _first(board)
     cells = "".join(
-        _cell(board, model, r, t, shade[t], bool(best[t]), first[t], (r, t) == stop)
-        for t in range(len(board.tasks))
+        _cell(board, model, r, t, columns, shade[t], bool(best[t]), (r, t) == stop)
+        for t in range(len(columns.tasks))
     )
     place = str(board.places[r]) or DASH
     return (
-        f'<tr class="{"apart" if apart else ""}" data-created="{_created(board, r)}">'
+        f'<tr class="{"apart" if apart else ""}" data-created="{safe(created)}">'
         f'<td class="place" data-label="place">{place}</td>{_name(board, model, r)}{info}'
         f'<td class="mean number" data-label="mean">{mean}</td>{cells}</tr>'
     )
 
 
-def _created(board: Board, r: int) -> str:
-    """The day and time of the row's first result."""
-    places = board.row[r][board.row[r] >= 0]
-    return safe(min(board.grid.scores["created"].to_numpy()[places], default=""))
+def _created(board: Board, rows: range) -> list[str]:
+    """Of each of these rows the day and time of its first result."""
+    places = board.row[rows.start : rows.stop]
+    there = places >= 0
+    texts = board.grid.scores["created"].iloc[places[there]].to_numpy(object)
+    when = np.full(places.shape, None, object)
+    when[there] = texts
+    return [min((one for one in row if one is not None), default="") for row in when]
 
 
 def _name(board: Board, model: dict[Hashable, Any], r: int) -> str:
@@ -193,21 +209,23 @@ def _about(model: dict[Hashable, Any], name: str, said: str) -> str:
     value = model[name]
     if name == "data":
         value = f"{value} ({said})" if value and said else value or said
-    if name == "params":
-        return f'<td class="number" data-label="params, M">{value / 1e6:.1f}</td>'
+    if name in _DECIMALS:
+        told = f"{value / 1e6:,.{_DECIMALS[name]}f}" if value or name == "params" else DASH
+        return f'<td class="number" data-label="{_INFO[name]}">{told}</td>'
     if name == "objective":
-        value = shown_objective(str(value))
+        shown = breakable(shown_objective(str(value)), "+")
+        return f'<td data-label="{_INFO[name]}">{shown or DASH}</td>'
     if name == "revision":
         value = str(value)[:7]
     return f'<td data-label="{_INFO[name]}">{safe(value) or DASH}</td>'
 
 
 def _cell(
-    board: Board, model: dict[Hashable, Any], r: int, t: int, shade: float, best: bool, first: bool,
-    stop: bool,
+    board: Board, model: dict[Hashable, Any], r: int, t: int, columns: _Columns, shade: float,
+    best: bool, stop: bool,
 ) -> str:  # fmt: skip
-    task = str(board.tasks["task"].iloc[t])
-    css = "cell" + " best" * best + " first" * first
+    task = columns.tasks[t]
+    css = "cell" + " best" * best + " first" * columns.first[t]
     if board.row[r, t] < 0:
         return f'<td class="{css} none" data-label="{safe(task)}">{DASH}</td>'
     half = (board.high[r, t] - board.low[r, t]) / 2

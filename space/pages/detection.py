@@ -190,7 +190,9 @@ def _keys(table: pd.DataFrame) -> list[str]:
 
 
 def _points(value: float, sign: str = "") -> str:
-    return "-" if pd.isna(value) else f"{100 * value:{sign}.1f}"
+    """In percent; what rounds to nothing has no sign."""
+    shown = round(100 * value, 1) or 0.0
+    return "-" if pd.isna(value) else f"{shown:{sign if shown else ''}.1f}"
 
 
 def _table(table: pd.DataFrame, names: list[str], scores: list[str]) -> Any:

@@ -22,7 +22,7 @@ from space.demo.asked import Asked
 from space.demo.backbones import Shelf
 from space.demo.choice import choose
 from space.demo.classify import MODELS, QUERIES, SHOTS, WAYS, classify
-from space.demo.examples import example_sets
+from space.demo.examples import TITLES, example_sets
 from space.demo.head_file import USAGE, save_head
 from space.demo.kept import Kept
 from space.demo.uploads import MAX_NAME, Picture, clean_text, read_pictures
@@ -43,7 +43,7 @@ class FewShot:
         names = [f"zoo:{name}" for name in zoo_names()]
         gr.Markdown(_OPENING)
         with gr.Row():
-            titles = [(each.title, name) for name, each in example_sets().items()]
+            titles = [(title, name) for name, title in TITLES.items()]
             self.example = gr.Dropdown(
                 titles, label="Example set", value=None, scale=1, elem_id="example"
             )
@@ -117,7 +117,7 @@ class FewShot:
 
     def load(self, name: str | None) -> list[Any]:
         """The pictures of an example set."""
-        if name not in example_sets():
+        if name not in TITLES:
             return [gr.skip()] * (2 + 3 * WAYS[1])
         each = example_sets()[name]
         ways = len(each.supports)

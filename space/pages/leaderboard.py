@@ -13,7 +13,7 @@ import gradio as gr
 from eval.common.errors import UserError
 from eval.common.text import escaped
 from eval.results.signoff import SELF_REPORTED
-from space.figures.cost import Point, cost
+from space.figures.cost import WORK, Point, side_by_side
 from space.figures.style import short_names
 from space.labels import shown_objective
 from space.pages.board_html import board_html, pages
@@ -23,7 +23,7 @@ from space.tables import display
 from space.tables.board import Board, headline
 from space.tables.view import EXTRAS, View
 
-SORTS = ("mean", "mean rank", "model", "objective", "params")
+SORTS = ("mean", "mean rank", "model", "objective", "params", "multiply_adds")
 # What of an address is the board's; `page` and `receipt` are no choice of what is shown in it.
 _OWN = [*(field.name for field in fields(View)), "page"]
 _TO_ADDRESS = f"(query) => transferzoo.put(query, {json.dumps(_OWN)})"
@@ -58,6 +58,7 @@ class Leaderboard:
                 self.colour = gr.Checkbox(label="Colours")
         self.table = gr.HTML(elem_id="board", js_on_load=_KEYS, apply_default_css=False)
         with gr.Row(elem_id="board-files"):
+            self.link = gr.Button("Copy link", size="sm")
             self.csv = gr.Button("Download CSV", size="sm")
             self.json = gr.Button("Download JSON", size="sm")
         self.legend = gr.Markdown(elem_id="legend")
@@ -100,6 +101,7 @@ class Leaderboard:
             lambda: gr.update(visible=False), None, self.receipt,
             js="() => transferzoo.closeReceipt()", **quiet,
         )  # fmt: skip
+        self.link.click(None, None, None, js="() => transferzoo.copyLink()", **quiet)
         # The text is of the view at the click; the browser makes the file, none stays here.
         for button, text, name in ((self.csv, self.csv_text, "leaderboard.csv"),
                                    (self.json, self.json_text, "leaderboard.json")):  # fmt: skip
@@ -219,17 +221,23 @@ class Leaderboard:
 
 
 def costs(board: Board) -> str:
-    """Mean score against parameters, of the models that have one."""
+    """Mean score against multiply-adds and against parameters, of the models that have one."""
     rows = [r for r in range(len(board.models)) if board.mean[r] == board.mean[r]]
     if not rows:
         return ""
     names = short_names(board.models)
-    objectives, params = board.models["objective"].tolist(), board.models["params"].tolist()
+    objectives = board.models["objective"].tolist()
     means, halves = (100 * board.mean).tolist(), (100 * board.half).tolist()
-    points = [Point(names[r], objectives[r], params[r], means[r], halves[r]) for r in rows]
     count = int(board.counts.sum())
     what = f"Mean over {count} data sets, in percent" if count > 1 else "Score in percent"
-    return cost(points, "parameters", what)
+    found = {
+        name: [Point(names[r], objectives[r], values[r], means[r], halves[r]) for r in rows]
+        for name, values in (
+            (WORK, board.models["multiply_adds"].tolist()),
+            ("parameters", board.models["params"].tolist()),
+        )
+    }
+    return side_by_side(found, what)
 
 
 def view_of(*values: Any) -> View:

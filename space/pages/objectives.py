@@ -15,7 +15,7 @@ from space.pages.leaderboard import picker
 from space.state import Desk
 from space.tables.families import Family, families
 from space.tables.matrix import Grid, Key
-from space.tables.objectives import by_domain, differences, pair_tasks, scatter, shots, summary
+from space.tables.objectives import by_domain, differences, pair_tasks, shots, summary
 
 _NONE = (
     "No two models differ in their objective alone here. Score the zoo: `transfer-eval run zoo:all`"
@@ -41,14 +41,8 @@ class Objectives:
             )  # fmt: skip
         gr.Markdown("### Mean of each domain")
         self.domains = gr.Plot(show_label=False)
-        with gr.Row():
-            with gr.Column(min_width=320):
-                gr.Markdown("### Score against time")
-                self.by = gr.Radio(["seconds", "params"], value="seconds", show_label=False)
-                self.scatter = gr.Plot(show_label=False)
-            with gr.Column(min_width=320):
-                gr.Markdown("### Shots against accuracy")
-                self.shots = gr.Plot(show_label=False)
+        gr.Markdown("### Shots against accuracy")
+        self.shots = gr.Plot(show_label=False)
 
     @property
     def choices(self) -> list[Any]:
@@ -56,25 +50,21 @@ class Objectives:
 
     def wire(self, tab: gr.Tab) -> None:
         """Connect the events: nothing is drawn before the tab is opened."""
-        shown = [self.said, self.forest, self.pairs, self.domains, self.scatter, self.shots]
-        tab.select(self.open, [*self.choices, self.by], [*self.choices, *shown],
-                   api_visibility="private")  # fmt: skip
-        gr.on([self.board.input, self.family.input], self.open, [*self.choices, self.by],
+        shown = [self.said, self.forest, self.pairs, self.domains, self.shots]
+        gr.on([tab.select, self.board.input, self.family.input], self.open, self.choices,
               [*self.choices, *shown], api_visibility="private")  # fmt: skip
         self.pair.input(self.compare, self.choices, [self.said, self.forest],
                         api_visibility="private")  # fmt: skip
-        self.by.input(self.cost, [self.board, self.family, self.by], self.scatter,
-                      api_visibility="private")  # fmt: skip
 
     # ------------------------------------------------------------------ behind the events
 
-    def open(self, board: str, family: str, pair: str, by: str) -> list[Any]:
+    def open(self, board: str, family: str, pair: str) -> list[Any]:
         """Today's choices, and everything that is drawn for them."""
         try:
             key, grid, found, chosen = self._chosen(board, family)
         except UserError as why:
             nothing = plots.empty(str(why))
-            return [gr.skip()] * 3 + [escaped(str(why)), nothing, None, *[nothing] * 3]
+            return [gr.skip()] * 3 + [escaped(str(why)), nothing, None, *[nothing] * 2]
         pairs = chosen.pairs(COMPARED)
         names = [_pair_name(p) for p in pairs]
         pair = pair if pair in names else (names[0] if names else "")
@@ -87,7 +77,7 @@ class Objectives:
             gr.update(choices=[f.label for f in found], value=chosen.label),
             gr.update(choices=names, value=pair), *self._compared(grid, chosen, pair),
             self._all(grid, chosen), plots.domains(by_domain(grid, rows), key.what),
-            plots.scatter(scatter(grid, rows), by, key.what), plots.shots(curves),
+            plots.shots(curves),
         ]  # fmt: skip
 
     def compare(self, board: str, family: str, pair: str) -> tuple[str, Any]:
@@ -97,14 +87,6 @@ class Objectives:
         except UserError as why:
             return escaped(str(why)), plots.empty(str(why))
         return self._compared(grid, chosen, pair)
-
-    def cost(self, board: str, family: str, by: str) -> Any:
-        """Accuracy against seconds or parameters."""
-        try:
-            key, grid, _, chosen = self._chosen(board, family)
-        except UserError as why:
-            return plots.empty(str(why))
-        return plots.scatter(scatter(grid, list(chosen.members.values())), by, key.what)
 
     def _chosen(self, board: str, family: str) -> tuple[Key, Grid, list[Family], Family]:
         key = self.desk.key(board or "")

@@ -39,7 +39,12 @@ class Submit:
         self.said = gr.Markdown(elem_id="submitted")
         gr.Markdown("### Requests")
         self.table = gr.Dataframe(
-            headers=_HEADERS, interactive=False, wrap=True, elem_id="requests", show_label=False
+            headers=_HEADERS,
+            interactive=False,
+            wrap=True,
+            elem_id="requests",
+            show_label=False,
+            buttons=[],
         )
         self.refresh = gr.Button("Refresh", size="sm")
 

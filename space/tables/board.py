@@ -166,6 +166,9 @@ def _order(
         by = -rank
     elif view.sort == "params":
         by = grid.models["params"].to_numpy()[kept].astype(np.float64)
+    elif view.sort == "multiply_adds":
+        counts = grid.models["multiply_adds"].to_numpy()[kept].astype(np.float64)
+        by = np.where(counts > 0, counts, np.nan)
     elif view.sort in ("model", "objective", "architecture", "data", "revision"):
         texts = grid.models[view.sort].iloc[kept]
         by = -texts.rank(method="dense").to_numpy(np.float64)

@@ -109,9 +109,12 @@ def plain(board: Board, view: View) -> pd.DataFrame:
     return out.round(4)
 
 
+_ABOUT = ("model", "revision", "objective", "architecture", "params", "multiply_adds", "data")
+
+
 def _about(board: Board) -> pd.DataFrame:
     """What there is of each row beside its scores."""
-    out = board.models[["model", "revision", "objective", "architecture", "params", "data"]].copy()
+    out = board.models[list(_ABOUT)].copy()
     out["facts_from"], out["training_data"] = board.models["said"], board.mark
     out["tie_group"], out["places"] = board.group, board.places
     out["mean"], out["mean_half"] = 100 * board.mean, 100 * board.half

@@ -192,8 +192,8 @@ def grid(scores: pd.DataFrame, key: Key) -> Grid:
 
 def _models(mine: pd.DataFrame) -> pd.DataFrame:
     """One row a (model, revision); ``model`` has the revision where the name is not enough."""
-    facts = ["id", "objective", "architecture", "params", "data", "making", "said", "doubt", "px",
-             "series", "step"]  # fmt: skip
+    facts = ["id", "objective", "architecture", "params", "multiply_adds", "data", "making", "said",
+             "doubt", "px", "series", "step"]  # fmt: skip
     found = mine.drop_duplicates(["model", "revision"], keep="last")
     found = found[["model", "revision", *facts]].reset_index(drop=True)
     found = found.rename(columns={"model": "label"})

@@ -278,23 +278,3 @@ def shots(
     return pd.DataFrame(found, columns=names).astype(
         {"shot": "int64", "tasks": "int64", "value": "float64", "half": "float64", "kind": "str"}
     )
-
-
-def scatter(
-    grid: Grid, rows: Sequence[int] | None = None, tasks: Sequence[int] | None = None
-) -> pd.DataFrame:
-    """model, objective, params, seconds, tasks, mean, half, kind: each model that has all ``tasks``
-    (columns; None for the `transfer_tasks` of these rows), highest first. ``seconds`` is the median
-    over its results: features that came from a cache cost nothing there."""
-    chosen = range(len(grid.models)) if rows is None else rows
-    columns = transfer_tasks(grid, rows) if tasks is None else list(tasks)
-    if rows is None and tasks is None:
-        chosen = [row for row in chosen if grid.counted.cells[row, columns].all()]
-    chosen = [row for row in chosen if columns and grid.complete[row, columns].all()]
-    seconds = grid.scores["seconds"].to_numpy()[grid.row[np.ix_(chosen, columns)]]
-    out = grid.models.iloc[chosen][["model", "objective", "params"]].reset_index(drop=True)
-    out["seconds"] = np.median(seconds, axis=1) if chosen else np.zeros(0)
-    out["tasks"] = len(columns)
-    made = _means(grid.only(chosen), columns)
-    out["mean"], out["half"], out["kind"] = made.value, made.half, made.kind.astype(object)
-    return out.sort_values(["mean", "model"], ascending=[False, True], ignore_index=True)

@@ -3,11 +3,12 @@
 Columns: path; model (as on the board), revision, id; objective, architecture, data (what it was
 pretrained on), making (equal for models that were trained alike but for objective and seed) and
 said (the files that declare these; empty: nothing does); doubt (why its training data may hold any
-set: not declared, never listed); params, px; series and step (of a training that went on, -1 for
+set: not declared, never listed); params,
+multiply_adds (of an image; 0: not counted), px; series and step (of a training that went on, -1 for
 none); seen (why the score is none of transfer, empty for one of transfer); task, title, domain,
 split, subset; protocol, setting, score, value, low, high, kind (of the chance that the interval
 speaks of, empty for an unknown one), n, unit, of, samples, without, draw (what the score rests on:
-`held` reads them), seconds, created, seed; content (of the result, by which a sign-off knows it)
+`held` reads them), created, seed; content (of the result, by which a sign-off knows it)
 and computed (`self-reported`, or who computed it again and when; empty where nobody asks). Scores
 are fractions of one.
 """
@@ -41,11 +42,12 @@ MOST_OF_A_CLASS, MOST_IMAGES = 200_000, 2_000_000
 COLUMNS = {
     "path": "str", "model": "str", "revision": "str", "id": "str", "objective": "str",
     "architecture": "str", "data": "str", "making": "str", "said": "str", "doubt": "str",
-    "params": "int64", "px": "int64", "series": "str", "step": "int64", "seen": "str",
+    "params": "int64", "multiply_adds": "int64", "px": "int64", "series": "str",
+    "step": "int64", "seen": "str",
     "task": "str", "title": "str", "domain": "str", "split": "str", "subset": "bool",
     "protocol": "str", "setting": "str", "score": "str", "value": "float64", "low": "float64",
     "high": "float64", "n": "int64", "kind": "str", "unit": "str", "of": "int64",
-    "samples": "object", "without": "object", "draw": "str", "seconds": "float64",
+    "samples": "object", "without": "object", "draw": "str",
     "created": "str", "seed": "int64", "content": "str", "computed": "str",
 }  # fmt: skip
 
@@ -66,6 +68,7 @@ def rows(path: str, result: Result) -> list[dict[str, Any]]:
         "said": ", ".join(about.said_in),
         "doubt": mark(about.data, about.objective, ()),
         "params": result.model.params,
+        "multiply_adds": result.model.multiply_adds or 0,
         "px": _px(result),
         "series": _series(result.model),
         "step": -1 if result.model.step is None else result.model.step,
@@ -77,7 +80,6 @@ def rows(path: str, result: Result) -> list[dict[str, Any]]:
         "subset": result.task.subset,
         "protocol": result.protocol.name,
         "setting": setting_label(result),
-        "seconds": sum(v for v in result.seconds.values() if math.isfinite(v)),
         "created": result.created,
         "seed": result.seed,
         "content": content_of(result),

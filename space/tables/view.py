@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, fields
 from math import isfinite
 from urllib.parse import quote, unquote, urlencode
 
-EXTRAS = ("objective", "architecture", "params", "data", "revision")  # columns that tell, not score
+# columns that tell, not score
+EXTRAS = ("objective", "architecture", "params", "multiply_adds", "data", "revision")
 
 
 @dataclass(frozen=True)

@@ -187,6 +187,15 @@
           if (now) saveDrawing(now, format);
         })));
     }
+    // A table of our own: what its cells say, to a screen reader too.
+    for (const ranks of document.querySelectorAll("#ranks table")) {
+      const words = (cell) => (cell.querySelector("[aria-label]")?.ariaLabel
+        ?? (cell.querySelector(".model > span") ?? cell).innerText).trim();
+      tools(ranks.parentElement, () => [button("CSV", "Download this table as CSV", () => {
+        const [headers, ...data] = [...ranks.rows].map((row) => [...row.cells].map(words));
+        own.csv({ headers, data }, "models.csv");
+      })]);
+    }
     // Gradio labels a plot that is not there yet without saying what it is.
     for (const empty of document.querySelectorAll("div.empty[aria-label]:not([role])"))
       empty.setAttribute("role", "img");

@@ -63,19 +63,25 @@ def serve(folder: Path, results: Path, hub: LoopbackHub, data: Path | None = Non
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    env = hub.env(folder / "hf") | {
-        "OMP_NUM_THREADS": "1", "GRADIO_TEMP_DIR": str(folder / "uploads"),
-        "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1",
-    }  # fmt: skip
     log = folder / "log"
     with log.open("wb") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", "space", "--port", str(port), "--results", str(results),
              "--queue", str(folder / "queue"), "--cache", str(folder / "cache"),
              *(["--data", str(data)] if data else [])],
-            cwd=folder, env=env, stdout=out, stderr=subprocess.STDOUT,
+            cwd=folder, env=environment(folder, hub), stdout=out, stderr=subprocess.STDOUT,
         )  # fmt: skip
     return App(f"http://127.0.0.1:{port}", process, log, hub, results)
+
+
+def environment(folder: Path, hub: LoopbackHub) -> dict[str, str]:
+    """Of a served app: nothing of where the developer, or CI, keeps data, results and caches. A
+    page that offers what lies there would say other things on every machine."""
+    ours = {k: v for k, v in hub.env(folder / "hf").items() if not k.startswith("TRANSFERZOO_")}
+    return ours | {
+        "OMP_NUM_THREADS": "1", "GRADIO_TEMP_DIR": str(folder / "uploads"),
+        "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1",
+    }  # fmt: skip
 
 
 def detector_shelf(folder: Path, data: Path) -> Path:

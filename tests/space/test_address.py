@@ -14,7 +14,7 @@ def address() -> Address:
     with gr.Blocks():
         return Address({
             "compare": {"a": picker(label="A"), "b": picker(label="B")},
-            "objectives": {"by": gr.Radio(["seconds", "params"], value="seconds")},
+            "objectives": {"by": gr.Radio(["pairs", "domains"], value="pairs")},
             "fewshot": {
                 "example": gr.Dropdown([("Digits", "digits")], value=None),
                 "models": gr.Dropdown(["a", "x"], value=["x"], multiselect=True, max_choices=3,
@@ -27,12 +27,12 @@ def values(address: Address, query: dict[str, str]) -> list[object]:
     return [update["value"] for update in address.restore(query)]
 
 
-START = [None, None, "seconds", None, ["x"]]
+START = [None, None, "pairs", None, ["x"]]
 
 
 def test_what_an_address_says_is_chosen_and_the_rest_is_as_at_the_start(address: Address) -> None:
-    query = {"compare.b": "zoo:x", "objectives.by": "params", "tab": "compare", "other": "1"}
-    assert values(address, query) == [None, "zoo:x", "params", None, ["x"]]
+    query = {"compare.b": "zoo:x", "objectives.by": "domains", "tab": "compare", "other": "1"}
+    assert values(address, query) == [None, "zoo:x", "domains", None, ["x"]]
     assert values(address, {}) == START
 
 

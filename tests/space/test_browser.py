@@ -222,7 +222,7 @@ def test_plots_and_tables_are_files_and_links(app: App, visit: Any) -> None:
     page = seen.page
     page.locator("figure.cost .tools").wait_for()
     name, content = downloaded(seen, "SVG")
-    assert name == "transferzoo-cost.svg"
+    assert name == "transferzoo-cost-parameters.svg"
     assert content.startswith(b"<svg")
     assert b"CE+SelfSupCon" in content
     name, content = downloaded(seen, "PNG")
@@ -246,6 +246,10 @@ def test_plots_and_tables_are_files_and_links(app: App, visit: Any) -> None:
     page.locator("#top button").click()
     page.locator("#told-aloud").filter(has_text="Link copied").wait_for()
     assert page.evaluate("navigator.clipboard.readText()") == page.url
+    seen.tab("Leaderboard")
+    page.evaluate("navigator.clipboard.writeText('')")
+    page.locator("#board-files button", has_text="Copy link").click()
+    page.wait_for_function("async () => await navigator.clipboard.readText() === location.href")
     page.context.clear_permissions()
 
 
@@ -525,6 +529,15 @@ def test_fewshot_with_an_example(app: App, visit: Any) -> None:
     assert all(re.fullmatch("[0-4]", text) for text in best.all_inner_texts())
     assert page.locator("#answers .near figure").count() == 15
     seen.keep("fewshot-1280")
+    with page.expect_download() as waiting:
+        page.locator("#ranks .tools button", has_text="CSV").click()
+    rows = list(csv.reader(io.StringIO(Path(waiting.value.path()).read_text())))
+    assert rows[0][:4] == [
+        "place", "model", "right when left out", "95 % over other pictures of the kind",
+    ]  # fmt: skip
+    assert len(rows) == 7
+    assert all(re.fullmatch(r"\d+ to \d+ %", row[3]) for row in rows[1:])
+    assert {row[1] for row in rows[1:]} >= {"CE", "CE+SelfSupCon"}
     was = page.inner_text("#answers")
     seen.pick("Predictions of", "SelfSupCon")
     page.wait_for_function("was => document.querySelector('#answers').innerText != was", arg=was)
@@ -626,6 +639,11 @@ def test_submit_main_path(app: App, visit: Any, model_dir: Path) -> None:
     first = "#requests [data-testid=cell-0-0]"
     page.locator(first).filter(has_text="lab/tiny-net").wait_for()
     assert seen.column(2, "#requests")[0] == "pending"
+    with page.expect_download() as waiting:
+        page.locator("#requests .tools button", has_text="CSV").click()
+    (heads, asked_first, *_) = csv.reader(io.StringIO(Path(waiting.value.path()).read_text()))
+    assert heads[:3] == ["model", "commit", "state"]
+    assert asked_first[0] == "lab/tiny-net"
     asked = seen.column(0, "#requests")
     assert asked.count("lab/tiny-net") == 1
     # asked again, with the keyboard: the same request

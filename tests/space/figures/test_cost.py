@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
-from space.figures.cost import Point, cost
+from space.figures.cost import WORK, Point, cost, side_by_side
 
 
 def drawing(points: list[Point]) -> ET.Element:
@@ -86,20 +86,41 @@ def test_of_many_the_best_are_drawn() -> None:
     assert x[-1] <= 96
 
 
-def test_names_do_not_meet() -> None:
-    figure = drawing(made(3, 60))
-    labels = [t for t in figure.iter("text") if t.attrib.get("class") is None]
+LETTER, GAP = 2.05, 3.2  # percent of a phone's drawing
+
+
+def labels_of(figure: ET.Element) -> list[tuple[float, float, float, str]]:
+    """(left end, right end, pixels from the top, text) of each name."""
+    found = []
+    for label in figure.iter("text"):
+        if label.attrib.get("class") is None:
+            x, wide = float(label.attrib["x"].rstrip("%")), LETTER * len(str(label.text))
+            left = x + GAP if label.attrib["text-anchor"] == "start" else x - GAP - wide
+            found.append((left, left + wide, float(label.attrib["y"]) - 4, str(label.text)))
+    return found
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_names_meet_neither_names_nor_points(seed: int) -> None:
+    figure = drawing(made(seed, 60))
+    labels = labels_of(figure)
     assert 3 <= len(labels) <= 14
-    boxes = []
-    for label in labels:
-        x, y = float(label.attrib["x"].rstrip("%")), float(label.attrib["y"])
-        wide = 1.05 * len(str(label.text))
-        left = x + 1.4 if label.attrib["text-anchor"] == "start" else x - 1.4 - wide
-        boxes.append((left, left + wide, y))
-    for i, (a, b, y) in enumerate(boxes):
+    stand = places(figure)
+    for i, (a, b, y, name) in enumerate(labels):
         assert a >= 9
         assert b <= 100
-        assert not any(c < b and a < d and abs(y - z) < 14 for c, d, z in boxes[:i])
+        assert not any(c < b and a < d and abs(y - z) < 14 for c, d, z, _ in labels[:i])
+        assert not any(
+            a < x < b and abs(y - z) < 13 for other, (x, z) in stand.items() if other != name
+        )
+
+
+def test_the_best_for_their_cost_are_named_first_wherever_they_stand() -> None:
+    for place in np.linspace(6.1, 8.9, 29):
+        best = Point("x" * 30, "ce", float(10**place), 90.0, 0.1)
+        edges = [Point("a", "ce", 1e6, 10.0, 0.1), Point("b", "ce", 1e9, 11.0, 0.1)]
+        names = [text for *_, text in labels_of(drawing([*edges, best]))]
+        assert names[0] == "x" * 9 + "…" + "x" * 10
 
 
 def test_nothing_is_drawn_of_fewer_than_two_models() -> None:
@@ -119,6 +140,44 @@ def test_models_of_one_cost_stand_side_by_side() -> None:
     assert best in ("m2", "m5")
     assert "All have 2.81M parameters" in "".join(figure.itertext())
     assert not [line for line in figure.iter("line") if line.attrib["class"] == "front"]
+
+
+def drawings(found: dict[str, list[Point]]) -> dict[str, ET.Element]:
+    """By their ids."""
+    html = side_by_side(found, "Mean over 2 data sets")
+    return {figure.attrib["id"]: figure for figure in ET.fromstring(html)} if html else {}
+
+
+def test_two_kinds_of_cost_stand_side_by_side() -> None:
+    work, params = made(0, 5), made(1, 5)
+    found = drawings({WORK: work, "parameters": params})
+    assert list(found) == ["cost-multiply-adds", "cost-parameters"]
+    for figure, points in zip(found.values(), (work, params), strict=True):
+        by_cost = sorted(points, key=lambda p: p.cost)
+        x = [places(figure)[p.name][0] for p in by_cost]
+        assert x == sorted(x)
+    assert drawings({WORK: work[:1], "parameters": params[:1]}) == {}
+
+
+def test_models_alike_in_every_cost_are_drawn_once() -> None:
+    work = [Point(f"m{i}", "ce", 47_120_384, 50.0 + i, 1.0) for i in range(3)]
+    params = [Point(f"m{i}", "ce", 2_814_976, 50.0 + i, 1.0) for i in range(3)]
+    (figure,) = drawings({WORK: work, "parameters": params}).values()
+    said = "".join(figure.itertext())
+    assert "All have 47.1M multiply-adds an image and 2.81M parameters" in said
+    wider = [*params[:2], Point("m2", "ce", 5e6, 52.0, 1.0)]
+    assert len(drawings({WORK: work, "parameters": wider})) == 2  # alike in one of them alone
+
+
+def test_a_model_of_which_nobody_counted_it_is_told_not_drawn() -> None:
+    params = made(1, 4)
+    work = [*made(0, 3), Point("old", "ce", 0, 50.0, 1.0)]
+    found = drawings({WORK: work, "parameters": params})
+    figure = found["cost-multiply-adds"]
+    assert "old" not in places(figure)
+    assert "1 more not drawn, whose multiply-adds are not known" in "".join(figure.itertext())
+    nobody = [Point(p.name, "ce", 0, p.mean, 1.0) for p in params]
+    assert list(drawings({WORK: nobody, "parameters": params})) == ["cost-parameters"]
 
 
 def test_names_are_text() -> None:

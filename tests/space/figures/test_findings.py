@@ -92,7 +92,7 @@ def test_the_page_answers_from_the_first_start(tmp_path: Path) -> None:
     names = list(page(CARDS, tmp_path).findings())
     assert len(names) == len(SHIPPED) + 1  # and the evidence behind `recommend`
     assert names[-1] == recommend.SHIPPED
-    assert {f.analysis for _, f in SHIPPED} >= {"cka", "geometry", "robustness"}
+    assert {f.analysis for _, f in SHIPPED} >= {"cka", "geometry", "profile", "robustness"}
     assert sum(path.stat().st_size for path, _ in SHIPPED) < 1_000_000
 
 
@@ -104,7 +104,10 @@ def test_findings_that_ship_are_of_the_checkpoints_that_ship(finding: Finding) -
     assert all(task.source == f"local:{task.name}" or registry.TASKS[task.name].embedded
                for task in finding.tasks)  # fmt: skip
     for draw in views(finding).values():
-        assert draw().data
+        drawn = draw()
+        assert drawn.data
+        for axis in (drawn.layout.xaxis, drawn.layout.yaxis):  # whole on a phone, too
+            assert all(len(line) <= 30 for line in str(axis.title.text or "").split("<br>"))
 
 
 def test_pictures_are_small_pngs_or_none() -> None:

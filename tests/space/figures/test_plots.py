@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from eval.metrics.estimates import KINDS
 from eval.models.objectives import STUDY
 from space.figures import plots
-from space.figures.style import CSS, LOOKS, OTHER, label_places, log_ticks, look, text, told
+from space.figures.style import CSS, LOOKS, OTHER, log_ticks, look, text, told
 from space.tables.matrix import grid
-from space.tables.objectives import by_domain, differences, mean_difference, scatter, shots
+from space.tables.objectives import by_domain, differences, mean_difference, shots
 from tests.factories import make_result
 from tests.space.figures.checks import HOSTILE, check, strings
 from tests.space.shelves import FIVE, LINEAR, fewshot, scored, study
@@ -35,11 +35,11 @@ def hostile_frames() -> dict[str, pd.DataFrame]:
     models = list(zip(one.models["label"], one.models["revision"], strict=True))
     return {
         "forest": differences(one, 0, 1), "domains": by_domain(one, [0, 1, 2]),
-        "scatter": scatter(one), "shots": shots(scores, models),
+        "shots": shots(scores, models),
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["forest", "domains", "scatter", "shots"])
+@pytest.mark.parametrize("name", ["forest", "domains", "shots"])
 def test_hostile_names_stay_names(name: str) -> None:
     frame = hostile_frames()[name]
     assert len(frame)
@@ -139,7 +139,6 @@ def test_every_interval_that_is_drawn_says_of_which_chance() -> None:
     for figure, axis, kind in (
         (plots.forest(differences(one, 0, 1), "a", "b"), "xaxis", "test"),
         (plots.domains(by_domain(one, [0, 1])), "xaxis", "test"),
-        (plots.scatter(scatter(one)), "yaxis", "test"),
         (plots.shots(curves), "yaxis", "episodes"),
     ):
         found = check(figure)
@@ -177,7 +176,6 @@ def test_lines_have_their_objective_s_look() -> None:
     for figure in (
         plots.shots(shots(scores, six)),
         plots.domains(by_domain(one, range(6))),
-        plots.scatter(scatter(one, range(6))),
     ):
         traces = _traces(check(figure))
         assert set(traces) == {
@@ -202,22 +200,6 @@ def test_bands_are_the_intervals() -> None:
     check(plots.shots(frame[frame["shot"] == 1]))  # one shot count: points
 
 
-@settings(max_examples=40, deadline=None)
-@given(
-    st.lists(st.tuples(st.floats(6, 9), st.floats(0, 100), st.integers(1, 40)), min_size=1,
-             max_size=25)
-)  # fmt: skip
-def test_labels_meet_nothing(points: list[tuple[float, float, int]]) -> None:
-    x, y, letters = (np.array(part) for part in zip(*points, strict=True))
-    found = label_places(x, y, list(letters), (5.0, 10.0))
-    assert len(found) == len(points)
-    assert label_places(x[:1], y[:1], [4], (5.0, 10.0)) != [""]
-    for i, place in enumerate(found):  # nobody of the same place and label position twice
-        for j in range(i):
-            same = place and place == found[j]
-            assert not (same and abs(x[i] - x[j]) < 0.01 and abs(y[i] - y[j]) < 0.01)
-
-
 @given(st.floats(-1, 9), st.floats(0.8, 6))
 def test_log_axes_have_some_ticks_but_few(low: float, width: float) -> None:
     values, letters = log_ticks(low, low + width)
@@ -227,21 +209,12 @@ def test_log_axes_have_some_ticks_but_few(low: float, width: float) -> None:
     assert all(low <= np.log10(value) <= low + width for value in values)
 
 
-def test_scatter_without_numbers_and_with_one() -> None:
-    scores = study({"ce": {"x": 0.5}})
-    frame = scatter(grid(scores, LINEAR))
-    (trace,) = check(plots.scatter(frame))["data"]
-    assert _numbers(trace["x"]) == [10]
-    note = check(plots.scatter(frame, "seconds"))  # measured as nothing: no place on a log axis
-    assert "Choose fewer data sets" in note["layout"]["annotations"][0]["text"].replace("<br>", " ")
-
-
 def test_empty_states_say_what_to_do() -> None:
     nothing = scored([])
     one = grid(nothing, LINEAR)
     figures = (
         plots.forest(differences(one, 0, 0), "a", "b"), plots.domains(by_domain(one, [])),
-        plots.scatter(scatter(one)), plots.shots(shots(nothing, [])),
+        plots.shots(shots(nothing, [])),
     )  # fmt: skip
     for figure in figures:
         found = check(figure)

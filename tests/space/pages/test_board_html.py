@@ -272,3 +272,10 @@ def test_a_chosen_column_in_which_no_row_has_a_number() -> None:
     made = linear([make_result("a", "x"), make_result("b", "y")])
     (row,) = seen(made, View(search="a")).body
     assert row[-2:] == ["50.0 ±10.0", "-"]
+
+
+def test_an_objective_may_be_broken_behind_its_plus_alone() -> None:
+    """A phone's cell is narrower than CE+SelfSupCon."""
+    made = linear([make_result("a", facts={"objective": "ce+selfsupcon"})])
+    html = board_html(build(made, View()), View())
+    assert ">CE+<wbr>SelfSupCon</td>" in html

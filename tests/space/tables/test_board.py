@@ -229,6 +229,20 @@ def test_sort_by_what_a_model_is(column: str, rising: bool) -> None:
     assert len(set(found)) > 2
 
 
+@pytest.mark.parametrize("rising", [False, True])
+def test_models_whose_multiply_adds_are_unknown_come_last_in_their_order(rising: bool) -> None:
+    costs = {"a": None, "b": 5, "c": 7, "d": 2}
+    made = [make_result(name, "dtd") for name in costs]
+    told = [
+        result.model_copy(update={"model": result.model.model_copy(
+            update={"multiply_adds": costs[result.model.id]})})
+        for result in made
+    ]  # fmt: skip
+    board = build(linear(told), View(sort="multiply_adds", rising=rising))
+    known = ["d", "b", "c"] if rising else ["c", "b", "d"]
+    assert names(board) == [*known, "a"]
+
+
 def test_sorting_moves_whole_rows() -> None:
     plain = build(gaps(), View())
     held = {

@@ -443,6 +443,11 @@ def test_the_page_without_detectors_says_what_to_run(tmp_path: Path) -> None:
     assert gallery["visible"] is False
 
 
+def test_a_difference_that_rounds_to_nothing_has_no_sign() -> None:
+    found = [page._points(value, "+") for value in (-0.0004, 0.0004, -0.0, 0.016, -0.016, math.nan)]
+    assert found == ["0.0", "0.0", "0.0", "+1.6", "-1.6", "-"]
+
+
 def test_hostile_names_stay_names_on_the_page(tmp_path: Path) -> None:
     results = [
         detector(HOSTILE.replace("\x00", ""), 0.4),

@@ -157,6 +157,6 @@ def test_hostile_names_never_change_the_shape(name: str) -> None:
     board = build(linear(results), view)
     assert len(json.loads(as_json(board, view))["rows"]) == 2
     found = pd.read_csv(io.StringIO(as_csv(board, view)))
-    assert found.shape == (2, 14 + 4 * 2)
+    assert found.shape == (2, 15 + 4 * 2)
     shown = "'" + name if name[0] in "=+-@" else name
     assert set(found["model"]) == {shown, "b"}

@@ -26,10 +26,8 @@ from space.tables.objectives import (
     differences,
     mean_difference,
     pair_tasks,
-    scatter,
     shots,
     summary,
-    transfer_tasks,
 )
 from tests.factories import make_result
 from tests.space.shelves import CARDS, FIVE, LINEAR, fewshot, scored, study, zoo
@@ -269,7 +267,7 @@ def test_the_zoo_is_one_family(scores: pd.DataFrame) -> None:
     assert len(found.pairs(COMPARED)) == len(COMPARED) == 6
 
 
-# ---- domains, shots, cost
+# ---- domains, shots
 
 
 def _half(one: Grid, row: int, columns: Sequence[int]) -> float:
@@ -328,22 +326,3 @@ def test_shots_are_over_tasks_common_to_all_points() -> None:
         assert len(shots(scores, none)) == 0
     assert len(shots(scored([]), models)) == 0
     assert len(shots(scores, models, setting="seed=1")) == 0
-
-
-def test_cost_of_complete_models(scores: pd.DataFrame) -> None:
-    one = grid(scores, FIVE)
-    found = scatter(one)
-    assert len(found) == 6
-    assert found["mean"].is_monotonic_decreasing
-    columns = transfer_tasks(one)
-    assert "tiny_imagenet" not in set(one.tasks["name"][columns])
-    for row in found.itertuples():
-        m = list(one.models["model"]).index(row.model)
-        assert row.mean == pytest.approx(np.mean([one.value[m, t] for t in columns]))
-        assert row.half == pytest.approx(_half(one, m, columns))
-        seconds = [scores["seconds"].iloc[one.row[m, t]] for t in columns]
-        assert row.seconds == pytest.approx(np.median(seconds))
-    part = grid(study({"ce": {"x": 0.5, "y": 0.5}, "supcon": {"x": 0.5}}), LINEAR)
-    assert list(scatter(part)["objective"]) == ["ce"]
-    assert set(scatter(part, tasks=[0])["objective"]) == {"ce", "supcon"}
-    assert len(scatter(part, rows=[])) == len(scatter(grid(scored([]), LINEAR))) == 0

@@ -72,7 +72,7 @@ def test_a_shipped_result_makes_a_row_for_each_main_score() -> None:
             assert (row["domain"], row["title"]) == (
                 TASKS[row["task"]].domain, TASKS[row["task"]].title,
             )  # fmt: skip
-            assert row["seconds"] == pytest.approx(sum(result.seconds.values()))
+            assert row["multiply_adds"] == result.model.multiply_adds == 47_120_384
             assert row["px"] == 64
 
 
@@ -110,9 +110,10 @@ def test_the_input_size_is_the_chosen_one_else_the_models_own() -> None:
     assert rows("p", make_result())[0]["px"] == 0
 
 
-def test_seconds_that_are_no_number_do_not_spoil_the_rest() -> None:
-    (row,) = rows("p", make_result(seconds={"fit": 2.0, "load": math.nan, "score": math.inf}))
-    assert row["seconds"] == 2.0
+def test_multiply_adds_that_nobody_counted_are_0() -> None:
+    assert rows("p", make_result())[0]["multiply_adds"] == 0
+    counted = part(make_result(), "model", multiply_adds=1_800_000_000)
+    assert rows("p", counted)[0]["multiply_adds"] == 1_800_000_000
 
 
 def test_an_empty_table_has_the_columns_of_a_full_one() -> None:

@@ -26,7 +26,7 @@ from space.tables.board import build
 from space.tables.comparison import compare as space_compare
 from space.tables.families import families
 from space.tables.matrix import Key, grid
-from space.tables.objectives import differences, mean_difference, pair_tasks, scatter, shots
+from space.tables.objectives import differences, mean_difference, pair_tasks, shots
 from space.tables.view import View
 from tests.space.shelves import CARDS, FIVE, LINEAR, shipped, shipped_scores, zoo
 
@@ -56,9 +56,7 @@ def test_one_mean_everywhere(key: Key, tmp_path: Path) -> None:
     found: dict[str, dict[str, float]] = {
         "leaderboard": {m: s.value for m, s in zip(table.models, means, strict=True)},
         "leaderboard --json": {r["model"]: r["mean"]["value"] for r in as_json(table)["rows"]},
-        "scatter of Objectives": dict(zip(*(scatter(one)[c] for c in ("model", "mean")),
-                                          strict=True)),
-    }  # fmt: skip
+    }
     for name, view in (("board", View()), ("board with sets apart", View(pretraining=True))):
         board = build(one, view)
         found[name] = dict(zip(board.models["model"], board.mean, strict=True))
