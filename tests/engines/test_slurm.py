@@ -126,6 +126,7 @@ def test_a_run_whose_jobs_are_disturbed(
 
 
 @needs_slurm
+@pytest.mark.slow
 def test_a_partition_that_is_not_there(nodes: SlurmNodes) -> None:
     assert refusal(Slurm(Placing("gpu")).check) == (
         "--on slurm: there is no partition 'gpu'; use p, urgent"
@@ -134,6 +135,7 @@ def test_a_partition_that_is_not_there(nodes: SlurmNodes) -> None:
 
 
 @needs_slurm
+@pytest.mark.slow
 def test_what_sbatch_refuses(nodes: SlurmNodes, tmp_path: Path) -> None:
     groups = make_groups(make_request(tmp_path, tmp_path / "r"))
     engine = Slurm(Placing("p", slurm={"constraint": "nothing-has-this"}))

@@ -329,6 +329,7 @@ def printed(text: str, browser: Any, tmp_path: Path) -> Iterator[Any]:
     page.close()
 
 
+@pytest.mark.slow
 def test_it_prints_on_a4_without_a_cut(printed: Any) -> None:
     wide = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
     assert printed.evaluate(wide)

