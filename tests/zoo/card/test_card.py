@@ -448,6 +448,9 @@ def test_shipped_card_has_every_score_in_its_model_index(name: str) -> None:
     assert card.data.library_name == "timm"
     assert card.data.license
     assert card.data.model_name == name
+    for score in card.data.eval_results:
+        boxes = score.metric_name.startswith("detection ")
+        assert score.task_type == ("object-detection" if boxes else "image-classification")
     found = {
         (e.source_url.rsplit("/", 1)[1], e.metric_name): e.metric_value
         for e in card.data.eval_results
