@@ -7,6 +7,7 @@ from typing import Any
 from eval.common.text import slug
 from eval.metrics import estimates
 from eval.models.names import ZOO_ORG
+from eval.protocols import PROTOCOLS
 from eval.results.estimates import stated
 from eval.results.leaderboard import main_scores, setting_label
 from eval.results.schema import Result
@@ -25,6 +26,10 @@ def training_data(checkpoint: Checkpoint) -> Task | None:
     return TASKS.get(checkpoint.data)
 
 
+def _boxes(result: Result) -> bool:
+    return result.protocol.name in PROTOCOLS and PROTOCOLS[result.protocol.name].kind == "detection"
+
+
 def metadata(checkpoint: Checkpoint, repo: str) -> dict[str, Any]:
     from huggingface_hub import EvalResult, ModelCardData
 
@@ -37,8 +42,8 @@ def metadata(checkpoint: Checkpoint, repo: str) -> dict[str, Any]:
         extra["license_link"] = data.terms or f"https://huggingface.co/{repo}#licence"
     scores = [
         EvalResult(
-            task_type="image-classification",
-            task_name="Image classification",
+            task_type="object-detection" if _boxes(result) else "image-classification",
+            task_name="Object detection" if _boxes(result) else "Image classification",
             dataset_type=result.task.name,
             dataset_name=_title(result) + (" (subset)" if result.task.subset else ""),
             # Results that share data set, configuration and revision are merged into one entry.

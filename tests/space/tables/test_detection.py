@@ -15,6 +15,7 @@ import pytest
 from eval.metrics.estimates import KINDS
 from eval.metrics.scores import Samples
 from eval.metrics.ties import range_p
+from eval.models.objectives import STUDY
 from eval.results import compare as cli
 from eval.results.schema import Result
 from eval.results.store import write_result
@@ -52,7 +53,7 @@ from tests.space.detectors import (
     task_of,
 )
 from tests.space.figures.checks import HOSTILE, check
-from tests.space.shelves import scored, without_samples
+from tests.space.shelves import scored, shipped_scores, without_samples
 
 A, B, C = (f"zoo:resnet18_narrow.{name}_tin100" for name in ("ce_selfsupcon", "ce", "supcon"))
 SETTING = "schedule=short:600"
@@ -441,6 +442,19 @@ def test_the_page_without_detectors_says_what_to_run(tmp_path: Path) -> None:
     told, gallery = one.look("", "", "", 0.5)
     assert "choose a data set" in told
     assert gallery["visible"] is False
+
+
+def test_detectors_that_ship_are_whole_columns() -> None:
+    """All six, asked alike, on every data set that is there."""
+    scores = shipped_scores()
+    found = places(scores)
+    assert found
+    for place in found:
+        for score in score_names(scores, place):
+            table = standing(scores, place, score)
+            assert set(table["objective"]) == set(STUDY)
+            assert len(table) == 6
+            assert set(table["verdict"]) <= {"first", "tied", "worse"}
 
 
 def test_a_difference_that_rounds_to_nothing_has_no_sign() -> None:

@@ -448,6 +448,9 @@ def test_shipped_card_has_every_score_in_its_model_index(name: str) -> None:
     assert card.data.library_name == "timm"
     assert card.data.license
     assert card.data.model_name == name
+    for score in card.data.eval_results:
+        boxes = score.metric_name.startswith("detection ")
+        assert score.task_type == ("object-detection" if boxes else "image-classification")
     found = {
         (e.source_url.rsplit("/", 1)[1], e.metric_name): e.metric_value
         for e in card.data.eval_results
@@ -469,15 +472,17 @@ def test_shipped_card_has_every_score_in_its_model_index(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_shipped_cards_hub_results_parse(name: str) -> None:
-    (path,) = (ZOO_FOLDER / name / ".eval_results").iterdir()
-    entries = huggingface_hub.parse_eval_result_entries(yaml.safe_load(path.read_text()))
+    entries = [
+        entry for path in sorted((ZOO_FOLDER / name / ".eval_results").iterdir())
+        for entry in huggingface_hub.parse_eval_result_entries(yaml.safe_load(path.read_text()))
+    ]  # fmt: skip
     found = {e.task_id: e.value for e in entries}
     assert len(found) == len(entries)
     assert found == {
         f"{r['task']['name']}_{r['protocol']['name']}_{s['name']}": round(100 * s["value"], 2)
         for r in measured(name).values()
         for s in r["scores"]
-        if re.fullmatch(r"top1(_\d+shot)?", s["name"])
+        if re.fullmatch(r"top1(_\d+shot)?|ap|ap50|ap75", s["name"])
     }
     assert {e.dataset_id for e in entries} == {"transferzoo/results"}
 
