@@ -20,9 +20,14 @@ pytestmark = pytest.mark.slow  # visitors for many seconds
 
 VISITORS = 20
 SECONDS = float(os.environ.get("TRANSFERZOO_LOAD_SECONDS", "8"))
+PATIENCE = 60.0  # seconds more until somebody who waits is told how many are before
 GROWTH = 300 * 2**20  # bytes after the first answers: buffers of 20 questions, no leak
 CLASSES = (0, 5, 11)
 SHOTS = 4
+
+
+def _waits_to_be_told(place: list[Any], end: float) -> bool:
+    return not any(place) and time.monotonic() < end + PATIENCE
 
 
 def test_twenty_visitors_at_once(app: App, tmp_path: Path) -> None:
@@ -52,7 +57,8 @@ def test_twenty_visitors_at_once(app: App, tmp_path: Path) -> None:
 
     def visit(client: Client) -> None:
         try:
-            while time.monotonic() < end or not seconds:
+            # On a busy machine a while longer: a place is only told when the server gets round to it.
+            while time.monotonic() < end or not seconds or _waits_to_be_told(place, end):
                 ask(client)
         except Exception as error:
             wrong.append(f"{type(error).__name__}: {error}")
