@@ -57,7 +57,7 @@ def test_twenty_visitors_at_once(app: App, tmp_path: Path) -> None:
 
     def visit(client: Client) -> None:
         try:
-            # On a busy machine a while longer: a place is only told when the server gets round to it.
+            # On a busy machine a while longer: the server tells a place when it gets round to it.
             while time.monotonic() < end or not seconds or _waits_to_be_told(place, end):
                 ask(client)
         except Exception as error:
