@@ -619,6 +619,7 @@ def test_offline_main_is_the_commit_it_last_was(
     assert not lab.requests
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["/api/datasets/", "HEAD", "/resolve/", "/storage/", "/tree/"])
 def test_a_busy_hub_is_waited_for_when_reading(
     where: str, lab: LoopbackHub, owner: str, folder: Path, tmp_path: Path

@@ -199,6 +199,7 @@ FAULTS: dict[str, Callable[[LoopbackHub, str], None]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["/api/models/", "HEAD", "model.safetensors", "/storage/"])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_busy_hub_is_waited_for(

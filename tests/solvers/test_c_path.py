@@ -49,6 +49,7 @@ def pooled(images: np.ndarray) -> Tensor:
     return torch.from_numpy(fields.reshape(len(images), -1)).float()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["hue", "shape", "count"])
 def test_the_c_of_the_whole_sweep_on_tasks_of_the_mini_suite(name: str) -> None:
     classes = len(suite.FACTOR_TASKS[name].classes)

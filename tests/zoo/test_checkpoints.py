@@ -95,6 +95,7 @@ def test_the_probe_of_the_receipt_can_be_measured_again(
     assert found == pytest.approx(receipt(name)["run"]["validation_knn_top1"], abs=0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n, o in zip(NAMES, STUDY, strict=True) if "ce" in o[:2]])
 def test_cross_entropy_models_classify_out_of_the_box(
     name: str, real_data: Path, tmp_path_factory: pytest.TempPathFactory

@@ -157,6 +157,7 @@ def test_copies_are_told_and_do_not_flatter(shelf: Shelf) -> None:
 # --------------------------------------------------------------------------- examples
 
 
+@pytest.mark.slow
 def test_the_page_is_made_without_drawing_its_examples(tmp_path: Path) -> None:
     """Nor does it import what draws them: the app's start would wait for scikit-learn."""
     asked = (
