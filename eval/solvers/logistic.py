@@ -27,6 +27,7 @@ Everything is deterministic for a given machine and number of threads.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -137,28 +138,31 @@ class Problem:
     def __init__(self, x: Tensor, y: Tensor, n_classes: int, metric: Metric | None = None) -> None:
         if x.ndim != 2 or y.shape != x.shape[:1] or len(x) == 0:
             raise ValueError(f"need x [N, D] and y [N], N > 0; got {[*x.shape]} and {[*y.shape]}")
-        low, high = (int(v) for v in torch.aminmax(y))
-        if low < 0 or high >= n_classes:
-            raise ValueError(f"labels span {low}..{high}, outside 0..{n_classes - 1}")
+        self._label(y, n_classes)
         self.x = x if x.dtype == torch.float64 else x.float()  # [N, D]
         # Columns are centred implicitly: the free intercept absorbs the mean, and the Hessian
         # loses its coupling between weights and intercept.
         self.mean = self.x.mean(0)  # [D]
         if not torch.isfinite(self.mean).all():
             raise ValueError("features contain NaN or infinity; find the rows with torch.isfinite")
-        self.n_classes = n_classes
-        # [K] the classes with rows; labels renumbered to 0..K-1
-        self.present, self.y = torch.unique(y, return_inverse=True)
-        self.n_present = len(self.present)
         # Of few rows it knows their span alone, which other rows are not in.
         self.metric = None if metric is None or metric.wide else metric
         self._rows: Tensor | None = None
 
     def relabelled(self, y: Tensor, n_classes: int) -> Problem:
         """The same rows under other labels: what is known of the rows is not computed again."""
-        other = Problem(self.x, y, n_classes)
-        other.metric, other._rows = self.metric, self._rows
+        other = copy.copy(self)
+        other._label(y, n_classes)
         return other
+
+    def _label(self, y: Tensor, n_classes: int) -> None:
+        low, high = (int(v) for v in torch.aminmax(y))
+        if low < 0 or high >= n_classes:
+            raise ValueError(f"labels span {low}..{high}, outside 0..{n_classes - 1}")
+        self.n_classes = n_classes
+        # [K] the classes with rows; labels renumbered to 0..K-1
+        self.present, self.y = torch.unique(y, return_inverse=True)
+        self.n_present = len(self.present)
 
     def solve(
         self,
