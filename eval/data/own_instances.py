@@ -32,7 +32,7 @@ _OTHERS = ("labels", "separator", "none", "objects", "mask", "group", "split", "
 
 
 def check_options(parsed: TaskName, subject: str) -> None:
-    """Raises UserError for options that go not with instances, and for a role without them."""
+    """Raises UserError for options that do not go with instances, and for a role without them."""
     if not parsed.instance:
         if parsed.role:
             raise BadInput(
@@ -43,7 +43,7 @@ def check_options(parsed: TaskName, subject: str) -> None:
     for option in _OTHERS:
         if getattr(parsed, option):
             raise BadInput(
-                f"{subject}: {option}= goes not with instance=, which takes role=, train= (the "
+                f"{subject}: {option}= does not go with instance=, which takes role=, train= (the "
                 "gallery) and test= (the queries)"
             )
 
@@ -128,10 +128,11 @@ def _sides(
     word for it. Rows of other values are left out and counted."""
     texts = [str(value).strip().lower() for value in values]
     words: dict[str, Side] = dict(_WORDS)
-    for side, name in (("gallery", parsed.train), ("query", parsed.test)):
+    named: tuple[tuple[Side, str], ...] = (("gallery", parsed.train), ("query", parsed.test))
+    for side, name in named:
         if name:
             words = {word: known for word, known in words.items() if known != side}
-            words[name.strip().lower()] = side  # type: ignore[assignment]  # one of the two
+            words[name.strip().lower()] = side
     sides: tuple[Side, ...] = tuple(words.get(text, "") for text in texts)
     if not {"query", "gallery"} <= set(sides):
         have = ", ".join(repr(text) for text in sorted(set(texts))[:8])

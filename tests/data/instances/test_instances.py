@@ -172,7 +172,7 @@ def test_what_is_refused(tmp_path: Path, cache: Path) -> None:
     for options, words in (
         ("instance=thing", "name the column that says query or gallery: role=.."),
         ("role=role", "role= is about queries and a gallery; name the column"),
-        ("instance=thing&role=role&labels=thing", "labels= goes not with instance="),
+        ("instance=thing&role=role&labels=thing", "labels= does not go with instance="),
         ("instance=kind&role=role", "has no instance column 'kind'; its columns are image, thing"),
     ):
         assert words in refusal(load_task, f"{text}?{options}", cache)
