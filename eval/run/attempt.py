@@ -73,7 +73,6 @@ def tried(store: Store, group: str, title: str, drive: str = "") -> Iterator[Try
     one = Try(
         secrets.token_hex(6), group, title, socket.gethostname(), os.getpid(), now(), now(), drive
     )
-    store.put(one.file, _bytes(one))
     over = threading.Event()
 
     def beat() -> None:
@@ -82,14 +81,29 @@ def tried(store: Store, group: str, title: str, drive: str = "") -> Iterator[Try
                 store.put(one.file, _bytes(replace(one, beat=now())))
 
     thread = threading.Thread(target=beat, name="signs of life", daemon=True)
-    thread.start()
-    try:
-        yield one
-    finally:
+    gone = False
+
+    def end() -> None:
+        nonlocal gone
+        if gone:
+            return
         over.set()
-        thread.join()
+        if thread.is_alive():
+            thread.join()
         with suppress(UserError):
             store.remove([one.file])
+        gone = True
+
+    # Whatever a signal raises, and wherever in the block or in its end, the file goes.
+    try:
+        try:
+            store.put(one.file, _bytes(one))
+            thread.start()
+            yield one
+        finally:
+            end()
+    finally:
+        end()
 
 
 def tries(store: Store) -> list[Try]:

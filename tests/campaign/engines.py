@@ -46,13 +46,17 @@ class Field:
 
 
 def campaign(place: Place, seed: int, least: int) -> Outcome:
-    """At least so many kills, on each engine that is here, with results in a folder and on S3."""
+    """At least so many kills, on each engine that is here, with results in a folder and on S3; few
+    kills in one of the two for each engine."""
     outcome = Outcome()
     kinds = ["local", "ray"] + ([] if slurm_missing() else ["slurm"])
     size = (MODELS, TASKS) if least >= MODELS * TASKS else (FEW, FEW)
     request = make_request(place.folder, place.folder / "undisturbed", *size)
     wanted = undisturbed_results(place.folder, *size)
-    runs = [(kind, where) for kind in kinds for where in ("folder", "s3")]
+    stores = ("folder", "s3")
+    runs = [(kind, where) for kind in kinds for where in stores]
+    if size == (FEW, FEW):  # each engine and each kind of store once
+        runs = [(kind, stores[i % 2]) for i, kind in enumerate(kinds)]
     for number, (kind, where) in enumerate(runs):
         share = -(-least // len(runs))
         draw = random.Random(f"{seed} {number}")

@@ -16,7 +16,7 @@ from tests.children import FORKS
 from tests.hub import LoopbackHub
 
 LEAST = {  # tries of a kind in this part
-    "kills": 7, "uploads": 1, "signals": 2, "hub": 1, "forgeries": 2, "engines": 12, "hostile": 4,
+    "kills": 7, "uploads": 1, "signals": 2, "hub": 1, "forgeries": 2, "engines": 9, "hostile": 4,
     "inputs": 12,
 }  # fmt: skip
 
