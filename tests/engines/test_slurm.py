@@ -118,9 +118,12 @@ def test_a_run_whose_jobs_are_disturbed(
     index = Index()
     index.refresh(Disk(tmp_path / "r"))
     left = tries(Disk(tmp_path / "r"))
-    assert [one.name for one in left] == [disturber.victims[1].name]  # the others took theirs along
-    assert len(index.attempts - {""}) + len(left) <= 3 + len(deeds) + 1
     logs = [log.read_text() for log in (tmp_path / "cache/slurm").rglob("*.out")]
+    errors = [log.read_text() for log in (tmp_path / "cache/slurm").rglob("*.err")]
+    said = "\n".join(map(str, (*disturber.victims, *left, *logs, *errors)))
+    # the others took theirs along
+    assert [one.name for one in left] == [disturber.victims[1].name], said
+    assert len(index.attempts - {""}) + len(left) <= 3 + len(deeds) + 1
     assert sum("Requeued job" in log for log in logs) == 1
     assert sum(log.count("Starting with") for log in logs) >= 3 + len(deeds)
 
