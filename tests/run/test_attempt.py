@@ -65,6 +65,6 @@ def test_no_sign_is_left_behind_by_a_signal_at_any_line(tmp_path: Path) -> None:
 
 def test_a_failure_in_the_block_is_raised_as_it_is(tmp_path: Path) -> None:
     store = Disk(tmp_path)
-    with pytest.raises(ValueError, match="^of the block$"), tried(store, "group", "a on b"):
+    with pytest.raises(ValueError, match=r"^of the block$"), tried(store, "group", "a on b"):
         raise ValueError("of the block")
     assert tries(store) == []
