@@ -95,6 +95,7 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, list[s
     return root / "r", root / "cache", tasks
 
 
+@pytest.mark.slow
 def test_command(scored: tuple[Path, Path, list[str]], capsys: pytest.CaptureFixture[str]) -> None:
     results, cache, tasks = scored
     where = ["--results", str(results), "--cache", str(cache), "--device", "cpu"]

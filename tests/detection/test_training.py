@@ -234,6 +234,7 @@ def test_same_command_same_numbers(setup: Context, tmp_path: Path) -> None:
     assert first.notes == []
 
 
+@pytest.mark.slow
 def test_learns(like: Path, cache: Path) -> None:
     out = score(make_setup(like, cache), dataclasses.replace(SHORT, iterations=60, lr=0.02))
     losses = [sum(point[name] for name in LOSSES) for point in out.details["losses"]]

@@ -71,6 +71,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str | None, 
     return [tuple(row) for row in json.loads(out.stdout.splitlines()[-1])]
 
 
+@pytest.mark.slow
 def test_the_untouched_folder_loads(answers: list[tuple[str | None, int, float]]) -> None:
     assert answers[0][0] is None
 

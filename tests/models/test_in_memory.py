@@ -405,6 +405,7 @@ def test_what_cannot_be_asked_of_it_is_said_before_anything_is_scored() -> None:
     assert not Path("results").exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_names_no_protocol_is_that_of_the_command() -> None:
     mine = backbone(vectors(), CONFIG, "mine")
     found = transfer.evaluate(mine, "digits", limit=300)

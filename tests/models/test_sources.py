@@ -41,7 +41,7 @@ def saved(folder: Path, name: str) -> Path:
         ("resnet18", "fc"),
         ("mobilenet_v3_small", "classifier.3"),
         ("convnext_tiny", "classifier.2"),
-        ("vit_b_32", "heads.head"),
+        pytest.param("vit_b_32", "heads.head", marks=pytest.mark.slow),
     ],
 )
 def test_features_are_what_the_classifier_of_torchvision_reads(

@@ -30,6 +30,7 @@ def test_tensorboard(tmp_path: Path) -> None:
     assert [(e.step, e.value) for e in events.Scalars("probe/digits/knn/top1")] == WANTED
 
 
+@pytest.mark.slow
 def test_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also behind the training's own step, which wandb would drop: the axis is one of its own."""
     wandb = pytest.importorskip("wandb")
@@ -49,6 +50,7 @@ def test_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen == WANTED
 
 
+@pytest.mark.slow
 def test_trackio(tmp_path: Path) -> None:
     """In a process of its own: trackio reads where it writes to when it is imported."""
     pytest.importorskip("trackio")

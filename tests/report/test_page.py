@@ -152,6 +152,7 @@ def text(shelf: Path) -> str:
     return page
 
 
+@pytest.mark.slow
 def test_the_page_stands_alone_and_has_what_there_is(text: str) -> None:
     page = alone(text)
     assert page.sections == [

@@ -83,10 +83,8 @@ def rows(table: dict[str, Any]) -> list[dict[str, Any]]:
     return sorted(map(plain, table["rows"]), key=lambda row: str(row["model"]))
 
 
-# The way in one kind of trouble; the other kinds, and all models in peace, when all is run.
-@pytest.mark.parametrize(
-    "fault", [f if f == "503" else pytest.param(f, marks=pytest.mark.slow) for f in FAULTS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", FAULTS)
 def test_from_the_zoo_to_somebody_elses_board(
     fault: str, hub: LoopbackHub, org: str, cli: Cli, zoo_cli: Cli, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

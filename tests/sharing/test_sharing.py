@@ -234,6 +234,7 @@ def test_push_pull_request_merge_fetch(
         assert fetched[shelf_path(ours)].scores == ours.scores
 
 
+@pytest.mark.slow
 def test_a_subprocess_reads_what_was_pushed(
     hub: LoopbackHub, repo: str, held: Result, tmp_path: Path
 ) -> None:
@@ -1422,6 +1423,7 @@ def test_inventions_are_caught_by_computing_them_again(
     assert {best.mark(row) for row in range(len(best.models))} == {"self-reported"}
 
 
+@pytest.mark.slow
 def test_a_strangers_model_is_asked_before_it_is_built(
     hub: LoopbackHub, repo: str, held: Result, computed: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -54,6 +54,7 @@ def test_true_counts_and_whose_answers(
     assert len(pictures) == len(table["value"]) == 12
 
 
+@pytest.mark.slow
 def test_sets_apart_stand_below(compare: page.Compare) -> None:
     *picks, said, figure, table, task = compare.open(zoo("ce+selfsupcon"), zoo("ce"), "linear/top1")
     assert [p["value"] for p in picks] == [zoo("ce+selfsupcon"), zoo("ce"), "linear/top1"]

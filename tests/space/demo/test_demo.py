@@ -220,6 +220,7 @@ def test_twenty_visitors_at_once(shelf: Shelf) -> None:
         assert torch.allclose(found.head.weight, wanted.head.weight, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_engine_needs_no_gradio() -> None:
     engine = "space.demo.classify, space.demo.head_file, space.demo.examples"
     code = f"import sys, {engine}\nsys.exit('gradio' in sys.modules)"

@@ -191,6 +191,7 @@ def test_every_row_has_every_column(
     assert {len(row) for row in found.body} <= {width}
 
 
+@pytest.mark.slow
 def test_the_shipped_leaderboards_have_every_column() -> None:
     for key in keys(shipped_scores()):
         made = grid(shipped_scores(), key)
