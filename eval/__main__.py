@@ -16,6 +16,7 @@ from eval.cli.result_commands import (
     leaderboard_command,
     merge_command,
     push_command,
+    study_command,
     ties_command,
 )
 from eval.cli.run_commands import (
@@ -38,6 +39,7 @@ HANDLERS = {
     "reliability": analysis_commands.reliability_command,
     "compare": compare_command,
     "ties": ties_command,
+    "study": study_command,
     "cka": analysis_commands.cka_command,
     "analyze": analysis_commands.analyze_command,
     "recommend": analysis_commands.recommend_command,

@@ -116,13 +116,17 @@ def build_parser() -> Parser:
 
     study = command("study")
     study.add_argument(
-        "action", choices=("run", "status", "collect"),
+        "action", choices=("run", "status", "collect", "rescore"),
         help="run: do what is open, as many processes side by side as are started; status: say "
-        "what is done; collect: write what was found into two Parquet files",
+        "what is done; collect: write what was found into two Parquet files (`transfer-eval study` "
+        "reads them); rescore: score checkpoints again whose results are of an earlier version",
     )  # fmt: skip
     study.add_argument("--plan", required=True, metavar="PLAN", help="shipped, or a TOML file")
     study.add_argument(
-        "--data", type=Path, metavar="DIR", help="run: the pretraining images and the tasks"
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="run, rescore: the pretraining images and the tasks",
     )
     study.add_argument("--out", required=True, type=Path, metavar="DIR", help="the study's folder")
     study.add_argument(
@@ -282,7 +286,9 @@ def study_command(args: argparse.Namespace) -> int:
         print(f"{done} of {of} checkpoints: {args.to / plan.name}.results.parquet, .log.parquet")
         return 0
     if args.data is None or not args.data.is_dir():
-        raise BadInput(f"--data {str(args.data)!r} is not a directory; study run needs one")
+        raise BadInput(
+            f"--data {str(args.data)!r} is not a directory; study {args.action} needs one"
+        )
 
     from zoo.study import runner
     from zoo.train.pretrain import Interrupted
@@ -290,6 +296,12 @@ def study_command(args: argparse.Namespace) -> int:
     def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
+    if args.action == "rescore":
+        done, busy = runner.rescore(
+            plan, args.data, args.out, args.cache or default_cache(), args.device, say
+        )
+        print(f"{done} checkpoints scored again, {busy} left: {args.out / 'results'}")
+        return 0
     try:
         runner.run(plan, args.data, args.out, args.cache or default_cache(), args.device, say)
     except Interrupted as stopped:

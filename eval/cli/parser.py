@@ -26,6 +26,7 @@ COMMANDS = {
     "ties": "ranks, intervals and tie groups of anybody's scores, item by item",
     "cka": "how alike the layers of two models are (centred kernel alignment)",
     "analyze": "why do models transfer: profile, geometry, robustness, reconstruction, predictors",
+    "study": "what a study of many trainings says: every planned contrast, with its uncertainty",
     "recommend": "which models to try first on a data set, and how good that advice has been",
     "report": "results and findings as one page that prints well and needs nothing beside it",
     "verify": "run one result again and say equal, within tolerance, or what differs",
@@ -63,6 +64,10 @@ PUSH_EXAMPLES = """examples:
 TIES_EXAMPLES = """examples:
   transfer-eval ties scores.csv                     # columns model, item, score and perhaps task
   transfer-eval ties every_eval_ever/ --tasks --json
+"""
+STUDY_EXAMPLES = """examples:
+  transfer-eval study model_cards/budget-projector.results.parquet --out learning-curves.svg
+  transfer-eval study study.results.parquet --json
 """
 COMPARE_EXAMPLES = """examples:
   transfer-eval compare random:resnet18 resnet50.a1_in1k
@@ -186,6 +191,15 @@ def build_parser() -> Parser:
     )  # fmt: skip
     ties.add_argument("--tasks", action="store_true", help="also a board for each task")
     ties.add_argument("--json", action="store_true", help="print JSON")
+    study = command("study", STUDY_EXAMPLES)
+    study.add_argument(
+        "file", type=Path, metavar="FILE",
+        help="NAME.results.parquet, as `transfer-zoo study collect` writes it",
+    )  # fmt: skip
+    study.add_argument(
+        "--out", type=Path, metavar="PICTURE", help="draw the learning curves too: .png or .svg"
+    )
+    study.add_argument("--json", action="store_true", help="print JSON")
     compare = command("compare", COMPARE_EXAMPLES)
     compare.add_argument("model_a", metavar="MODEL_A")
     compare.add_argument("model_b", metavar="MODEL_B")

@@ -1,4 +1,4 @@
-"""Commands on results: leaderboard, compare, curves, push, merge, export."""
+"""Commands on results: leaderboard, compare, curves, ties, study, push, merge, export."""
 
 from __future__ import annotations
 
@@ -83,6 +83,23 @@ def ties_command(args: argparse.Namespace) -> int:
         print(json.dumps([item_scores.as_json(board) for board in shown], indent=1))
     else:
         print(item_scores.render(shown, screen_width()))
+    return 0
+
+
+def study_command(args: argparse.Namespace) -> int:
+    from eval.analysis.plots import check_picture
+    from eval.study import figure, show, table
+    from eval.study.verdict import verdict
+
+    if args.out:
+        check_picture(args.out)
+    found = verdict(table.read(args.file))
+    if args.json:
+        print(json.dumps(show.as_json(found), indent=1))
+    else:
+        print(show.render(found, screen_width()))
+    if args.out:
+        print(f"learning curves: {figure.draw(found, args.out).resolve()}", file=sys.stderr)
     return 0
 
 

@@ -14,33 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval.common.files import atomic_file
+from eval.study.table import row, write
 from zoo.study.cells import FAILED, SCORED, Cell, Training, Trial, cells, chosen_rate
 from zoo.study.plan import Plan
 
 if TYPE_CHECKING:
     import pyarrow
 
-RESULTS = {
-    "arm": "string",
-    "objective": "string",
-    "seed": "int64",
-    "epochs": "int64",
-    "rate": "float64",  # for 256 images, as tuned
-    "weights_sha256": "string",
-    "task": "string",
-    "split_hash": "string",
-    "protocol": "string",
-    "score": "string",
-    "value": "float64",
-    "ci_low": "float64",
-    "ci_high": "float64",
-    "n": "int64",
-    "unit": "string",  # what a sample is: an image or an episode
-    "of": "int64",  # answers a sample
-    # a bit an answer, as numpy packs them; a byte of right answers an episode, n bytes in all, of
-    # scores made before single answers were kept
-    "samples": "binary",
-}
 LOG = {
     "arm": "string",
     "kind": "string",  # tuning, run (the trunk), or budget (a branch from where it leaves)
@@ -49,14 +29,20 @@ LOG = {
     "rate": "float64",
     "line": "string",  # JSON, as in log.jsonl; or {"error": ..} of a run that failed
 }
-SCORES = {"linear": "top1", "fewshot": "top1_{}shot"}
+
+
+def score_names(plan: Plan, protocol: str) -> tuple[str, ...]:
+    """The scores of a protocol that count."""
+    if protocol == "linear":
+        return ("top1",)
+    return tuple(f"top1_{k}shot" for k in plan.evaluation.shots)
 
 
 def collect(plan: Plan, out: Path, to: Path) -> tuple[int, int]:
     """Write both files into ``to``. Returns how many checkpoints they hold, of how many."""
     trainings = [cell for cell in cells(plan) if isinstance(cell, Training)]
     scored = [cell for cell in trainings if (cell.folder(out) / SCORED).is_file()]
-    _write(to / f"{plan.name}.results.parquet", RESULTS, list(_results(plan, out, scored)))
+    write(to / f"{plan.name}.results.parquet", _results(plan, out, scored), plan.model_dump_json())
     _write(to / f"{plan.name}.log.parquet", LOG, list(_log(plan, out)))
     return len(scored), len(trainings)
 
@@ -68,30 +54,15 @@ def _results(plan: Plan, out: Path, scored: list[Training]) -> Iterator[dict[str
         facts = json.loads((cell.folder(out) / SCORED).read_bytes())
         for path in facts["results"]:
             result = read_result(out / path)
-            shots = plan.evaluation.shots if result.protocol.name == "fewshot" else (0,)
-            for k in shots:
-                name = SCORES[result.protocol.name].format(k)
-                score = next(s for s in result.scores if s.name == name)
-                samples = result.samples[name]
-                yield {
-                    "arm": cell.arm.name,
-                    "objective": cell.arm.objective,
-                    "seed": cell.seed,
-                    "epochs": cell.epochs,
-                    "rate": chosen_rate(plan, out, cell.arm),
-                    "weights_sha256": result.model.weights_sha256,
-                    "task": result.task.name,
-                    "split_hash": result.task.split_hash,
-                    "protocol": result.protocol.name,
-                    "score": name,
-                    "value": score.value,
-                    "ci_low": score.ci_low,
-                    "ci_high": score.ci_high,
-                    "n": score.n,
-                    "unit": samples.unit,
-                    "of": samples.of,
-                    "samples": samples.packed(),
-                }
+            facts = {
+                "arm": cell.arm.name,
+                "objective": cell.arm.objective,
+                "seed": cell.seed,
+                "epochs": cell.epochs,
+                "rate": chosen_rate(plan, out, cell.arm),
+            }
+            for name in score_names(plan, result.protocol.name):
+                yield row(result, name, facts)
 
 
 def _log(plan: Plan, out: Path) -> Iterator[dict[str, Any]]:

@@ -8,6 +8,7 @@ Any number of processes may work on one folder; a file lock keeps two from the s
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,7 +17,10 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from eval.common.files import write_json
+from eval.results.estimates import measured
+from eval.results.store import read_result
 from zoo.study.cells import FAILED, SCORED, Cell, Training, Trial, cells, chosen_rate, is_ready
+from zoo.study.collect import score_names
 from zoo.study.plan import Plan
 from zoo.train.pixels import PretrainingData, open_data
 from zoo.train.pretrain import Diverged, pretrain
@@ -68,6 +72,55 @@ def _try(
             say(f"{cell.title}: done in {(time.monotonic() - begin) / 60:.1f} min")
         return True
     return False
+
+
+def rescore(
+    plan: Plan, data: Path, out: Path, cache: Path, device: str | None, say: Say
+) -> tuple[int, int]:
+    """Score finished checkpoints again whose results say nothing of other images, as those of
+    before single answers and fits without a group were kept. The earlier files go to
+    OUT/earlier-results. Returns (checkpoints scored again, those left to a process that is at
+    their run)."""
+    done = busy = 0
+    for cell in cells(plan):
+        if not isinstance(cell, Training) or not _outdated(plan, cell, out):
+            continue
+        try:
+            with FileLock(cell.lock(out) / ".lock", timeout=0):
+                say(f"{cell.title}: is scored again")
+                _set_aside(cell, out)
+                _score(plan, cell, data, out, cache, device, say)
+                done += 1
+        except Timeout:
+            say(f"{cell.title}: another process is at this run; later")
+            busy += 1
+    return done, busy
+
+
+def _results_of(cell: Training, out: Path) -> list[Path]:
+    scored = cell.folder(out) / SCORED
+    facts = json.loads(scored.read_bytes()) if scored.is_file() else {"results": []}
+    return [out / path for path in facts["results"]]
+
+
+def _outdated(plan: Plan, cell: Training, out: Path) -> bool:
+    for path in _results_of(cell, out):
+        result = read_result(path)
+        for name in score_names(plan, result.protocol.name):
+            known = measured(result, name)
+            if known is None or (known.unit == "image" and not known.without):
+                return True
+    return False
+
+
+def _set_aside(cell: Training, out: Path) -> None:
+    """First the note that it is scored: whoever is killed here leaves it to be scored."""
+    results = _results_of(cell, out)
+    (cell.folder(out) / SCORED).unlink()
+    for path in results:
+        kept = out / "earlier-results" / path.relative_to(out / "results")
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(kept)
 
 
 def _tune(plan: Plan, trial: Trial, data: Path, out: Path, cache: Path, device: str | None) -> None:

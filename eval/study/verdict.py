@@ -1,0 +1,132 @@
+"""What a study's results say of each contrast of its plan, and how sure that is.
+
+Two chances count: other samples of the test images and other trainings (`eval.metrics.contrasts`).
+Holm's correction runs over all contrasts and budgets that the plan has for a score, those that are
+not trained yet among them, so that an early look is not judged more mildly than the last one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from eval.metrics.contrasts import Repeated, combined
+from eval.metrics.estimates import Estimates, Floats
+from eval.metrics.ranks import holm
+from eval.results.estimates import Measured, estimates
+from eval.study.table import Budget, Checkpoint, PlannedContrast, StudyTable
+
+LEVEL = 0.05
+EQUAL = 0.005  # within half a point of 0, as plans have it
+HELPS, HURTS, SAME, OPEN = "helps", "hurts", "equal", "undecided"
+
+
+@dataclass(frozen=True)
+class ContrastAt:
+    """A contrast at one budget by one score."""
+
+    score: str
+    contrast: str
+    prediction: str
+    epochs: int
+    planned: int  # trainings
+    tasks: tuple[str, ...]  # on which all its checkpoints were scored
+    found: Repeated | None  # None before all arms have a training in common
+    p: float = 1.0  # after Holm's correction
+    level: float = LEVEL  # of one test among all: the strictest step of that correction
+
+    @property
+    def trainings(self) -> int:
+        """Seeds with which all its arms were trained."""
+        return len(self.found.by_training) if self.found else 0
+
+    @property
+    def word(self) -> str:
+        """'helps' or 'hurts' where 0 is excluded after the correction; 'equal' where the interval
+        over both chances at the corrected level lies within half a point of 0."""
+        if self.found is None:
+            return "not trained yet"
+        if self.p < LEVEL:
+            return HELPS if self.found.value > 0 else HURTS
+        wide = self.found.over_both(self.level)
+        if wide is not None and wide.low >= -EQUAL and wide.high <= EQUAL:
+            return SAME
+        return OPEN
+
+    @property
+    def needed(self) -> int | None:
+        """About how many trainings would decide it; None where that is unknown or none would."""
+        if self.word != OPEN or self.found is None:
+            return None
+        return self.found.trainings_needed(self.level)
+
+
+@dataclass(frozen=True)
+class Level:
+    """An arm at one budget by one score: the mean over data sets and trainings."""
+
+    score: str
+    arm: str
+    epochs: int
+    planned: int
+    tasks: tuple[str, ...]
+    found: Repeated | None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """All that the plan asks for, in its order: score by score, contrast by contrast, by budget."""
+
+    table: StudyTable
+    tested: tuple[ContrastAt, ...]
+    levels: tuple[Level, ...]
+
+
+def verdict(table: StudyTable) -> Verdict:
+    """Test every contrast of the plan at every budget by every score."""
+    plan = table.plan
+    tested: list[ContrastAt] = []
+    levels: list[Level] = []
+    for score in plan.scores:
+        found = table.scores.get(score, {})
+        some = [_tested(score, c, b, found) for c in plan.contrasts for b in plan.budgets]
+        corrected = holm([one.found.p() if one.found else 1.0 for one in some])
+        level = LEVEL / max(1, len(some))
+        tested += [replace(t, p=p, level=level) for t, p in zip(some, corrected, strict=True)]
+        for arm in plan.arms:
+            for budget in plan.budgets:
+                tasks, repeated = _repeated([arm.name], np.ones(1), budget, found)
+                seeds = len(budget.seeds)
+                levels.append(Level(score, arm.name, budget.epochs, seeds, tasks, repeated))
+    return Verdict(table, tuple(tested), tuple(levels))
+
+
+_Scored = Mapping[Checkpoint, Mapping[str, Measured]]
+
+
+def _tested(score: str, planned: PlannedContrast, budget: Budget, found: _Scored) -> ContrastAt:
+    factors = np.array(list(planned.arms.values()), np.float64)
+    tasks, repeated = _repeated(list(planned.arms), factors, budget, found)
+    return ContrastAt(
+        score, planned.name, planned.prediction, budget.epochs, len(budget.seeds), tasks, repeated
+    )
+
+
+def _repeated(
+    arms: Sequence[str], factors: Floats, budget: Budget, found: _Scored
+) -> tuple[tuple[str, ...], Repeated | None]:
+    """(data sets, the arms' scores summed by factors) of the seeds with which all were trained."""
+    seeds = [s for s in budget.seeds if all(Checkpoint(a, s, budget.epochs) in found for a in arms)]
+    models = [found[Checkpoint(a, s, budget.epochs)] for s in seeds for a in arms]
+    sets: dict[str, Estimates] = {}
+    for task in models[0] if models else ():
+        measured = [m[task] for m in models if task in m]
+        if len(measured) == len(models) and len({m.question for m in measured}) == 1:
+            told = estimates(measured)
+            if told is not None:
+                sets[task] = told
+    if not sets:
+        return (), None
+    return tuple(sets), combined(list(sets.values()), factors)

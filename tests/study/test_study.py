@@ -1,0 +1,246 @@
+"""What a study's results say: read back from the file, tested as its plan laid down."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from eval.metrics.contrasts import combined
+from eval.results.estimates import measured
+from eval.results.store import read_result
+from eval.run.group import run_group
+from eval.study import show, table
+from eval.study.table import Checkpoint, read, row, write
+from eval.study.verdict import ContrastAt, Verdict, verdict
+from tests.engines.groups import make_groups, make_request
+from tests.factories import Cli, refusal
+from tests.metrics.trainings import Trainings
+
+PLAN: dict[str, Any] = {
+    "name": "toy",
+    "question": "Is b better\nthan a?",
+    "statistics": "As usual.",
+    "recipe": "tiny",  # a plan says more than a verdict needs
+    "evaluation": {"tasks": ["one", "two"], "shots": [5]},
+    "budgets": [{"epochs": 12, "seeds": [0, 1, 2]}, {"epochs": 50, "seeds": [0]}],
+    "arms": [{"name": name, "objective": "ce"} for name in ("a", "b", "c")],
+    "contrasts": [
+        {"name": "b - a", "arms": {"b": 1, "a": -1}, "prediction": "above 0"},
+        {"name": "c - a", "arms": {"c": 1, "a": -1}, "prediction": "none."},
+    ],
+}
+
+
+def answer_row(at: Checkpoint, task: str, correct: np.ndarray, **facts: Any) -> dict[str, Any]:
+    return {
+        "arm": at.arm, "objective": "ce", "seed": at.seed, "epochs": at.epochs, "rate": 0.1,
+        "weights_sha256": "0", "task": task, "split_hash": task, "protocol": "linear",
+        "score": "top1", "value": float(correct.mean()), "ci_low": 0.0, "ci_high": 1.0,
+        "n": len(correct), "unit": "image", "of": 1,
+        "samples": np.packbits(correct).tobytes(), "without": [], "draw": None, **facts,
+    }  # fmt: skip
+
+
+def made(
+    path: Path, better: float, arms: str = "ab", trainings: int = 3, tasks: str = "one two"
+) -> Path:
+    """A study's file: the last of the arms is ``better`` in skill; 12 epochs alone."""
+    world = Trainings(len(arms), trainings, len(tasks.split()), 600, seeds=0.01, better=better)
+    rows = []
+    for task, answers in zip(tasks.split(), world.answers(np.random.default_rng(0)), strict=True):
+        by_model = answers.reshape(trainings, len(arms), -1)
+        for seed in range(trainings):
+            for arm, correct in zip(arms[::-1], by_model[seed], strict=True):
+                rows.append(answer_row(Checkpoint(arm, seed, 12), task, correct))
+    write(path, rows, json.dumps(PLAN))
+    return path
+
+
+def contrast_of(found: Verdict, contrast: str) -> ContrastAt:
+    return next(
+        t for t in found.tested if (t.score, t.contrast, t.epochs) == ("top1", contrast, 12)
+    )
+
+
+def test_a_row_holds_what_a_result_rests_on(tmp_path: Path) -> None:
+    """Of real results: few-shot episodes with their draw, and images."""
+    request = make_request(tmp_path, tmp_path / "results")
+    for group in make_groups(request):
+        run_group(group, str(request.results))
+    rows, expected = [], {}
+    for path in sorted(request.results.rglob("*.json")):
+        result = read_result(path)
+        for name in result.samples:
+            facts = {"arm": "a", "objective": "ce", "seed": 0, "epochs": 12, "rate": 0.1}
+            rows.append(row(result, name, facts))
+            expected[name] = measured(result, name)
+    plan = PLAN | {"evaluation": {"tasks": [], "shots": [1]}}
+    write(tmp_path / "x.parquet", rows, json.dumps(plan))
+    found = read(tmp_path / "x.parquet")
+    assert {"top1_1shot", "top1"} <= set(expected)
+    for name, one in expected.items():
+        assert one is not None
+        assert list(found.scores[name][Checkpoint("a", 0, 12)].values()) == [one]
+
+
+def test_a_difference_is_found_and_told(tmp_path: Path) -> None:
+    found = verdict(read(made(tmp_path / "x.parquet", better=0.8)))
+    one = contrast_of(found, "b - a")
+    assert (one.word, one.trainings, one.planned, one.tasks) == ("helps", 3, 3, ("one", "two"))
+    assert one.found is not None
+    # both scores have 2 contrasts at 2 budgets; three of the four are not trained yet
+    assert one.p == pytest.approx(4 * one.found.p())
+    assert one.level == 0.05 / 4
+    assert [t.word for t in found.tested if t is not one] == ["not trained yet"] * 7
+    shown = show.render(found, 120)
+    assert "toy: 6 of 12 checkpoints trained and scored" in shown
+    assert "Is b better than a?" in shown
+    assert all(len(line) <= 120 for line in shown.splitlines())
+    assert "Not trained yet, by epochs: b - a at 50; c - a at 12, 50." in shown
+    assert "b - a: above 0. c - a: none." in shown
+
+
+def test_the_other_way_round_it_hurts(tmp_path: Path) -> None:
+    found = verdict(read(made(tmp_path / "x.parquet", better=0.8, arms="ba")))
+    assert contrast_of(found, "b - a").word == "hurts"
+
+
+def test_equal_is_said_of_what_lies_close_to_0_for_sure(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    same = random.random(4000) < 0.7
+    rows = [answer_row(Checkpoint(arm, seed, 12), "one", same) for arm in "ab" for seed in range(3)]
+    write(tmp_path / "x.parquet", rows, json.dumps(PLAN))
+    assert contrast_of(verdict(read(tmp_path / "x.parquet")), "b - a").word == "equal"
+    few = [r | {"n": 60, "samples": r["samples"][:8]} for r in rows]
+    write(tmp_path / "x.parquet", few, json.dumps(PLAN))
+    assert contrast_of(verdict(read(tmp_path / "x.parquet")), "b - a").word == "undecided"
+
+
+def test_one_training_decides_nothing(tmp_path: Path) -> None:
+    one = contrast_of(verdict(read(made(tmp_path / "x.parquet", better=0.8, trainings=1))), "b - a")
+    assert one.found is not None
+    assert one.found.over_images().low > 0
+    assert (one.word, one.p, one.needed) == ("undecided", 1.0, None)
+
+
+def test_an_open_difference_says_how_many_trainings_would_do(tmp_path: Path) -> None:
+    one = contrast_of(verdict(read(made(tmp_path / "x.parquet", better=0.12))), "b - a")
+    assert one.word == "undecided"
+    assert one.found is not None
+    assert one.needed == one.found.trainings_needed(0.05 / 4)
+
+
+def test_only_what_all_have_counts(tmp_path: Path) -> None:
+    """Seeds that both arms have, and data sets on which all of these were scored alike."""
+    path = made(tmp_path / "x.parquet", better=0.8)
+    rows = pq.read_table(path).to_pylist()
+    kept = [
+        r for r in rows
+        if (r["arm"], r["seed"]) != ("b", 1) and (r["arm"], r["seed"], r["task"]) != ("a", 2, "two")
+    ]  # fmt: skip
+    write(path, kept, json.dumps(PLAN))
+    found = read(path)
+    one = contrast_of(verdict(found), "b - a")
+    assert (one.trainings, one.tasks) == (2, ("one",))
+    scores = found.scores["top1"]
+    values = [
+        scores[Checkpoint("b", s, 12)]["one"].value - scores[Checkpoint("a", s, 12)]["one"].value
+        for s in (0, 2)
+    ]
+    assert one.found is not None
+    assert one.found.by_training == pytest.approx(values)
+
+
+def test_levels_are_means_over_sets_and_seeds(tmp_path: Path) -> None:
+    found = verdict(read(made(tmp_path / "x.parquet", better=0.0)))
+    values = {(r["arm"], r["seed"], r["task"]): r["value"]
+              for r in pq.read_table(tmp_path / "x.parquet").to_pylist()}  # fmt: skip
+    level = next(
+        one for one in found.levels if (one.score, one.arm, one.epochs) == ("top1", "a", 12)
+    )
+    assert level.found is not None
+    expected = [np.mean([values["a", s, t] for t in ("one", "two")]) for s in range(3)]
+    assert level.found.by_training == pytest.approx(expected)
+
+
+def test_episodes_without_answers_are_counted_and_left_out(tmp_path: Path) -> None:
+    old = answer_row(
+        Checkpoint("a", 0, 12), "one", np.ones(8, bool), unit="episode", of=75, score="top1_5shot"
+    )
+    write(tmp_path / "x.parquet", [old], json.dumps(PLAN))
+    found = read(tmp_path / "x.parquet")
+    assert found.without_answers == 1
+    assert "1 score left out, whose files have no single answers" in show.render(verdict(found), 99)
+
+
+def test_the_command(tmp_path: Path, cli: Cli) -> None:
+    path = made(tmp_path / "x.parquet", better=0.8)
+    ran = cli("study", path, "--out", tmp_path / "curves.svg")
+    assert ran.code == 0, ran.err
+    assert ran.out.strip() == show.render(verdict(read(path)), None)
+    assert (tmp_path / "curves.svg").read_text().startswith("<?xml")
+    said = cli("study", path, "--json").json
+    assert said["checkpoints"] == {"scored": 6, "planned": 12}
+    first = said["contrasts"][0]
+    assert (first["contrast"], first["verdict"], len(first["by_training"])) == ("b - a", "helps", 3)
+    low, high = first["intervals"]["images_and_trainings"]
+    assert 0 < low < first["value"] < high
+
+
+def test_the_shipped_study_is_read(cli: Cli) -> None:
+    """What is committed is what the command reads: the plan beside the results, nothing else."""
+    shipped = Path(__file__).parents[2] / "model_cards" / "budget-projector.results.parquet"
+    found = read(shipped)
+    assert found.plan.name == "budget-projector"
+    assert found.plan.trainings == 80
+    assert found.scored >= 4
+    for by_checkpoint in found.scores.values():
+        for by_task in by_checkpoint.values():
+            assert set(by_task) <= set(found.plan.evaluation.tasks)
+    assert cli("study", shipped).code == 0
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda p: None, "is not a file; `transfer-zoo study collect`"),
+        (lambda p: p.write_text("no"), "is not a Parquet file"),
+        (lambda p: pq.write_table(pa.table({"arm": ["a"]}), p), "has no column 'objective'"),
+        (lambda p: write(p, [], "{}"), "its plan does not hold: name: Field required"),
+        (
+            lambda p: write(
+                p,
+                [
+                    answer_row(Checkpoint("a", 0, 12), "one", np.ones(8, bool), split_hash=s)
+                    for s in "xy"
+                ],
+                json.dumps(PLAN),
+            ),
+            "checkpoints were scored on two splits of one",
+        ),
+        (
+            lambda p: write(
+                p, [answer_row(Checkpoint("a", 0, 12), "one", np.ones(8, bool), n=80)],
+                json.dumps(PLAN),
+            ),
+            "1 bytes for 80 x 1 answers",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_no_such_table_is_refused(make: Any, reason: str, tmp_path: Path) -> None:
+    make(tmp_path / "x.parquet")
+    assert reason in refusal(table.read, tmp_path / "x.parquet")
+
+
+def test_the_plan_s_factors_are_those_that_count() -> None:
+    """A contrast of four arms, from the same sets that `combined` is given."""
+    sets = Trainings(ways=4).drawn(np.random.default_rng(0))
+    whole = combined(sets, np.array([1.0, -1.0, -1.0, 1.0]))
+    parts = [combined(sets, np.array(f)) for f in ([1.0, -1, 0, 0], [0, 0, 1.0, -1])]
+    assert whole.value == pytest.approx(parts[0].value - parts[1].value)
