@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from eval.common.command import Parser, dispatch
 from eval.common.errors import BadInput
 from eval.common.files import default_cache
+from eval.common.text import counted
 from zoo.convert.convert import SOURCES
 
 if TYPE_CHECKING:
@@ -300,7 +301,7 @@ def study_command(args: argparse.Namespace) -> int:
         done, busy = runner.rescore(
             plan, args.data, args.out, args.cache or default_cache(), args.device, say
         )
-        print(f"{done} checkpoints scored again, {busy} left: {args.out / 'results'}")
+        print(f"{counted(done, 'checkpoint')} scored again, {busy} left: {args.out / 'results'}")
         return 0
     try:
         runner.run(plan, args.data, args.out, args.cache or default_cache(), args.device, say)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from eval.analysis.plots import legend_below, line_with_band, panels, saved, style
 from eval.common.errors import NotFound
-from eval.results.leaderboard import score_title
 from eval.study.verdict import Level, Verdict
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ def figure(found: Verdict) -> Figure:
         axis.set_xticks(budgets, [str(e) for e in budgets])
         axis.set_xticks([], minor=True)
         axis.set_xlabel("epochs of pretraining", fontsize=9)
-        axis.set_title(f"{score_title(score)}, mean over data sets, %", fontsize=10)
+        axis.set_title(f"{score}, mean over data sets, %", fontsize=10)
         axis.tick_params(labelsize=8)
         axis.grid(alpha=0.25)
     legend_below(drawn, axes[0], arms)

@@ -8,7 +8,6 @@ from eval.common.fitted_table import shown_table, wrapped
 from eval.common.text import counted, visible
 from eval.metrics.contrasts import Repeated
 from eval.metrics.intervals import Interval
-from eval.results.leaderboard import score_title
 from eval.study.verdict import OPEN, ContrastAt, Level, Verdict
 
 NOT_YET = "-"
@@ -29,12 +28,12 @@ def render(found: Verdict, width: int | None) -> str:
         _text(f"{plan.name}: {_progress(found)}", width),
         _text(" ".join(plan.question.split()), width),
     ]
-    for score in plan.scores:
-        levels = [one for one in found.levels if one.score == score]
-        tested = [one for one in found.tested if one.score == score]
-        title = score_title(score)
-        parts += [f"{title}, mean over data sets, %", _levels(levels, width)]
-        parts += [f"{title}, differences in points", _tested(tested, width)]
+    for asked in plan.questions:
+        levels = [one for one in found.levels if one.score == asked.title]
+        tested = [one for one in found.tested if one.score == asked.title]
+        over = counted(len(asked.tasks), "data set")
+        parts += [f"{asked.title}, mean over {over}, %", _levels(levels, width)]
+        parts += [f"{asked.title}, differences in points", _tested(tested, width)]
     return "\n\n".join([*parts, _text(LEGEND, width), _text(_predictions(found), width)])
 
 

@@ -19,6 +19,7 @@ from eval.common.errors import BadInput, NotFound, one_line
 from eval.common.files import atomic_file
 from eval.protocols.episodes import Draw
 from eval.results.estimates import Measured, measured
+from eval.results.leaderboard import score_title
 from eval.results.schema import Result
 
 if TYPE_CHECKING:
@@ -81,6 +82,16 @@ class Evaluation(_Part):
 
     tasks: tuple[str, ...]
     shots: tuple[int, ...]
+    content: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Question:
+    """A score, and the data sets that its mean is over."""
+
+    title: str
+    score: str
+    tasks: tuple[str, ...]
 
 
 class StudyPlan(_Part):
@@ -95,9 +106,14 @@ class StudyPlan(_Part):
     contrasts: tuple[PlannedContrast, ...]
 
     @property
-    def scores(self) -> tuple[str, ...]:
-        """Names of the scores, as the rows have them."""
-        return ("top1", *(f"top1_{k}shot" for k in self.evaluation.shots))
+    def questions(self) -> tuple[Question, ...]:
+        """What is asked of every checkpoint: transfer, then content by level."""
+        asked = self.evaluation
+        names = ["top1", *(f"top1_{k}shot" for k in asked.shots)]
+        return (
+            *(Question(score_title(name), name, asked.tasks) for name in names),
+            *(Question(f"{k}-level content", "top1", tasks) for k, tasks in asked.content.items()),
+        )
 
     @property
     def trainings(self) -> int:
@@ -210,7 +226,7 @@ def read(path: Path) -> StudyTable:
 
 
 def _table(plan: StudyPlan, rows: Iterable[Mapping[str, Any]]) -> StudyTable:
-    scores: dict[str, dict[Checkpoint, dict[str, Measured]]] = {name: {} for name in plan.scores}
+    scores: dict[str, dict[Checkpoint, dict[str, Measured]]] = {}
     splits: dict[str, str] = {}
     silent = 0
     for r in rows:

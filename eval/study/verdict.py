@@ -16,7 +16,7 @@ from eval.metrics.contrasts import Repeated, combined
 from eval.metrics.estimates import Estimates, Floats
 from eval.metrics.ranks import holm
 from eval.results.estimates import Measured, estimates
-from eval.study.table import Budget, Checkpoint, PlannedContrast, StudyTable
+from eval.study.table import Budget, Checkpoint, PlannedContrast, Question, StudyTable
 
 LEVEL = 0.05
 EQUAL = 0.005  # within half a point of 0, as plans have it
@@ -27,7 +27,7 @@ HELPS, HURTS, SAME, OPEN = "helps", "hurts", "equal", "undecided"
 class ContrastAt:
     """A contrast at one budget by one score."""
 
-    score: str
+    score: str  # the question's title
     contrast: str
     prediction: str
     epochs: int
@@ -70,7 +70,6 @@ class Level:
     score: str
     arm: str
     epochs: int
-    planned: int
     tasks: tuple[str, ...]
     found: Repeated | None
 
@@ -89,39 +88,41 @@ def verdict(table: StudyTable) -> Verdict:
     plan = table.plan
     tested: list[ContrastAt] = []
     levels: list[Level] = []
-    for score in plan.scores:
-        found = table.scores.get(score, {})
-        some = [_tested(score, c, b, found) for c in plan.contrasts for b in plan.budgets]
+    for asked in plan.questions:
+        found = table.scores.get(asked.score, {})
+        some = [_tested(asked, c, b, found) for c in plan.contrasts for b in plan.budgets]
         corrected = holm([one.found.p() if one.found else 1.0 for one in some])
         level = LEVEL / max(1, len(some))
         tested += [replace(t, p=p, level=level) for t, p in zip(some, corrected, strict=True)]
         for arm in plan.arms:
             for budget in plan.budgets:
-                tasks, repeated = _repeated([arm.name], np.ones(1), budget, found)
-                seeds = len(budget.seeds)
-                levels.append(Level(score, arm.name, budget.epochs, seeds, tasks, repeated))
+                tasks, repeated = _repeated([arm.name], np.ones(1), budget, asked, found)
+                levels.append(Level(asked.title, arm.name, budget.epochs, tasks, repeated))
     return Verdict(table, tuple(tested), tuple(levels))
 
 
 _Scored = Mapping[Checkpoint, Mapping[str, Measured]]
 
 
-def _tested(score: str, planned: PlannedContrast, budget: Budget, found: _Scored) -> ContrastAt:
+def _tested(
+    asked: Question, planned: PlannedContrast, budget: Budget, found: _Scored
+) -> ContrastAt:
     factors = np.array(list(planned.arms.values()), np.float64)
-    tasks, repeated = _repeated(list(planned.arms), factors, budget, found)
+    tasks, repeated = _repeated(list(planned.arms), factors, budget, asked, found)
     return ContrastAt(
-        score, planned.name, planned.prediction, budget.epochs, len(budget.seeds), tasks, repeated
-    )
+        asked.title, planned.name, planned.prediction, budget.epochs, len(budget.seeds), tasks,
+        repeated,
+    )  # fmt: skip
 
 
 def _repeated(
-    arms: Sequence[str], factors: Floats, budget: Budget, found: _Scored
+    arms: Sequence[str], factors: Floats, budget: Budget, asked: Question, found: _Scored
 ) -> tuple[tuple[str, ...], Repeated | None]:
     """(data sets, the arms' scores summed by factors) of the seeds with which all were trained."""
     seeds = [s for s in budget.seeds if all(Checkpoint(a, s, budget.epochs) in found for a in arms)]
     models = [found[Checkpoint(a, s, budget.epochs)] for s in seeds for a in arms]
     sets: dict[str, Estimates] = {}
-    for task in models[0] if models else ():
+    for task in asked.tasks if models else ():
         measured = [m[task] for m in models if task in m]
         if len(measured) == len(models) and len({m.question for m in measured}) == 1:
             told = estimates(measured)

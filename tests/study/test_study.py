@@ -64,7 +64,7 @@ def made(
 
 def contrast_of(found: Verdict, contrast: str) -> ContrastAt:
     return next(
-        t for t in found.tested if (t.score, t.contrast, t.epochs) == ("top1", contrast, 12)
+        t for t in found.tested if (t.score, t.contrast, t.epochs) == ("top-1", contrast, 12)
     )
 
 
@@ -162,11 +162,25 @@ def test_levels_are_means_over_sets_and_seeds(tmp_path: Path) -> None:
     values = {(r["arm"], r["seed"], r["task"]): r["value"]
               for r in pq.read_table(tmp_path / "x.parquet").to_pylist()}  # fmt: skip
     level = next(
-        one for one in found.levels if (one.score, one.arm, one.epochs) == ("top1", "a", 12)
+        one for one in found.levels if (one.score, one.arm, one.epochs) == ("top-1", "a", 12)
     )
     assert level.found is not None
     expected = [np.mean([values["a", s, t] for t in ("one", "two")]) for s in range(3)]
     assert level.found.by_training == pytest.approx(expected)
+
+
+def test_content_counts_apart(tmp_path: Path) -> None:
+    """Its tasks are in no mean of transfer, and are corrected on their own."""
+    path = made(tmp_path / "x.parquet", better=0.8)
+    plan = PLAN | {"evaluation": {"tasks": ["one"], "shots": [5], "content": {"low": ["two"]}}}
+    write(path, pq.read_table(path).to_pylist(), json.dumps(plan))
+    found = verdict(read(path))
+    whole = {t.score: t for t in found.tested if (t.contrast, t.epochs) == ("b - a", 12)}
+    assert list(whole) == ["top-1", "5-shot top-1", "low-level content"]
+    assert (whole["top-1"].tasks, whole["low-level content"].tasks) == (("one",), ("two",))
+    for one in (whole["top-1"], whole["low-level content"]):
+        assert one.found is not None
+        assert one.p == pytest.approx(4 * one.found.p())
 
 
 def test_episodes_without_answers_are_counted_and_left_out(tmp_path: Path) -> None:

@@ -69,6 +69,12 @@ class Evaluation(_Section):
 
     tasks: tuple[str, ...] = Field(min_length=1)
     shots: tuple[int, ...] = (5,)
+    # {a level of content: tasks that ask for it}: linear scores that explain, and count in no other
+    content: dict[Name, tuple[str, ...]] = Field(default_factory=dict)
+
+    @property
+    def content_tasks(self) -> tuple[str, ...]:
+        return tuple(task for tasks in self.content.values() for task in tasks)
 
 
 class Plan(_Section):

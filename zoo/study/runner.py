@@ -8,6 +8,7 @@ Any number of processes may work on one folder; a file lock keeps two from the s
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import Callable
@@ -77,18 +78,26 @@ def _try(
 def rescore(
     plan: Plan, data: Path, out: Path, cache: Path, device: str | None, say: Say
 ) -> tuple[int, int]:
-    """Score finished checkpoints again whose results say nothing of other images, as those of
-    before single answers and fits without a group were kept. The earlier files go to
+    """Score again what says nothing of other images, as results of before single answers and fits
+    without a group were kept, and what the plan had not named yet. The earlier files go to
     OUT/earlier-results. Returns (checkpoints scored again, those left to a process that is at
     their run)."""
     done = busy = 0
     for cell in cells(plan):
-        if not isinstance(cell, Training) or not _outdated(plan, cell, out):
+        if not isinstance(cell, Training) or not (cell.folder(out) / SCORED).is_file():
+            continue
+        outdated, missing = _to_score_again(plan, cell, out)
+        if not outdated and not missing:
             continue
         try:
             with FileLock(cell.lock(out) / ".lock", timeout=0):
-                say(f"{cell.title}: is scored again")
-                _set_aside(cell, out)
+                say(f"{cell.title}: {len(outdated)} results are outdated, {missing} missing")
+                # First the note that it is scored: whoever is killed here leaves it to be scored.
+                (cell.folder(out) / SCORED).unlink()
+                for path in outdated:
+                    kept = out / "earlier-results" / path.relative_to(out / "results")
+                    kept.parent.mkdir(parents=True, exist_ok=True)
+                    path.replace(kept)
                 _score(plan, cell, data, out, cache, device, say)
                 done += 1
         except Timeout:
@@ -97,30 +106,17 @@ def rescore(
     return done, busy
 
 
-def _results_of(cell: Training, out: Path) -> list[Path]:
-    scored = cell.folder(out) / SCORED
-    facts = json.loads(scored.read_bytes()) if scored.is_file() else {"results": []}
-    return [out / path for path in facts["results"]]
-
-
-def _outdated(plan: Plan, cell: Training, out: Path) -> bool:
-    for path in _results_of(cell, out):
-        result = read_result(path)
+def _to_score_again(plan: Plan, cell: Training, out: Path) -> tuple[list[Path], int]:
+    """(results that say too little, how many tasks of content have none)."""
+    outdated, missing = [], set(plan.evaluation.content_tasks)
+    for place in json.loads((cell.folder(out) / SCORED).read_bytes())["results"]:
+        result = read_result(out / place)
+        missing.discard(result.task.name)
         for name in score_names(plan, result.protocol.name):
             known = measured(result, name)
             if known is None or (known.unit == "image" and not known.without):
-                return True
-    return False
-
-
-def _set_aside(cell: Training, out: Path) -> None:
-    """First the note that it is scored: whoever is killed here leaves it to be scored."""
-    results = _results_of(cell, out)
-    (cell.folder(out) / SCORED).unlink()
-    for path in results:
-        kept = out / "earlier-results" / path.relative_to(out / "results")
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        path.replace(kept)
+                outdated.append(out / place)
+    return outdated, len(missing)
 
 
 def _tune(plan: Plan, trial: Trial, data: Path, out: Path, cache: Path, device: str | None) -> None:
@@ -161,7 +157,7 @@ def _score(
     from eval.run.plan import plan as plan_cells
     from eval.settings.protocols import Fewshot, Linear
 
-    request = Request(
+    asked = Request(
         models=[f"local-dir:{cell.folder(out)}"],
         tasks=plan.evaluation.tasks,
         protocols={"linear": Linear(), "fewshot": Fewshot(shots=plan.evaluation.shots)},
@@ -170,9 +166,14 @@ def _score(
         data=data,
         device=device,
     )
-    report = execute(request, plan_cells(request))
-    for failure in report.failures:
+    content = plan.evaluation.content_tasks
+    explaining = dataclasses.replace(asked, tasks=content, protocols={"linear": Linear()})
+    requests = [asked, explaining] if content else [asked]
+    reports = [execute(request, plan_cells(request)) for request in requests]
+    failures = [failure for report in reports for failure in report.failures]
+    for failure in failures:
         say(f"not scored: {failure.title}: {failure.error}")
+    scored = [c.path for report in reports for c in report.cells if c.path.exists()]
     write_json(
         cell.folder(out) / SCORED,
         {
@@ -180,7 +181,7 @@ def _score(
             "objective": cell.arm.objective,
             "seed": cell.seed,
             "epochs": cell.epochs,
-            "results": [str(c.path.relative_to(out)) for c in report.cells if c.path.exists()],
-            "failures": [{"cell": f.title, "error": f.error} for f in report.failures],
+            "results": [str(path.relative_to(out)) for path in scored],
+            "failures": [{"cell": f.title, "error": f.error} for f in failures],
         },
     )

@@ -28,7 +28,7 @@ TREE: dict[str, Any] = {
         "probe.every_epochs=1",
     ],
     "tuning": {"rates": [0.1, 0.3], "epochs": 1, "seed": 99},
-    "evaluation": {"tasks": ["digits"], "shots": [1]},
+    "evaluation": {"tasks": ["digits"], "shots": [1], "content": {"low": ["hue"]}},
     "budgets": [{"epochs": 1, "seeds": [0, 1]}, {"epochs": 2, "seeds": [0]}],
     "arms": [
         {"name": "a", "objective": "ce-mlp"},

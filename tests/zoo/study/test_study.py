@@ -15,6 +15,7 @@ import pytest
 
 from eval.results.store import read_result
 from tests.factories import refusal
+from tests.run.scored import files
 from tests.zoo.study.made import TREE, pictures, weights, written
 from zoo.study.cells import Training, Trial, cells, chosen_rate, status
 from zoo.study.collect import collect
@@ -138,16 +139,48 @@ def test_a_killed_study_ends_in_the_same_weights(tmp_path: Path) -> None:
         )
         assert (scored["arm"], scored["seed"], scored["epochs"]) == (arm.name, 1, 1)
         assert scored["failures"] == []
-        assert len(scored["results"]) == 2  # linear and few-shot
+        assert len(scored["results"]) == 3  # linear, few-shot, and linear on what explains
         assert all((tmp_path / "cut" / path).is_file() for path in scored["results"])
     check_collected(loaded, tmp_path / "cut", tmp_path / "found")
+    check_rescored(plan, data, tmp_path / "cut")
+
+
+def check_rescored(plan: Path, data: Path, out: Path) -> None:
+    """A few-shot result of an earlier version, which had counts alone, and a task that was not
+    scored: both are made, the old file is kept, nothing else is touched."""
+    before = files(out / "results")
+    note = out / "runs" / "a" / "seed-0" / "scored.json"
+    facts = json.loads(note.read_bytes())
+    few_shot, hue = (
+        next(p for p in facts["results"] if word in p) for word in ("fewshot", "hue")
+    )  # fmt: skip
+    old = json.loads((out / few_shot).read_bytes())
+    answers = read_result(out / few_shot).samples["top1_1shot"].answers()
+    old["samples"]["top1_1shot"]["correct"] = answers.sum(1).tolist()
+    (out / few_shot).write_text(json.dumps(old))
+    (out / hue).unlink()
+    facts["results"].remove(hue)
+    note.write_text(json.dumps(facts))
+    command = [
+        sys.executable, "-m", "zoo", "study", "rescore", "--plan", str(plan), "--data", str(data),
+        "--out", str(out), "--cache", str(data / "cache"), "--device", "cpu",
+    ]  # fmt: skip
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout == f"1 checkpoint scored again, 0 left: {out / 'results'}\n"
+    assert "1 results are outdated, 1 missing" in ran.stderr
+    assert files(out / "results") == before
+    kept = [p for p in (out / "earlier-results").rglob("*") if p.is_file()]
+    assert [json.loads(p.read_bytes()) for p in kept] == [old]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert ran.stdout.startswith("0 checkpoints scored again")
 
 
 def check_collected(plan: Plan, out: Path, to: Path) -> None:
     """Both tables hold all that the files say, samples and every line of every log."""
     assert collect(plan, out, to) == (6, 6)
     rows = pq.read_table(to / "toy.results.parquet").to_pylist()
-    assert len(rows) == 12
+    assert len(rows) == 18
     for row in rows:
         cell = next(
             c
