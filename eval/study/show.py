@@ -11,13 +11,17 @@ from eval.metrics.intervals import Interval
 from eval.study.verdict import OPEN, ContrastAt, Level, Verdict
 
 NOT_YET = "-"
+_HEADER = (
+    "contrast", "epochs", "trainings", "sets", "difference", "images", "seeds", "both", "p",
+    "verdict",
+)  # fmt: skip
 LEGEND = (
     "Every ± is a 95 % interval. Images: over other samples of the test images, these trainings. "
     "Seeds: over other trainings, these images (Student's t). Both: over both, as are the ± of "
     "arms. p: over both, with Holm's correction over all contrasts and budgets of the plan. Helps "
     "or hurts: p below 0.05; equal: the corrected interval lies within half a point of 0; else "
-    "undecided, and about how many trainings would find a difference of this size in 80 % of "
-    "cases (>1000: images alone leave it open). Nothing is said of other data sets."
+    "undecided, and in brackets about how many trainings would find a difference of this size in "
+    "80 % of cases (>1000: the images alone leave it open). Nothing is said of other data sets."
 )
 
 
@@ -28,12 +32,21 @@ def render(found: Verdict, width: int | None) -> str:
         _text(f"{plan.name}: {_progress(found)}", width),
         _text(" ".join(plan.question.split()), width),
     ]
+    waiting: dict[str, list[str]] = {}  # {what is not trained yet: for which questions}
     for asked in plan.questions:
-        levels = [one for one in found.levels if one.score == asked.title]
+        levels = [one for one in found.levels if one.score == asked.title and one.found]
         tested = [one for one in found.tested if one.score == asked.title]
-        over = counted(len(asked.tasks), "data set")
-        parts += [f"{asked.title}, mean over {over}, %", _levels(levels, width)]
-        parts += [f"{asked.title}, differences in points", _tested(tested, width)]
+        waiting.setdefault(_waiting(tested), []).append(asked.title)
+        if levels:
+            over = f"{_sets(levels)} of {counted(len(asked.tasks), 'data set')}"
+            parts += [f"{asked.title}, mean over {over}, %", _levels(levels, width)]
+        if lines := [_line(one, one.found) for one in tested if one.found]:
+            shown = shown_table(_HEADER, lines, width, "contrast")
+            parts += [f"{asked.title}, differences in points", shown]
+    for text, titles in waiting.items():
+        where = "" if len(waiting) == 1 else f" ({', '.join(titles)})"
+        if text:
+            parts.append(_text(f"Not trained yet, by epochs{where}: {text}.", width))
     return "\n\n".join([*parts, _text(LEGEND, width), _text(_predictions(found), width)])
 
 
@@ -88,39 +101,35 @@ def _progress(found: Verdict) -> str:
     return said
 
 
+def _sets(levels: list[Level]) -> str:
+    """``11``; ``9 to 11`` where not all checkpoints were scored on the same."""
+    few, *_, many = sorted([len(one.tasks) for one in levels] * 2)
+    return str(many) if few == many else f"{few} to {many}"
+
+
 def _levels(levels: list[Level], width: int | None) -> str:
     epochs = sorted({one.epochs for one in levels})
-    cells = {(one.arm, one.epochs): _level(one) for one in levels}
+    cells = {(one.arm, one.epochs): one for one in levels}
     arms = list(dict.fromkeys(one.arm for one in levels))
-    lines = [[arm, *(cells[arm, e] for e in epochs)] for arm in arms]
+    lines = [[arm, *(_level(cells.get((arm, e))) for e in epochs)] for arm in arms]
     return shown_table(["arm", *(f"{e} epochs" for e in epochs)], lines, width, "epochs")
 
 
-def _level(one: Level) -> str:
-    found = one.found
-    if found is None:
+def _level(one: Level | None) -> str:
+    if one is None or one.found is None:
         return NOT_YET
-    both = found.over_both()
+    both = one.found.over_both()
     if both is None:
-        return f"{100 * found.value:.1f} (1 training)"
-    return f"{100 * found.value:.1f} ±{100 * (both.high - both.value):.1f}"
+        return f"{100 * one.found.value:.1f} (1 training)"
+    return f"{100 * one.found.value:.1f} ±{100 * (both.high - both.value):.1f}"
 
 
-def _tested(tested: list[ContrastAt], width: int | None) -> str:
-    header = [
-        "contrast", "epochs", "trainings", "sets", "difference", "images", "seeds", "both", "p",
-        "verdict", "decided by",
-    ]  # fmt: skip
-    lines = [_line(one, one.found) for one in tested if one.found]
-    waiting: dict[str, list[str]] = {}
+def _waiting(tested: list[ContrastAt]) -> str:
+    found: dict[str, list[str]] = {}
     for one in tested:
         if one.found is None:
-            waiting.setdefault(one.contrast, []).append(str(one.epochs))
-    parts = [shown_table(header, lines, width, "contrast")] if lines else []
-    if waiting:
-        each = "; ".join(f"{name} at {', '.join(epochs)}" for name, epochs in waiting.items())
-        parts.append(_text(f"Not trained yet, by epochs: {each}.", width))
-    return "\n\n".join(parts)
+            found.setdefault(one.contrast, []).append(str(one.epochs))
+    return "; ".join(f"{name} at {', '.join(epochs)}" for name, epochs in found.items())
 
 
 def _line(one: ContrastAt, found: Repeated) -> list[str]:
@@ -128,7 +137,7 @@ def _line(one: ContrastAt, found: Repeated) -> list[str]:
     return [
         one.contrast, str(one.epochs), f"{one.trainings} of {one.planned}", str(len(one.tasks)),
         f"{100 * found.value:+.1f}", *map(_half, ranges),
-        f"{one.p:.2g}" if one.trainings > 1 else NOT_YET, one.word, _needed(one),
+        f"{one.p:.2g}" if one.trainings > 1 else NOT_YET, _word(one),
     ]  # fmt: skip
 
 
@@ -136,10 +145,10 @@ def _half(found: Interval | None) -> str:
     return f"±{100 * (found.high - found.value):.1f}" if found else NOT_YET
 
 
-def _needed(one: ContrastAt) -> str:
+def _word(one: ContrastAt) -> str:
     if one.word != OPEN or one.trainings < 2:
-        return NOT_YET
-    return f"{one.needed} trainings" if one.needed else ">1000"
+        return one.word
+    return f"{OPEN} ({one.needed} trainings)" if one.needed else f"{OPEN} (>1000)"
 
 
 def _predictions(found: Verdict) -> str:

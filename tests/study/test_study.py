@@ -102,7 +102,13 @@ def test_a_difference_is_found_and_told(tmp_path: Path) -> None:
     assert "toy: 6 of 12 checkpoints trained and scored" in shown
     assert "Is b better than a?" in shown
     assert all(len(line) <= 120 for line in shown.splitlines())
-    assert "Not trained yet, by epochs: b - a at 50; c - a at 12, 50." in shown
+    lines = shown.splitlines()
+    (at,) = (
+        i for i, line in enumerate(lines) if line.startswith("Not trained yet, by epochs (top-1)")
+    )
+    assert lines[at].endswith(": b - a at 50; c - a at 12, 50.")
+    assert "top-1, mean over 2 of 2 data sets, %" in lines
+    assert "5-shot top-1, differences in points" not in lines
     assert "b - a: above 0. c - a: none." in shown
 
 
@@ -130,10 +136,12 @@ def test_one_training_decides_nothing(tmp_path: Path) -> None:
 
 
 def test_an_open_difference_says_how_many_trainings_would_do(tmp_path: Path) -> None:
-    one = contrast_of(verdict(read(made(tmp_path / "x.parquet", better=0.12))), "b - a")
+    found = verdict(read(made(tmp_path / "x.parquet", better=0.12)))
+    one = contrast_of(found, "b - a")
     assert one.word == "undecided"
     assert one.found is not None
     assert one.needed == one.found.trainings_needed(0.05 / 4)
+    assert f"undecided ({one.needed} trainings)" in show.render(found, None)
 
 
 def test_only_what_all_have_counts(tmp_path: Path) -> None:
@@ -216,7 +224,7 @@ def test_the_shipped_study_is_read(cli: Cli) -> None:
     assert found.scored >= 4
     for by_checkpoint in found.scores.values():
         for by_task in by_checkpoint.values():
-            assert set(by_task) <= set(found.plan.evaluation.tasks)
+            assert set(by_task) <= {t for q in found.plan.questions for t in q.tasks}
     assert cli("study", shipped).code == 0
 
 
