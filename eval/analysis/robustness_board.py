@@ -93,7 +93,7 @@ def _cells(finding: Finding) -> Iterator[Cell]:
             images = len(packed)
             right = np.frombuffer(packed, np.uint8)
             top1 = _score("corrupted", one["corrupted"], images)
-            if images != task.counts["test"] or right.max(initial=0) > of:
+            if not of or not images or images != task.counts["test"] or right.max() > of:
                 raise ValueError("its hits are not those of its test images")
             if not math.isclose(right.mean() / of, top1.value, abs_tol=_ROUNDED):
                 raise ValueError("its hits are not those of its top-1")

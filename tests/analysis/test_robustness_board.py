@@ -183,6 +183,7 @@ def test_means_and_ranks_are_of_corrupted() -> None:
         ("hits", base64.b64encode(bytes([4, 2])).decode(), "not those of its test images"),
         ("hits", base64.b64encode(bytes([5, 1, 1])).decode(), "not those of its test images"),
         ("hits", base64.b64encode(bytes([4, 2, 4])).decode(), "not those of its top-1"),
+        ("hits", "", "not those of its test images"),
         ("hits", "no base64", "base64"),
         ("corrupted", {"top1": float("nan"), "low": 0.1, "high": 0.9}, "no share"),
         ("corrupted", {"top1": 7 / 12, "low": 0.9, "high": 0.6}, "no share"),
@@ -201,6 +202,16 @@ def test_a_finding_that_contradicts_itself_is_named_and_left_out(
     (line,) = said
     assert line.startswith("skipped forged.json: ")
     assert why in line
+
+
+@pytest.mark.parametrize("part", ["severities", "corruptions", "models"])
+def test_a_finding_of_another_form_is_named(part: str) -> None:
+    for value in ([], None, 3):
+        odd = made_up({"dtd": [4, 2, 1]})
+        odd = odd.model_copy(update={"values": odd.values | {part: value}})
+        said: list[str] = []
+        assert boards([(Path("odd.json"), odd)], said.append) == []
+        assert len(said) == 1
 
 
 def test_the_command_shows_findings_behind_results(cli: Cli, tmp_path: Path) -> None:
