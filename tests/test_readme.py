@@ -29,7 +29,7 @@ import eval.settings.protocols
 import space.__main__
 import zoo.__main__
 import zoo.train.objectives
-from eval.analysis import ANALYSES
+from eval.analysis import ANALYSES, robustness_board
 from eval.common.text import percent
 from eval.data.load import load_task
 from eval.data.task_file import TaskFile
@@ -139,7 +139,8 @@ def check_names(package: str, args: Any) -> None:
         for one in shift_parts(task)[:2] if task.startswith(SHIFT) else (task,):
             parse_task(one)
     assert set(getattr(args, "suite", None) or ()) <= SUITES.keys()
-    assert set(getattr(args, "protocol", None) or ()) <= PROTOCOLS.keys()
+    boards = {robustness_board.NAME} if args.command == "leaderboard" else set()
+    assert set(getattr(args, "protocol", None) or ()) <= PROTOCOLS.keys() | boards
     if args.command == "analyze":
         assert args.name in ANALYSES
     elif package == "eval":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eval.common.errors import BadInput
@@ -17,11 +18,12 @@ if TYPE_CHECKING:
 def results_from(text: str) -> Shelf:
     """The sound results of a directory or a data set repository; other files are told, and how
     many they are."""
-    return marked_results_from(text)[0]
+    return place_from(text)[1]
 
 
-def marked_results_from(text: str) -> tuple[Shelf, SignOffs | None]:
-    """The same, and who computed them again; None where nobody asks."""
+def place_from(text: str) -> tuple[Path, Shelf, SignOffs | None]:
+    """(the folder that they lie in, the same, who computed them again or None where nobody
+    asks)."""
     from eval.sharing.read import marks_at, shelf_at
 
     folder, found = shelf_at(text)
@@ -29,7 +31,7 @@ def marked_results_from(text: str) -> tuple[Shelf, SignOffs | None]:
         print(f"skipped {path}: {why}", file=sys.stderr)
     if len(found.foreign) > 1:
         print(f"{len(found.foreign)} files skipped in all", file=sys.stderr)
-    return found, marks_at(text, folder)
+    return folder, found, marks_at(text, folder)
 
 
 def models_from(args: argparse.Namespace) -> list[str]:

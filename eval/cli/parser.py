@@ -161,7 +161,10 @@ def build_parser() -> Parser:
     listing.add_argument("--json", action="store_true", help="print JSON")
     board = command("leaderboard")
     _add_shelf(board)
-    board.add_argument("--protocol", nargs="+", action="extend", help="only these protocols")
+    board.add_argument(
+        "--protocol", nargs="+", action="extend", metavar="P",
+        help="only these protocols; robustness: findings of `analyze robustness`",
+    )  # fmt: skip
     curves = command("curves", CURVES_EXAMPLES)
     _add_shelf(curves)
     curves.add_argument(

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from eval.cli.inputs import marked_results_from, results_from
+from eval.cli.inputs import place_from, results_from
 from eval.cli.screen import screen_width
 from eval.common.errors import BadInput, NotFound
 
@@ -17,15 +17,24 @@ if TYPE_CHECKING:
 
 
 def leaderboard_command(args: argparse.Namespace) -> int:
+    from eval.analysis import robustness_board
+    from eval.analysis.finding import read_findings
     from eval.protocols import protocol_named
     from eval.results import board_text, leaderboard
 
-    wanted = [protocol_named(p).name for p in args.protocol or []]
-    shelf, signed = marked_results_from(args.results)
+    def say(line: str) -> None:
+        print(line, file=sys.stderr)
+
+    robust = robustness_board.NAME
+    wanted = [p if p == robust else protocol_named(p).name for p in args.protocol or []]
+    folder, shelf, signed = place_from(args.results)
     results = [r for _, r in shelf.results if not wanted or r.protocol.name in wanted]
-    if not results:
-        raise NotFound(f"no results in {args.results!r}; make some with `transfer-eval run`")
     tables = leaderboard.tables(results, signed)
+    if not wanted or robust in wanted:
+        findings = read_findings(folder, robust, say)
+        tables += robustness_board.boards(findings, say, marked=signed is not None)
+    if not tables:
+        raise NotFound(f"no results in {args.results!r}; make some with `transfer-eval run`")
     if args.json:
         print(json.dumps([leaderboard.as_json(t) for t in tables], indent=1))
     else:

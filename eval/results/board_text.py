@@ -180,6 +180,7 @@ def notes(found: Sequence[Table], names: Mapping[str, str] = MappingProxyType({}
     told = [*chances(found), *(line for table in found if (line := ahead(table, names)))]
     if any(table.ties for table in found if len(table.models) > 1):
         told.append(TIES)
+    told += dict.fromkeys(table.about for table in found if table.about)
     told += marks(found)
     told += apart(found, names)
     if any(any(t.subsets) for t in found):

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.metrics.estimates import Estimates, of_answers, of_episodes, of_resamples
+from eval.metrics.estimates import Estimates, of_answers, of_episodes, of_items, of_resamples
 from eval.metrics.intervals import jeffreys
 from eval.metrics.scores import Samples, Score
 from eval.protocols.episodes import Draw, design
@@ -33,10 +33,10 @@ class Measured:
     """A score and its samples."""
 
     value: float
-    unit: str  # as in `Samples`
+    unit: str  # as in `Samples`, or share: right answers of each image, of more than one
     n: int
     of: int
-    packed: bytes  # bits, or little-endian float32 of resamples
+    packed: bytes  # bits, little-endian float32 of resamples, or a byte an image of shares
     without: tuple[float, ...] = ()
     draw: Draw | None = None
 
@@ -105,6 +105,10 @@ def estimates(found: Sequence[Measured]) -> Estimates | None:
             return of_resamples(values, resamples.astype(np.float64))
         except ValueError:
             return None
+    if first.unit == "share":
+        right = np.frombuffer(b"".join(m.packed for m in found), np.uint8)
+        shares = right.reshape(len(found), first.n) / first.of
+        return replace(of_items(shares), kind="test") if first.n > 1 else None
     answers = _answers(found)
     if first.draw is None:
         without = np.array([m.without for m in found]) if first.without else None

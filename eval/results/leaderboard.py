@@ -23,13 +23,25 @@ from eval.results.estimates import Measured, comparable, estimates, measured, st
 from eval.results.facts import facts_of
 from eval.results.names import changes, shown, task_label
 from eval.results.own_data import own_columns
-from eval.results.schema import ModelFacts, Result
+from eval.results.schema import ModelFacts, ModelInfo, Result, TaskInfo
 from eval.results.signoff import SELF_REPORTED, VERIFIED, SignOff, SignOffs, content_of
 from eval.results.transfer import SIGN, Counted, counted, mark, pretrains, seen
 
 Groups = dict[tuple[str, str, str, bool], list[tuple[Result, Score]]]
 MIN_TASKS = 5  # fewer are no sample of data sets
 _PART = r"top1_([\d.]+)(pct|each)"  # of train
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A score of a model on a task, and what it rests on."""
+
+    model: ModelInfo
+    task: TaskInfo
+    score: Score
+    evidence: Measured | None = None
+    signed: SignOff | None = None
+    clean: Score | None = None  # of the same images before they were changed
 
 
 @dataclass(frozen=True)
@@ -52,6 +64,9 @@ class Table:
     seen: dict[tuple[int, int], str] = field(default_factory=dict, repr=False)
     facts: tuple[ModelFacts, ...] = field(default=(), repr=False)  # of each row
     pretraining: tuple[bool, ...] = ()  # of each column: checkpoints that ship were trained on it
+    # scores on the same images before they were changed: they stand beside, and count nowhere
+    clean: dict[tuple[int, int], Score] = field(default_factory=dict, repr=False)
+    about: str = ""  # what its readers must know, beside what is said of all boards
 
     @property
     def title(self) -> str:
@@ -186,8 +201,12 @@ class Table:
 
 def model_label(result: Result) -> str:
     """The model's name on the board; another input size is another row."""
-    size = result.model.img_size
-    return result.model.id + (f" @{size}px" if size else "")
+    return row_label(result.model)
+
+
+def row_label(model: ModelInfo) -> str:
+    """As `model_label`."""
+    return model.id + (f" @{model.img_size}px" if model.img_size else "")
 
 
 def setting_label(result: Result) -> str:
@@ -216,7 +235,10 @@ def score_title(name: str) -> str:
     return TITLES.get(name, "top-1")
 
 
-TITLES = {"miou": "mIoU", "map": "mAP", "recall_at_1": "R@1", "auroc": "AUROC", "r2": "R2"}
+TITLES = {
+    "miou": "mIoU", "map": "mAP", "recall_at_1": "R@1", "auroc": "AUROC", "r2": "R2",
+    "corrupted": "top-1 under corruptions",
+}  # fmt: skip
 
 
 def split_views(setting: str) -> tuple[str, str]:
@@ -314,18 +336,33 @@ def _table(
 ) -> Table:  # fmt: skip
     """``signed`` are sign-offs by the identity of the result; None: rows are not marked."""
     marks = signed or {}
-    lacking = {(model_label(r), r.model.revision) for r, _ in found if id(r) not in marks}
-    models = list(dict.fromkeys((model_label(r), r.model.revision) for r, _ in found))
-    models.sort(key=lambda model: model in lacking)  # a stable sort: verified rows first
-    tasks = list(dict.fromkeys(_column(r) for r, _ in found))
-    about = {(model_label(r), r.model.revision): r.model for r, _ in found}
+    cells = [
+        Cell(
+            r.model, r.task, s,
+            None if s.kind in ("draws", "trainings") else measured(r, s.name), marks.get(id(r)),
+        )
+        for r, s in found
+    ]  # fmt: skip
+    return table_of(protocol, setting, score, cells, own=own, marked=signed is not None)
 
-    def place(result: Result) -> tuple[int, int]:
-        model = model_label(result), result.model.revision
-        return models.index(model), tasks.index(_column(result))
+
+def table_of(
+    protocol: str, setting: str, score: str, cells: Sequence[Cell], *,
+    own: bool = False, marked: bool = False, about: str = "",
+) -> Table:  # fmt: skip
+    """The board of these cells, rows and columns in the order in which they come; of two in one
+    place the last counts."""
+    lacking = {_row(c) for c in cells if c.signed is None}
+    models = list(dict.fromkeys(map(_row, cells)))
+    models.sort(key=lambda model: model in lacking)  # a stable sort: verified rows first
+    tasks = list(dict.fromkeys(_column(c) for c in cells))
+    facts = {_row(c): c.model for c in cells}
+
+    def place(cell: Cell) -> tuple[int, int]:
+        return models.index(_row(cell)), tasks.index(_column(cell))
 
     labels, names = [m for m, _ in models], [t for t, _ in tasks]
-    subset = {r.task.split_hash: r.task.subset for r, _ in found}
+    subset = {c.task.split_hash: c.task.subset for c in cells}
     return Table(
         protocol,
         setting,
@@ -335,23 +372,27 @@ def _table(
         tuple(rev for _, rev in models),
         tuple(t if names.count(t) == 1 else f"{t}~{h[:8]}" for t, h in tasks),
         tuple(subset[h] for _, h in tasks),
-        {place(r): s for r, s in found},
-        {
-            place(r): None if s.kind in ("draws", "trainings") else measured(r, s.name)
-            for r, s in found
-        },
+        {place(c): c.score for c in cells},
+        {place(c): c.evidence for c in cells},
         own,
-        signed is not None,
-        {place(r): marks[id(r)] for r, _ in found if id(r) in marks},
-        {place(r): why for r, _ in found if (why := seen(r.model, r.task.name))},
-        tuple(facts_of(about[model]) for model in models),
+        marked,
+        {place(c): c.signed for c in cells if c.signed is not None},
+        {place(c): why for c in cells if (why := seen(c.model, c.task.name))},
+        tuple(facts_of(facts[model]) for model in models),
         tuple(pretrains(name) for name in names),
+        {place(c): c.clean for c in cells if c.clean is not None},
+        about,
     )
 
 
-def _column(result: Result) -> tuple[str, str]:
+def _row(cell: Cell) -> tuple[str, str]:
+    """A row's identity: the model with its input size, and the weights behind them."""
+    return row_label(cell.model), cell.model.revision
+
+
+def _column(of: Result | Cell) -> tuple[str, str]:
     """A column's identity: the data set with its split, and the images behind them."""
-    return task_label(result.task.name, result.task.split), result.task.split_hash
+    return task_label(of.task.name, of.task.split), of.task.split_hash
 
 
 def as_json(table: Table) -> dict[str, Any]:
@@ -364,7 +405,8 @@ def as_json(table: Table) -> dict[str, Any]:
     def cell(place: tuple[int, int]) -> dict[str, Any]:
         off = table.signed.get(place)
         by = {"verified": {"by": off.by, "when": off.when.isoformat()} if off else None}
-        return numbers(table.cells[place]) | (by if table.marked else {})
+        beside = {"clean": numbers(table.clean[place])} if place in table.clean else {}
+        return numbers(table.cells[place]) | beside | (by if table.marked else {})
 
     return {
         "protocol": table.protocol,
@@ -415,15 +457,18 @@ def grid(table: Table) -> tuple[list[str], list[list[str]]]:
     order, apart = table.shown_columns, set(table.apart)
     tasks = [table.tasks[c] + "*" * table.subsets[c] + SIGN * (c in apart) for c in order]
     count, whole = len(table.common), len(tasks) - len(apart)
-    extra = ["mean" if count == whole else f"mean of {count} common", "mean rank"]
+    mean = "mean corrupted" if table.clean else "mean"
+    extra = [mean if count == whole else f"{mean} of {count} common", "mean rank"]
     ranked = len(tasks) > 1 and len(table.models) > 1
     tied = len(table.models) > 1 and bool(table.ties)
     lines = []
     for r, model in enumerate(table.models):
-        cells = [
-            score_text(table.cells.get((r, c))) + SIGN * ((r, c) in table.seen and c not in apart)
-            for c in order
-        ]
+        cells = []
+        for c in order:
+            own = SIGN * ((r, c) in table.seen and c not in apart)
+            if table.clean:
+                cells.append(score_text(table.clean.get((r, c))) + own)
+            cells.append(score_text(table.cells.get((r, c))) + own)
         if len(tasks) > 1:
             cells.append(score_text(means[r]) if means else "-")
         if ranked:
@@ -433,7 +478,9 @@ def grid(table: Table) -> tuple[list[str], list[list[str]]]:
         if table.marked:
             cells.append(table.mark(r))
         lines.append([model, *cells])
-    header = ["model", *tasks, *(extra[: 1 + ranked] if len(tasks) > 1 else [])]
+    heads = [f"{t} {what}" for t in tasks for what in ("clean", "corrupted")]
+    header = ["model", *(heads if table.clean else tasks)]
+    header += extra[: 1 + ranked] if len(tasks) > 1 else []
     header += ["tie group", "place"] if tied else []
     header += ["computed"] if table.marked else []
     if len(tasks) > len(table.models):
