@@ -1,5 +1,7 @@
 """The analyses' findings as interactive figures. Findings may be foreign: names are made harmless
-by `style.text`, and one of another form than its analysis gives is refused in a sentence."""
+by `style.text`, and one of another form than its analysis gives is refused in a sentence.
+
+What an analysis itself says of its findings is imported where it is asked for: it takes torch."""
 
 from __future__ import annotations
 
@@ -17,8 +19,6 @@ from PIL import Image
 
 from eval.analysis import ANALYSES
 from eval.analysis.finding import Finding
-from eval.analysis.predictors import TITLES
-from eval.analysis.profile import by_level, level_of
 from eval.common.errors import BadInput
 from eval.results.facts import facts_of
 from eval.results.names import task_label
@@ -157,6 +157,8 @@ def _standard_error(values: Mapping[str, Any], i: int, j: int) -> str:
 
 
 def _profile(finding: Finding) -> dict[str, Callable[[], go.Figure]]:
+    from eval.analysis.profile import by_level
+
     models = finding.values["models"]
     levels = {model: by_level(tasks) for model, tasks in models.items()}
     return {
@@ -175,6 +177,8 @@ def _profile(finding: Finding) -> dict[str, Callable[[], go.Figure]]:
 
 def _half_of_level(tasks: Mapping[str, Any], level: str, layer: str) -> float:
     """Of the mean over a level's tasks, which are taken as given and independent."""
+    from eval.analysis.profile import level_of
+
     ends = [layers[layer][1:] for task, layers in tasks.items() if level_of(task) == level]
     return _half_of_mean([(float(high) - float(low)) / 2 for low, high in ends])
 
@@ -270,6 +274,8 @@ def _reconstruction(finding: Finding) -> dict[str, Callable[[], go.Figure]]:
 
 
 def _predictors(finding: Finding) -> dict[str, Callable[[], go.Figure]]:
+    from eval.analysis.predictors import TITLES
+
     return {label: partial(_forecast, finding, name, label) for name, label in TITLES.items()}
 
 

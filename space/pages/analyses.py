@@ -10,7 +10,6 @@ import gradio as gr
 from eval.analysis import ANALYSES, LayerCka, analysis_named
 from eval.analysis.finding import Finding, read_findings
 from eval.analysis.module import module_of
-from eval.analysis.recommend import SHIPPED, shipped
 from eval.common.errors import BadInput, UserError
 from eval.common.text import escaped
 from eval.data.locations import missing
@@ -95,6 +94,8 @@ class Analyses:
 
     def findings(self) -> dict[str, Finding]:
         """By path below the results, the newest of each analysis first; at least what ships."""
+        from eval.analysis.recommend import SHIPPED, shipped
+
         root = self.desk.source.root()
         found = [(p, f) for p, f in read_findings(root) if f.analysis in ANALYSES]
         found.sort(key=lambda item: item[1].created, reverse=True)
