@@ -19,6 +19,10 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # no request to othe
 if (HERE / "model_cards").is_dir():  # a Space holds its own: said before eval is imported
     os.environ.setdefault("TRANSFERZOO_ZOO", str(HERE / "model_cards"))
 
+from space.stubs import leave_stubs
+
+leave_stubs()
+
 import gradio as gr
 
 from eval.common.files import default_cache

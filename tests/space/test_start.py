@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from space.warm_up import MODULES
 from tests.space.served import CARDS, ROOT
 
@@ -55,6 +57,24 @@ def test_the_first_page_waits_for_nothing_that_only_models_need(tmp_path: Path) 
     assert (LATER | {"scipy.special"}) & set(seen["bare"]) == set()
     assert LATER & set(seen["modules"]) == set()
     assert seen["warm_up"] == 1  # it begins once a page has been opened
+
+
+@pytest.mark.parametrize(("module", "writes"), [("gradio", True), ("space.app", False)])
+def test_no_stubs_of_gradio_are_written(module: str, writes: bool) -> None:
+    """gradio's own import does, else there would be nothing to leave."""
+    code = (
+        "import importlib, json, sys\n"
+        "opened = []\n"
+        "def hook(event, args):\n"
+        "    if event == 'open' and str(args[0]).endswith('.pyi'): opened.append(str(args[0]))\n"
+        "sys.addaudithook(hook)\n"
+        "importlib.import_module(sys.argv[1])\n"
+        "import gradio as gr\n"
+        "with gr.Blocks():\n"
+        "    gr.Button().click(print, gr.Textbox(), None)\n"
+        "print(json.dumps(opened))"
+    )
+    assert bool(python(code, module)) is writes
 
 
 def test_models_are_made_ready_in_the_background_once() -> None:
