@@ -20,6 +20,7 @@ from space.demo.backbones import Shelf
 from space.figures import plots
 from space.figures.findings import ODD, cka_map, model_names, pictures, short_sentence, title, views
 from space.figures.style import text
+from space.labels import facts_label
 from space.pages.leaderboard import picker
 from space.state import Desk
 from space.tables import series
@@ -68,10 +69,11 @@ class Analyses:
             f"layer of A with every layer of B, on up to {2 * MOST_IMAGES} images of a data set."
         )
         names = [f"zoo:{name}" for name in zoo_names()]
+        called = [(facts_label(name), name) for name in names]
         with gr.Row():
-            self.a = gr.Dropdown(names, value=_named(names, ".ce_tin100"), label="Model A",
+            self.a = gr.Dropdown(called, value=_named(names, ".ce_tin100"), label="Model A",
                                  allow_custom_value=True, elem_id="cka-a")  # fmt: skip
-            self.b = gr.Dropdown(names, value=_named(names, ".ce_selfsupcon_"), label="Model B",
+            self.b = gr.Dropdown(called, value=_named(names, ".ce_selfsupcon_"), label="Model B",
                                  allow_custom_value=True, elem_id="cka-b")  # fmt: skip
             tasks = self._tasks()
             self.task = gr.Dropdown(tasks, value=tasks[0], label="Images of", elem_id="cka-task")

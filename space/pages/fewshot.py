@@ -44,7 +44,7 @@ class FewShot:
         with gr.Row():
             titles = [(title, name) for name, title in TITLES.items()]
             self.example = gr.Dropdown(
-                titles, label="Example set", value=None, scale=1, elem_id="example"
+                titles, label="Example set (optional)", value=None, scale=1, elem_id="example"
             )
             self.ways = gr.Slider(*WAYS, value=2, step=1, label="Classes", scale=1)
             self.models = gr.Dropdown(
@@ -69,7 +69,9 @@ class FewShot:
             self.notes = gr.Markdown()
             with gr.Row(visible=False) as self.taking:
                 self.chosen = gr.Dropdown([], label="Predictions of", scale=2, elem_id="chosen")
-                self.take = gr.Button("Download this classifier", scale=1, elem_id="take")
+                self.take = gr.Button(
+                    "Download this classifier", elem_id="take", elem_classes="beside"
+                )
             self.answers = gr.HTML(elem_id="answers")
             self.code = gr.Code(
                 language="python", visible=False, interactive=False,
