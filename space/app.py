@@ -19,6 +19,10 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # no request to othe
 if (HERE / "model_cards").is_dir():  # a Space holds its own: said before eval is imported
     os.environ.setdefault("TRANSFERZOO_ZOO", str(HERE / "model_cards"))
 
+from space.stubs import leave_stubs
+
+leave_stubs()
+
 import gradio as gr
 
 from eval.common.files import default_cache
@@ -40,6 +44,7 @@ from space.pages.submit import Submit
 from space.source import STEP, Source
 from space.state import Desk
 from space.theme import CSS, HEAD, THEME
+from space.warm_up import warm_up
 
 TITLE = "TransferZoo"
 _TOP = """<header id="top"><h1>TransferZoo</h1>
@@ -108,6 +113,8 @@ def build(desk: Desk) -> gr.Blocks:
         outputs = [*board.inputs, *board.outputs, *board.slip, *address.components]
         arrived = app.load(opened, None, outputs, api_visibility="private")
         arrived.then(None, None, None, js="() => transferzoo.arrive()")
+        arrived.then(warm_up, None, None, queue=False, show_progress="hidden",
+                     api_visibility="private")  # fmt: skip
         # The browser's back button: the script clicks this with the address that it went to.
         back = gr.Button(visible="hidden", elem_id="restore")
         went = back.click(

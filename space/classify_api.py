@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 from gradio.utils import get_upload_folder
@@ -21,9 +21,12 @@ from eval.models.names import zoo_names
 from space.answers import ClassifyAnswer, ClassifyModel, schema
 from space.api import latest_output
 from space.demo.backbones import Shelf
+from space.demo.bounds import MODELS, QUERIES, SHOTS, WAYS
 from space.demo.choice import Choice, Ranked, choose
-from space.demo.classify import MODELS, QUERIES, SHOTS, WAYS, Answer, ModelAnswer, classify
 from space.demo.uploads import MAX_NAME, Picture, clean_text, read_pictures
+
+if TYPE_CHECKING:
+    from space.demo.classify import Answer, ModelAnswer
 
 _FORM = 'give each class as "name": [handle_file(path), ...]'
 
@@ -50,6 +53,8 @@ class ClassifyApi:
         uploaded pictures by class name, ``queries`` uploaded pictures to recognise, ``models``
         names (by default all that ship). Answers with the models in order, each with its
         leave-one-out score, interval, places and the probabilities of every class."""
+        from space.demo.classify import classify
+
         try:
             supports, pictures, asked = _read(classes, queries, models)
             answer = classify(self.shelf, asked, supports, pictures)

@@ -85,16 +85,19 @@ def design(draw: Draw) -> EpisodeDesign:
     classes = np.empty((draw.episodes, draw.n_way), np.int64)
     support = np.empty((draw.episodes, draw.n_way, draw.shot), np.int64)
     query = np.empty((draw.episodes, draw.n_way, draw.queries), np.int64)
+    random = np.random.RandomState(0)  # seeded anew for each draw: ten times as fast as a new one
     for e in range(draw.episodes):
         words = np.frombuffer(
             hashlib.sha256(f"{draw.split_hash}:{draw.seed}:{e}".encode()).digest(), "<u4"
         ).tolist()
         # All classes are shuffled and the eligible kept in that order: a class too small for
         # 20 shots changes only the 20-shot episodes it would have been in.
-        order = np.random.RandomState(words).permutation(len(everyone))
+        random.seed(words)
+        order = random.permutation(len(everyone))
         chosen = everyone[order[allowed[order]][: draw.n_way]]
         for w, c in enumerate(chosen.tolist()):
-            drawn = np.random.RandomState([*words, c]).permutation(draw.class_images[c])
+            random.seed([*words, c])
+            drawn = random.permutation(draw.class_images[c])
             classes[e, w] = place[c]
             query[e, w] = drawn[: draw.queries]
             support[e, w] = drawn[draw.queries : draw.queries + draw.shot]

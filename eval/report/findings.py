@@ -39,8 +39,8 @@ LEADS = {
     "any two images: 0 is no separation, 1 is classes that are points. The effective rank counts "
     "the dimensions that are in use, and NC1 is the spread within classes that is left (neural "
     "collapse: 0).",
-    "robustness": "A linear head is fitted on clean images and tested on corrupted ones, of five "
-    "severities each.",
+    "robustness": "A linear head is fitted on clean images and tested on corrupted ones: noise, "
+    "blur, weather and loss of detail, at severities from 1 (slight) to 5.",
     "reconstruction": "Images are rebuilt from the features of a layer: the better the copy, the "
     "more of the image the layer still holds.",
     "predictors": "Numbers that need features and labels but no training, each held against the "

@@ -7,13 +7,15 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-
-from torch import nn
+from typing import TYPE_CHECKING
 
 from eval.common.errors import BadInput, NotFound, UserError, did_you_mean
 from eval.models.formats import format_of
 from eval.models.names import ModelName, parse_model, zoo_names
 from eval.models.resolve import ResolvedModel, model_config
+
+if TYPE_CHECKING:
+    from torch import nn
 
 MAX_CONFIG_BYTES = 10**6
 _FORMS = "zoo:NAME, hf-hub:org/name[@revision] or a timm name"

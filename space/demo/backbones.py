@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor, nn
 
 from eval.common.errors import BadInput, Unreachable
 from eval.common.files import default_cache
-from eval.features.encode import default_batch_size, normalised
-from eval.features.precision import Precision, forward, prepared
 from eval.hub.client import with_retries
 from eval.models.backbone import Backbone, load
 from eval.models.names import ModelName
@@ -35,6 +28,11 @@ from space.demo.admission import (
     in_public_words,
     weight_bytes,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from space.demo.encoding import Encoder
 
 T = TypeVar("T")
 
@@ -69,13 +67,9 @@ class Shelf:
         self._loaded: OrderedDict[str, tuple[Backbone, int]] = OrderedDict()
         self._loading: dict[str, Future[Backbone]] = {}
         self._loads = threading.BoundedSemaphore(_LOADS)
-        cores = os.cpu_count() or 1
-        # Threads of our own, not the visitors': each thread that ever computes keeps its scratch
-        # memory and its team of OpenMP threads.
-        self._pool = ThreadPoolExecutor(
-            slots or max(1, cores // max(torch.get_num_threads(), 1)), "shelf"
-        )
-        self._features = _Features(feature_bytes)
+        self._slots, self._feature_bytes = slots, feature_bytes
+        self._making = threading.Lock()
+        self._engine: tuple[ThreadPoolExecutor, Encoder] | None = None
 
     def get(self, text: str) -> Backbone:
         """The model, loaded now if need be; visitors who ask for the same wait for one load.
@@ -128,51 +122,32 @@ class Shelf:
 
     def features(self, backbone: Backbone, images: Sequence[Image.Image]) -> Tensor:
         """``encode`` by a backbone that need not be on the shelf."""
-        model = f"{backbone.resolved.id} {backbone.resolved.revision} {backbone.resolved.img_size}"
-        _, height, width = backbone.input_config["input_size"]
-        size = default_batch_size(torch.device("cpu"), height * width)
-        rows: list[str] = []
-        found: dict[str, Tensor] = {}
-        for begin in range(0, len(images), size):  # one at a time: others get their turn between
-            batch = images[begin : begin + size]
-            rows += self.run(partial(self._batch, backbone, model, batch, found))
-        if not rows:
-            return torch.empty(0, backbone.dim)
-        return torch.stack([found[key] for key in rows])
+        return self._at_work()[1].features(backbone, images, self.run)
 
     def run(self, work: Callable[[], T]) -> T:
         """What ``work`` returns or raises, done on one of the shelf's threads: heavy work of any
         number of visitors, a few at a time. ``work`` itself must not call ``run``."""
-        return self._pool.submit(work).result()
+        return self._at_work()[0].submit(work).result()
 
-    def _batch(
-        self,
-        backbone: Backbone,
-        model: str,
-        images: Sequence[Image.Image],
-        found: dict[str, Tensor],
-    ) -> list[str]:
-        """Keys of the images' rows, all of which are in ``found`` afterwards."""
-        rows: list[str] = []
-        pixels: dict[str, np.ndarray[Any, Any]] = {}
-        for image in images:
-            ready = np.ascontiguousarray(backbone.transform(image))
-            key = f"{model} {hashlib.sha256(ready.tobytes()).hexdigest()}"
-            rows.append(key)
-            if key in found or key in pixels:
-                continue
-            if (held := self._features.get(key)) is not None:
-                found[key] = held
-            else:
-                pixels[key] = ready
-        if pixels:
-            out = _forward(backbone, np.stack(list(pixels.values())))
-            for key, row in zip(pixels, out, strict=True):
-                found[key] = row.clone()  # not a view that keeps the batch alive
-                self._features.put(key, found[key])
-        return rows
+    def _at_work(self) -> tuple[ThreadPoolExecutor, Encoder]:
+        """Threads and encoder, made when first asked for: they take torch, and a page that asks
+        nothing of the models is there without it."""
+        with self._making:
+            if self._engine is None:
+                from torch import get_num_threads
+
+                from space.demo.encoding import Encoder
+
+                room = (os.cpu_count() or 1) // max(get_num_threads(), 1)
+                # Threads of our own, not the visitors': each thread that ever computes keeps its
+                # scratch memory and its team of OpenMP threads.
+                pool = ThreadPoolExecutor(self._slots or max(1, room), "shelf")
+                self._engine = pool, Encoder(self._feature_bytes)
+            return self._engine
 
     def _load(self, text: str, name: ModelName) -> Backbone:
+        from space.demo.encoding import settle
+
         with in_public_words(self.cache, text):
             if name.kind == "hub":
                 self._check_hub(name.name, name.revision, text, (CONFIG, WEIGHTS), sure=False)
@@ -187,9 +162,7 @@ class Shelf:
             check_config(model, held, text, self.max_bytes)
             self._check_files(model, text)
             backbone = load(model)
-            # Once, here: while encoding, threads would race to move the weights about.
-            with prepared(backbone.net, torch.device("cpu"), _precision(backbone.net)):
-                pass
+            settle(backbone.net)
             self._check_size(weight_bytes(backbone.net), text)
             return backbone
 
@@ -235,53 +208,3 @@ class Shelf:
         if (held[0] or 0) > MAX_CONFIG_BYTES:
             raise BadInput(f"model {text!r} has a config.json that is too large to be one")
         return size
-
-
-class _Features:
-    """Feature rows by key, least recently used ones dropped beyond a number of bytes."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self.max_bytes, self.bytes = max_bytes, 0
-        self._lock = threading.Lock()
-        self._rows: OrderedDict[str, Tensor] = OrderedDict()
-
-    def get(self, key: str) -> Tensor | None:
-        with self._lock:
-            row = self._rows.get(key)
-            if row is not None:
-                self._rows.move_to_end(key)
-            return row
-
-    def put(self, key: str, row: Tensor) -> None:
-        with self._lock:
-            self._take(key)
-            self._rows[key] = row
-            self.bytes += _held(key, row)
-            while self.bytes > self.max_bytes and self._rows:
-                self._take(next(iter(self._rows)))
-
-    def _take(self, key: str) -> None:
-        row = self._rows.pop(key, None)
-        if row is not None:
-            self.bytes -= _held(key, row)
-
-
-def _held(key: str, row: Tensor) -> int:
-    return row.numel() * row.element_size() + len(key) + 512  # and Python's objects about them
-
-
-def _precision(net: nn.Module) -> Precision:
-    """fp32, for the same prediction on every machine; convolutions in the faster layout."""
-    return Precision("fp32", sum(isinstance(m, nn.Conv2d) for m in net.modules()) > 1)
-
-
-def _forward(backbone: Backbone, pixels: np.ndarray[Any, Any]) -> Tensor:
-    """Features [B, D] float32 of pixels [B, 3, H, W] uint8. Raises UserError if not finite."""
-    with torch.inference_mode():
-        out = forward(backbone.net, normalised(pixels, backbone), _precision(backbone.net))
-    out = out.clone()  # an ordinary tensor again
-    if not torch.isfinite(out).all():
-        raise BadInput(
-            f"{backbone.resolved.id} gives features that are not finite (NaN or infinite)"
-        )
-    return out

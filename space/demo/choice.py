@@ -10,14 +10,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eval.metrics.estimates import Estimates, of_items
 from eval.metrics.ties import LEVEL, ties
-from space.demo.classify import SHOTS, ModelAnswer
+from space.demo.bounds import SHOTS
 from space.demo.uploads import Picture
+
+if TYPE_CHECKING:
+    from space.demo.classify import ModelAnswer
 
 Floats = NDArray[np.float64]
 

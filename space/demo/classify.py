@@ -12,15 +12,11 @@ from eval.analysis.measures.predictors import log_me
 from eval.common.errors import BadInput
 from eval.models.backbone import Backbone
 from space.demo.backbones import Shelf
+from space.demo.bounds import MODELS, NAMED, QUERIES, SHOTS, WAYS
 from space.demo.classifier import Head, fit_head, nearest, predict
 from space.demo.head_file import clean_classes
 from space.demo.uploads import Picture
 
-WAYS = (2, 10)
-SHOTS = (1, 20)
-QUERIES = (0, 20)
-MODELS = (1, 10)
-NAMED = (0, 3)  # of these, models that do not ship here: each may be large
 NEIGHBOURS = 3
 
 

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from space.demo.asked import Asked
 from space.demo.choice import Choice
-from space.demo.classifier import Head
-from space.demo.classify import Answer, QueryAnswer
 from space.demo.uploads import Picture
 from space.markup import thumbnail
+
+if TYPE_CHECKING:
+    from space.demo.classifier import Head
+    from space.demo.classify import Answer, QueryAnswer
 
 
 @dataclass(frozen=True)

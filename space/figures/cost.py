@@ -77,15 +77,16 @@ def cost(points: Sequence[Point], axis: str, title: str, alike: str = "") -> str
         step = 1 / len(known)
         low, high = -0.5 * step, 1 - 0.5 * step
         order = [replace(p, cost=10 ** (1 - (i + 1) * step)) for i, p in enumerate(order)]
-    frame = _Frame(low, high, least - edge, most + edge)
+    frame = _Frame(low, high, least - edge, most + edge, _TOP if same else _BOTTOM)
     parts = [_axes(frame, "" if same else axis), "" if same else _front(frame, known),
              *(_point(frame, p) for p in order), _names(frame, order[::-1])]  # fmt: skip
     name = axis.partition(" ")[0]
+    against = "" if same else f" against {axis}"
     return (
-        f'<figure class="cost" id="cost-{safe(name)}"><figcaption>Score against {safe(axis)}'
+        f'<figure class="cost" id="cost-{safe(name)}"><figcaption>Score{safe(against)}'
         f"</figcaption><p>{safe(title)}. Bars: 95 %. {safe(told)}.</p>"
         f'<svg class="drawing" width="100%" height="{HEIGHT}" role="img" '
-        f'aria-label="Mean score of {len(known)} models against {safe(axis)}">{"".join(parts)}'
+        f'aria-label="Mean score of {len(known)} models{safe(against)}">{"".join(parts)}'
         "</svg></figure>"
     )
 
@@ -105,6 +106,7 @@ class _Frame:
     high: float
     least: float
     most: float
+    below: int  # pixels
 
     def x(self, cost: float) -> float:
         """Percent of the width."""
@@ -114,7 +116,7 @@ class _Frame:
     def y(self, mean: float) -> float:
         """Pixels from the top."""
         share = (mean - self.least) / (self.most - self.least)
-        return HEIGHT - _BOTTOM - (HEIGHT - _TOP - _BOTTOM) * share
+        return HEIGHT - self.below - (HEIGHT - _TOP - self.below) * share
 
 
 def _axes(frame: _Frame, axis: str) -> str:
@@ -126,7 +128,7 @@ def _axes(frame: _Frame, axis: str) -> str:
             f'<text class="soft" x="{_LEFT - 0.8}%" y="{y + 4:.1f}" text-anchor="end">{mean:g}'
             "</text>"
         )
-    bottom = HEIGHT - _BOTTOM
+    bottom = HEIGHT - frame.below
     ticks = zip(*log_ticks(frame.low, frame.high), strict=True) if axis else ()
     for value, letters in ticks:
         x = frame.x(value)
@@ -135,11 +137,12 @@ def _axes(frame: _Frame, axis: str) -> str:
             f'<text class="soft" x="{x:.2f}%" y="{bottom + 18}" text-anchor="middle">{letters}'
             "</text>"
         )
-    middle = _LEFT + (100 - _LEFT - _RIGHT) / 2
-    out.append(
-        f'<text class="soft" x="{middle}%" y="{HEIGHT - 6}" text-anchor="middle">{safe(axis)}'
-        "</text>"
-    )
+    if axis:
+        middle = _LEFT + (100 - _LEFT - _RIGHT) / 2
+        out.append(
+            f'<text class="soft" x="{middle}%" y="{HEIGHT - 6}" text-anchor="middle">{safe(axis)}'
+            "</text>"
+        )
     return "".join(out)
 
 

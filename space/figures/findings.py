@@ -1,5 +1,7 @@
 """The analyses' findings as interactive figures. Findings may be foreign: names are made harmless
-by `style.text`, and one of another form than its analysis gives is refused in a sentence."""
+by `style.text`, and one of another form than its analysis gives is refused in a sentence.
+
+What an analysis itself says of its findings is imported where it is asked for: it takes torch."""
 
 from __future__ import annotations
 
@@ -17,8 +19,6 @@ from PIL import Image
 
 from eval.analysis import ANALYSES
 from eval.analysis.finding import Finding
-from eval.analysis.predictors import TITLES
-from eval.analysis.profile import by_level, level_of
 from eval.common.errors import BadInput
 from eval.results.facts import facts_of
 from eval.results.names import task_label
@@ -27,11 +27,12 @@ from space.figures.style import AXIS, LINE, Look, bare_figure, by_model, short_n
 MAX_PICTURES = 60  # of a finding, on the page
 MAX_PICTURE = 2**18  # characters of one
 GEOMETRY = {
-    "index": "separation: 1 - within / total distance",
+    "index": "1 - within / total distance",
     "effective_rank": "effective rank",
     "uniformity": "uniformity",
     "nc1": "NC1: spread within classes against between",
 }
+_CALLED = {"index": "separation", "nc1": "NC1"}
 SCALE = [[0.0, "#1b1044"], [0.5, "#b63679"], [1.0, "#fcfdbf"]]
 
 # what reading plain data of another form may raise
@@ -157,6 +158,8 @@ def _standard_error(values: Mapping[str, Any], i: int, j: int) -> str:
 
 
 def _profile(finding: Finding) -> dict[str, Callable[[], go.Figure]]:
+    from eval.analysis.profile import by_level
+
     models = finding.values["models"]
     levels = {model: by_level(tasks) for model, tasks in models.items()}
     return {
@@ -167,7 +170,8 @@ def _profile(finding: Finding) -> dict[str, Callable[[], go.Figure]]:
                     for k, v in found[level].items()]
                 for m, found in levels.items()
             },
-            f"{level}: top-1 of a linear probe, % ({TEST_IMAGES})",
+            f"{level}: top-1 of a probe, %",
+            TEST_IMAGES,
         )
         for level in next(iter(levels.values()))
     }  # fmt: skip
@@ -175,6 +179,8 @@ def _profile(finding: Finding) -> dict[str, Callable[[], go.Figure]]:
 
 def _half_of_level(tasks: Mapping[str, Any], level: str, layer: str) -> float:
     """Of the mean over a level's tasks, which are taken as given and independent."""
+    from eval.analysis.profile import level_of
+
     ends = [layers[layer][1:] for task, layers in tasks.items() if level_of(task) == level]
     return _half_of_mean([(float(high) - float(low)) / 2 for low, high in ends])
 
@@ -192,8 +198,8 @@ def _geometry(finding: Finding) -> dict[str, Callable[[], go.Figure]]:
                 model: [(k, _number(v["test"][name]), math.nan) for k, v in tasks[task].items()]
                 for model, tasks in values.items()
             }
-            view = f"{task}: {name.replace('_', ' ')}"
-            found[view] = _drawn(finding, series, f"{label} ({THESE_ALONE})")
+            view = f"{task}: {_CALLED.get(name, name.replace('_', ' '))}"
+            found[view] = _drawn(finding, series, label, THESE_ALONE)
     return found
 
 
@@ -211,10 +217,10 @@ def _robustness(finding: Finding) -> dict[str, Callable[[], go.Figure]]:
     }  # fmt: skip
     out: dict[str, Callable[[], go.Figure]] = {
         "clean and corrupted": _drawn(
-            finding, told_apart, f"top-1, %, mean over tasks ({TEST_IMAGES})"
+            finding, told_apart, f"top-1, %{_mean_over(finding)}", TEST_IMAGES
         )
     }
-    for score, label in (("top1", "top-1, %"), ("ece", "expected calibration error, points")):
+    for score, label in (("top1", "top-1, %"), ("ece", "calibration error, points")):
         series = {}
         for model, tasks in values["models"].items():
             rows = [
@@ -224,9 +230,13 @@ def _robustness(finding: Finding) -> dict[str, Callable[[], go.Figure]]:
             mean = [100 * sum(column) / len(rows) for column in zip(*rows, strict=True)]
             series[model] = [(s, m, math.nan) for s, m in zip(severities, mean, strict=True)]
         name = "accuracy by severity" if score == "top1" else "calibration by severity"
-        out[name] = _drawn(finding, series, f"{label}, mean over tasks ({THESE_ALONE})")
+        out[name] = _drawn(finding, series, label + _mean_over(finding), THESE_ALONE)
     out["by corruption"] = lambda: _corruptions(finding)
     return out
+
+
+def _mean_over(finding: Finding) -> str:
+    return ", mean over tasks" if len(finding.tasks) > 1 else ""
 
 
 def _corruptions(finding: Finding) -> go.Figure:
@@ -264,12 +274,13 @@ def _reconstruction(finding: Finding) -> dict[str, Callable[[], go.Figure]]:
                 for k, v in found["layers"].items()
             ]
         floor = float(values["floor"][score])
-        what = f"{label} of what a decoder rebuilds ({TEST_IMAGES})"
-        out[label] = _drawn(finding, series, what, floor)
+        out[label] = _drawn(finding, series, f"{label} of the rebuilt", TEST_IMAGES, floor)
     return out
 
 
 def _predictors(finding: Finding) -> dict[str, Callable[[], go.Figure]]:
+    from eval.analysis.predictors import TITLES
+
     return {label: partial(_forecast, finding, name, label) for name, label in TITLES.items()}
 
 
@@ -317,13 +328,16 @@ _VIEWS: dict[str, Callable[[Finding], dict[str, Callable[[], go.Figure]]]] = {
 
 
 def _drawn(
-    finding: Finding, series: Series, label: str, floor: float | None = None
+    finding: Finding, series: Series, label: str, chance: str, floor: float | None = None
 ) -> Callable[[], go.Figure]:
-    return lambda: _lines(finding, series, label, floor)
+    return lambda: _lines(finding, series, label, chance, floor)
 
 
-def _lines(finding: Finding, series: Series, label: str, floor: float | None) -> go.Figure:
-    """A line a model; networks of unlike depth stand on one axis, from first to last."""
+def _lines(
+    finding: Finding, series: Series, label: str, chance: str, floor: float | None
+) -> go.Figure:
+    """A line a model; networks of unlike depth stand on one axis, from first to last. ``chance``
+    is what the intervals are over."""
     figure = bare_figure(400 + 12 * len(series))
     places = {tuple(k for k, *_ in line) for line in series.values()}
     for (_, rows), name, style in by_model(_models(finding), ["key"]):
@@ -339,7 +353,7 @@ def _lines(finding: Finding, series: Series, label: str, floor: float | None) ->
         )
     else:
         figure.update_xaxes(title_text=told("depth, from the first layer to the last", wide=AXIS))
-    figure.update_yaxes(title_text=told(label, wide=AXIS))
+    figure.update_yaxes(title_text=told(label, chance, wide=AXIS))
     figure.update_layout(margin_b=100)
     return figure
 

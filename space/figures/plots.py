@@ -82,9 +82,10 @@ def forest(
         zeroline=True, zerolinecolor=STRONG_LINE, zerolinewidth=2,
     )  # fmt: skip
     short = len(b) <= 16  # a long name runs from the right edge over the names of the data sets
+    one_line = len(a) + len(b) <= 22  # what a phone's drawing has room for
     for label, x, up in (
-        (f"◀ better for {text(b, 30)}", 0 if short else 1, 4),
-        (f"better for {text(a, 30)} ▶", 1, 20),
+        (f"◀ {text(b, 30)} better", 0 if short else 1, 4),
+        (f"{text(a, 30)} better ▶", 1, 4 if one_line else 20),
     ):
         figure.add_annotation(
             text=label, x=x, y=1, xref="paper", yref="paper", yanchor="bottom", yshift=up,
@@ -264,6 +265,6 @@ def shots(frame: pd.DataFrame) -> go.Figure:
         title_text="images a class (log scale)", range=[low - 0.08, high + 0.08],
     )  # fmt: skip
     count = int(frame["tasks"].iloc[0])
-    title = f"mean accuracy over {count} data set{'s'[: count > 1]}, %"
+    title = f"mean over {count} data set{'s'[: count > 1]}, %"
     figure.update_yaxes(title_text=_axis(title, frame["kind"]))
     return figure

@@ -10,7 +10,6 @@ import gradio as gr
 from eval.analysis import ANALYSES, LayerCka, analysis_named
 from eval.analysis.finding import Finding, read_findings
 from eval.analysis.module import module_of
-from eval.analysis.recommend import SHIPPED, shipped
 from eval.common.errors import BadInput, UserError
 from eval.common.text import escaped
 from eval.data.locations import missing
@@ -21,6 +20,7 @@ from space.demo.backbones import Shelf
 from space.figures import plots
 from space.figures.findings import ODD, cka_map, model_names, pictures, short_sentence, title, views
 from space.figures.style import text
+from space.labels import facts_label
 from space.pages.leaderboard import picker
 from space.state import Desk
 from space.tables import series
@@ -69,10 +69,11 @@ class Analyses:
             f"layer of A with every layer of B, on up to {2 * MOST_IMAGES} images of a data set."
         )
         names = [f"zoo:{name}" for name in zoo_names()]
+        called = [(facts_label(name), name) for name in names]
         with gr.Row():
-            self.a = gr.Dropdown(names, value=_named(names, ".ce_tin100"), label="Model A",
+            self.a = gr.Dropdown(called, value=_named(names, ".ce_tin100"), label="Model A",
                                  allow_custom_value=True, elem_id="cka-a")  # fmt: skip
-            self.b = gr.Dropdown(names, value=_named(names, ".ce_selfsupcon_"), label="Model B",
+            self.b = gr.Dropdown(called, value=_named(names, ".ce_selfsupcon_"), label="Model B",
                                  allow_custom_value=True, elem_id="cka-b")  # fmt: skip
             tasks = self._tasks()
             self.task = gr.Dropdown(tasks, value=tasks[0], label="Images of", elem_id="cka-task")
@@ -95,6 +96,8 @@ class Analyses:
 
     def findings(self) -> dict[str, Finding]:
         """By path below the results, the newest of each analysis first; at least what ships."""
+        from eval.analysis.recommend import SHIPPED, shipped
+
         root = self.desk.source.root()
         found = [(p, f) for p, f in read_findings(root) if f.analysis in ANALYSES]
         found.sort(key=lambda item: item[1].created, reverse=True)

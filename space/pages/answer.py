@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from eval.results.facts import facts_named
 from space.demo.choice import Ranked
-from space.demo.classify import QueryAnswer
 from space.demo.kept import Kept
 from space.markup import breakable, mark, picture, safe
+
+if TYPE_CHECKING:
+    from space.demo.classify import QueryAnswer
 
 SHOWN = 5  # classes of a prediction, the most probable ones
 

@@ -21,9 +21,9 @@ from space.tables.comparison import Comparison, Match, compare, models
 
 About = dict[Hashable, Any]  # a row of `models`
 _NO_DATA = "Start with `--data DIR` to see pictures of data sets that do not come with the package."
-
-
 _BOXES = "a detector has no one answer an image; the page Detection shows its boxes"
+# What was shown of another question: pictures, what is told of them, their table.
+_CLOSED = (gr.update(visible=False), "", gr.update(visible=False))
 
 
 class Compare:
@@ -37,17 +37,17 @@ class Compare:
             self.board = picker(label="Protocol")
         self.said = gr.Markdown(elem_id="compare-said")
         self.forest = gr.Plot(show_label=False)
-        self.table = gr.Dataframe(interactive=False, wrap=True, show_label=False)
+        self.table = gr.Dataframe(interactive=False, wrap=True, show_label=False, buttons=[])
         gr.Markdown(
             "### Where they disagree\nTest pictures that exactly one of the two gets right, with "
             "the answers of a classifier on the features of each."
         )
         with gr.Row():
             self.task = gr.Dropdown([], label="Data set", scale=3, allow_custom_value=True)
-            self.show = gr.Button("Show pictures", scale=1)
+            self.show = gr.Button("Show pictures", elem_classes="beside")
         self.pictures = gr.Gallery(
             show_label=False, columns=6, format="png", object_fit="contain",
-            elem_classes="pictures", height=260,
+            elem_classes="pictures", height=260, visible=False, elem_id="disagreements",
         )  # fmt: skip
         self.told = gr.Markdown(elem_id="told")
         self.cases = gr.Dataframe(
@@ -61,19 +61,22 @@ class Compare:
 
     def wire(self, tab: gr.Tab) -> None:
         """Connect the events: nothing is computed before the tab is opened."""
-        shown = [*self.choices, self.said, self.forest, self.table, self.task]
+        answer = [self.pictures, self.told, self.cases]
+        shown = [*self.choices, self.said, self.forest, self.table, self.task, *answer]
         gr.on([tab.select, self.a.input, self.b.input, self.board.input], self.open, self.choices,
               shown, api_visibility="private")  # fmt: skip
+        self.task.input(lambda: _CLOSED, None, answer, show_progress="hidden",
+                        api_visibility="private")  # fmt: skip
         self.show.click(
-            self.look, [self.a, self.b, self.board, self.task],
-            [self.pictures, self.told, self.cases],
+            self.look, [self.a, self.b, self.board, self.task], answer,
             concurrency_limit=1, concurrency_id="disagreements", api_visibility="private",
         )  # fmt: skip
 
     # ------------------------------------------------------------------ behind the events
 
     def open(self, a: str, b: str, board: str) -> list[Any]:
-        """Today's choices, the outcome in words, a forest plot and the numbers behind it."""
+        """Today's choices, the outcome in words, a forest plot and the numbers behind it; pictures
+        of another choice are closed."""
         scores = self.desk.snapshot.scores
         known = models(scores)
         about = {str(row["name"]): row for row in known.to_dict("records")}
@@ -89,7 +92,7 @@ class Compare:
             found = compare(scores, a, b)
         except UserError as why:
             said = escaped(str(why)) if len(values) > 1 else "Two models are needed to compare."
-            return [*picks, gr.skip(), said, plots.empty(said), None, gr.skip()]
+            return [*picks, gr.skip(), said, plots.empty(said), None, gr.skip(), *_CLOSED]
         keys = {m.key.text: m for m in found.matches}
         match = keys.get(board) or keys.get("fewshot/top1_5shot") or found.matches[0]
         boards = [(m.key.title, m.key.text) for m in found.matches]
@@ -104,6 +107,7 @@ class Compare:
             *picks, gr.update(choices=boards, value=match.key.text),
             _sentences(found, match, short),
             figure, _table(match), gr.update(choices=tasks, value=tasks[0] if tasks else None),
+            *_CLOSED,
         ]  # fmt: skip
 
     def look(self, a: str, b: str, board: str, task: str) -> tuple[Any, str, Any]:
@@ -121,13 +125,18 @@ class Compare:
             )  # fmt: skip
         except UserError as why:
             hint = "" if self.desk.data or str(why) == _BOXES else f" {_NO_DATA}"
-            return [], f"**{escaped(str(why))}**{hint}", gr.update(visible=False)
+            return _CLOSED[0], f"**{escaped(str(why))}**{hint}", _CLOSED[2]
         rows = [
             [i, c.truth, c.predicted_a, c.predicted_b, "A" if c.a_right else "B"]
             for i, c in enumerate(found.cases, 1)
         ]
         pictures = [(c.image, str(i)) for i, c in enumerate(found.cases, 1)]
-        return pictures, _told(found, protocol), gr.update(value=rows, visible=bool(rows))
+        some = bool(rows)
+        return (
+            gr.update(value=pictures, visible=some),
+            _told(found, protocol),
+            gr.update(value=rows, visible=some),
+        )
 
 
 def _label(row: About) -> str:

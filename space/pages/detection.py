@@ -74,7 +74,7 @@ class Detection:
                 self.least = gr.Slider(
                     0.05, 0.95, value=0.5, step=0.05, label="Least score of a box", scale=3
                 )
-                self.show = gr.Button("Show images", scale=1, elem_id="show-boxes")
+                self.show = gr.Button("Show images", elem_id="show-boxes", elem_classes="beside")
             self.told = gr.Markdown(elem_id="boxes-told")
             self.boxes = gr.Gallery(
                 show_label=False, columns=2, format="png", object_fit="contain", elem_id="boxes",

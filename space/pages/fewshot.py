@@ -20,10 +20,9 @@ from eval.models.names import zoo_names
 from eval.results.facts import facts_named
 from space.demo.asked import Asked
 from space.demo.backbones import Shelf
+from space.demo.bounds import MODELS, QUERIES, SHOTS, WAYS
 from space.demo.choice import choose
-from space.demo.classify import MODELS, QUERIES, SHOTS, WAYS, classify
 from space.demo.examples import TITLES, example_sets
-from space.demo.head_file import USAGE, save_head
 from space.demo.kept import Kept
 from space.demo.uploads import MAX_NAME, Picture, clean_text, read_pictures
 from space.labels import facts_label, shown_objective
@@ -45,7 +44,7 @@ class FewShot:
         with gr.Row():
             titles = [(title, name) for name, title in TITLES.items()]
             self.example = gr.Dropdown(
-                titles, label="Example set", value=None, scale=1, elem_id="example"
+                titles, label="Example set (optional)", value=None, scale=1, elem_id="example"
             )
             self.ways = gr.Slider(*WAYS, value=2, step=1, label="Classes", scale=1)
             self.models = gr.Dropdown(
@@ -70,10 +69,12 @@ class FewShot:
             self.notes = gr.Markdown()
             with gr.Row(visible=False) as self.taking:
                 self.chosen = gr.Dropdown([], label="Predictions of", scale=2, elem_id="chosen")
-                self.take = gr.Button("Download this classifier", scale=1, elem_id="take")
+                self.take = gr.Button(
+                    "Download this classifier", elem_id="take", elem_classes="beside"
+                )
             self.answers = gr.HTML(elem_id="answers")
             self.code = gr.Code(
-                "\n".join(USAGE), language="python", visible=False, interactive=False,
+                language="python", visible=False, interactive=False,
                 label="Use it: unpack the download, and in its folder",
             )  # fmt: skip
         self.file = gr.Textbox(visible="hidden", elem_id="head-file")
@@ -130,6 +131,9 @@ class FewShot:
 
     def ask(self, models: Sequence[str], ways: float, *rest: Any) -> list[Any]:
         """Rank the models on the pictures of each class, and predict the others by the best."""
+        from space.demo.classify import classify
+        from space.demo.head_file import USAGE
+
         names, shots, queries = rest[: WAYS[1]], rest[WAYS[1] : 2 * WAYS[1]], rest[-1]
         ways = _ways(ways)
         hidden = gr.update(visible=False)
@@ -153,7 +157,7 @@ class FewShot:
             "\n".join(f"- {escaped(note)}" for note in kept.notes),
             gr.update(visible=True),
             gr.update(choices=order, value=choice.taken, visible=True),
-            predictions(kept, choice.taken), gr.update(visible=True), kept,
+            predictions(kept, choice.taken), gr.update(value="\n".join(USAGE), visible=True), kept,
         ]  # fmt: skip
 
     def check(self, kept: Kept | None, models: Any, ways: float, *rest: Any) -> Any:
@@ -175,6 +179,8 @@ class FewShot:
         The browser makes the file: none stays here."""
         if kept is None:
             return ""
+        from space.demo.head_file import save_head
+
         model = model if model in kept.heads else kept.choice.taken
         buffer = io.BytesIO()
         with tempfile.TemporaryDirectory(prefix="transferzoo-head-") as place:

@@ -68,7 +68,7 @@ class Leaderboard:
             self.close = gr.Button("Close", size="sm", elem_id="close-receipt")
             self.title = gr.Markdown()
             self.command = gr.Code(label="Make this number again", language="shell",
-                                   wrap_lines=True, lines=2)  # fmt: skip
+                                   wrap_lines=True, lines=1)  # fmt: skip
             self.content = gr.JSON(label="Receipt", open=True)
         self.page = gr.Number(1, visible="hidden", elem_id="board-page")
         self.query = gr.Textbox(visible="hidden", elem_id="query")

@@ -35,7 +35,9 @@ class Submit:
                 label="Model", placeholder="org/name or org/name@revision", scale=4,
                 elem_id="submission", max_length=250,
             )  # fmt: skip
-            self.button = gr.Button("Submit", variant="primary", scale=1, elem_id="submit")
+            self.button = gr.Button(
+                "Submit", variant="primary", elem_id="submit", elem_classes="beside"
+            )
         self.said = gr.Markdown(elem_id="submitted")
         gr.Markdown("### Requests")
         self.table = gr.Dataframe(
@@ -46,7 +48,7 @@ class Submit:
             show_label=False,
             buttons=[],
         )
-        self.refresh = gr.Button("Refresh", size="sm")
+        self.refresh = gr.Button("Refresh", size="sm", elem_id="refresh")
 
     def wire(self) -> None:
         """Connect the events."""

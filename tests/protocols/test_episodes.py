@@ -218,6 +218,24 @@ def test_the_episodes_follow_from_what_a_result_says_of_its_classes() -> None:
         design(Draw((12, 3, 12), 3, 3, 2, 20, "ab", 0))
 
 
+def test_each_episode_is_drawn_by_generators_of_its_own() -> None:
+    """Written out as the module's docstring says it: nothing of one draw reaches the next."""
+    one = Draw((40, 21, 8, 33, 20, 60), shot=5, n_way=3, queries=15, episodes=30, split_hash="cd",
+               seed=7)  # fmt: skip
+    drawn = design(one)
+    assert one.eligible == (0, 1, 3, 4, 5)
+    for e in reversed(range(one.episodes)):
+        digest = hashlib.sha256(f"cd:7:{e}".encode()).digest()
+        words = [int.from_bytes(digest[i : i + 4], "little") for i in range(0, 32, 4)]
+        order = np.random.RandomState(words).permutation(6).tolist()
+        chosen = [c for c in order if c in one.eligible][:3]
+        assert [one.eligible[i] for i in drawn.classes[e]] == chosen
+        for way, c in enumerate(chosen):
+            images = np.random.RandomState([*words, c]).permutation(one.class_images[c]).tolist()
+            assert drawn.query[e, way].tolist() == images[:15]
+            assert drawn.support[e, way].tolist() == images[15:20]
+
+
 def test_the_order_of_rows_and_files_changes_nothing(tmp_path: Path, cache: Path) -> None:
     images = [(b, c) for c in range(4) for b in blobs(c, 10, 0, size=6)]
     images += images[:3]  # copies

@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 
 import space.demo.backbones
+import space.demo.encoding
 from eval.common.errors import UserError
 from eval.features.encode import normalised
 from eval.models.backbone import Backbone, load
@@ -55,13 +56,13 @@ def files(model_dir: Path) -> Files:
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The sizes of all forward passes."""
     sizes: list[int] = []
-    real = space.demo.backbones._forward
+    real = space.demo.encoding._forward
 
     def forward(backbone: Backbone, pixels: np.ndarray[Any, Any]) -> torch.Tensor:
         sizes.append(len(pixels))
         return real(backbone, pixels)
 
-    monkeypatch.setattr(space.demo.backbones, "_forward", forward)
+    monkeypatch.setattr(space.demo.encoding, "_forward", forward)
     return sizes
 
 
@@ -270,8 +271,8 @@ def test_batches_run_a_few_at_a_time(cache: Path, monkeypatch: pytest.MonkeyPatc
             running -= 1
         return torch.zeros(len(pixels), backbone.dim)
 
-    monkeypatch.setattr(space.demo.backbones, "_forward", forward)
-    monkeypatch.setattr(space.demo.backbones, "default_batch_size", lambda *_: 4)
+    monkeypatch.setattr(space.demo.encoding, "_forward", forward)
+    monkeypatch.setattr(space.demo.encoding, "default_batch_size", lambda *_: 4)
     with ThreadPoolExecutor(20) as pool:
         list(pool.map(lambda i: shelf.encode(ZOO, photos(6, seed=i)), range(20)))
     assert most == 2
@@ -307,14 +308,15 @@ def test_cached_features_are_bounded(cache: Path, counted: list[int]) -> None:
     shelf = Shelf(cache, feature_bytes=10_000)  # about five rows
     images = photos(12)
     found = shelf.encode(ZOO, images)
-    assert 0 < shelf._features.bytes <= 10_000
+    kept = shelf._at_work()[1].kept
+    assert 0 < kept.bytes <= 10_000
     assert torch.equal(shelf.encode(ZOO, images[-2:]), found[-2:])
     assert counted == [12]
     assert torch.allclose(shelf.encode(ZOO, images), found, atol=1e-4)
-    assert shelf._features.bytes <= 10_000
+    assert kept.bytes <= 10_000
     none = Shelf(cache, feature_bytes=0)
     none.encode(ZOO, images[:2])
-    assert none._features.bytes == 0
+    assert none._at_work()[1].kept.bytes == 0
 
 
 def test_features_that_are_not_finite(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

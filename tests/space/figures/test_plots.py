@@ -127,7 +127,7 @@ def test_the_forest_shows_the_table() -> None:
     assert low < min(0, 100 * frame["low"].min())
     assert top > max(0, 100 * frame["high"].max())
     notes = [note["text"] for note in found["layout"]["annotations"]]
-    assert {"◀ better for CE", "better for CE+SelfSupCon ▶"} <= set(notes)
+    assert {"◀ CE better", "CE+SelfSupCon better ▶"} <= set(notes)
 
 
 def test_every_interval_that_is_drawn_says_of_which_chance() -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from eval.models.names import zoo_names
 from space.demo.backbones import Shelf
-from space.demo.classify import WAYS
+from space.demo.bounds import WAYS
 from space.demo.kept import Kept
 from space.demo.uploads import read_pictures
 from space.markup import picture, thumbnail
