@@ -48,6 +48,7 @@ COLUMNS = {
     "without": "list",  # of the linear scores: with each group of the training images left out
     "draw": "string",  # of the few-shot scores: which images stand in which episode, as JSON
 }
+FILES = "*.results.parquet"
 _PLAN = b"plan"  # key of the file's metadata
 
 

@@ -24,6 +24,7 @@ from eval.hub.mirror import Mirrored, Say, Terms, begin, mirror, size_of
 from eval.models.names import ZOO_FOLDER, ZOO_ORG, zoo_names
 from eval.results.names import portable
 from eval.results.store import dump_result
+from eval.study.table import FILES
 from space.deploy import wheel
 from space.deploy.wheel import build_wheel, check_checkout, project, sources
 from zoo.checkpoint import contents, read_checkpoint
@@ -155,6 +156,8 @@ def _zoo() -> Files:
     for path, finding in read_findings(ZOO_FOLDER):
         place = path.relative_to(ZOO_FOLDER).as_posix()
         files[f"model_cards/{place}"] = dump_json(portable_finding(finding).model_dump(mode="json"))
+    for path in sorted(ZOO_FOLDER.glob(FILES)):
+        files[f"model_cards/{path.name}"] = path
     return files
 
 

@@ -33,7 +33,7 @@ from space.figures.style import (
 from space.labels import chance
 from space.tables.objectives import mean_difference
 
-__all__ = ["CSS", "domains", "empty", "forest", "shots", "standing", "steps"]
+__all__ = ["CSS", "budgets", "domains", "empty", "forest", "shots", "standing", "steps"]
 
 
 def forest(
@@ -112,6 +112,35 @@ def steps(frame: pd.DataFrame, what: str = "accuracy") -> go.Figure:
         ])  # fmt: skip
     figure.update_xaxes(title_text="step of the training", rangemode="tozero")
     figure.update_yaxes(title_text=_axis(f"mean {what}, %", frame["kind"]))
+    return figure
+
+
+def budgets(frame: pd.DataFrame, score: str) -> go.Figure:
+    """`space.tables.budgets.curves` as a line with its 95 % band for each way of training."""
+    if not len(frame):
+        return empty(
+            "No checkpoint of a study is scored here. `transfer-zoo study run` makes them."
+        )
+    figure = bare_figure(400 + 20 * frame["arm"].nunique())
+    named = frame.assign(model=frame["arm"])
+    for (_, mine), name, style in by_model(named, ["arm"]):
+        _banded(figure, mine, mine["epochs"], name, style, [
+            told(r.arm, f"{r.epochs} epochs: {_percent(r.value, r.half)}, mean of {r.tasks}",
+                 f"{r.trainings} trainings; 95 % over other {r.over}")
+            for r in mine.itertuples()
+        ])  # fmt: skip
+        if len(mine) == 1:  # a band of one point is not seen
+            half = 100 * mine["half"]
+            figure.data[-1].update(error_y={"array": half, "color": style.colour, "thickness": 1})
+    ticks = sorted(set(frame["epochs"]))
+    low, high = math.log10(ticks[0]), math.log10(ticks[-1])
+    figure.update_xaxes(
+        type="log", tickvals=ticks, ticktext=[str(t) for t in ticks], minor={"ticks": ""},
+        title_text="epochs of pretraining (log scale)", range=[low - 0.08, high + 0.08],
+    )  # fmt: skip
+    over = " or ".join(dict.fromkeys(frame["over"]))
+    title = told(f"{score}, %", f"intervals: 95 % over other {over}", wide=AXIS)
+    figure.update_yaxes(title_text=title)
     return figure
 
 

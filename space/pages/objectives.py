@@ -13,6 +13,7 @@ from space.figures import plots
 from space.labels import shown_objective
 from space.pages.leaderboard import picker
 from space.state import Desk
+from space.tables import budgets
 from space.tables.families import Family, families
 from space.tables.matrix import Grid, Key
 from space.tables.objectives import by_domain, differences, pair_tasks, shots, summary
@@ -43,6 +44,14 @@ class Objectives:
         self.domains = gr.Plot(show_label=False)
         gr.Markdown("### Shots against accuracy")
         self.shots = gr.Plot(show_label=False)
+        with gr.Column(visible=False, elem_id="budgets") as self.study:
+            gr.Markdown("### Transfer against budget, over several trainings")
+            self.score = picker(label="Score", elem_id="budget-score")
+            self.decided = gr.Markdown()
+            self.budgets = gr.Plot(show_label=False)
+            self.contrasts = gr.Dataframe(
+                interactive=False, wrap=True, show_label=False, elem_id="contrasts", buttons=[]
+            )
 
     @property
     def choices(self) -> list[Any]:
@@ -53,6 +62,9 @@ class Objectives:
         shown = [self.said, self.forest, self.pairs, self.domains, self.shots]
         gr.on([tab.select, self.board.input, self.family.input], self.open, self.choices,
               [*self.choices, *shown], api_visibility="private")  # fmt: skip
+        gr.on([tab.select, self.score.input], self.studied, [self.score],
+              [self.study, self.score, self.decided, self.budgets, self.contrasts],
+              api_visibility="private")  # fmt: skip
         self.pair.input(self.compare, self.choices, [self.said, self.forest],
                         api_visibility="private")  # fmt: skip
 
@@ -87,6 +99,23 @@ class Objectives:
         except UserError as why:
             return escaped(str(why)), plots.empty(str(why))
         return self._compared(grid, chosen, pair)
+
+    def studied(self, score: str | None) -> list[Any]:
+        """What the study beside the results says so far; nothing is shown where there is none."""
+        found, problems = budgets.studies(self.desk.source.root())
+        if not found and not problems:
+            return [gr.update(visible=False), *[gr.skip()] * 4]
+        left_out = escaped(" ".join(f"Left out: {problem}" for problem in problems))
+        if not found:
+            return [gr.update(visible=True), gr.skip(), left_out, *[gr.skip()] * 2]
+        one = found[0]
+        titles = [asked.title for asked in one.table.plan.questions]
+        score = score if score in titles else titles[0]
+        said = f"{escaped(budgets.said(one, score))}\n\n{left_out}"
+        return [
+            gr.update(visible=True), gr.update(choices=titles, value=score), said,
+            plots.budgets(budgets.curves(one, score), score), budgets.contrasts(one, score),
+        ]  # fmt: skip
 
     def _chosen(self, board: str, family: str) -> tuple[Key, Grid, list[Family], Family]:
         key = self.desk.key(board or "")

@@ -1,0 +1,95 @@
+"""A study of many trainings beside the results: transfer against budget, and its contrasts.
+
+A study is a file ``NAME.results.parquet`` in the results' folder, as `transfer-zoo study collect`
+writes it; `eval.study` says what it says, here as frames. It is read when the page asks for it.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pandas as pd
+
+from eval.common.errors import UserError
+from eval.study.table import FILES, read
+from eval.study.verdict import Verdict, verdict
+
+IMAGES, BOTH = "test images, this training", "test images and trainings"
+_CURVES = {
+    "arm": "str", "objective": "str", "epochs": "int64", "trainings": "int64", "tasks": "int64",
+    "value": "float64", "half": "float64", "over": "str",
+}  # fmt: skip
+_CONTRASTS = ["contrast", "epochs", "trainings", "difference", "verdict"]
+_seen: dict[Path, tuple[tuple[int, int], Verdict]] = {}
+_lock = threading.Lock()
+
+
+def studies(root: Path) -> tuple[list[Verdict], list[str]]:
+    """(the studies of a folder, by name; what files were left out for). A file is read again when
+    it has changed."""
+    found, problems = [], []
+    for path in sorted(root.glob(FILES)):
+        try:
+            found.append(_read(path))
+        except (UserError, OSError) as error:
+            problems.append(str(error))
+    return found, problems
+
+
+def _read(path: Path) -> Verdict:
+    about = path.stat()
+    stamp = about.st_size, about.st_mtime_ns
+    with _lock:
+        if path not in _seen or _seen[path][0] != stamp:
+            _seen[path] = stamp, verdict(read(path))
+        return _seen[path][1]
+
+
+def curves(found: Verdict, score: str) -> pd.DataFrame:
+    """A row an arm and budget: value and half its 95 % interval, fractions of one; ``over`` says of
+    which chance that speaks."""
+    objectives = {arm.name: arm.objective for arm in found.table.plan.arms}
+    lines = []
+    for one in found.levels:
+        if one.score != score or one.found is None:
+            continue
+        both = one.found.over_both()
+        interval = both or one.found.over_images()
+        lines.append((
+            one.arm, objectives[one.arm], one.epochs, len(one.found.by_training), len(one.tasks),
+            interval.value, interval.high - interval.value, BOTH if both else IMAGES,
+        ))  # fmt: skip
+    return pd.DataFrame(lines, columns=list(_CURVES)).astype(_CURVES)
+
+
+def contrasts(found: Verdict, score: str) -> pd.DataFrame:
+    """A row a contrast and budget that has a training: the difference in points, what it is
+    uncertain by, and what is decided."""
+    lines = []
+    for one in found.tested:
+        if one.score != score or one.found is None:
+            continue
+        both = one.found.over_both()
+        interval = both or one.found.over_images()
+        gap = f"{100 * interval.value:+.1f} ±{100 * (interval.high - interval.value):.1f}"
+        lines.append((
+            one.contrast, one.epochs, f"{one.trainings} of {one.planned}",
+            f"{gap} ({BOTH if both else IMAGES})", one.word,
+        ))  # fmt: skip
+    return pd.DataFrame(lines, columns=_CONTRASTS)
+
+
+def said(found: Verdict, score: str) -> str:
+    """How far the study is and what it decides, in one paragraph. Foreign text, not escaped."""
+    table = found.table
+    decided = [
+        f"{one.contrast} {one.word} at {one.epochs} epochs"
+        for one in found.tested
+        if one.score == score and one.word in ("helps", "hurts", "equal")
+    ]
+    return (
+        f"{table.plan.name}: {table.scored} of {table.plan.trainings} checkpoints are trained and "
+        f"scored. Decided by {score}, after the correction for all contrasts and budgets of its "
+        f"plan: {'; '.join(decided) or 'nothing yet'}. One training decides nothing."
+    )
