@@ -1,9 +1,10 @@
 """A grid of linear probes on maps of features, trained by AdamW in one pass.
 
 A probe gives each place of each map logits by one matrix a map (and one bias); they are enlarged
-bilinearly to a grid of cells and added up. As enlarging is linear, that is what the same probe
-gives on features that are enlarged and put side by side, without ever making these: a map of 7 x 7
-meets the matrix at 49 places, not at 3136 cells.
+bilinearly to the finest map, added up, and enlarged from there to a grid of cells. As enlarging is
+linear, that is what the same probe gives on features that are enlarged to the finest map and put
+side by side (mmsegmentation's ``resize_concat``), without ever making these: a map of 7 x 7 meets
+the matrix at 49 places, not at 784. Both enlargements are one matrix a side and map, made once.
 
 The loss is the mean cross-entropy over labelled samples of the cells. Samples of one cell share its
 logits, so it takes one softmax a cell, however many there are. All probes of the grid meet the
@@ -31,6 +32,10 @@ def enlarging(small: int, large: int) -> Tensor:
     return F.interpolate(torch.eye(small)[None], size=large, mode="linear")[0].t().contiguous()
 
 
+def _bilinear(z: Tensor, size: Grid) -> Tensor:
+    return F.interpolate(z, size=size, mode="bilinear", align_corners=False)
+
+
 class DenseProbes:
     """G probes that start at zero, one rate and weight decay each, for a number of steps."""
 
@@ -52,11 +57,16 @@ class DenseProbes:
                 f"{len(weight_decays)}"
             )
         self.grids, self.cells, self.classes = tuple(grids), cells, classes
+        rows, columns = zip(*grids, strict=True)
+        self.finest: Grid = (max(rows), max(columns))
         self.count, self.steps, self.done = len(lrs), steps, 0
         self.diverged = [False] * self.count
         self._lrs = tuple(lrs)
         self._up = [
-            tuple(enlarging(small, large).to(device) for small, large in zip(g, cells, strict=True))
+            tuple(
+                (enlarging(fine, large) @ enlarging(small, fine)).to(device)
+                for small, fine, large in zip(g, self.finest, cells, strict=True)
+            )
             for g in grids
         ]
         self._weights = [  # of each probe a matrix [C, D] a map, and a bias [C]
@@ -115,12 +125,12 @@ class DenseProbes:
 
     @torch.no_grad()
     def enlarged(self, maps: Sequence[Tensor], size: Grid, probe: int = 0) -> Tensor:
-        """[B, C, rows, columns] of one probe: each map's logits enlarged straight to ``size``."""
+        """[B, C, rows, columns] of one probe: as `answers`, at ``size`` in place of the cells."""
         total = self._bias[probe][None, :, None, None]
         for x, weight, grid in zip(maps, self._weights[probe], self.grids, strict=True):
             z = (x @ weight.t()).transpose(1, 2).unflatten(2, grid)
-            total = total + F.interpolate(z, size=size, mode="bilinear", align_corners=False)
-        return total
+            total = total + _bilinear(z, self.finest)
+        return _bilinear(total, size)
 
     def parameters(self, probe: int) -> tuple[list[Tensor], Tensor]:
         """Copies of a probe's matrices, [C, D] each, and its bias [C]."""

@@ -3,6 +3,8 @@ cross-entropy at every pixel of the masks, one point of the grid after the other
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -12,6 +14,7 @@ from eval.data.masks.label_map import VOID
 from eval.data.masks.mask_data import MaskSplit
 from eval.features.maps import Layout
 from eval.metrics.segmentation import mean_iou
+from eval.protocols.segment_maps import Statistics
 from eval.solvers.attentive import rate
 
 
@@ -30,12 +33,24 @@ def side_by_side(layout: Layout, rows: Tensor) -> Tensor:
     return torch.cat(large, 1)
 
 
-class PlainProbe(nn.Module):
-    """BatchNorm without weights of its own and a linear layer, logits enlarged to the masks."""
+class Standardised(nn.Module):
+    """What stands in place of the BatchNorm: the statistics of train's places, each layer's own."""
 
-    def __init__(self, width: int, classes: int) -> None:
+    def __init__(self, statistics: Statistics) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm2d(width, affine=False)
+        self.mean, self.scale = (torch.cat(part) for part in zip(*statistics, strict=True))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean[:, None, None]) / self.scale[:, None, None]
+
+
+class PlainProbe(nn.Module):
+    """A norm (BatchNorm without weights of its own) and a linear layer, logits enlarged to the
+    masks."""
+
+    def __init__(self, width: int, classes: int, norm: nn.Module | None = None) -> None:
+        super().__init__()
+        self.norm = norm or nn.BatchNorm2d(width, affine=False)
         self.layer = nn.Conv2d(width, classes, 1)
         nn.init.zeros_(self.layer.weight)
 
@@ -45,14 +60,17 @@ class PlainProbe(nn.Module):
 
 def fit(
     layout: Layout, rows: Tensor, labels: Tensor, classes: int, lr: float, decay: float,
-    epochs: int, batch: int, seed: int = 0,
+    epochs: int, batch: int, seed: int = 0, norm: nn.Module | None = None,
+    order: Callable[[int], Tensor] | None = None,
 ) -> PlainProbe:  # fmt: skip
+    """``order`` gives an epoch's rows; without it they are drawn."""
     torch.manual_seed(seed)
-    probe = PlainProbe(sum(layout.widths), classes)
+    probe = PlainProbe(sum(layout.widths), classes, norm)
     adam = torch.optim.AdamW(probe.parameters(), lr=lr, weight_decay=decay)
     steps, done = epochs * -(-len(rows) // batch), 0
-    for _ in range(epochs):
-        for some in torch.randperm(len(rows)).split(batch):
+    for epoch in range(epochs):
+        drawn = order(epoch) if order else torch.randperm(len(rows))
+        for some in drawn.split(batch):
             for group in adam.param_groups:
                 group["lr"] = lr * rate(done, steps)
             adam.zero_grad()

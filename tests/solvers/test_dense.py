@@ -14,6 +14,7 @@ from eval.solvers.attentive import rate
 from eval.solvers.dense import DenseProbes, enlarging
 
 GRIDS, WIDTHS, CELLS, CLASSES = [(3, 4), (2, 2)], [5, 7], (6, 8), 3
+FINEST = (3, 4)
 POINTS = list(itertools.product((1e-2, 1e-1), (0.0, 0.3)))
 
 
@@ -36,7 +37,8 @@ def counts_of(labels: Tensor) -> Tensor:
 
 
 class Plain(nn.Module):
-    """Features are enlarged and put side by side; one 1 x 1 convolution answers."""
+    """Features are enlarged to the finest map and put side by side; one 1 x 1 convolution answers,
+    and its logits are enlarged to the cells."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,10 +49,11 @@ class Plain(nn.Module):
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         large = [
-            F.interpolate(x.transpose(1, 2).unflatten(2, grid), size=CELLS, mode="bilinear")
+            F.interpolate(x.transpose(1, 2).unflatten(2, grid), size=FINEST, mode="bilinear")
             for x, grid in zip(maps, GRIDS, strict=True)
         ]
-        return self.layer(torch.cat(large, 1))  # [B, C, Y, X]
+        z = self.layer(torch.cat(large, 1))
+        return F.interpolate(z, size=CELLS, mode="bilinear")  # [B, C, Y, X]
 
 
 def trained(lr: float, decay: float, batches: list) -> Plain:
