@@ -110,9 +110,10 @@ class StudyPlan(_Part):
     def questions(self) -> tuple[Question, ...]:
         """What is asked of every checkpoint: transfer, then content by level."""
         asked = self.evaluation
-        names = ["top1", *(f"top1_{k}shot" for k in asked.shots)]
+        few = [f"top1_{k}shot" for k in asked.shots]
         return (
-            *(Question(score_title(name), name, asked.tasks) for name in names),
+            Question("linear top-1", "top1", asked.tasks),
+            *(Question(score_title(name), name, asked.tasks) for name in few),
             *(Question(f"{k}-level content", "top1", tasks) for k, tasks in asked.content.items()),
         )
 

@@ -15,7 +15,7 @@ import numpy as np
 from eval.metrics.contrasts import Repeated, combined
 from eval.metrics.estimates import Estimates, Floats
 from eval.metrics.ranks import holm
-from eval.results.estimates import Measured, estimates
+from eval.results.estimates import Measured, comparable
 from eval.study.table import Budget, Checkpoint, PlannedContrast, Question, StudyTable
 
 LEVEL = 0.05
@@ -89,26 +89,41 @@ def verdict(table: StudyTable) -> Verdict:
     tested: list[ContrastAt] = []
     levels: list[Level] = []
     for asked in plan.questions:
-        found = table.scores.get(asked.score, {})
-        some = [_tested(asked, c, b, found) for c in plan.contrasts for b in plan.budgets]
+        boards = {b: _boards(asked, b, table.scores.get(asked.score, {})) for b in plan.budgets}
+        some = [_tested(asked, c, b, boards[b]) for c in plan.contrasts for b in plan.budgets]
         corrected = holm([one.found.p() if one.found else 1.0 for one in some])
         level = LEVEL / max(1, len(some))
         tested += [replace(t, p=p, level=level) for t, p in zip(some, corrected, strict=True)]
         for arm in plan.arms:
             for budget in plan.budgets:
-                tasks, repeated = _repeated([arm.name], np.ones(1), budget, asked, found)
+                tasks, repeated = _repeated([arm.name], np.ones(1), budget, boards[budget])
                 levels.append(Level(asked.title, arm.name, budget.epochs, tasks, repeated))
     return Verdict(table, tuple(tested), tuple(levels))
 
 
-_Scored = Mapping[Checkpoint, Mapping[str, Measured]]
+# {task: (row of each checkpoint, the estimates of all that were asked the same)}
+_Boards = Mapping[str, tuple[Mapping[Checkpoint, int], Estimates]]
+
+
+def _boards(
+    asked: Question, budget: Budget, found: Mapping[Checkpoint, Mapping[str, Measured]]
+) -> _Boards:
+    """Each data set's estimates, once for all checkpoints of a budget."""
+    mine = [c for c in found if c.epochs == budget.epochs and c.seed in budget.seeds]
+    boards: dict[str, tuple[Mapping[Checkpoint, int], Estimates]] = {}
+    for task in asked.tasks:
+        told = comparable({i: found[c].get(task) for i, c in enumerate(mine)})
+        if told is not None:
+            rows, known = told
+            boards[task] = {mine[row]: at for at, row in enumerate(rows)}, known
+    return boards
 
 
 def _tested(
-    asked: Question, planned: PlannedContrast, budget: Budget, found: _Scored
+    asked: Question, planned: PlannedContrast, budget: Budget, boards: _Boards
 ) -> ContrastAt:
     factors = np.array(list(planned.arms.values()), np.float64)
-    tasks, repeated = _repeated(list(planned.arms), factors, budget, asked, found)
+    tasks, repeated = _repeated(list(planned.arms), factors, budget, boards)
     return ContrastAt(
         asked.title, planned.name, planned.prediction, budget.epochs, len(budget.seeds), tasks,
         repeated,
@@ -116,18 +131,19 @@ def _tested(
 
 
 def _repeated(
-    arms: Sequence[str], factors: Floats, budget: Budget, asked: Question, found: _Scored
+    arms: Sequence[str], factors: Floats, budget: Budget, boards: _Boards
 ) -> tuple[tuple[str, ...], Repeated | None]:
     """(data sets, the arms' scores summed by factors) of the seeds with which all were trained."""
-    seeds = [s for s in budget.seeds if all(Checkpoint(a, s, budget.epochs) in found for a in arms)]
-    models = [found[Checkpoint(a, s, budget.epochs)] for s in seeds for a in arms]
-    sets: dict[str, Estimates] = {}
-    for task in asked.tasks if models else ():
-        measured = [m[task] for m in models if task in m]
-        if len(measured) == len(models) and len({m.question for m in measured}) == 1:
-            told = estimates(measured)
-            if told is not None:
-                sets[task] = told
+    trained = {checkpoint for rows, _ in boards.values() for checkpoint in rows}
+    wanted = [
+        [Checkpoint(arm, seed, budget.epochs) for arm in arms] for seed in budget.seeds
+    ]  # fmt: skip
+    models = [c for one in wanted if trained.issuperset(one) for c in one]
+    sets = {
+        task: known.of(np.array([rows[c] for c in models], np.int64))
+        for task, (rows, known) in boards.items()
+        if models and all(c in rows for c in models)
+    }
     if not sets:
         return (), None
     return tuple(sets), combined(list(sets.values()), factors)

@@ -48,6 +48,8 @@ LOOKS = {
     "supcon": Look("#009E73", "diamond", "dashdot"),
     "ce+selfsupcon": Look("#D55E00", "star", "solid"),
     "supcon+selfsupcon": Look("#CC79A7", "cross", "longdash"),
+    "ce-mlp": Look("#8A63B8", "triangle-down", "dash"),
+    "ce-mlp+selfsupcon": Look("#A0623C", "pentagon", "dashdot"),
     "untrained": Look("#8c8c8c", "x", "dot"),
 }
 OTHER = Look("#8c8c8c", "hexagon", "longdashdot")
@@ -55,7 +57,8 @@ UNDECIDED = "#8c8c8c"
 
 
 def look(objective: str) -> Look:
-    return LOOKS.get(objective, OTHER)
+    """That of the same terms, however they are weighted."""
+    return LOOKS.get(re.sub(r"[\d.]+\*", "", objective), OTHER)
 
 
 def text(name: object, most: int = 0) -> str:

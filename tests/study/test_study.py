@@ -21,50 +21,12 @@ from eval.study.verdict import ContrastAt, Verdict, verdict
 from tests.engines.groups import make_groups, make_request
 from tests.factories import Cli, refusal
 from tests.metrics.trainings import Trainings
-
-PLAN: dict[str, Any] = {
-    "name": "toy",
-    "question": "Is b better\nthan a?",
-    "statistics": "As usual.",
-    "recipe": "tiny",  # a plan says more than a verdict needs
-    "evaluation": {"tasks": ["one", "two"], "shots": [5]},
-    "budgets": [{"epochs": 12, "seeds": [0, 1, 2]}, {"epochs": 50, "seeds": [0]}],
-    "arms": [{"name": name, "objective": "ce"} for name in ("a", "b", "c")],
-    "contrasts": [
-        {"name": "b - a", "arms": {"b": 1, "a": -1}, "prediction": "above 0"},
-        {"name": "c - a", "arms": {"c": 1, "a": -1}, "prediction": "none."},
-    ],
-}
-
-
-def answer_row(at: Checkpoint, task: str, correct: np.ndarray, **facts: Any) -> dict[str, Any]:
-    return {
-        "arm": at.arm, "objective": "ce", "seed": at.seed, "epochs": at.epochs, "rate": 0.1,
-        "weights_sha256": "0", "task": task, "split_hash": task, "protocol": "linear",
-        "score": "top1", "value": float(correct.mean()), "ci_low": 0.0, "ci_high": 1.0,
-        "n": len(correct), "unit": "image", "of": 1,
-        "samples": np.packbits(correct).tobytes(), "without": [], "draw": None, **facts,
-    }  # fmt: skip
-
-
-def made(
-    path: Path, better: float, arms: str = "ab", trainings: int = 3, tasks: str = "one two"
-) -> Path:
-    """A study's file: the last of the arms is ``better`` in skill; 12 epochs alone."""
-    world = Trainings(len(arms), trainings, len(tasks.split()), 600, seeds=0.01, better=better)
-    rows = []
-    for task, answers in zip(tasks.split(), world.answers(np.random.default_rng(0)), strict=True):
-        by_model = answers.reshape(trainings, len(arms), -1)
-        for seed in range(trainings):
-            for arm, correct in zip(arms[::-1], by_model[seed], strict=True):
-                rows.append(answer_row(Checkpoint(arm, seed, 12), task, correct))
-    write(path, rows, json.dumps(PLAN))
-    return path
+from tests.study.made import PLAN, answer_row, study_file
 
 
 def contrast_of(found: Verdict, contrast: str) -> ContrastAt:
     return next(
-        t for t in found.tested if (t.score, t.contrast, t.epochs) == ("top-1", contrast, 12)
+        t for t in found.tested if (t.score, t.contrast, t.epochs) == ("linear top-1", contrast, 12)
     )
 
 
@@ -90,7 +52,7 @@ def test_a_row_holds_what_a_result_rests_on(tmp_path: Path) -> None:
 
 
 def test_a_difference_is_found_and_told(tmp_path: Path) -> None:
-    found = verdict(read(made(tmp_path / "x.parquet", better=0.8)))
+    found = verdict(read(study_file(tmp_path / "x.parquet", better=0.8)))
     one = contrast_of(found, "b - a")
     assert (one.word, one.trainings, one.planned, one.tasks) == ("helps", 3, 3, ("one", "two"))
     assert one.found is not None
@@ -104,16 +66,18 @@ def test_a_difference_is_found_and_told(tmp_path: Path) -> None:
     assert all(len(line) <= 120 for line in shown.splitlines())
     lines = shown.splitlines()
     (at,) = (
-        i for i, line in enumerate(lines) if line.startswith("Not trained yet, by epochs (top-1)")
+        i
+        for i, line in enumerate(lines)
+        if line.startswith("Not trained yet, by epochs (linear top-1)")
     )
     assert lines[at].endswith(": b - a at 50; c - a at 12, 50.")
-    assert "top-1, mean over 2 of 2 data sets, %" in lines
+    assert "linear top-1, mean over 2 of 2 data sets, %" in lines
     assert "5-shot top-1, differences in points" not in lines
     assert "b - a: above 0. c - a: none." in shown
 
 
 def test_the_other_way_round_it_hurts(tmp_path: Path) -> None:
-    found = verdict(read(made(tmp_path / "x.parquet", better=0.8, arms="ba")))
+    found = verdict(read(study_file(tmp_path / "x.parquet", better=0.8, arms="ba")))
     assert contrast_of(found, "b - a").word == "hurts"
 
 
@@ -129,14 +93,16 @@ def test_equal_is_said_of_what_lies_close_to_0_for_sure(tmp_path: Path) -> None:
 
 
 def test_one_training_decides_nothing(tmp_path: Path) -> None:
-    one = contrast_of(verdict(read(made(tmp_path / "x.parquet", better=0.8, trainings=1))), "b - a")
+    one = contrast_of(
+        verdict(read(study_file(tmp_path / "x.parquet", better=0.8, trainings=1))), "b - a"
+    )
     assert one.found is not None
     assert one.found.over_images().low > 0
     assert (one.word, one.p, one.needed) == ("undecided", 1.0, None)
 
 
 def test_an_open_difference_says_how_many_trainings_would_do(tmp_path: Path) -> None:
-    found = verdict(read(made(tmp_path / "x.parquet", better=0.12)))
+    found = verdict(read(study_file(tmp_path / "x.parquet", better=0.12)))
     one = contrast_of(found, "b - a")
     assert one.word == "undecided"
     assert one.found is not None
@@ -146,7 +112,7 @@ def test_an_open_difference_says_how_many_trainings_would_do(tmp_path: Path) -> 
 
 def test_only_what_all_have_counts(tmp_path: Path) -> None:
     """Seeds that both arms have, and data sets on which all of these were scored alike."""
-    path = made(tmp_path / "x.parquet", better=0.8)
+    path = study_file(tmp_path / "x.parquet", better=0.8)
     rows = pq.read_table(path).to_pylist()
     kept = [
         r for r in rows
@@ -166,11 +132,11 @@ def test_only_what_all_have_counts(tmp_path: Path) -> None:
 
 
 def test_levels_are_means_over_sets_and_seeds(tmp_path: Path) -> None:
-    found = verdict(read(made(tmp_path / "x.parquet", better=0.0)))
+    found = verdict(read(study_file(tmp_path / "x.parquet", better=0.0)))
     values = {(r["arm"], r["seed"], r["task"]): r["value"]
               for r in pq.read_table(tmp_path / "x.parquet").to_pylist()}  # fmt: skip
     level = next(
-        one for one in found.levels if (one.score, one.arm, one.epochs) == ("top-1", "a", 12)
+        one for one in found.levels if (one.score, one.arm, one.epochs) == ("linear top-1", "a", 12)
     )
     assert level.found is not None
     expected = [np.mean([values["a", s, t] for t in ("one", "two")]) for s in range(3)]
@@ -179,14 +145,14 @@ def test_levels_are_means_over_sets_and_seeds(tmp_path: Path) -> None:
 
 def test_content_counts_apart(tmp_path: Path) -> None:
     """Its tasks are in no mean of transfer, and are corrected on their own."""
-    path = made(tmp_path / "x.parquet", better=0.8)
+    path = study_file(tmp_path / "x.parquet", better=0.8)
     plan = PLAN | {"evaluation": {"tasks": ["one"], "shots": [5], "content": {"low": ["two"]}}}
     write(path, pq.read_table(path).to_pylist(), json.dumps(plan))
     found = verdict(read(path))
     whole = {t.score: t for t in found.tested if (t.contrast, t.epochs) == ("b - a", 12)}
-    assert list(whole) == ["top-1", "5-shot top-1", "low-level content"]
-    assert (whole["top-1"].tasks, whole["low-level content"].tasks) == (("one",), ("two",))
-    for one in (whole["top-1"], whole["low-level content"]):
+    assert list(whole) == ["linear top-1", "5-shot top-1", "low-level content"]
+    assert (whole["linear top-1"].tasks, whole["low-level content"].tasks) == (("one",), ("two",))
+    for one in (whole["linear top-1"], whole["low-level content"]):
         assert one.found is not None
         assert one.p == pytest.approx(4 * one.found.p())
 
@@ -202,7 +168,7 @@ def test_episodes_without_answers_are_counted_and_left_out(tmp_path: Path) -> No
 
 
 def test_the_command(tmp_path: Path, cli: Cli) -> None:
-    path = made(tmp_path / "x.parquet", better=0.8)
+    path = study_file(tmp_path / "x.parquet", better=0.8)
     ran = cli("study", path, "--out", tmp_path / "curves.svg")
     assert ran.code == 0, ran.err
     assert ran.out.strip() == show.render(verdict(read(path)), None)

@@ -233,7 +233,9 @@ def test_the_real_zoo_ships_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         f"model_cards/{p.relative_to(zoo)}" for f in folders for p in f.rglob("*") if p.is_file()
     }
     found = {f"model_cards/{p.relative_to(zoo)}" for p in (zoo / "analyses").rglob("*.json")}
-    assert {name for name in files if name.startswith("model_cards/")} == shipped | found
+    studies = {f"model_cards/{p.name}" for p in zoo.glob("*.results.parquet")}
+    assert len(studies) == 1
+    assert {name for name in files if name.startswith("model_cards/")} == shipped | found | studies
     head = card(files["README.md"])  # type: ignore[arg-type]
     assert head["models"] == card((CHECKOUT / "space" / "README.md").read_bytes())["models"]
     assert sorted(head["models"]) == sorted(f"transferzoo/{f.name}" for f in folders)
