@@ -81,7 +81,8 @@ def shortened(plain: str, most: int) -> str:
 
 def told(*lines: str, wide: int = 40) -> str:
     """A text of foreign lines, broken where a phone's screen ends: behind ``wide`` letters."""
-    short = (piece for line in lines for piece in textwrap.wrap(line, wide) or [""])
+    wrap = textwrap.TextWrapper(wide, break_on_hyphens=False).wrap
+    short = (piece for line in lines for piece in wrap(line) or [""])
     return "<br>".join(text(piece) for piece in short)
 
 

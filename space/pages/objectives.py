@@ -19,7 +19,7 @@ from space.tables.matrix import Grid, Key
 from space.tables.objectives import by_domain, differences, pair_tasks, shots, summary
 
 _NONE = (
-    "No two models differ in their objective alone here. Score the zoo: `transfer-eval run zoo:all`"
+    "No two models differ in their objective alone here. Score the zoo: transfer-eval run zoo:all"
 )
 
 
@@ -33,17 +33,18 @@ class Objectives:
             self.family = picker(label="Alike but for the objective")
             self.pair = picker(label="Compare", elem_id="pair")
         self.said = gr.Markdown(elem_id="objectives-said")
-        self.forest = gr.Plot(show_label=False, elem_id="forest")
-        with gr.Accordion("All pairs at once", open=True):
-            self.pairs = gr.Dataframe(
-                headers=["comparison", "mean difference", "better", "worse", "undecided"],
-                interactive=False, wrap=True, show_label=False, elem_id="pairs",
-                column_widths=["240px", "130px", "80px", "80px", "100px"], buttons=[],
-            )  # fmt: skip
-        gr.Markdown("### Mean of each domain")
-        self.domains = gr.Plot(show_label=False)
-        gr.Markdown("### Shots against accuracy")
-        self.shots = gr.Plot(show_label=False)
+        with gr.Column(elem_id="objectives-body") as self.body:  # only where there is a pair
+            self.forest = gr.Plot(show_label=False, elem_id="forest")
+            with gr.Accordion("All pairs at once", open=True):
+                self.pairs = gr.Dataframe(
+                    headers=["comparison", "mean difference", "better", "worse", "undecided"],
+                    interactive=False, wrap=True, show_label=False, elem_id="pairs",
+                    column_widths=["240px", "130px", "80px", "80px", "100px"], buttons=[],
+                )  # fmt: skip
+            gr.Markdown("### Mean of each domain")
+            self.domains = gr.Plot(show_label=False)
+            gr.Markdown("### Shots against accuracy")
+            self.shots = gr.Plot(show_label=False)
         with gr.Column(visible=False, elem_id="budgets") as self.study:
             gr.Markdown("### Transfer against budget, over several trainings")
             self.score = picker(label="Score", elem_id="budget-score")
@@ -59,7 +60,7 @@ class Objectives:
 
     def wire(self, tab: gr.Tab) -> None:
         """Connect the events: nothing is drawn before the tab is opened."""
-        shown = [self.said, self.forest, self.pairs, self.domains, self.shots]
+        shown = [self.body, self.said, self.forest, self.pairs, self.domains, self.shots]
         gr.on([tab.select, self.board.input, self.family.input], self.open, self.choices,
               [*self.choices, *shown], api_visibility="private")  # fmt: skip
         gr.on([tab.select, self.score.input], self.studied, [self.score],
@@ -72,22 +73,26 @@ class Objectives:
 
     def open(self, board: str, family: str, pair: str) -> list[Any]:
         """Today's choices, and everything that is drawn for them."""
+        boards = [(k.title, k.text) for k in self.desk.boards()]
         try:
             key, grid, found, chosen = self._chosen(board, family)
         except UserError as why:
-            nothing = plots.empty(str(why))
-            return [gr.skip()] * 3 + [escaped(str(why)), nothing, None, *[nothing] * 2]
+            closed = gr.update(visible=False)
+            known = [text for _, text in boards]
+            here = board if board in known or not known else self.desk.key("").text
+            picks = gr.update(choices=boards, value=here, visible=bool(boards))
+            return [picks, closed, closed, closed, escaped(str(why)), *[gr.skip()] * 4]
         pairs = chosen.pairs(COMPARED)
         names = [_pair_name(p) for p in pairs]
         pair = pair if pair in names else (names[0] if names else "")
         rows = list(chosen.members.values())
         labels = grid.models[["label", "revision"]].iloc[rows].itertuples(index=False, name=None)
         curves = shots(grid.scores, list(labels), setting=key.setting)
-        boards = [(k.title, k.text) for k in self.desk.boards()]
         return [
-            gr.update(choices=boards, value=key.text),
-            gr.update(choices=[f.label for f in found], value=chosen.label),
-            gr.update(choices=names, value=pair), *self._compared(grid, chosen, pair),
+            gr.update(choices=boards, value=key.text, visible=True),
+            gr.update(choices=[f.label for f in found], value=chosen.label, visible=True),
+            gr.update(choices=names, value=pair, visible=True), gr.update(visible=True),
+            *self._compared(grid, chosen, pair),
             self._all(grid, chosen), plots.domains(by_domain(grid, rows), key.what),
             plots.shots(curves),
         ]  # fmt: skip
@@ -120,7 +125,7 @@ class Objectives:
     def _chosen(self, board: str, family: str) -> tuple[Key, Grid, list[Family], Family]:
         key = self.desk.key(board or "")
         grid = self.desk.grid(key)
-        found = families(grid)
+        found = [f for f in families(grid) if f.pairs(COMPARED)]
         if not found:
             raise UserError(_NONE)
         return key, grid, found, next((f for f in found if f.label == family), found[0])

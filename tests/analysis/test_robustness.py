@@ -20,7 +20,7 @@ from eval.__main__ import main
 from eval.analysis import Robustness, corrupted_features, plots, robustness
 from eval.analysis.analyze import analyze
 from eval.analysis.corrupted_features import Condition, Corrupted, seed_of
-from eval.analysis.finding import Finding
+from eval.analysis.finding import Finding, read_findings
 from eval.analysis.measures.corruptions import CORRUPTIONS, corrupt
 from eval.analysis.robustness import calibration_error, intervals
 from eval.analysis.study import Study
@@ -33,10 +33,14 @@ from eval.features.encode import encode
 from eval.features.precision import Precision, forward, prepared
 from eval.metrics.intervals import DRAWS, accuracy, expected_calibration_error
 from eval.models.backbone import load
+from eval.models.names import ZOO_FOLDER
 from eval.models.resolve import resolve
 from eval.protocols.linear import fit_head
 from eval.results.store import read_shelf
 from tests.factories import make_task, refusal
+
+# In the order of the page's columns.
+SIX = ("ce", "ce-strong", "selfsupcon", "supcon", "ce_selfsupcon", "supcon_selfsupcon")
 
 MODELS = ("random:test_resnet", "random:test_resnet@1")
 SIZE = 32
@@ -446,3 +450,23 @@ def test_command(
     assert main([*start, 'corruptions=["fogg"]']) == 2
     assert "did you mean 'fog'" in capsys.readouterr().err
     assert calls == []
+
+
+def test_the_page_s_table_is_that_of_the_shipped_findings() -> None:
+    """And what eval/analysis/README.md says of the joint objectives on both sets."""
+    page = (Path(__file__).resolve().parents[2] / "eval" / "analysis" / "README.md").read_text()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines()]
+    first = next(i for i, row in enumerate(rows) if row[0].startswith("corrupted top-1, eurosat"))
+    text = " ".join(page.split())
+    found = {f.tasks[0].name: f for _, f in read_findings(ZOO_FOLDER) if f.analysis == "robustness"}
+    assert list(found) == ["dtd", "eurosat"]
+    for i, task in enumerate(("eurosat", "dtd")):
+        values = found[task].values
+        assert (len(values["corruptions"]), values["severities"]) == (15, [1, 2, 3, 4, 5])
+        six = [values["models"][f"zoo:resnet18_narrow.{name}_tin100"][task] for name in SIX]
+        assert rows[first + i][1:7] == [f"{100 * v['corrupted']['top1']:.1f}" for v in six]
+        assert rows[first + 2 + i][1:7] == [f"{100 * v['drop']['value']:.1f}" for v in six]
+        for joint, alone in ((4, 0), (5, 3)):
+            gap = robustness.difference(six[joint], six[alone])
+            assert f"{100 * gap.value:+.1f}" in text
+            assert f"{100 * gap.low:+.1f} to {100 * gap.high:+.1f}" in text

@@ -38,7 +38,7 @@ from tests.space.shelves import (
 def test_the_shipped_leaderboards_are_those_of_eval() -> None:
     tables = boards.tables(r for _, r in shipped())
     assert {Key(t.protocol, t.setting, t.score) for t in tables} == set(keys(shipped_scores()))
-    detection = ["ap", "ap50", "ap75"]
+    detection = ["ap", "ap50", "ap75", "voc07_ap", "voc07_ap50", "voc07_ap75"]
     assert [t.score for t in tables] == [
         "top1_1shot", "top1_5shot", "top1_20shot", "top1", *detection,
     ]  # fmt: skip
