@@ -173,6 +173,7 @@ def test_the_shipped_measurements_are_those_of_the_cards() -> None:
     assert all("/" not in t.source for t in finding.tasks)  # nobody's folders
 
 
+@pytest.mark.slow
 def test_a_shipped_prediction_is_what_the_command_finds(cache: Path) -> None:
     finding = shipped()
     task = load_task("digits", cache)

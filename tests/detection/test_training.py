@@ -713,6 +713,7 @@ def test_two_processes(shapes: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
+@pytest.mark.slow
 def test_an_image_that_one_process_cannot_read(shapes: Path, tmp_path: Path) -> None:
     """After training too, the other does not wait for ever."""
     settings = dataclasses.replace(SHORT, iterations=10)

@@ -186,6 +186,7 @@ def test_one_driver_at_a_time(tmp_path: Path) -> None:
     assert len(store.sizes(lease.FOLDER)) == 2  # the last of each run
 
 
+@pytest.mark.slow
 def test_the_next_driver_of_a_dead_one(tmp_path: Path) -> None:
     store = Disk(tmp_path)
     child = FORKS.Process(target=os.getpid)

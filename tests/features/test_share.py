@@ -70,6 +70,7 @@ def shards(cache: Path) -> list[str]:
     return sorted(path.name for path in (cache / "partial").glob("*/*"))
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(data=st.data())
 def test_any_division_gives_the_same_bank(

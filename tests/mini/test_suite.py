@@ -72,6 +72,7 @@ def test_digits_are_frozen() -> None:
     assert digest.hexdigest() == FROZEN["digits"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["digits", *TASKS])
 def test_split_hashes_are_declared(name: str, written: Path, tmp_path: Path) -> None:
     assert load_task(f"parquet:{written / name}", tmp_path).split_hash == factors.SPLIT_HASHES[name]
@@ -120,6 +121,7 @@ def test_unknown_task_is_a_key_error(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TASKS)
 def test_files_are_balanced_distinct_and_shuffled(written: Path, name: str) -> None:
     task = factors.FACTOR_TASKS[name]
@@ -149,6 +151,7 @@ def test_digits_split_is_stratified_and_whole() -> None:
     }
 
 
+@pytest.mark.slow
 def test_rows_hold_what_draw_returns(written: Path) -> None:
     rows = pq.read_table(written / "shape" / "test-00000-of-00001.parquet").to_pylist()
     drawn = images_of("shape", "test", 50)[0]
@@ -167,6 +170,7 @@ def test_bmp_round_trip(shape: tuple[int, ...]) -> None:
     np.testing.assert_array_equal(np.asarray(decoded), image)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["digits", "relation"])
 def test_datasets_reads_images_and_class_names(written: Path, tmp_path: Path, name: str) -> None:
     datasets = pytest.importorskip("datasets")
@@ -177,6 +181,7 @@ def test_datasets_reads_images_and_class_names(written: Path, tmp_path: Path, na
     assert data[0]["image"].size == ((8, 8) if name == "digits" else (64, 64))
 
 
+@pytest.mark.slow
 def test_written_whole_or_not_at_all(
     written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,6 +199,7 @@ def test_written_whole_or_not_at_all(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_writing_again_gives_the_same_rows(written: Path, tmp_path: Path) -> None:
     suite.write_task("frequency", tmp_path)
     for file in tmp_path.iterdir():

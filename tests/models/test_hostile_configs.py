@@ -76,6 +76,7 @@ def test_the_untouched_folder_loads(answers: list[tuple[str | None, int, float]]
     assert answers[0][0] is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", range(len(HOSTILE)))
 def test_a_hostile_config_gets_one_sentence(
     row: int, answers: list[tuple[str | None, int, float]]
@@ -87,6 +88,7 @@ def test_a_hostile_config_gets_one_sentence(
     assert said.isprintable()
 
 
+@pytest.mark.slow
 def test_no_hostile_config_takes_memory(answers: list[tuple[str | None, int, float]]) -> None:
     assert answers[-1][1] - answers[0][1] < ROOM
 

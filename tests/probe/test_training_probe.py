@@ -101,6 +101,7 @@ def test_what_is_raised_inside_leaves_everything_as_it_was() -> None:
     assert torch.equal(torch.get_rng_state(), rng)
 
 
+@pytest.mark.slow
 def test_it_may_be_called_within_autocast() -> None:
     """Whose cache must not keep weights that were cast without gradients."""
     net, images = Small().eval(), torch.rand(4, 3, 16, 16)

@@ -369,6 +369,7 @@ def test_a_killed_workers_request_is_taken_again(
     assert len(results(tmp_path)) == 2
 
 
+@pytest.mark.slow
 def test_a_paused_worker_loses_its_request(
     start: Any, queue: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

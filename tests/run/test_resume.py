@@ -295,6 +295,7 @@ def only_read(folder: Path) -> None:
         path.chmod(0o555 if path.is_dir() else 0o444)
 
 
+@pytest.mark.slow
 def test_a_complete_cache_that_may_only_be_read_does(reference: Reference, tmp_path: Path) -> None:
     shutil.copytree(reference.results.parent / "cache", tmp_path / "cache")
     run = arguments(reference.data, tmp_path)

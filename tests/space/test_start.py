@@ -59,6 +59,7 @@ def test_the_first_page_waits_for_nothing_that_only_models_need(tmp_path: Path) 
     assert seen["warm_up"] == 1  # it begins once a page has been opened
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("module", "writes"), [("gradio", True), ("space.app", False)])
 def test_no_stubs_of_gradio_are_written(module: str, writes: bool) -> None:
     """gradio's own import does, else there would be nothing to leave."""
@@ -77,6 +78,7 @@ def test_no_stubs_of_gradio_are_written(module: str, writes: bool) -> None:
     assert bool(python(code, module)) is writes
 
 
+@pytest.mark.slow
 def test_models_are_made_ready_in_the_background_once() -> None:
     code = (
         "import json, sys, threading\n"
