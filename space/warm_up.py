@@ -2,7 +2,9 @@
 
 torch and what stands on it take two seconds of a processor and half a gigabyte. No page waits for
 them: they are imported where a visitor asks for a model or a finding, and here in the background,
-so that they are mostly there by then.
+so that they are mostly there by then. What pages and these share, and whose modules import each
+other in circles (narwhals, by plotly and sklearn), must be there before: two threads in one circle
+end in a deadlock, which Python answers with an error in either.
 """
 
 from __future__ import annotations

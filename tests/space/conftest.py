@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -111,6 +111,18 @@ def regular(browser: Any) -> Iterator[Any]:
     context.close()
 
 
+def excused(wrong: Sequence[str]) -> list[str]:
+    """Without what Gradio's client writes when a page is left or opened anew while it loads: that
+    its request was aborted, and for each of these that the connection errored out."""
+    aborted = [line for line in wrong if line.startswith("console: AbortError: signal is aborted")]
+    left = [line for line in wrong if line not in aborted]
+    for _ in aborted:
+        ended = [i for i, line in enumerate(left) if line.startswith("console: Connection errored")]
+        if ended:
+            del left[ended[0]]
+    return left
+
+
 @pytest.fixture
 def visit(browser: Any, regular: Any, shots: Path) -> Iterator[Any]:
     """Opens pages; at the end nothing may have gone wrong, and no other host may be asked.
@@ -169,4 +181,4 @@ def visit(browser: Any, regular: Any, shots: Path) -> Iterator[Any]:
         assert owned is None
         assert "Traceback" not in text
         assert seen.hosts <= {"127.0.0.1"}
-        assert seen.wrong == []
+        assert excused(seen.wrong) == []

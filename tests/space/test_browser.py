@@ -354,7 +354,8 @@ def test_objectives_main_path(app: App, visit: Any) -> None:
     said.filter(has_text="CE+SelfSupCon is better than CE on").wait_for()
     first = said.inner_text()
     assert re.search(r"Mean difference [-+][\d.]+ points", first)
-    assert page.locator(".js-plotly-plot:visible").count() == 3
+    page.locator("#budgets .js-plotly-plot").wait_for()  # of the study beside the results
+    assert page.locator(".js-plotly-plot:visible").count() == 4
     page.wait_for_function(
         "document.querySelectorAll('#pairs [role=gridcell][data-col=\"0\"]').length >= 3"
     )
@@ -371,6 +372,20 @@ def test_objectives_main_path(app: App, visit: Any) -> None:
         "was => document.querySelector('#objectives-said').innerText.trim() != was.trim()",
         arg=second,
     )
+
+
+def test_objectives_against_budget(app: App, visit: Any) -> None:
+    """The study that ships beside the results, by any of its scores."""
+    seen = visit(app).open()
+    page = seen.page
+    seen.tab("Objectives")
+    study = page.locator("#budgets")
+    study.get_by_text("Decided by linear top-1").wait_for()
+    study.locator(".js-plotly-plot").wait_for()
+    study.locator("[role=gridcell]").filter(has_text="projector (B - A)").first.wait_for()
+    seen.pick("Score", "5-shot top-1")
+    study.get_by_text("Decided by 5-shot top-1").wait_for()
+    seen.keep("objectives-budget-1280")
 
 
 def test_compare_main_path(app: App, visit: Any) -> None:
