@@ -412,6 +412,10 @@ def test_pictures_on_which_two_models_disagree(hostile: App, visit: Any) -> None
     page.locator("#compare-said p").first.wait_for()
     seen.pick("Model B", "CE (resnet18_narrow)")
     page.locator("#compare-said").filter(has_text="on the one data set").wait_for()
+    # A choice closes the pictures of the one before, and its sentence may read the same: it is over
+    # once nothing is pale any more.
+    page.wait_for_timeout(500)
+    page.wait_for_function("!document.querySelector('.pending')")
     page.get_by_role("button", name="Show pictures").click()
     told = page.get_by_text(re.compile(r"test pictures A alone is right on \d+"))
     told.wait_for(timeout=90_000)
