@@ -44,7 +44,7 @@ from space.pages.submit import Submit
 from space.source import STEP, Source
 from space.state import Desk
 from space.theme import CSS, HEAD, THEME
-from space.warm_up import warm_up
+from space.warm_up import after_it, warm_up
 
 TITLE = "TransferZoo"
 _TOP = """<header id="top"><h1>TransferZoo</h1>
@@ -124,6 +124,9 @@ def build(desk: Desk) -> gr.Blocks:
         went.then(None, None, None, js="() => transferzoo.restored()")
         for tab in (objectives_tab, compare_tab, detection_tab, analyses_tab):
             _draw_again(app, tab)
+        for event in app.fns.values():
+            if event.fn is not None and event.fn not in (opened, warm_up):
+                event.fn = after_it(event.fn)
     return app
 
 

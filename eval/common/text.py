@@ -68,7 +68,8 @@ def text_table(
     """
     header, *lines = ([_cell(text, markdown) for text in row] for row in (header, *lines))
     columns = list(zip(header, *lines, strict=True))
-    widths = [max(map(len, column)) for column in columns]
+    least = 2 if markdown else 1  # a dash and a colon
+    widths = [max(least, *map(len, column)) for column in columns]
     # bold numbers are numbers
     numeric = [all(_NUMBER.fullmatch(c.strip("*")) for c in column[1:]) for column in columns]
 

@@ -41,6 +41,11 @@ class Repeated:
         n = len(self.by_training)
         return None if n < 2 else float(np.var(self.by_training, ddof=1)) / n
 
+    @property
+    def interval(self) -> Interval:
+        """95 %, over all the chance that is known of: images alone for one training."""
+        return self.over_both() or self.over_images()
+
     def over_images(self, level: float = 0.05) -> Interval:
         """By Student's t: other samples of the test images, these trainings."""
         return self._around(self._half_of_images(level))
@@ -68,12 +73,12 @@ class Repeated:
         would end at 0. 1 for one training."""
         from scipy import optimize
 
-        if self.value == 0 or self._half_of_both(1.0) is None:
+        if self.value == 0 or self.trainings is None:
             return 1.0
 
         def beyond(log_level: float) -> float:
             half = self._half_of_both(math.exp(log_level))
-            assert half is not None  # it was not above
+            assert half is not None  # there is more than one training
             return half - abs(self.value)
 
         if beyond(_SMALLEST) <= 0:
@@ -85,14 +90,14 @@ class Repeated:
         and trainings vary as they do here: 2 to 1000. None where no such number would (the images
         alone leave it open), or where there was one training."""
         own = self.trainings
-        if own is None:
+        if own is None or self.value == 0:
             return None
         spread = own * len(self.by_training)
         images = self._half_of_images(level)
         for n in range(2, MOST_TRAININGS + 1):
             half = math.hypot(_quantile(n - 1, level) * (spread / n) ** 0.5, images)
             error = (spread / n + self.images) ** 0.5
-            if self.value != 0 and abs(self.value) >= half + _POWER_QUANTILE * error:
+            if abs(self.value) >= half + _POWER_QUANTILE * error:
                 return n
         return None
 

@@ -53,5 +53,5 @@ def figure(found: Verdict) -> Figure:
 
 def _band(one: Level) -> tuple[float, float, float]:
     assert one.found is not None
-    interval = one.found.over_both() or one.found.over_images()
+    interval = one.found.interval
     return interval.value, interval.low, interval.high

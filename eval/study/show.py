@@ -103,7 +103,8 @@ def _progress(found: Verdict) -> str:
 
 def _sets(levels: list[Level]) -> str:
     """``11``; ``9 to 11`` where not all checkpoints were scored on the same."""
-    few, *_, many = sorted([len(one.tasks) for one in levels] * 2)
+    counts = [len(one.tasks) for one in levels]
+    few, many = min(counts), max(counts)
     return str(many) if few == many else f"{few} to {many}"
 
 

@@ -132,16 +132,21 @@ def budgets(frame: pd.DataFrame, score: str) -> go.Figure:
         if len(mine) == 1:  # a band of one point is not seen
             half = 100 * mine["half"]
             figure.data[-1].update(error_y={"array": half, "color": style.colour, "thickness": 1})
-    ticks = sorted(set(frame["epochs"]))
-    low, high = math.log10(ticks[0]), math.log10(ticks[-1])
-    figure.update_xaxes(
-        type="log", tickvals=ticks, ticktext=[str(t) for t in ticks], minor={"ticks": ""},
-        title_text="epochs of pretraining (log scale)", range=[low - 0.08, high + 0.08],
-    )  # fmt: skip
+    _log_axis(figure, frame["epochs"], "epochs of pretraining")
     over = " or ".join(dict.fromkeys(frame["over"]))
     title = told(f"{score}, %", f"intervals: 95 % over other {over}", wide=AXIS)
     figure.update_yaxes(title_text=title)
     return figure
+
+
+def _log_axis(figure: go.Figure, values: pd.Series, title: str) -> None:
+    """The horizontal axis, with a tick at each value that there is."""
+    ticks = sorted(set(values))
+    low, high = math.log10(ticks[0]), math.log10(ticks[-1])
+    figure.update_xaxes(
+        type="log", tickvals=ticks, ticktext=[str(t) for t in ticks], minor={"ticks": ""},
+        title_text=f"{title} (log scale)", range=[low - 0.08, high + 0.08],
+    )  # fmt: skip
 
 
 def _banded(
@@ -287,12 +292,7 @@ def shots(frame: pd.DataFrame) -> go.Figure:
                  f"95 % over {chance([r.kind])}")
             for r in mine.itertuples()
         ])  # fmt: skip
-    ticks = sorted(set(frame["shot"]))
-    low, high = math.log10(ticks[0]), math.log10(ticks[-1])
-    figure.update_xaxes(
-        type="log", tickvals=ticks, ticktext=[str(t) for t in ticks], minor={"ticks": ""},
-        title_text="images a class (log scale)", range=[low - 0.08, high + 0.08],
-    )  # fmt: skip
+    _log_axis(figure, frame["shot"], "images a class")
     count = int(frame["tasks"].iloc[0])
     title = f"mean over {count} data set{'s'[: count > 1]}, %"
     figure.update_yaxes(title_text=_axis(title, frame["kind"]))

@@ -28,9 +28,6 @@ CSS = """
   fill: var(--body-text-color) !important; }
 .js-plotly-plot .modebar-container { display: none; }
 """
-# plotly imports this, and narwhals with it, when it is first asked for. Here, in the thread that
-# starts the app: two threads at once (a page's and the one that warms up) end in a deadlock.
-go.Figure  # noqa: B018
 LETTERS = "#7b818a"  # readable on white and on black, where CSS is not at hand
 LINE, STRONG_LINE = "rgba(128,128,128,0.25)", "rgba(128,128,128,0.9)"
 

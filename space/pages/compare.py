@@ -62,11 +62,13 @@ class Compare:
     def wire(self, tab: gr.Tab) -> None:
         """Connect the events: nothing is computed before the tab is opened."""
         answer = [self.pictures, self.told, self.cases]
-        shown = [*self.choices, self.said, self.forest, self.table, self.task, *answer]
+        shown = [*self.choices, self.said, self.forest, self.table, self.task]
         gr.on([tab.select, self.a.input, self.b.input, self.board.input], self.open, self.choices,
               shown, api_visibility="private")  # fmt: skip
-        self.task.input(lambda: _CLOSED, None, answer, show_progress="hidden",
-                        api_visibility="private")  # fmt: skip
+        # At once, not with the comparison: that may come after the pictures of the new choice.
+        gr.on([self.a.input, self.b.input, self.board.input, self.task.input], lambda: _CLOSED,
+              None, answer, queue=False, show_progress="hidden",
+              api_visibility="private")  # fmt: skip
         self.show.click(
             self.look, [self.a, self.b, self.board, self.task], answer,
             concurrency_limit=1, concurrency_id="disagreements", api_visibility="private",
@@ -75,8 +77,7 @@ class Compare:
     # ------------------------------------------------------------------ behind the events
 
     def open(self, a: str, b: str, board: str) -> list[Any]:
-        """Today's choices, the outcome in words, a forest plot and the numbers behind it; pictures
-        of another choice are closed."""
+        """Today's choices, the outcome in words, a forest plot and the numbers behind it."""
         scores = self.desk.snapshot.scores
         known = models(scores)
         about = {str(row["name"]): row for row in known.to_dict("records")}
@@ -92,7 +93,7 @@ class Compare:
             found = compare(scores, a, b)
         except UserError as why:
             said = escaped(str(why)) if len(values) > 1 else "Two models are needed to compare."
-            return [*picks, gr.skip(), said, plots.empty(said), None, gr.skip(), *_CLOSED]
+            return [*picks, gr.skip(), said, plots.empty(said), None, gr.skip()]
         keys = {m.key.text: m for m in found.matches}
         match = keys.get(board) or keys.get("fewshot/top1_5shot") or found.matches[0]
         boards = [(m.key.title, m.key.text) for m in found.matches]
@@ -107,7 +108,6 @@ class Compare:
             *picks, gr.update(choices=boards, value=match.key.text),
             _sentences(found, match, short),
             figure, _table(match), gr.update(choices=tasks, value=tasks[0] if tasks else None),
-            *_CLOSED,
         ]  # fmt: skip
 
     def look(self, a: str, b: str, board: str, task: str) -> tuple[Any, str, Any]:

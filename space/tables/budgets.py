@@ -12,8 +12,9 @@ from pathlib import Path
 import pandas as pd
 
 from eval.common.errors import UserError
+from eval.metrics.contrasts import Repeated
 from eval.study.table import FILES, read
-from eval.study.verdict import Verdict, verdict
+from eval.study.verdict import HELPS, HURTS, SAME, Verdict, verdict
 
 IMAGES, BOTH = "test images, this training", "test images and trainings"
 _CURVES = {
@@ -54,13 +55,17 @@ def curves(found: Verdict, score: str) -> pd.DataFrame:
     for one in found.levels:
         if one.score != score or one.found is None:
             continue
-        both = one.found.over_both()
-        interval = both or one.found.over_images()
+        interval = one.found.interval
         lines.append((
             one.arm, objectives[one.arm], one.epochs, len(one.found.by_training), len(one.tasks),
-            interval.value, interval.high - interval.value, BOTH if both else IMAGES,
+            interval.value, interval.high - interval.value, _over(one.found),
         ))  # fmt: skip
     return pd.DataFrame(lines, columns=list(_CURVES)).astype(_CURVES)
+
+
+def _over(found: Repeated) -> str:
+    """Of which chance its interval speaks."""
+    return IMAGES if found.trainings is None else BOTH
 
 
 def contrasts(found: Verdict, score: str) -> pd.DataFrame:
@@ -70,12 +75,11 @@ def contrasts(found: Verdict, score: str) -> pd.DataFrame:
     for one in found.tested:
         if one.score != score or one.found is None:
             continue
-        both = one.found.over_both()
-        interval = both or one.found.over_images()
+        interval = one.found.interval
         gap = f"{100 * interval.value:+.1f} ±{100 * (interval.high - interval.value):.1f}"
         lines.append((
             one.contrast, one.epochs, f"{one.trainings} of {one.planned}",
-            f"{gap} ({BOTH if both else IMAGES})", one.word,
+            f"{gap} ({_over(one.found)})", one.word,
         ))  # fmt: skip
     return pd.DataFrame(lines, columns=_CONTRASTS)
 
@@ -86,7 +90,7 @@ def said(found: Verdict, score: str) -> str:
     decided = [
         f"{one.contrast} {one.word} at {one.epochs} epochs"
         for one in found.tested
-        if one.score == score and one.word in ("helps", "hurts", "equal")
+        if one.score == score and one.word in (HELPS, HURTS, SAME)
     ]
     return (
         f"{table.plan.name}: {table.scored} of {table.plan.trainings} checkpoints are trained and "

@@ -40,6 +40,13 @@ def test_a_cell_stays_a_cell() -> None:
     assert "\u202e" not in escaped(HOSTILE)
 
 
+def test_a_narrow_column_of_numbers_is_markdown_too() -> None:
+    """A rule of a colon alone makes no table."""
+    lines = text_table(["model", "p"], [["a", "-"], ["b", "1"]], markdown=True).splitlines()
+    assert lines[1] == "| ----- | -: |"
+    assert {len(line) for line in lines} == {len(lines[0])}
+
+
 def run(
     *argv: str, settings: dict[str, str] | None = None, stdout: int | None = subprocess.PIPE
 ) -> subprocess.CompletedProcess[bytes]:

@@ -385,6 +385,7 @@ def test_objectives_against_budget(app: App, visit: Any) -> None:
     study.locator("[role=gridcell]").filter(has_text="projector (B - A)").first.wait_for()
     seen.pick("Score", "5-shot top-1")
     study.get_by_text("Decided by 5-shot top-1").wait_for()
+    assert study.locator(".js-plotly-plot:visible").count() == 1
     seen.keep("objectives-budget-1280")
 
 
@@ -412,10 +413,6 @@ def test_pictures_on_which_two_models_disagree(hostile: App, visit: Any) -> None
     page.locator("#compare-said p").first.wait_for()
     seen.pick("Model B", "CE (resnet18_narrow)")
     page.locator("#compare-said").filter(has_text="on the one data set").wait_for()
-    # A choice closes the pictures of the one before, and its sentence may read the same: it is over
-    # once nothing is pale any more.
-    page.wait_for_timeout(500)
-    page.wait_for_function("!document.querySelector('.pending')")
     page.get_by_role("button", name="Show pictures").click()
     told = page.get_by_text(re.compile(r"test pictures A alone is right on \d+"))
     told.wait_for(timeout=90_000)
@@ -428,6 +425,9 @@ def test_pictures_on_which_two_models_disagree(hostile: App, visit: Any) -> None
         has_text=re.compile(r"^\s*[AB]\s*$")
     )
     assert right.count() == count
+    seen.pick("Protocol", "Linear")  # another choice closes what was an answer to this one
+    told.wait_for(state="hidden")
+    page.locator("#disagreements").wait_for(state="hidden")
 
 
 # ----------------------------------------------------------------------------------- detection
