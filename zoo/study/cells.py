@@ -82,15 +82,23 @@ Cell = Trial | Training
 
 
 def cells(plan: Plan) -> Iterator[Cell]:
-    """All of a plan's work, the most telling first: wave by wave, in a wave the tuning of its
-    arms, then seed by seed, then budget by budget, so that contrasts become whole early."""
-    for wave in sorted({arm.wave for arm in plan.arms}):
-        arms = [arm for arm in plan.arms if arm.wave == wave]
-        yield from (Trial(arm, rate) for arm in arms for rate in plan.tuning.rates)
-        for seed in plan.seeds:
-            budgets = plan.budgets_of(seed)
-            for epochs in budgets:
-                yield from (Training(arm, seed, epochs, epochs == budgets[-1]) for arm in arms)
+    """All of a plan's work, the most telling first.
+
+    Wave by wave, in a wave the tuning of its arms, then budget by budget with all of its seeds: a
+    contrast without several trainings decides nothing. Budgets that not every seed has come last.
+    """
+    waves = sorted({arm.wave for arm in plan.arms})
+    for whole in (True, False):
+        for wave in waves:
+            arms = [arm for arm in plan.arms if arm.wave == wave]
+            if whole:
+                yield from (Trial(arm, rate) for arm in arms for rate in plan.tuning.rates)
+            for budget in plan.budgets:
+                if (set(budget.seeds) == set(plan.seeds)) is not whole:
+                    continue
+                for seed in budget.seeds:
+                    last = budget.epochs == plan.budgets_of(seed)[-1]
+                    yield from (Training(arm, seed, budget.epochs, last) for arm in arms)
 
 
 def trials(plan: Plan, out: Path, arm: Arm) -> dict[float, float]:

@@ -57,9 +57,14 @@ def test_the_most_telling_work_comes_first() -> None:
     first = order[: 4 * tuned]
     assert all(isinstance(c, Trial) for c in first)
     assert list(dict.fromkeys(c.arm.name for c in first)) == names
-    runs = [c for c in order[4 * tuned : 4 * tuned + 16] if isinstance(c, Training)]
-    assert [(c.arm.name, c.seed, c.epochs) for c in runs] == [
-        (name, 0, epochs) for epochs in (12, 25, 50, 100) for name in names
+    runs = [c for c in order if isinstance(c, Training)]
+    assert [(c.arm.name, c.seed, c.epochs) for c in runs[: 4 * 9]] == [
+        (name, seed, epochs) for epochs in (12, 25, 50) for seed in (0, 1, 2) for name in names
+    ]
+    # One seed decides nothing: it waits for all that has three.
+    assert {c.epochs for c in runs[:-8]} == {12, 25, 50}
+    assert [(c.arm.name, c.seed, c.epochs) for c in runs[-8:-4]] == [
+        (name, 0, 100) for name in names
     ]
     assert len(order) == len(set(order)) == 8 * (tuned + 4 + 3 + 3)
 
