@@ -83,6 +83,7 @@ class Plan(_Section):
     name: Name
     question: str
     statistics: str
+    notes: tuple[str, ...] = ()  # what was changed after the first run, when and why
     recipe: str  # shipped, by name
     settings: tuple[str, ...] = ()  # KEY=VALUE on the recipe, for every arm
     tuning: Tuning
