@@ -9,8 +9,8 @@ are paired: one seed gives all ways the same order of images. Arrays in, numbers
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -23,6 +23,36 @@ _SMALLEST = math.log(1e-15)  # of a level that is told from 0
 
 
 @dataclass(frozen=True)
+class Spread:
+    """How much one training differs from another: a variance, and its degrees of freedom."""
+
+    variance: float
+    free: float
+
+    def times(self, factor: float) -> Spread:
+        return Spread(factor * self.variance, self.free)
+
+
+def pooled_spread(scores: Floats) -> Spread | None:
+    """The spread of one way's trainings, from several ways that are taken to vary alike.
+
+    ``scores`` [A ways, S seeds], NaN where there is none. What a seed does to all ways alike is
+    left out, as it falls out of a contrast: the variance is that of the residuals beside the means
+    of ways and of seeds. Its degrees of freedom are (A - 1)(S - 1) where nothing is missing. None
+    where none are left.
+    """
+    ways, seeds = np.nonzero(~np.isnan(scores))
+    design = np.zeros((len(ways), sum(scores.shape)))
+    design[np.arange(len(ways)), ways] = 1
+    design[np.arange(len(ways)), len(scores) + seeds] = 1
+    if not len(ways) or (free := len(ways) - int(np.linalg.matrix_rank(design))) < 1:
+        return None
+    known = scores[ways, seeds]
+    fitted = design @ np.linalg.lstsq(design, known, rcond=None)[0]
+    return Spread(float(np.sum((known - fitted) ** 2)) / free, free)
+
+
+@dataclass(frozen=True)
 class Repeated:
     """A number that every training gives once, and what its mean is subject to. Data sets are
     fixed: nothing is said of other sets."""
@@ -30,16 +60,25 @@ class Repeated:
     by_training: tuple[float, ...]  # of each seed
     images: float  # variance over other samples of the test images, of these trainings
     images_noise: float  # that variance's own
+    images_once: float | None = None  # the same of one training, their mean; None: as `images`
+    pooled: Spread | None = None  # of the number in one training, where more is known than from it
 
     @property
     def value(self) -> float:
         return float(np.mean(self.by_training))
 
     @property
-    def trainings(self) -> float | None:
-        """Variance of the mean over other trainings; None where there was but one."""
+    def alone(self) -> Repeated:
+        """The same with no spread but that of its own trainings."""
+        return replace(self, pooled=None)
+
+    @property
+    def spread(self) -> Spread | None:
+        """Of the number from training to training; None where there was but one."""
         n = len(self.by_training)
-        return None if n < 2 else float(np.var(self.by_training, ddof=1)) / n
+        if n < 2:
+            return None
+        return self.pooled or Spread(float(np.var(self.by_training, ddof=1)), n - 1)
 
     @property
     def interval(self) -> Interval:
@@ -52,10 +91,8 @@ class Repeated:
 
     def over_trainings(self, level: float = 0.05) -> Interval | None:
         """By Student's t: other trainings, these images. None for one training."""
-        own = self.trainings
-        if own is None:
-            return None
-        return self._around(_quantile(len(self.by_training) - 1, level) * own**0.5)
+        half = self._half_of_trainings(level)
+        return None if half is None else self._around(half)
 
     def over_both(self, level: float = 0.05) -> Interval | None:
         """Other images and other trainings. None for one training, whose chance is unknown.
@@ -73,7 +110,7 @@ class Repeated:
         would end at 0. 1 for one training."""
         from scipy import optimize
 
-        if self.value == 0 or self.trainings is None:
+        if self.value == 0 or self.spread is None:
             return 1.0
 
         def beyond(log_level: float) -> float:
@@ -88,25 +125,36 @@ class Repeated:
     def trainings_needed(self, level: float = 0.05) -> int | None:
         """About how many trainings find a true difference of this size in 80 % of cases, if images
         and trainings vary as they do here: 2 to 1000. None where no such number would (the images
-        alone leave it open), or where there was one training."""
-        own = self.trainings
-        if own is None or self.value == 0:
+        alone leave it open), or where there was one training. What an image does to one training
+        alone averages out over more of them; what it does to all stays."""
+        spread = self.spread
+        if spread is None or self.value == 0:
             return None
-        spread = own * len(self.by_training)
-        images = self._half_of_images(level)
+        seen = len(self.by_training)
+        once = self.images if self.images_once is None else self.images_once
+        common = max(0.0, (seen * self.images - once) / (seen - 1))  # to all trainings
+        quantile = self._half_of_images(level) / self.images**0.5 if self.images else 0.0
         for n in range(2, MOST_TRAININGS + 1):
-            half = math.hypot(_quantile(n - 1, level) * (spread / n) ** 0.5, images)
-            error = (spread / n + self.images) ** 0.5
+            own = spread.variance / n
+            images = common + max(0.0, once - common) / n
+            half = math.hypot(
+                _quantile(spread.free * (n - 1) / (seen - 1), level) * own**0.5,
+                quantile * images**0.5,
+            )
+            error = (own + images) ** 0.5
             if abs(self.value) >= half + _POWER_QUANTILE * error:
                 return n
         return None
 
     def _half_of_both(self, level: float) -> float | None:
-        own = self.trainings
-        if own is None:
+        half = self._half_of_trainings(level)
+        return None if half is None else math.hypot(half, self._half_of_images(level))
+
+    def _half_of_trainings(self, level: float) -> float | None:
+        spread = self.spread
+        if spread is None:
             return None
-        half = _quantile(len(self.by_training) - 1, level) * own**0.5
-        return math.hypot(half, self._half_of_images(level))
+        return _quantile(spread.free, level) * (spread.variance / len(self.by_training)) ** 0.5
 
     def _half_of_images(self, level: float) -> float:
         if self.images == 0:
@@ -124,11 +172,13 @@ def _quantile(free: float, level: float) -> float:
     return float(-special.stdtrit(min(free, 1e9), level / 2))
 
 
-def combined(sets: Sequence[Estimates], factors: Floats) -> Repeated:
+def combined(sets: Sequence[Estimates], factors: Floats, one_way: Spread | None = None) -> Repeated:
     """The mean over data sets of the ways' scores, summed by factors: a contrast, or one way alone.
 
     ``sets``: for each data set the same models, S trainings of each of A ways, in the order
-    [S, A]. ``factors`` [A]. Raises ValueError where there is no set or no factor but 0.
+    [S, A]. ``factors`` [A]. ``one_way``: the `pooled_spread` of any one way's mean, taken for a
+    contrast in place of what its few trainings show; it says nothing of a way alone. Raises
+    ValueError where there is no set or no factor but 0.
     """
     if not sets or not np.any(factors):
         raise ValueError(f"{len(sets)} data sets and factors {factors.tolist()} combine to nothing")
@@ -136,11 +186,26 @@ def combined(sets: Sequence[Estimates], factors: Floats) -> Repeated:
     weights = np.tile(factors / trainings, trainings)
     values = [f.values.reshape(trainings, len(factors)) @ factors for f in sets]
     parts = [_of_images(f, weights) for f in sets]
+    once = [_of_images(f, one)[0] for f in sets for one in _each(trainings, factors)]
     return Repeated(
         tuple(np.mean(values, axis=0).tolist()),
         sum(variance for variance, _ in parts) / len(sets) ** 2,
         sum(noise for _, noise in parts) / len(sets) ** 4,
+        sum(once) / trainings / len(sets) ** 2,
+        one_way.times(float(factors @ factors)) if one_way and _is_contrast(factors) else None,
     )
+
+
+def _each(trainings: int, factors: Floats) -> Iterator[Floats]:
+    """The weights of each training's number alone."""
+    for i in range(trainings):
+        weights = np.zeros((trainings, len(factors)))
+        weights[i] = factors
+        yield weights.ravel()
+
+
+def _is_contrast(factors: Floats) -> bool:
+    return abs(float(factors.sum())) <= 1e-9
 
 
 def _of_images(found: Estimates, weights: Floats) -> tuple[float, float]:

@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from eval.common.fitted_table import shown_table, wrapped
 from eval.common.text import counted, visible
 from eval.metrics.contrasts import Repeated
 from eval.metrics.intervals import Interval
-from eval.study.verdict import OPEN, ContrastAt, Level, Verdict
+from eval.study.content import Association, associations
+from eval.study.verdict import LEVEL, OPEN, ContrastAt, Level, Verdict
 
 NOT_YET = "-"
 _HEADER = (
     "contrast", "epochs", "trainings", "sets", "difference", "images", "seeds", "both", "p",
-    "verdict",
+    "p alone", "verdict",
 )  # fmt: skip
 LEGEND = (
     "Every ± is a 95 % interval. Images: over other samples of the test images, these trainings. "
-    "Seeds: over other trainings, these images (Student's t). Both: over both, as are the ± of "
-    "arms. p: over both, with Holm's correction over all contrasts and budgets of the plan. Helps "
-    "or hurts: p below 0.05; equal: the corrected interval lies within half a point of 0; else "
-    "undecided, and in brackets about how many trainings would find a difference of this size in "
-    "80 % of cases (>1000: the images alone leave it open). Nothing is said of other data sets."
+    "Seeds: over other trainings, these images (Student's t; how much trainings differ is taken "
+    "from all arms of a budget, as if they varied alike). Both: over both, as are the ± of arms. "
+    "p: over both, with Holm's correction over all contrasts and "
+    "budgets of the plan; p alone: the same from the contrast's own trainings. Helps or hurts: p "
+    "below 0.05; equal: the corrected interval lies within half a point of 0; else undecided, and "
+    "in brackets about how many trainings would find a difference of this size in 80 % of cases "
+    "(>1000: the images alone leave it open). Nothing is said of other data sets."
+)
+_GLANCE = (
+    "Every contrast at a glance, points ±95 % over other images and other trainings; * where p is "
+    "below 0.05 after the correction, ** where p alone is too. One training says nothing of others."
+)
+_CONTENT = (
+    "Correlation over the arms of a budget of content with transfer. It is described, not tested: "
+    "arms share their terms, so there are fewer of them than it looks."
 )
 
 
@@ -32,6 +44,10 @@ def render(found: Verdict, width: int | None) -> str:
         _text(f"{plan.name}: {_progress(found)}", width),
         _text(" ".join(plan.question.split()), width),
     ]
+    if glance := _glance(found, width):
+        parts += [_text(_GLANCE, width), glance]
+    if beside := _content(found, width):
+        parts += [_text(_CONTENT, width), beside]
     waiting: dict[str, list[str]] = {}  # {what is not trained yet: for which questions}
     for asked in plan.questions:
         levels = [one for one in found.levels if one.score == asked.title and one.found]
@@ -47,7 +63,11 @@ def render(found: Verdict, width: int | None) -> str:
         where = "" if len(waiting) == 1 else f" ({', '.join(titles)})"
         if text:
             parts.append(_text(f"Not trained yet, by epochs{where}: {text}.", width))
-    return "\n\n".join([*parts, _text(LEGEND, width), _text(_predictions(found), width)])
+    parts += [_text(LEGEND, width), _text(_predictions(found), width)]
+    if plan.notes:
+        notes = " ".join(" ".join(note.split()) for note in plan.notes)
+        parts.append(_text(f"Changed after the first run. {notes}", width))
+    return "\n\n".join(parts)
 
 
 def as_json(found: Verdict) -> dict[str, Any]:
@@ -68,10 +88,13 @@ def as_json(found: Verdict) -> dict[str, Any]:
             {
                 "score": one.score, "contrast": one.contrast, "epochs": one.epochs,
                 "prediction": one.prediction, "tasks": one.tasks, **_repeated(one.found),
-                "p_holm": one.p, "verdict": one.word, "trainings_needed": one.needed,
+                "p_holm": one.p, "p_holm_alone": one.p_alone, "verdict": one.word,
+                "trainings_needed": one.needed,
             }
             for one in found.tested
         ],
+        "content_beside_transfer": [dataclasses.asdict(one) for one in associations(found)],
+        "notes": list(plan.notes),
     }  # fmt: skip
 
 
@@ -103,9 +126,56 @@ def _progress(found: Verdict) -> str:
 
 def _sets(levels: list[Level]) -> str:
     """``11``; ``9 to 11`` where not all checkpoints were scored on the same."""
-    counts = [len(one.tasks) for one in levels]
+    return _range([len(one.tasks) for one in levels])
+
+
+def _range(counts: list[int]) -> str:
     few, many = min(counts), max(counts)
     return str(many) if few == many else f"{few} to {many}"
+
+
+def _glance(found: Verdict, width: int | None) -> str:
+    """A row a contrast and budget, a column a score; empty where nothing is trained."""
+    titles = [asked.title for asked in found.table.plan.questions]
+    rows: dict[tuple[str, int], dict[str, ContrastAt]] = {}
+    for one in found.tested:
+        if one.found is not None:
+            rows.setdefault((one.contrast, one.epochs), {})[one.score] = one
+    if not rows:
+        return ""
+    lines = []
+    for (contrast, epochs), by_score in rows.items():
+        counts = [one.trainings for one in by_score.values()]
+        cells = [_brief(by_score.get(title)) for title in titles]
+        lines.append([contrast, str(epochs), _range(counts), *cells])
+    return shown_table(["contrast", "epochs", "trainings", *titles], lines, width, "contrast")
+
+
+def _brief(one: ContrastAt | None) -> str:
+    if one is None or one.found is None:
+        return NOT_YET
+    both = one.found.over_both()
+    if both is None:
+        return f"{100 * one.found.value:+.1f}"
+    mark = "" if one.p >= LEVEL else " *" if one.p_alone >= LEVEL else " **"
+    return f"{100 * one.found.value:+.1f} ±{100 * (both.high - both.value):.1f}{mark}"
+
+
+def _content(found: Verdict, width: int | None) -> str:
+    """A row a level of content and budget, a column a transfer score; empty without content."""
+    titles = [asked.title for asked in found.table.plan.transfer]
+    rows: dict[tuple[str, int], dict[str, Association]] = {}
+    for one in associations(found):
+        rows.setdefault((one.content, one.epochs), {})[one.score] = one
+    if not rows:
+        return ""
+    lines = []
+    for (content, epochs), by_score in rows.items():
+        cells = [by_score.get(title) for title in titles]
+        counts = [len(one.arms) for one in by_score.values()]
+        shown = [f"{one.correlation:+.2f}" if one else NOT_YET for one in cells]
+        lines.append([content, str(epochs), _range(counts), *shown])
+    return shown_table(["content", "epochs", "arms", *titles], lines, width, "content")
 
 
 def _levels(levels: list[Level], width: int | None) -> str:
@@ -138,7 +208,7 @@ def _line(one: ContrastAt, found: Repeated) -> list[str]:
     return [
         one.contrast, str(one.epochs), f"{one.trainings} of {one.planned}", str(len(one.tasks)),
         f"{100 * found.value:+.1f}", *map(_half, ranges),
-        f"{one.p:.2g}" if one.trainings > 1 else NOT_YET, _word(one),
+        *(f"{p:.2g}" if one.trainings > 1 else NOT_YET for p in (one.p, one.p_alone)), _word(one),
     ]  # fmt: skip
 
 

@@ -101,21 +101,32 @@ class StudyPlan(_Part):
     name: str
     question: str
     statistics: str
+    notes: tuple[str, ...] = ()  # what was changed after the first run, when and why
     evaluation: Evaluation
     budgets: tuple[Budget, ...] = Field(min_length=1)
     arms: tuple[Arm, ...] = Field(min_length=1)
     contrasts: tuple[PlannedContrast, ...]
 
     @property
-    def questions(self) -> tuple[Question, ...]:
-        """What is asked of every checkpoint: transfer, then content by level."""
+    def transfer(self) -> tuple[Question, ...]:
+        """What the study is about."""
         asked = self.evaluation
         few = [f"top1_{k}shot" for k in asked.shots]
         return (
             Question("linear top-1", "top1", asked.tasks),
             *(Question(score_title(name), name, asked.tasks) for name in few),
-            *(Question(f"{k}-level content", "top1", tasks) for k, tasks in asked.content.items()),
         )
+
+    @property
+    def content(self) -> tuple[Question, ...]:
+        """What may go with it, by level."""
+        levels = self.evaluation.content
+        return tuple(Question(f"{k}-level content", "top1", tasks) for k, tasks in levels.items())
+
+    @property
+    def questions(self) -> tuple[Question, ...]:
+        """All that is asked of every checkpoint."""
+        return self.transfer + self.content
 
     @property
     def trainings(self) -> int:

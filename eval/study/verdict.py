@@ -1,18 +1,20 @@
 """What a study's results say of each contrast of its plan, and how sure that is.
 
 Two chances count: other samples of the test images and other trainings (`eval.metrics.contrasts`).
-Holm's correction runs over all contrasts and budgets that the plan has for a score, those that are
-not trained yet among them, so that an early look is not judged more mildly than the last one.
+How much trainings differ is pooled over the arms of a budget; what the few trainings of a contrast
+say of it alone is tested beside it. Holm's correction runs over all contrasts and budgets that the
+plan has for a score, those that are not trained yet among them, so that an early look is not judged
+more mildly than the last one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from eval.metrics.contrasts import Repeated, combined
+from eval.metrics.contrasts import Repeated, Spread, combined, pooled_spread
 from eval.metrics.estimates import Estimates, Floats
 from eval.metrics.ranks import holm
 from eval.results.estimates import Measured, comparable
@@ -35,6 +37,7 @@ class ContrastAt:
     tasks: tuple[str, ...]  # on which all its checkpoints were scored
     found: Repeated | None  # None before all arms have a training in common
     p: float = 1.0  # after Holm's correction
+    p_alone: float = 1.0  # the same by the spread of its own trainings alone
     level: float = LEVEL  # of one test among all: the strictest step of that correction
 
     @property
@@ -92,8 +95,12 @@ def verdict(table: StudyTable) -> Verdict:
         boards = {b: _boards(asked, b, table.scores.get(asked.score, {})) for b in plan.budgets}
         some = [_tested(asked, c, b, boards[b]) for c in plan.contrasts for b in plan.budgets]
         corrected = holm([one.found.p() if one.found else 1.0 for one in some])
+        alone = holm([one.found.alone.p() if one.found else 1.0 for one in some])
         level = LEVEL / max(1, len(some))
-        tested += [replace(t, p=p, level=level) for t, p in zip(some, corrected, strict=True)]
+        tested += [
+            replace(one, p=p, p_alone=own, level=level)
+            for one, p, own in zip(some, corrected, alone, strict=True)
+        ]
         for arm in plan.arms:
             for budget in plan.budgets:
                 tasks, repeated = _repeated([arm.name], np.ones(1), budget, boards[budget])
@@ -146,4 +153,16 @@ def _repeated(
     }
     if not sets:
         return (), None
-    return tuple(sets), combined(list(sets.values()), factors)
+    return tuple(sets), combined(list(sets.values()), factors, _spread(budget, boards, sets))
+
+
+def _spread(budget: Budget, boards: _Boards, tasks: Iterable[str]) -> Spread | None:
+    """How much the trainings of one arm differ, from all arms of a budget that have these sets."""
+    parts = [boards[task] for task in tasks]
+    trained = set[Checkpoint].intersection(*(set(rows) for rows, _ in parts))
+    arms = sorted({c.arm for c in trained})
+    scores = np.full((len(arms), len(budget.seeds)), np.nan)
+    for c in trained:
+        at = arms.index(c.arm), budget.seeds.index(c.seed)
+        scores[at] = np.mean([known.values[rows[c]] for rows, known in parts])
+    return pooled_spread(scores)

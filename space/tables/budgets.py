@@ -65,7 +65,7 @@ def curves(found: Verdict, score: str) -> pd.DataFrame:
 
 def _over(found: Repeated) -> str:
     """Of which chance its interval speaks."""
-    return IMAGES if found.trainings is None else BOTH
+    return IMAGES if found.spread is None else BOTH
 
 
 def contrasts(found: Verdict, score: str) -> pd.DataFrame:

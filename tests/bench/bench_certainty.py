@@ -16,16 +16,17 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
 from eval.metrics import intervals
-from eval.metrics.contrasts import combined
+from eval.metrics.contrasts import combined, pooled_spread
 from eval.metrics.estimates import Estimates, mean, of_answers, of_episodes, of_items
 from eval.metrics.jackknife import delete_group_covariance
+from eval.metrics.ranks import holm
 from eval.metrics.ties import ties
 from tests.metrics.pools import Features, World, drawn, nearest_mean
 from tests.metrics.trainings import Trainings
@@ -331,29 +332,106 @@ _BOARDS: dict[str, Callable[[int, int], Estimates]] = {
 }
 
 
+# Rows are arms of the study (CE with weak views, CE, CE-MLP, both with the term, SelfSupCon, SupCon
+# and SupCon with the term), columns what they are made of: strong views, CE, projector, the
+# self-supervised term, SupCon.
+TERMS = np.array([
+    [0, 1, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 0, 1, 0],
+    [1, 1, 1, 1, 0], [1, 0, 0, 1, 0], [1, 0, 0, 0, 1], [1, 0, 0, 1, 1],
+], np.float64)  # fmt: skip
+
+
+def arms(quick: bool) -> Iterator[Row]:
+    """Why a correlation of content with transfer over arms is not tested: how often a permutation
+    test of the arms rejects where what each term adds to content is independent of what it adds to
+    transfer (``before``: where each arm's are)."""
+    trials = 300 if quick else 2000
+    random = np.random.default_rng(0)
+    orders = [np.arange(len(TERMS)), *(random.permutation(len(TERMS)) for _ in range(1999))]
+    told = np.zeros(2)
+    for _ in range(trials):
+        for i, made in enumerate((TERMS, np.eye(len(TERMS)))):
+            content, transfer = (made @ random.normal(size=made.shape[1]) for _ in range(2))
+            content -= content.mean()
+            reached = np.abs(content[np.array(orders)] @ (transfer - transfer.mean()))
+            told[i] += np.mean(reached >= reached[0] - 1e-12) <= 0.05
+    shared, separate = 100 * told / trials
+    yield Row("correlation", "8 arms of 5 terms", trials, shared, before=separate)
+
+
+PAIR = (1.0, -1.0)
+
+
 def trainings(quick: bool) -> Iterator[Row]:
     """Contrasts of ways of training: over other images and other seeds, and (before) over the
     images of these trainings alone. Power at a true difference of about 2.4 points."""
     trials = 300 if quick else 2000
     for count in (2, 3, 5):
         for seeds in (0.0, 0.02, 0.05, 0.15):
-            told = _told(Trainings(trainings=count, seeds=seeds), trials)
-            better = _told(Trainings(trainings=count, seeds=seeds, better=0.12), trials)
+            told = _told(Trainings(trainings=count, seeds=seeds), trials, PAIR)
+            better = _told(Trainings(trainings=count, seeds=seeds, better=0.12), trials, PAIR)
             where = f"{count} trainings, seeds vary by {seeds}"
             yield Row("contrast", where, trials, told[0], power=better[0], before=told[1])
-    four = np.array([1.0, -1.0, -1.0, 1.0])
-    told = _told(Trainings(ways=4), trials, four)
+    told = _told(Trainings(ways=4), trials, (1, -1, -1, 1))
     yield Row("interaction", "3 trainings, seeds vary by 0.05", trials, told[0], before=told[1])
-    told = _told(Trainings(sets=1, images=100), trials)
+    told = _told(Trainings(sets=1, images=100), trials, PAIR)
     yield Row("contrast", "one set of 100 images, 3, 0.05", trials, told[0], before=told[1])
 
 
-def _told(world: Trainings, trials: int, factors: Floats | None = None) -> tuple[float, float]:
+CONTRASTS = ((-1, 1, 0, 0), (-1, 0, 1, 0), (0, -1, 1, 0), (1, -1, -1, 1))
+PLANNED, BUDGETS = 28, 4
+
+
+def studies(quick: bool) -> Iterator[Row]:
+    """A whole study: four contrasts of the first four ways at four budgets, three trainings,
+    Holm's correction over the 28 tests of a plan. ``error``: any contrast of equal ways is told
+    from 0, by the pooled spread. ``before``: by the spread of each contrast's own trainings.
+    ``power``: the second way, 2.4 points better, is told from the first at the first budget."""
+    trials = 100 if quick else 1000
+    for ways in (4, 8):
+        for seeds in (0.02, 0.05, 0.15):
+            where = f"{ways} ways, seeds vary by {seeds}"
+            world = Trainings(ways, seeds=seeds)
+            together, alone = _study(world, trials)
+            better, found = _study(replace(world, better=-0.12), trials, only=0)
+            yield Row("study", where, trials, together, power=better, before=alone)
+            yield Row("study", f"{where}, each its own", trials, alone, power=found)
+        for factor in (2, 4):
+            unlike = (*(0.05 * factor,) * 2, *(0.05,) * (ways - 2))
+            where = f"{ways} ways, two vary by {0.05 * factor}, the others by 0.05"
+            together, alone = _study(Trainings(ways, seeds=unlike), trials)
+            yield Row("study", where, trials, together, before=alone)
+
+
+def _study(world: Trainings, trials: int, only: int | None = None) -> tuple[float, float]:
+    """In how many studies, in percent, any contrast is told from 0, or the one that is asked for at
+    the first budget: by a pooled spread, and by that of each contrast's own trainings."""
+    random = np.random.default_rng(0)
+    told = np.zeros(2)
+    for _ in range(trials):
+        tests = [p for _ in range(BUDGETS) for p in _tested(world.drawn(random), world)]
+        for i, values in enumerate(zip(*tests, strict=True)):
+            corrected = holm([*values, *(1.0,) * (PLANNED - len(values))])
+            told[i] += min(corrected if only is None else [corrected[only]]) < 0.05
+    together, alone = 100 * told / trials
+    return together, alone
+
+
+def _tested(sets: Sequence[Estimates], world: Trainings) -> Iterator[tuple[float, float]]:
+    scores = np.mean([one.values for one in sets], axis=0)
+    spread = pooled_spread(scores.reshape(world.trainings, world.ways).T)
+    for factors in CONTRASTS:
+        padded = np.array((*factors, *(0,) * (world.ways - len(factors))), np.float64)
+        found = combined(sets, padded, spread)
+        yield found.p(), found.alone.p()
+
+
+def _told(world: Trainings, trials: int, factors: Sequence[float]) -> tuple[float, float]:
     """How often 0 is excluded, in percent: over both chances, and over images alone."""
     random = np.random.default_rng(0)
     both = images = 0
     for _ in range(trials):
-        found = combined(world.drawn(random), np.array([1.0, -1.0]) if factors is None else factors)
+        found = combined(world.drawn(random), np.array(factors))
         wide, narrow = found.over_both(), found.over_images()
         assert wide is not None  # there is more than one training
         both += not wide.low <= 0 <= wide.high
@@ -369,6 +447,8 @@ PARTS: dict[str, Callable[[bool], Iterator[Row]]] = {
     "pairs": pairs,
     "ties": boards,
     "trainings": trainings,
+    "studies": studies,
+    "arms": arms,
     "few-shot": few_shot,
     "few-shot-power": lambda quick: few_shot(quick, better=0.13),
     "few-shot-jackknife": against_jackknife,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
 
-from eval.metrics.contrasts import Repeated, combined
+from eval.metrics.contrasts import Repeated, Spread, combined, pooled_spread
 from eval.metrics.estimates import Estimates, mean
 from tests.metrics.trainings import Trainings
 
@@ -59,6 +61,69 @@ def test_seeds_alone_are_a_paired_t_test() -> None:
     assert found.p() == pytest.approx(expected.pvalue)
 
 
+def test_the_pooled_spread_is_the_residual_of_a_two_way_analysis() -> None:
+    """Where nothing is missing: what is left beside the means of ways and of seeds."""
+    scores = np.random.default_rng(0).normal(size=(4, 3))
+    left = scores - scores.mean(1, keepdims=True) - scores.mean(0) + scores.mean()
+    found = pooled_spread(scores)
+    assert found is not None
+    assert (found.variance, found.free) == (pytest.approx(np.sum(left**2) / 6), 6)
+
+
+def test_the_pooled_spread_of_two_ways_is_that_of_their_difference() -> None:
+    scores = np.random.default_rng(0).normal(size=(2, 5))
+    found = pooled_spread(scores)
+    assert found is not None
+    assert found.times(2).variance == pytest.approx(np.var(scores[0] - scores[1], ddof=1))
+    assert found.free == 4
+
+
+def test_the_pooled_spread_where_trainings_are_missing() -> None:
+    """A way with one training tells nothing; what has no second way or seed is not there."""
+    whole = np.random.default_rng(0).normal(size=(3, 3))
+    more = np.full((4, 4), np.nan)
+    more[:3, :3] = whole
+    more[3, 0] = more[0, 3] = 5.0
+    known, found = pooled_spread(whole), pooled_spread(more)
+    assert known is not None
+    assert found is not None
+    assert (found.variance, found.free) == (pytest.approx(known.variance), known.free)
+    for nothing in (np.full((3, 3), np.nan), whole[:, :1], whole[:1], np.zeros((0, 3))):
+        assert pooled_spread(nothing) is None
+
+
+@pytest.mark.parametrize("missing", [(), ((0, 2), (3, 1))])
+def test_the_pooled_spread_is_right_on_average(missing: tuple[tuple[int, int], ...]) -> None:
+    random = np.random.default_rng(1)
+    found = []
+    for _ in range(3000):
+        scores = random.normal(size=(4, 1)) + random.normal(size=3) + random.normal(0, 2, (4, 3))
+        for at in missing:
+            scores[at] = np.nan
+        one = pooled_spread(scores)
+        assert one is not None
+        assert one.free == 6 - len(missing)
+        found.append(one.variance)
+    assert np.mean(found) == pytest.approx(4, rel=0.05)
+
+
+def test_a_pooled_spread_stands_in_for_the_trainings_own() -> None:
+    sets = Trainings().drawn(np.random.default_rng(0))
+    plain, pooled = combined(sets, PAIR), combined(sets, PAIR, Spread(1e-4, 6))
+    assert pooled.spread == Spread(2e-4, 6)
+    assert pooled.alone == plain
+    interval = pooled.over_trainings()
+    assert interval is not None
+    half = stats.t.isf(0.025, 6) * (2e-4 / 3) ** 0.5
+    assert interval.high - interval.value == pytest.approx(half)
+    assert pooled.over_images() == plain.over_images()
+    # of a way alone it says nothing: what a seed does to all ways alike is not in it
+    assert combined(sets, np.array([1.0, 0.0]), Spread(1e-4, 6)).pooled is None
+    # nor of one training, which nothing repeats
+    once = combined(Trainings(trainings=1).drawn(np.random.default_rng(0)), PAIR, Spread(1e-4, 6))
+    assert (once.spread, once.over_both(), once.p()) == (None, None, 1.0)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_p_is_the_level_whose_interval_ends_at_0(seed: int) -> None:
     found = combined(Trainings(better=0.1).drawn(np.random.default_rng(seed)), PAIR)
@@ -95,6 +160,19 @@ def test_equal_ways_are_seldom_told_apart(trainings: int, seeds: float) -> None:
     if seeds:  # the images of these trainings alone would tell them apart
         alone = [one.over_images() for one in found]
         assert np.mean([not i.low <= 0 <= i.high for i in alone]) > 0.3
+
+
+def test_what_an_image_does_to_one_training_averages_out() -> None:
+    """The images' variance of as many trainings, foretold from a few: its common part stays."""
+    random = np.random.default_rng(0)
+    world = Trainings(seeds=0.1, trainings=2, sets=4, images=400)
+    few = [combined(world.drawn(random), PAIR) for _ in range(200)]
+    many = [combined(replace(world, trainings=8).drawn(random), PAIR) for _ in range(50)]
+    once = np.mean([one.images_once or 0.0 for one in few])
+    common = 2 * np.mean([one.images for one in few]) - once
+    assert common + (once - common) / 8 == pytest.approx(
+        np.mean([one.images for one in many]), rel=0.15
+    )
 
 
 def test_as_many_trainings_as_are_said_to_be_needed_find_it() -> None:

@@ -15,13 +15,13 @@ from eval.metrics.estimates import Estimates, of_answers
 class Trainings:
     """Ways of training that are equally good, but for ``better`` of the first. An answer is right
     where a normal variable is below the training's skill plus how easy the image is; skills vary
-    over seeds, once for all sets and once for each, by ``seeds``."""
+    over seeds, once for all sets and once for each, by ``seeds``, perhaps a number a way."""
 
     ways: int = 2
     trainings: int = 3
     sets: int = 11
     images: int = 300
-    seeds: float = 0.05
+    seeds: float | tuple[float, ...] = 0.05
     shared: float = 0.7  # of an image's difficulty, by all models
     better: float = 0.0
 

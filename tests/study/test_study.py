@@ -10,12 +10,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from scipy import stats
 
 from eval.metrics.contrasts import combined
+from eval.metrics.ranks import holm
 from eval.results.estimates import measured
 from eval.results.store import read_result
 from eval.run.group import run_group
 from eval.study import show, table
+from eval.study.content import associations
 from eval.study.table import Checkpoint, read, row, write
 from eval.study.verdict import ContrastAt, Verdict, verdict
 from tests.engines.groups import make_groups, make_request
@@ -155,6 +158,68 @@ def test_content_counts_apart(tmp_path: Path) -> None:
     for one in (whole["linear top-1"], whole["low-level content"]):
         assert one.found is not None
         assert one.p == pytest.approx(4 * one.found.p())
+
+
+def test_trainings_vary_as_those_of_all_arms_do(tmp_path: Path) -> None:
+    """And what the contrast's own trainings say stands beside it."""
+    found = verdict(read(study_file(tmp_path / "x.parquet", better=0.3, arms="cba")))
+    one = contrast_of(found, "b - a")
+    assert one.found is not None
+    assert one.found.spread is not None
+    values = {(r["arm"], r["seed"], r["task"]): r["value"]
+              for r in pq.read_table(tmp_path / "x.parquet").to_pylist()}  # fmt: skip
+    table = np.array(
+        [[np.mean([values[a, s, t] for t in ("one", "two")]) for s in range(3)] for a in "abc"]
+    )
+    left = table - table.mean(1, keepdims=True) - table.mean(0) + table.mean()
+    assert one.found.spread.free == 4
+    assert one.found.spread.variance == pytest.approx(2 * np.sum(left**2) / 4)
+    alone = [t.found.alone.p() if t.found else 1.0 for t in found.tested if t.score == one.score]
+    assert one.p_alone == holm(alone)[0]
+    assert one.p < one.p_alone
+
+
+def test_content_is_set_beside_transfer(tmp_path: Path) -> None:
+    path = study_file(tmp_path / "x.parquet", better=0.8, arms="cba")
+    content = {"low": ["two"]}
+    plan = PLAN | {"evaluation": {"tasks": ["one"], "shots": [5], "content": content}}
+    write(path, pq.read_table(path).to_pylist(), json.dumps(plan))
+    found = verdict(read(path))
+    (one,) = associations(found)
+    assert (one.content, one.score, one.epochs) == ("low-level content", "linear top-1", 12)
+    means = {(x.score, x.arm): x.found.value for x in found.levels if x.found}
+    pairs = [[means[score, arm] for arm in "abc"] for score in (one.score, one.content)]
+    assert one.arms == ("a", "b", "c")
+    assert one.correlation == pytest.approx(stats.pearsonr(*pairs).statistic)
+    assert f"{one.correlation:+.2f}" in show.render(found, None)
+    assert show.as_json(found)["content_beside_transfer"][0]["correlation"] == one.correlation
+
+
+def test_two_arms_correlate_with_nothing(tmp_path: Path) -> None:
+    path = study_file(tmp_path / "x.parquet", better=0.8)
+    content = {"low": ["two"]}
+    plan = PLAN | {"evaluation": {"tasks": ["one"], "shots": [5], "content": content}}
+    write(path, pq.read_table(path).to_pylist(), json.dumps(plan))
+    found = verdict(read(path))
+    assert list(associations(found)) == []
+    assert "Correlation over the arms" not in show.render(found, None)
+
+
+def test_the_glance_marks_what_is_decided(tmp_path: Path) -> None:
+    """Two stars: by the pooled spread and by its own; one training has no interval."""
+    for trainings, stars, bounds in ((3, 2, 1), (1, 0, 0)):
+        path = study_file(tmp_path / "x.parquet", better=0.8, trainings=trainings)
+        lines = show.render(verdict(read(path)), None).splitlines()
+        glance = next(line for line in lines if line.startswith("| b - a "))
+        assert (glance.count("*"), glance.count("±")) == (stars, bounds)
+
+
+def test_what_was_changed_is_said(tmp_path: Path) -> None:
+    path = study_file(tmp_path / "x.parquet", better=0.8)
+    noted = PLAN | {"notes": ["1 May:\nanother   test."]}
+    write(path, pq.read_table(path).to_pylist(), json.dumps(noted))
+    said = show.render(verdict(read(path)), None)
+    assert said.endswith("Changed after the first run. 1 May: another test.")
 
 
 def test_episodes_without_answers_are_counted_and_left_out(tmp_path: Path) -> None:
