@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 from collections.abc import Sequence
@@ -271,12 +272,14 @@ def study_command(args: argparse.Namespace) -> int:
     plan = load_plan(args.plan)
     if args.action == "status":
         from zoo.listing import render
+        from zoo.study.progress import progress
 
-        rows = status(plan, args.out)
+        rows, far = status(plan, args.out), progress(plan, args.out)
         if args.json:
-            print(json.dumps(rows, indent=1))
+            print(json.dumps({"work": rows, "progress": dataclasses.asdict(far)}, indent=1))
         else:
             print(render([*rows], markdown=not sys.stdout.isatty()))
+            print(f"\n{far}")
         return 0
     if args.action == "collect":
         from zoo.study.collect import collect

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +66,19 @@ def _results(plan: Plan, out: Path, scored: list[Training]) -> Iterator[dict[str
                 yield row(result, name, facts)
 
 
-def _log(plan: Plan, out: Path) -> Iterator[dict[str, Any]]:
+@dataclass(frozen=True)
+class RunLog:
+    """The log of a tuning run, of a run, or of a branch from where it leaves its run."""
+
+    cell: Cell
+    kind: str
+    folder: Path
+    before: tuple[str, ...]  # of a branch: the lines of its run up to there
+    lines: tuple[str, ...]
+
+
+def run_logs(plan: Plan, out: Path) -> Iterator[RunLog]:
+    """Every log there is, each line in one of them only."""
     seen: set[Path] = set()
     for cell in cells(plan):
         for folder, kind in _folders(cell, out):
@@ -73,21 +86,29 @@ def _log(plan: Plan, out: Path) -> Iterator[dict[str, Any]]:
                 continue
             seen.add(folder)
             lines = _lines(folder / "log.jsonl")
-            if kind == "budget":  # a branch's log begins with that of its trunk
-                lines = _after(lines, _lines(folder.parent / "log.jsonl"))
-            if (failed := folder / FAILED).is_file():
-                lines.append(json.dumps(json.loads(failed.read_bytes())))
-            for line in lines:
-                yield {
-                    "arm": cell.arm.name,
-                    "kind": kind,
-                    "seed": plan.tuning.seed if isinstance(cell, Trial) else cell.seed,
-                    "epochs": _epochs(plan, cell, kind),
-                    "rate": cell.rate
-                    if isinstance(cell, Trial)
-                    else chosen_rate(plan, out, cell.arm),
-                    "line": line,
-                }
+            trunk = _lines(folder.parent / "log.jsonl") if kind == "budget" else ()
+            at = sum(1 for _ in itertools.takewhile(_equal, zip(lines, trunk, strict=False)))
+            yield RunLog(cell, kind, folder, lines[:at], lines[at:])
+
+
+def _equal(pair: tuple[str, str]) -> bool:
+    return pair[0] == pair[1]
+
+
+def _log(plan: Plan, out: Path) -> Iterator[dict[str, Any]]:
+    for log in run_logs(plan, out):
+        cell, lines = log.cell, list(log.lines)
+        if (failed := log.folder / FAILED).is_file():
+            lines.append(json.dumps(json.loads(failed.read_bytes())))
+        for line in lines:
+            yield {
+                "arm": cell.arm.name,
+                "kind": log.kind,
+                "seed": plan.tuning.seed if isinstance(cell, Trial) else cell.seed,
+                "epochs": _epochs(plan, cell, log.kind),
+                "rate": cell.rate if isinstance(cell, Trial) else chosen_rate(plan, out, cell.arm),
+                "line": line,
+            }
 
 
 def _folders(cell: Cell, out: Path) -> Iterator[tuple[Path, str]]:
@@ -105,14 +126,8 @@ def _epochs(plan: Plan, cell: Cell, kind: str) -> int:
     return cell.epochs if kind == "budget" else plan.budgets_of(cell.seed)[-1]
 
 
-def _after(branch: list[str], trunk: list[str]) -> list[str]:
-    """The branch's own lines: those behind what both logs begin with."""
-    shared = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(branch, trunk, strict=False))
-    return branch[len(list(shared)) :]
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+def _lines(path: Path) -> tuple[str, ...]:
+    return tuple(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else ()
 
 
 def _write(path: Path, columns: dict[str, str], rows: list[dict[str, Any]]) -> None:

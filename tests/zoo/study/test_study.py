@@ -20,6 +20,20 @@ from tests.zoo.study.made import TREE, pictures, weights, written
 from zoo.study.cells import Training, Trial, cells, chosen_rate, status
 from zoo.study.collect import collect
 from zoo.study.plan import Plan, load_plan, plan_names
+from zoo.study.progress import Progress, progress
+
+
+def check_progress(cut: Progress, whole: Progress) -> None:
+    """Of a finished study, killed or not: all of it once, though branches share their runs."""
+    for one in (cut, whole):
+        assert (one.done, one.cells, one.failed) == (10, 10, ())
+        # 4 tuning runs, 2 seeds of 2 arms to 2 and 1 epochs, a branch of 1 epoch from 0.6 on, in whole steps
+        assert one.planned == pytest.approx(4 * 1 + 2 * (2 + 0.4 + 1))
+        assert one.epochs == pytest.approx(one.planned, rel=0.02)
+        assert one.images == whole.images
+        assert one.hours > 0
+        assert one.hours_left == pytest.approx(0, abs=0.01)
+        assert str(one).startswith("10 of 10 done, 0 failures. Trained 10.7 of 10.8 epochs in 0.0 ")
 
 
 def started(plan: Path, data: Path, out: Path) -> subprocess.Popen[str]:
@@ -136,6 +150,7 @@ def test_a_killed_study_ends_in_the_same_weights(tmp_path: Path) -> None:
     ]  # fmt: skip
     loaded = load_plan(str(plan))
     assert {row["state"] for row in status(loaded, tmp_path / "cut")} == {"done"}
+    check_progress(progress(loaded, tmp_path / "cut"), progress(loaded, tmp_path / "whole"))
     for arm in loaded.arms:
         rate = chosen_rate(loaded, tmp_path / "cut", arm)
         assert rate in loaded.tuning.rates
@@ -226,6 +241,18 @@ def test_a_rate_that_diverges_is_noted_and_not_chosen(tmp_path: Path) -> None:
     loaded = load_plan(str(plan))
     assert [row["state"] for row in status(loaded, tmp_path / "out")] == ["done", "failed", "done"]
     assert chosen_rate(loaded, tmp_path / "out", loaded.arms[0]) == 0.1
+    (failure,) = progress(loaded, tmp_path / "out").failed
+    assert failure.startswith("a, tuning at rate 1e+30: the loss is not a number")
+    assert failure in str(progress(loaded, tmp_path / "out"))
+
+
+def test_a_study_that_has_not_begun(tmp_path: Path) -> None:
+    plan = load_plan("budget-projector")
+    said = progress(plan, tmp_path)
+    assert (said.done, said.cells, said.epochs, said.hours_left) == (0, 104, 0, None)
+    # 24 tuning runs of 3 epochs; a run of 100 epochs and two of 50 an arm, with their branches
+    assert said.planned == pytest.approx(24 * 3 + 8 * (100 + 2 * 50 + 0.1 * (87 + 2 * 37)))
+    assert str(said) == "0 of 104 done, 0 failures."
 
 
 @pytest.mark.parametrize("data", [[], ["--data", "nowhere"]])
