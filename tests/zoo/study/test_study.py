@@ -27,7 +27,7 @@ def check_progress(cut: Progress, whole: Progress) -> None:
     """Of a finished study, killed or not: all of it once, though branches share their runs."""
     for one in (cut, whole):
         assert (one.done, one.cells, one.failed) == (10, 10, ())
-        # 4 tuning runs, 2 seeds of 2 arms to 2 and 1 epochs, a branch of 1 epoch from 0.6 on, in whole steps
+        # 4 tuning runs; 2 arms to 2 epochs and to 1, a branch of 1 from 0.6 on, in whole steps
         assert one.planned == pytest.approx(4 * 1 + 2 * (2 + 0.4 + 1))
         assert one.epochs == pytest.approx(one.planned, rel=0.02)
         assert one.images == whole.images
