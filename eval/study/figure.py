@@ -24,8 +24,8 @@ def draw(found: Verdict, path: Path) -> Path:
 
 def figure(found: Verdict) -> Figure:
     """Bands are 95 % over other images and, from two trainings on, other trainings."""
-    budgets = [budget.epochs for budget in found.table.plan.budgets]
     known = [one for one in found.levels if one.found]
+    budgets = sorted({one.epochs for one in known})
     arms = list(dict.fromkeys(one.arm for one in known))
     scores = list(dict.fromkeys(one.score for one in known))
     drawn, axes = panels(len(scores), len(arms))

@@ -19,6 +19,7 @@ from eval.results.store import read_result
 from eval.run.group import run_group
 from eval.study import show, table
 from eval.study.content import associations
+from eval.study.figure import figure
 from eval.study.table import Checkpoint, read, row, write
 from eval.study.verdict import ContrastAt, Verdict, verdict
 from tests.engines.groups import make_groups, make_request
@@ -244,6 +245,15 @@ def test_the_command(tmp_path: Path, cli: Cli) -> None:
     assert (first["contrast"], first["verdict"], len(first["by_training"])) == ("b - a", "helps", 3)
     low, high = first["intervals"]["images_and_trainings"]
     assert 0 < low < first["value"] < high
+
+
+def test_the_curves_end_where_training_did(tmp_path: Path) -> None:
+    """Budgets that are planned and not trained take no room."""
+    found = verdict(read(study_file(tmp_path / "x.parquet", better=0.8)))
+    drawn = figure(found)
+    (axis,) = drawn.axes
+    assert axis.get_xticks().tolist() == [12]
+    assert [text.get_text() for text in drawn.legends[0].texts] == ["a", "b"]
 
 
 def test_the_shipped_study_is_read(cli: Cli) -> None:
