@@ -58,7 +58,12 @@ def render(found: Verdict, width: int | None) -> str:
             parts += [f"{asked.title}, mean over {over}, %", _levels(levels, width)]
         if lines := [_line(one, one.found) for one in tested if one.found]:
             shown = shown_table(_HEADER, lines, width, "contrast")
-            parts += [f"{asked.title}, differences in points", shown]
+            vary = [
+                f"{100 * spread.variance**0.5:.1f} at {epochs} epochs"
+                for (title, epochs), spread in found.spreads.items() if title == asked.title
+            ]  # fmt: skip
+            said = f"; one training's standard deviation {', '.join(vary)}" if vary else ""
+            parts += [f"{asked.title}, differences in points{said}", shown]
     for text, titles in waiting.items():
         where = "" if len(waiting) == 1 else f" ({', '.join(titles)})"
         if text:
@@ -92,6 +97,10 @@ def as_json(found: Verdict) -> dict[str, Any]:
                 "trainings_needed": one.needed,
             }
             for one in found.tested
+        ],
+        "spreads": [
+            {"score": title, "epochs": epochs, "sd": one.variance**0.5, "degrees": one.free}
+            for (title, epochs), one in found.spreads.items()
         ],
         "content_beside_transfer": [dataclasses.asdict(one) for one in associations(found)],
         "notes": list(plan.notes),

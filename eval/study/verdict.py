@@ -84,6 +84,8 @@ class Verdict:
     table: StudyTable
     tested: tuple[ContrastAt, ...]
     levels: tuple[Level, ...]
+    # {(score, epochs): how much one training of an arm differs from another}, where that is known
+    spreads: Mapping[tuple[str, int], Spread]
 
 
 def verdict(table: StudyTable) -> Verdict:
@@ -91,6 +93,7 @@ def verdict(table: StudyTable) -> Verdict:
     plan = table.plan
     tested: list[ContrastAt] = []
     levels: list[Level] = []
+    spreads: dict[tuple[str, int], Spread] = {}
     for asked in plan.questions:
         boards = {b: _boards(asked, b, table.scores.get(asked.score, {})) for b in plan.budgets}
         some = [_tested(asked, c, b, boards[b]) for c in plan.contrasts for b in plan.budgets]
@@ -101,11 +104,14 @@ def verdict(table: StudyTable) -> Verdict:
             replace(one, p=p, p_alone=own, level=level)
             for one, p, own in zip(some, corrected, alone, strict=True)
         ]
+        for budget, board in boards.items():
+            if spread := _spread(budget, board, board):
+                spreads[asked.title, budget.epochs] = spread
         for arm in plan.arms:
             for budget in plan.budgets:
                 tasks, repeated = _repeated([arm.name], np.ones(1), budget, boards[budget])
                 levels.append(Level(asked.title, arm.name, budget.epochs, tasks, repeated))
-    return Verdict(table, tuple(tested), tuple(levels))
+    return Verdict(table, tuple(tested), tuple(levels), spreads)
 
 
 # {task: (row of each checkpoint, the estimates of all that were asked the same)}
@@ -159,6 +165,8 @@ def _repeated(
 def _spread(budget: Budget, boards: _Boards, tasks: Iterable[str]) -> Spread | None:
     """How much the trainings of one arm differ, from all arms of a budget that have these sets."""
     parts = [boards[task] for task in tasks]
+    if not parts:
+        return None
     trained = set[Checkpoint].intersection(*(set(rows) for rows, _ in parts))
     arms = sorted({c.arm for c in trained})
     scores = np.full((len(arms), len(budget.seeds)), np.nan)

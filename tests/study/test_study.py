@@ -175,6 +175,11 @@ def test_trainings_vary_as_those_of_all_arms_do(tmp_path: Path) -> None:
     left = table - table.mean(1, keepdims=True) - table.mean(0) + table.mean()
     assert one.found.spread.free == 4
     assert one.found.spread.variance == pytest.approx(2 * np.sum(left**2) / 4)
+    assert found.spreads == {("linear top-1", 12): one.found.spread.times(0.5)}
+    sd = 100 * (np.sum(left**2) / 4) ** 0.5
+    assert f"points; one training's standard deviation {sd:.1f} at 12 epochs" in show.render(
+        found, None
+    )
     alone = [t.found.alone.p() if t.found else 1.0 for t in found.tested if t.score == one.score]
     assert one.p_alone == holm(alone)[0]
     assert one.p < one.p_alone
