@@ -6,8 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.analysis.plots import legend_below, line_with_band, panels, saved, style
+from eval.analysis.plots import legend_below, panels, saved, style
 from eval.common.errors import NotFound
+from eval.metrics.intervals import Interval
 from eval.study.verdict import Level, Verdict
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ def draw(found: Verdict, path: Path) -> Path:
 
 
 def figure(found: Verdict) -> Figure:
-    """Bands are 95 % over other images and, from two trainings on, other trainings."""
+    """Bands are 95 % over other samples of the data sets and other trainings; where there was one
+    training the marker is hollow and has none, as nothing is known of others."""
     known = [one for one in found.levels if one.found]
     budgets = sorted({one.epochs for one in known})
     arms = list(dict.fromkeys(one.arm for one in known))
@@ -32,18 +34,23 @@ def figure(found: Verdict) -> Figure:
     for axis, score in zip(axes, scores, strict=True):
         for i, arm in enumerate(arms):
             points = [one for one in known if (one.score, one.arm) == (score, arm)]
-            if not points:
-                continue
-            epochs, shares = [one.epochs for one in points], [_band(one) for one in points]
-            line_with_band(axis, epochs, shares, style(i))
-            if len(points) == 1:  # a band of one point is not seen
-                _, low, high = (100 * v for v in shares[0])
-                axis.vlines(epochs, low, high, color=style(i)["color"], alpha=0.4)
+            values = {one.epochs: 100 * _interval(one).value for one in points}
+            axis.plot([*values], [*values.values()], ms=4, lw=1.4, **style(i))
+            bands = {
+                one.epochs: (100 * _interval(one).low, 100 * _interval(one).high)
+                for one in points if one.found and one.found.spread
+            }  # fmt: skip
+            low, high = ([band[end] for band in bands.values()] for end in (0, 1))
+            axis.fill_between([*bands], low, high, color=style(i)["color"], alpha=0.15, lw=0)
+            if len(bands) == 1:  # an area of no width is not seen
+                axis.vlines([*bands], low, high, color=style(i)["color"], alpha=0.4)
+            once = {epochs: value for epochs, value in values.items() if epochs not in bands}
+            axis.plot([*once], [*once.values()], ms=4, lw=0, markerfacecolor="white", **style(i))
         axis.set_xscale("log")
         axis.set_xlim(0.9 * budgets[0], 1.1 * budgets[-1])
         axis.set_xticks(budgets, [str(e) for e in budgets])
         axis.set_xticks([], minor=True)
-        axis.set_xlabel("epochs of pretraining", fontsize=9)
+        axis.set_xlabel("epochs of pretraining (hollow: one training)", fontsize=9)
         axis.set_title(f"{score}, mean over data sets, %", fontsize=10)
         axis.tick_params(labelsize=8)
         axis.grid(alpha=0.25)
@@ -51,7 +58,6 @@ def figure(found: Verdict) -> Figure:
     return drawn
 
 
-def _band(one: Level) -> tuple[float, float, float]:
+def _interval(one: Level) -> Interval:
     assert one.found is not None
-    interval = one.found.interval
-    return interval.value, interval.low, interval.high
+    return one.found.interval

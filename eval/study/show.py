@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from eval.common.fitted_table import shown_table, wrapped
 from eval.common.text import counted, visible
-from eval.metrics.contrasts import Repeated
+from eval.metrics.contrasts import MOST_TRAININGS, Repeated
 from eval.metrics.intervals import Interval
 from eval.study.content import Association, associations
 from eval.study.verdict import LEVEL, OPEN, ContrastAt, Level, Verdict
@@ -15,21 +16,25 @@ from eval.study.verdict import LEVEL, OPEN, ContrastAt, Level, Verdict
 NOT_YET = "-"
 _HEADER = (
     "contrast", "epochs", "trainings", "sets", "difference", "images", "seeds", "both", "p",
-    "p alone", "verdict",
+    "p own", "verdict",
 )  # fmt: skip
 LEGEND = (
-    "Every ± is a 95 % interval. Images: over other samples of the test images, these trainings. "
-    "Seeds: over other trainings, these images (Student's t; how much trainings differ is taken "
-    "from all arms of a budget, as if they varied alike). Both: over both, as are the ± of arms. "
-    "p: over both, with Holm's correction over all contrasts and "
-    "budgets of the plan; p alone: the same from the contrast's own trainings. Helps or hurts: p "
-    "below 0.05; equal: the corrected interval lies within half a point of 0; else undecided, and "
-    "in brackets about how many trainings would find a difference of this size in 80 % of cases "
-    "(>1000: the images alone leave it open). Nothing is said of other data sets."
+    "Every ± is a 95 % interval. Images: over other samples of the data sets (their test images, "
+    "and of linear scores their training images), these trainings. Seeds: over other trainings, "
+    "these images (Student's t; of contrasts, how much trainings differ is taken from all arms of "
+    "a budget, as if they varied alike; of arms, from their own). Both: over both, as are the ± of "
+    "arms. p: over both, with Holm's correction over all contrasts and budgets that the plan has "
+    "for the score; p own: the same by the contrast's own trainings. Helps or hurts: p below 0.05 "
+    "(pooled only: p own is not); equal: the corrected interval is within half a point of 0; else "
+    "undecided, and in brackets about how many trainings would decide 4 times in 5 if the true "
+    "difference is the one found (>1000: their images alone leave it open). Budgets are branches "
+    "of the same runs, so one is no repeat of another. Nothing is said of other data sets."
 )
 _GLANCE = (
-    "Every contrast at a glance, points ±95 % over other images and other trainings; * where p is "
-    "below 0.05 after the correction, ** where p alone is too. One training says nothing of others."
+    "Every contrast at a glance, points ±95 % over other samples of the data sets and other "
+    "trainings. *: told from 0 (p below 0.05) after the correction over all tests of the score, by "
+    "how much the trainings of all arms differ; **: also by how much its own do. One training (no "
+    "±) says nothing of others."
 )
 _CONTENT = (
     "Correlation over the arms of a budget of content with transfer. It is described, not tested: "
@@ -55,20 +60,22 @@ def render(found: Verdict, width: int | None) -> str:
         waiting.setdefault(_waiting(tested), []).append(asked.title)
         if levels:
             over = f"{_sets(levels)} of {counted(len(asked.tasks), 'data set')}"
-            parts += [f"{asked.title}, mean over {over}, %", _levels(levels, width)]
+            parts += [
+                _text(f"{asked.title}, mean over {over}, %", width),
+                _levels(levels, found.table.rates, width),
+            ]
         if lines := [_line(one, one.found) for one in tested if one.found]:
             shown = shown_table(_HEADER, lines, width, "contrast")
-            vary = [
-                f"{100 * spread.variance**0.5:.1f} at {epochs} epochs"
-                for (title, epochs), spread in found.spreads.items() if title == asked.title
-            ]  # fmt: skip
-            said = f"; one training's standard deviation {', '.join(vary)}" if vary else ""
-            parts += [f"{asked.title}, differences in points{said}", shown]
+            said = f"{asked.title}, differences in points{_vary(found, asked.title)}"
+            parts += [_text(said, width), shown]
     for text, titles in waiting.items():
         where = "" if len(waiting) == 1 else f" ({', '.join(titles)})"
         if text:
-            parts.append(_text(f"Not trained yet, by epochs{where}: {text}.", width))
+            said = f"No training yet that all arms have, by epochs{where}: {text}."
+            parts.append(_text(said, width))
     parts += [_text(LEGEND, width), _text(_predictions(found), width)]
+    planned = " ".join(plan.statistics.split())
+    parts.append(_text(f"The statistics as planned. {planned}", width))
     if plan.notes:
         notes = " ".join(" ".join(note.split()) for note in plan.notes)
         parts.append(_text(f"Changed after the first run. {notes}", width))
@@ -85,15 +92,17 @@ def as_json(found: Verdict) -> dict[str, Any]:
         "levels": [
             {
                 "score": one.score, "arm": one.arm, "epochs": one.epochs, "tasks": one.tasks,
-                **_repeated(one.found),
+                "rate": found.table.rates.get(one.arm),
+                **_numbers(one.found),
             }
             for one in found.levels
         ],
         "contrasts": [
             {
                 "score": one.score, "contrast": one.contrast, "epochs": one.epochs,
-                "prediction": one.prediction, "tasks": one.tasks, **_repeated(one.found),
-                "p_holm": one.p, "p_holm_alone": one.p_alone, "verdict": one.word,
+                "prediction": one.prediction, "tasks": one.tasks, "planned": one.planned,
+                **_numbers(one.found), "p": one.found.p() if one.found else None,
+                "p_holm": one.p, "p_holm_own": one.p_alone, "verdict": one.word,
                 "trainings_needed": one.needed,
             }
             for one in found.tested
@@ -107,7 +116,7 @@ def as_json(found: Verdict) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _repeated(found: Repeated | None) -> dict[str, Any]:
+def _numbers(found: Repeated | None) -> dict[str, Any]:
     if found is None:
         return {"value": None, "by_training": []}
     named = {
@@ -118,6 +127,7 @@ def _repeated(found: Repeated | None) -> dict[str, Any]:
     return {
         "value": found.value,
         "by_training": list(found.by_training),
+        "degrees_of_freedom": found.spread.free if found.spread else None,
         "intervals": {k: [i.low, i.high] if i else None for k, i in named.items()},
     }
 
@@ -143,6 +153,21 @@ def _range(counts: list[int]) -> str:
     return str(many) if few == many else f"{few} to {many}"
 
 
+def _vary(found: Verdict, title: str) -> str:
+    """How much one training of an arm differs from another, pooled and by arm."""
+    said = []
+    for (score, epochs), spread in found.spreads.items():
+        if score != title:
+            continue
+        own = [
+            100 * one.found.spread.variance**0.5 for one in found.levels
+            if (one.score, one.epochs) == (title, epochs) and one.found and one.found.spread
+        ]  # fmt: skip
+        arms = f" (arms {min(own):.1f} to {max(own):.1f})" if own else ""
+        said.append(f"{100 * spread.variance**0.5:.1f} at {epochs} epochs{arms}")
+    return f"; standard deviation of one training {', '.join(said)}" if said else ""
+
+
 def _glance(found: Verdict, width: int | None) -> str:
     """A row a contrast and budget, a column a score; empty where nothing is trained."""
     titles = [asked.title for asked in found.table.plan.questions]
@@ -166,7 +191,7 @@ def _brief(one: ContrastAt | None) -> str:
     both = one.found.over_both()
     if both is None:
         return f"{100 * one.found.value:+.1f}"
-    mark = "" if one.p >= LEVEL else " *" if one.p_alone >= LEVEL else " **"
+    mark = "" if one.p >= LEVEL else " *" if one.by_pooling_alone else " **"
     return f"{100 * one.found.value:+.1f} ±{100 * (both.high - both.value):.1f}{mark}"
 
 
@@ -187,12 +212,15 @@ def _content(found: Verdict, width: int | None) -> str:
     return shown_table(["content", "epochs", "arms", *titles], lines, width, "content")
 
 
-def _levels(levels: list[Level], width: int | None) -> str:
+def _levels(levels: list[Level], rates: Mapping[str, float], width: int | None) -> str:
     epochs = sorted({one.epochs for one in levels})
     cells = {(one.arm, one.epochs): one for one in levels}
     arms = list(dict.fromkeys(one.arm for one in levels))
-    lines = [[arm, *(_level(cells.get((arm, e))) for e in epochs)] for arm in arms]
-    return shown_table(["arm", *(f"{e} epochs" for e in epochs)], lines, width, "epochs")
+    lines = [
+        [arm, f"{rates[arm]:g}", *(_level(cells.get((arm, e))) for e in epochs)] for arm in arms
+    ]
+    header = ["arm", "rate", *(f"{e} epochs" for e in epochs)]
+    return shown_table(header, lines, width, "epochs")
 
 
 def _level(one: Level | None) -> str:
@@ -226,9 +254,18 @@ def _half(found: Interval | None) -> str:
 
 
 def _word(one: ContrastAt) -> str:
+    if one.by_pooling_alone:
+        return f"{one.word} (pooled only)"
     if one.word != OPEN or one.trainings < 2:
         return one.word
-    return f"{OPEN} ({one.needed} trainings)" if one.needed else f"{OPEN} (>1000)"
+    return f"{OPEN} ({_about(one.needed)})"
+
+
+def _about(needed: int | None) -> str:
+    """A number of trainings, as exact as it can be meant."""
+    if needed is None:
+        return f">{MOST_TRAININGS}"
+    return f"~{needed}" if needed < 10 else f"~{float(f'{needed:.1g}'):.0f}"
 
 
 def _predictions(found: Verdict) -> str:

@@ -13,7 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from eval.common.errors import BadInput, NotFound, one_line
 from eval.common.files import atomic_file
@@ -67,15 +74,22 @@ class Budget(_Part):
     """A length of training, and the seeds that are trained for so long."""
 
     epochs: int
-    seeds: tuple[int, ...]
+    seeds: tuple[int, ...] = Field(min_length=1)
 
 
 class PlannedContrast(_Part):
     """A difference of arms, by factors that add up to 0, and what was expected of it."""
 
     name: str
-    arms: dict[str, float] = Field(min_length=1)
+    arms: dict[str, float]
     prediction: str
+
+    @field_validator("arms")
+    @classmethod
+    def _is_a_difference(cls, arms: dict[str, float]) -> dict[str, float]:
+        if abs(sum(arms.values())) > 1e-9 or not any(arms.values()):
+            raise ValueError("its factors must add up to 0")
+        return arms
 
 
 class Evaluation(_Part):
@@ -106,6 +120,16 @@ class StudyPlan(_Part):
     budgets: tuple[Budget, ...] = Field(min_length=1)
     arms: tuple[Arm, ...] = Field(min_length=1)
     contrasts: tuple[PlannedContrast, ...]
+
+    @model_validator(mode="after")
+    def _belongs_together(self) -> StudyPlan:
+        names = {arm.name for arm in self.arms}
+        unknown = sorted({a for c in self.contrasts for a in c.arms} - names)
+        if unknown:
+            raise ValueError(f"a contrast names {unknown[0]!r}, which is not an arm")
+        if len({budget.epochs for budget in self.budgets}) < len(self.budgets):
+            raise ValueError("a budget is there twice")
+        return self
 
     @property
     def transfer(self) -> tuple[Question, ...]:
@@ -149,6 +173,7 @@ class StudyTable:
 
     plan: StudyPlan
     scores: Mapping[str, Mapping[Checkpoint, Mapping[str, Measured]]]
+    rates: Mapping[str, float]  # of each arm with a score, for 256 images
     # scores whose file says nothing of other images, as those of before single answers were kept
     without_answers: int
 
@@ -232,7 +257,8 @@ def read(path: Path) -> StudyTable:
     except ValidationError as error:
         first = error.errors()[0]
         raise BadInput(
-            f"{path}: its plan does not hold: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+            f"{path}: its plan does not hold: {'.'.join(map(str, first['loc'])) or 'plan'}: "
+            f"{first['msg'].removeprefix('Value error, ')}"
         ) from None
     except (TypeError, ValueError) as error:
         raise BadInput(f"{path} has a row that does not hold: {one_line(error)}") from None
@@ -241,10 +267,13 @@ def read(path: Path) -> StudyTable:
 def _table(plan: StudyPlan, rows: Iterable[Mapping[str, Any]]) -> StudyTable:
     scores: dict[str, dict[Checkpoint, dict[str, Measured]]] = {}
     splits: dict[str, str] = {}
+    rates: dict[str, float] = {}
     silent = 0
     for r in rows:
         if splits.setdefault(r["task"], r["split_hash"]) != r["split_hash"]:
             raise ValueError(f"checkpoints were scored on two splits of {r['task']}")
+        if rates.setdefault(r["arm"], r["rate"]) != r["rate"]:
+            raise ValueError(f"checkpoints of {r['arm']} were trained at two rates")
         checkpoint = Checkpoint(r["arm"], r["seed"], r["epochs"])
         by_task = scores.setdefault(r["score"], {}).setdefault(checkpoint, {})
         draw = _draw(r["draw"])
@@ -253,10 +282,12 @@ def _table(plan: StudyPlan, rows: Iterable[Mapping[str, Any]]) -> StudyTable:
             continue
         if len(r["samples"]) != -(-r["n"] * r["of"] // 8):
             raise ValueError(f"{len(r['samples'])} bytes for {r['n']} x {r['of']} answers")
+        if len(r["without"]) == 1:
+            raise ValueError("one value of fits that leave a group out, of two at least")
         by_task[r["task"]] = Measured(
             r["value"], r["unit"], r["n"], r["of"], r["samples"], tuple(r["without"]), draw
         )
-    return StudyTable(plan, scores, silent)
+    return StudyTable(plan, scores, rates, silent)
 
 
 def _draw(text: str | None) -> Draw | None:

@@ -23,6 +23,7 @@ from eval.study.table import Budget, Checkpoint, PlannedContrast, Question, Stud
 LEVEL = 0.05
 EQUAL = 0.005  # within half a point of 0, as plans have it
 HELPS, HURTS, SAME, OPEN = "helps", "hurts", "equal", "undecided"
+APART = "not trained yet"  # no seed and data set that all arms have
 
 
 @dataclass(frozen=True)
@@ -50,13 +51,18 @@ class ContrastAt:
         """'helps' or 'hurts' where 0 is excluded after the correction; 'equal' where the interval
         over both chances at the corrected level lies within half a point of 0."""
         if self.found is None:
-            return "not trained yet"
+            return APART
         if self.p < LEVEL:
             return HELPS if self.found.value > 0 else HURTS
         wide = self.found.over_both(self.level)
         if wide is not None and wide.low >= -EQUAL and wide.high <= EQUAL:
             return SAME
         return OPEN
+
+    @property
+    def by_pooling_alone(self) -> bool:
+        """Whether it is decided by the pooled spread, and not by its own trainings."""
+        return self.p < LEVEL <= self.p_alone
 
     @property
     def needed(self) -> int | None:
@@ -105,11 +111,12 @@ def verdict(table: StudyTable) -> Verdict:
             for one, p, own in zip(some, corrected, alone, strict=True)
         ]
         for budget, board in boards.items():
-            if spread := _spread(budget, board, board):
+            if spread := _spread(budget, board, _common(board)):
                 spreads[asked.title, budget.epochs] = spread
+        common = {budget: _common(board) for budget, board in boards.items()}
         for arm in plan.arms:
             for budget in plan.budgets:
-                tasks, repeated = _repeated([arm.name], np.ones(1), budget, boards[budget])
+                tasks, repeated = _repeated([arm.name], np.ones(1), budget, common[budget])
                 levels.append(Level(asked.title, arm.name, budget.epochs, tasks, repeated))
     return Verdict(table, tuple(tested), tuple(levels), spreads)
 
@@ -132,6 +139,12 @@ def _boards(
     return boards
 
 
+def _common(boards: _Boards) -> _Boards:
+    """The data sets on which every checkpoint that has any was scored; all where there is none."""
+    everyone = {checkpoint for rows, _ in boards.values() for checkpoint in rows}
+    return {t: board for t, board in boards.items() if everyone <= set(board[0])} or boards
+
+
 def _tested(
     asked: Question, planned: PlannedContrast, budget: Budget, boards: _Boards
 ) -> ContrastAt:
@@ -147,11 +160,11 @@ def _repeated(
     arms: Sequence[str], factors: Floats, budget: Budget, boards: _Boards
 ) -> tuple[tuple[str, ...], Repeated | None]:
     """(data sets, the arms' scores summed by factors) of the seeds with which all were trained."""
-    trained = {checkpoint for rows, _ in boards.values() for checkpoint in rows}
-    wanted = [
-        [Checkpoint(arm, seed, budget.epochs) for arm in arms] for seed in budget.seeds
+    wanted = ([Checkpoint(arm, seed, budget.epochs) for arm in arms] for seed in budget.seeds)
+    models = [
+        c for one in wanted if any(set(one) <= set(rows) for rows, _ in boards.values())
+        for c in one
     ]  # fmt: skip
-    models = [c for one in wanted if trained.issuperset(one) for c in one]
     sets = {
         task: known.of(np.array([rows[c] for c in models], np.int64))
         for task, (rows, known) in boards.items()

@@ -25,24 +25,33 @@ class Progress:
     planned: float
     images: int  # in these epochs
     hours: float
-    images_per_s: float | None  # of a process, the median over the log's lines
+    images_per_s: float | None  # of a process on a machine at rest: the median over log lines
     failed: tuple[str, ...]  # which work failed, and why
 
     @property
     def hours_left(self) -> float | None:
-        """Of one process at the median rate."""
+        """Of one process at that rate."""
         if not self.images_per_s:
             return None
-        left = max(0.0, self.planned - self.epochs) * self.images / self.epochs
-        return left / self.images_per_s / 3600
+        return self._images_left / self.images_per_s / 3600
+
+    @property
+    def hours_left_as_until_now(self) -> float | None:
+        return self._images_left * self.hours / self.images if self.images else None
+
+    @property
+    def _images_left(self) -> float:
+        return max(0.0, self.planned - self.epochs) * self.images / self.epochs
 
     def __str__(self) -> str:
         said = f"{self.done} of {self.cells} done, {counted(len(self.failed), 'failure')}."
         if self.hours_left is not None:
+            mean = self.images / self.hours / 3600
             said += (
                 f" Trained {self.epochs:.1f} of {self.planned:.1f} epochs in {self.hours:.1f} "
-                f"hours of a process; half of the time at {self.images_per_s:.0f} images/s or "
-                f"more, at which {self.hours_left:.1f} hours are left."
+                f"hours of a process: {mean:.0f} images/s, {self.images_per_s:.0f} in the median "
+                f"line of the logs. Hours of a process that are left: {self.hours_left:.1f} at the "
+                f"median, {self.hours_left_as_until_now:.1f} at the mean."
             )
         return "\n".join([said, *(f"failed: {reason}" for reason in self.failed)])
 
