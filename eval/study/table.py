@@ -63,18 +63,22 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
-class Arm(_Part):
-    """A way of pretraining."""
-
-    name: str
-    objective: str
-
-
 class Budget(_Part):
     """A length of training, and the seeds that are trained for so long."""
 
     epochs: int
     seeds: tuple[int, ...] = Field(min_length=1)
+
+
+class Arm(_Part):
+    """A way of pretraining."""
+
+    name: str
+    objective: str
+    epochs: tuple[int, ...] = ()  # of which budgets; none: of all
+
+    def has(self, budget: Budget) -> bool:
+        return not self.epochs or budget.epochs in self.epochs
 
 
 class PlannedContrast(_Part):
@@ -155,7 +159,12 @@ class StudyPlan(_Part):
     @property
     def trainings(self) -> int:
         """How many checkpoints there are to be."""
-        return len(self.arms) * sum(len(budget.seeds) for budget in self.budgets)
+        return sum(len(b.seeds) for b in self.budgets for arm in self.arms if arm.has(b))
+
+    def budgets_of(self, contrast: PlannedContrast) -> tuple[Budget, ...]:
+        """Those that all of its arms are trained for."""
+        arms = [arm for arm in self.arms if arm.name in contrast.arms]
+        return tuple(b for b in self.budgets if all(arm.has(b) for arm in arms))
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,7 @@ def verdict(table: StudyTable) -> Verdict:
     spreads: dict[tuple[str, int], Spread] = {}
     for asked in plan.questions:
         boards = {b: _boards(asked, b, table.scores.get(asked.score, {})) for b in plan.budgets}
-        some = [_tested(asked, c, b, boards[b]) for c in plan.contrasts for b in plan.budgets]
+        some = [_tested(asked, c, b, boards[b]) for c in plan.contrasts for b in plan.budgets_of(c)]
         corrected = holm([one.found.p() if one.found else 1.0 for one in some])
         alone = holm([one.found.alone.p() if one.found else 1.0 for one in some])
         level = LEVEL / max(1, len(some))

@@ -249,6 +249,20 @@ def test_a_plan_that_cannot_be_tested_is_refused(
     assert reason in refusal(table.read, tmp_path / "x.parquet")
 
 
+def test_an_arm_of_one_budget_is_tested_there_alone(tmp_path: Path) -> None:
+    """It is not waited for at the others, and does not count in the correction."""
+    path = study_file(tmp_path / "x.parquet", better=0.8)
+    arms = [arm | {"epochs": [12] if arm["name"] == "b" else []} for arm in PLAN["arms"]]
+    write(path, pq.read_table(path).to_pylist(), json.dumps(PLAN | {"arms": arms}))
+    found = verdict(read(path))
+    linear = [(t.contrast, t.epochs) for t in found.tested if t.score == "linear top-1"]
+    assert linear == [("b - a", 12), ("c - a", 12), ("c - a", 50)]
+    assert found.table.plan.trainings == 3 * 3 + 2
+    one = contrast_of(found, "b - a")
+    assert one.found is not None
+    assert one.p == pytest.approx(3 * one.found.p())
+
+
 def test_two_arms_correlate_with_nothing(tmp_path: Path) -> None:
     path = study_file(tmp_path / "x.parquet", better=0.8)
     content = {"low": ["two"]}
@@ -314,7 +328,7 @@ def test_the_shipped_study_is_read(cli: Cli) -> None:
     shipped = Path(__file__).parents[2] / "model_cards" / "budget-projector.results.parquet"
     found = read(shipped)
     assert found.plan.name == "budget-projector"
-    assert found.plan.trainings == 80
+    assert found.plan.trainings == 83
     assert found.scored >= 4
     for by_checkpoint in found.scores.values():
         for by_task in by_checkpoint.values():

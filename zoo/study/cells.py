@@ -92,13 +92,18 @@ def cells(plan: Plan) -> Iterator[Cell]:
         for wave in waves:
             arms = [arm for arm in plan.arms if arm.wave == wave]
             if whole:
-                yield from (Trial(arm, rate) for arm in arms for rate in plan.tuning.rates)
+                yield from (
+                    Trial(arm, rate) for arm in arms if arm.rate is None
+                    for rate in plan.tuning.rates
+                )  # fmt: skip
             for budget in plan.budgets:
                 if (set(budget.seeds) == set(plan.seeds)) is not whole:
                     continue
                 for seed in budget.seeds:
-                    last = budget.epochs == plan.budgets_of(seed)[-1]
-                    yield from (Training(arm, seed, budget.epochs, last) for arm in arms)
+                    for arm in arms:
+                        if arm.has(budget):
+                            last = budget.epochs == plan.budgets_of(arm, seed)[-1]
+                            yield Training(arm, seed, budget.epochs, last)
 
 
 def trials(plan: Plan, out: Path, arm: Arm) -> dict[float, float]:
@@ -115,7 +120,10 @@ def trials(plan: Plan, out: Path, arm: Arm) -> dict[float, float]:
 
 
 def chosen_rate(plan: Plan, out: Path, arm: Arm) -> float | None:
-    """The rate of the best validation kNN, the lower one of equals; None while one is missing."""
+    """The arm's own, or that of the best validation kNN, the lower one of equals; None while one
+    is missing."""
+    if arm.rate is not None:
+        return arm.rate
     found = trials(plan, out, arm)
     if len(found) < len(plan.tuning.rates):
         return None

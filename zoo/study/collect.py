@@ -123,7 +123,7 @@ def _folders(cell: Cell, out: Path) -> Iterator[tuple[Path, str]]:
 def _epochs(plan: Plan, cell: Cell, kind: str) -> int:
     if isinstance(cell, Trial):
         return plan.tuning.epochs
-    return cell.epochs if kind == "budget" else plan.budgets_of(cell.seed)[-1]
+    return cell.epochs if kind == "budget" else plan.budgets_of(cell.arm, cell.seed)[-1]
 
 
 def _lines(path: Path) -> tuple[str, ...]:

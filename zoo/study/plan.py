@@ -23,23 +23,28 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class Budget(_Section):
+    """A length of training, and the seeds that are trained for so long."""
+
+    epochs: Epochs
+    seeds: tuple[Seed, ...] = Field(min_length=1)
+
+
 class Arm(_Section):
     """One way of pretraining: an objective, and a name for it within the study."""
 
     name: Name
     objective: str
     wave: int = Field(default=1, ge=1)  # arms of an earlier wave are trained first, all seeds
+    rate: Annotated[float, Field(gt=0)] | None = None  # for 256 images; None: tuned
+    epochs: tuple[Epochs, ...] = ()  # of which budgets; none: of all
+
+    def has(self, budget: Budget) -> bool:
+        return not self.epochs or budget.epochs in self.epochs
 
     @property
     def parsed(self) -> ObjectiveName:
         return parse_objective(self.objective)
-
-
-class Budget(_Section):
-    """A length of training, and the seeds that are trained for so long."""
-
-    epochs: Epochs
-    seeds: tuple[Seed, ...] = Field(min_length=1)
 
 
 class Tuning(_Section):
@@ -110,6 +115,8 @@ class Plan(_Section):
         if self.tuning.seed in self.seeds:
             raise ValueError(f"tuning.seed = {self.tuning.seed} is the seed of a run that counts")
         for arm in self.arms:
+            if unknown := sorted(set(arm.epochs) - set(epochs)):
+                raise ValueError(f"arm {arm.name!r} has epochs {unknown}; budgets are {epochs}")
             try:
                 arm.parsed  # noqa: B018
             except UserError as error:
@@ -121,13 +128,13 @@ class Plan(_Section):
         """In the order in which they are first named."""
         return tuple(dict.fromkeys(s for b in self.budgets for s in b.seeds))
 
-    def budgets_of(self, seed: int) -> tuple[int, ...]:
-        """Epochs at which this seed's run is exported, ascending."""
-        return tuple(b.epochs for b in self.budgets if seed in b.seeds)
+    def budgets_of(self, arm: Arm, seed: int) -> tuple[int, ...]:
+        """Epochs at which this seed's run of an arm is exported, ascending."""
+        return tuple(b.epochs for b in self.budgets if seed in b.seeds and arm.has(b))
 
     def training(self, arm: Arm, seed: int, rate: float) -> Recipe:
         """The recipe of a run that counts: one for all its budgets."""
-        *branches, epochs = self.budgets_of(seed)
+        *branches, epochs = self.budgets_of(arm, seed)
         return load_recipe(
             self.recipe,
             [

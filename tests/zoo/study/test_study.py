@@ -52,11 +52,14 @@ def started(plan: Path, data: Path, out: Path) -> subprocess.Popen[str]:
 def test_the_shipped_plan_is_whole() -> None:
     assert plan_names() == ["budget-projector"]
     plan = load_plan("budget-projector")
-    assert plan.budgets_of(0) == (12, 25, 50, 100)
-    assert plan.budgets_of(1) == plan.budgets_of(2) == (12, 25, 50)
+    arm = plan.arms[0]
+    assert plan.budgets_of(arm, 0) == (12, 25, 50, 100)
+    assert plan.budgets_of(arm, 1) == plan.budgets_of(arm, 2) == (12, 25, 50)
     for contrast in plan.contrasts:
         assert contrast.prediction
     for arm in plan.arms:  # all differ in the objective and its rate alone
+        if arm.epochs:
+            continue
         recipe = plan.training(arm, 1, 0.5)
         assert recipe.learning_rate(arm.parsed) == 0.25
         assert (recipe.train.epochs, recipe.train.branches) == (50, (12, 25))
@@ -72,15 +75,23 @@ def test_the_most_telling_work_comes_first() -> None:
     assert all(isinstance(c, Trial) for c in first)
     assert list(dict.fromkeys(c.arm.name for c in first)) == names
     runs = [c for c in order if isinstance(c, Training)]
-    assert [(c.arm.name, c.seed, c.epochs) for c in runs[: 4 * 9]] == [
-        (name, seed, epochs) for epochs in (12, 25, 50) for seed in (0, 1, 2) for name in names
-    ]
+    check = "ce-mlp-rate-0.3"  # at 12 epochs alone, at a rate that is not tuned
+    assert [(c.arm.name, c.seed, c.epochs) for c in runs[: 4 * 9 + 3]] == [
+        (name, seed, epochs) for epochs in (12, 25, 50) for seed in (0, 1, 2)
+        for name in [*names, *[check] * (epochs == 12)]
+    ]  # fmt: skip
+    (arm,) = (arm for arm in plan.arms if arm.name == check)
+    assert plan.budgets_of(arm, 0) == (12,)
+    assert all(c.last for c in runs if c.arm == arm)
+    assert not any(c.arm == arm for c in order if isinstance(c, Trial))
+    recipe = plan.training(arm, 0, 0.3)
+    assert (recipe.train.epochs, recipe.train.branches) == (12, ())
     # One seed decides nothing: it waits for all that has three.
     assert {c.epochs for c in runs[:-8]} == {12, 25, 50}
     assert [(c.arm.name, c.seed, c.epochs) for c in runs[-8:-4]] == [
         (name, 0, 100) for name in names
     ]
-    assert len(order) == len(set(order)) == 8 * (tuned + 4 + 3 + 3)
+    assert len(order) == len(set(order)) == 8 * (tuned + 4 + 3 + 3) + 3
 
 
 @pytest.mark.parametrize(
@@ -104,6 +115,10 @@ def test_the_most_telling_work_comes_first() -> None:
             "'latte'; did you mean 'late'",
         ),
         ({"tuning": {"rates": [0.1], "epochs": 1, "seed": 1}}, "the seed of a run that counts"),
+        (
+            {"arms": [{"name": "a", "objective": "ce", "epochs": [7]}], "contrasts": []},
+            "arm 'a' has epochs [7]; budgets are [1, 2]",
+        ),
     ],
 )
 def test_a_plan_that_does_not_hold_together_is_refused(
@@ -249,10 +264,12 @@ def test_a_rate_that_diverges_is_noted_and_not_chosen(tmp_path: Path) -> None:
 def test_a_study_that_has_not_begun(tmp_path: Path) -> None:
     plan = load_plan("budget-projector")
     said = progress(plan, tmp_path)
-    assert (said.done, said.cells, said.epochs, said.hours_left) == (0, 104, 0, None)
+    assert (said.done, said.cells, said.epochs, said.hours_left) == (0, 107, 0, None)
     # 24 tuning runs of 3 epochs; a run of 100 epochs and two of 50 an arm, with their branches
-    assert said.planned == pytest.approx(24 * 3 + 8 * (100 + 2 * 50 + 0.1 * (87 + 2 * 37)))
-    assert str(said) == "0 of 104 done, 0 failures."
+    # each; and three of 12 that check a rate
+    arm = 100 + 2 * 50 + 0.1 * (87 + 2 * 37)
+    assert said.planned == pytest.approx(24 * 3 + 8 * arm + 3 * 12)
+    assert str(said) == "0 of 107 done, 0 failures."
 
 
 @pytest.mark.parametrize("data", [[], ["--data", "nowhere"]])
