@@ -103,6 +103,7 @@ def as_json(found: Verdict) -> dict[str, Any]:
                 "prediction": one.prediction, "tasks": one.tasks, "planned": one.planned,
                 **_numbers(one.found), "p": one.found.p() if one.found else None,
                 "p_holm": one.p, "p_holm_own": one.p_alone, "verdict": one.word,
+                "pooled_only": one.by_pooling_alone,
                 "trainings_needed": one.needed,
             }
             for one in found.tested
@@ -254,10 +255,8 @@ def _half(found: Interval | None) -> str:
 
 
 def _word(one: ContrastAt) -> str:
-    if one.by_pooling_alone:
-        return f"{one.word} (pooled only)"
     if one.word != OPEN or one.trainings < 2:
-        return one.word
+        return one.told
     return f"{OPEN} ({_about(one.needed)})"
 
 

@@ -65,6 +65,11 @@ class ContrastAt:
         return self.p < LEVEL <= self.p_alone
 
     @property
+    def told(self) -> str:
+        """The word, with what it rests on."""
+        return f"{self.word} (pooled only)" if self.by_pooling_alone else self.word
+
+    @property
     def needed(self) -> int | None:
         """About how many trainings would decide it; None where that is unknown or none would."""
         if self.word != OPEN or self.found is None:

@@ -16,7 +16,7 @@ from eval.metrics.contrasts import Repeated
 from eval.study.table import FILES, read
 from eval.study.verdict import HELPS, HURTS, SAME, Verdict, verdict
 
-IMAGES, BOTH = "test images, this training", "test images and trainings"
+IMAGES, BOTH = "samples of the data sets, this training", "samples and trainings"
 _CURVES = {
     "arm": "str", "objective": "str", "epochs": "int64", "trainings": "int64", "tasks": "int64",
     "value": "float64", "half": "float64", "over": "str",
@@ -79,7 +79,7 @@ def contrasts(found: Verdict, score: str) -> pd.DataFrame:
         gap = f"{100 * interval.value:+.1f} ±{100 * (interval.high - interval.value):.1f}"
         lines.append((
             one.contrast, one.epochs, f"{one.trainings} of {one.planned}",
-            f"{gap} ({_over(one.found)})", one.word,
+            f"{gap} ({_over(one.found)})", one.told,
         ))  # fmt: skip
     return pd.DataFrame(lines, columns=_CONTRASTS)
 
@@ -88,12 +88,13 @@ def said(found: Verdict, score: str) -> str:
     """How far the study is and what it decides, in one paragraph. Foreign text, not escaped."""
     table = found.table
     decided = [
-        f"{one.contrast} {one.word} at {one.epochs} epochs"
+        f"{one.contrast} {one.told} at {one.epochs} epochs"
         for one in found.tested
         if one.score == score and one.word in (HELPS, HURTS, SAME)
     ]
     return (
         f"{table.plan.name}: {table.scored} of {table.plan.trainings} checkpoints are trained and "
         f"scored. Decided by {score}, after the correction for all contrasts and budgets of its "
-        f"plan: {'; '.join(decided) or 'nothing yet'}. One training decides nothing."
+        f"plan: {'; '.join(decided) or 'nothing yet'}. One training decides nothing. Pooled only: "
+        "by how much the trainings of all arms differ, not by those of the contrast alone."
     )
