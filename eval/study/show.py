@@ -15,7 +15,7 @@ from eval.study.verdict import LEVEL, OPEN, ContrastAt, Level, Verdict
 
 NOT_YET = "-"
 _HEADER = (
-    "contrast", "epochs", "trainings", "sets", "difference", "images", "seeds", "both", "p",
+    "contrast at epochs", "trainings", "sets", "difference", "images", "seeds", "both", "p",
     "p own", "verdict",
 )  # fmt: skip
 LEGEND = (
@@ -182,8 +182,13 @@ def _glance(found: Verdict, width: int | None) -> str:
     for (contrast, epochs), by_score in rows.items():
         counts = [one.trainings for one in by_score.values()]
         cells = [_brief(by_score.get(title)) for title in titles]
-        lines.append([contrast, str(epochs), _range(counts), *cells])
-    return shown_table(["contrast", "epochs", "trainings", *titles], lines, width, "contrast")
+        lines.append([_at(contrast, epochs), _range(counts), *cells])
+    header = [
+        "contrast at epochs",
+        "trainings",
+        *(title.removesuffix(" content") for title in titles),
+    ]
+    return shown_table(header, lines, width, "contrast")
 
 
 def _brief(one: ContrastAt | None) -> str:
@@ -191,9 +196,9 @@ def _brief(one: ContrastAt | None) -> str:
         return NOT_YET
     both = one.found.over_both()
     if both is None:
-        return f"{100 * one.found.value:+.1f}"
+        return _points(one.found.value)
     mark = "" if one.p >= LEVEL else " *" if one.by_pooling_alone else " **"
-    return f"{100 * one.found.value:+.1f} ±{100 * (both.high - both.value):.1f}{mark}"
+    return f"{_points(one.found.value)} ±{100 * (both.high - both.value):.1f}{mark}"
 
 
 def _content(found: Verdict, width: int | None) -> str:
@@ -209,8 +214,18 @@ def _content(found: Verdict, width: int | None) -> str:
         cells = [by_score.get(title) for title in titles]
         counts = [len(one.arms) for one in by_score.values()]
         shown = [f"{one.correlation:+.2f}" if one else NOT_YET for one in cells]
-        lines.append([content, str(epochs), _range(counts), *shown])
-    return shown_table(["content", "epochs", "arms", *titles], lines, width, "content")
+        lines.append([_at(content, epochs), _range(counts), *shown])
+    return shown_table(["content at epochs", "arms", *titles], lines, width, "content")
+
+
+def _at(name: str, epochs: int) -> str:
+    """The first cell of a row: a table that is cut repeats it alone."""
+    return f"{name} at {epochs}"
+
+
+def _points(share: float) -> str:
+    """``+1.4``, and ``+0.0`` of whatever rounds to nothing."""
+    return f"{round(100 * share, 1) + 0.0:+.1f}"
 
 
 def _levels(levels: list[Level], rates: Mapping[str, float], width: int | None) -> str:
@@ -244,8 +259,8 @@ def _waiting(tested: list[ContrastAt]) -> str:
 def _line(one: ContrastAt, found: Repeated) -> list[str]:
     ranges = found.over_images(), found.over_trainings(), found.over_both()
     return [
-        one.contrast, str(one.epochs), f"{one.trainings} of {one.planned}", str(len(one.tasks)),
-        f"{100 * found.value:+.1f}", *map(_half, ranges),
+        _at(one.contrast, one.epochs), f"{one.trainings} of {one.planned}", str(len(one.tasks)),
+        _points(found.value), *map(_half, ranges),
         *(f"{p:.2g}" if one.trainings > 1 else NOT_YET for p in (one.p, one.p_alone)), _word(one),
     ]  # fmt: skip
 
