@@ -75,12 +75,13 @@ def test_the_most_telling_work_comes_first() -> None:
     assert all(isinstance(c, Trial) for c in first)
     assert list(dict.fromkeys(c.arm.name for c in first)) == names
     runs = [c for c in order if isinstance(c, Training)]
-    check = "ce-mlp-rate-0.3"  # at 12 epochs alone, at a rate that is not tuned
-    assert [(c.arm.name, c.seed, c.epochs) for c in runs[: 4 * 9 + 3]] == [
+    # at 12 epochs alone, at a rate that is not tuned
+    checks = ["ce-mlp-rate-0.3", "ce-strong-rate-0.1", "ce-selfsupcon-rate-0.1"]
+    assert [(c.arm.name, c.seed, c.epochs) for c in runs[: 4 * 9 + 9]] == [
         (name, seed, epochs) for epochs in (12, 25, 50) for seed in (0, 1, 2)
-        for name in [*names, *[check] * (epochs == 12)]
+        for name in [*names, *checks * (epochs == 12)]
     ]  # fmt: skip
-    (arm,) = (arm for arm in plan.arms if arm.name == check)
+    (arm,) = (arm for arm in plan.arms if arm.name == checks[0])
     assert plan.budgets_of(arm, 0) == (12,)
     assert all(c.last for c in runs if c.arm == arm)
     assert not any(c.arm == arm for c in order if isinstance(c, Trial))
@@ -91,7 +92,7 @@ def test_the_most_telling_work_comes_first() -> None:
     assert [(c.arm.name, c.seed, c.epochs) for c in runs[-8:-4]] == [
         (name, 0, 100) for name in names
     ]
-    assert len(order) == len(set(order)) == 8 * (tuned + 4 + 3 + 3) + 3
+    assert len(order) == len(set(order)) == 8 * (tuned + 4 + 3 + 3) + 9
 
 
 @pytest.mark.parametrize(
@@ -264,12 +265,12 @@ def test_a_rate_that_diverges_is_noted_and_not_chosen(tmp_path: Path) -> None:
 def test_a_study_that_has_not_begun(tmp_path: Path) -> None:
     plan = load_plan("budget-projector")
     said = progress(plan, tmp_path)
-    assert (said.done, said.cells, said.epochs, said.hours_left) == (0, 107, 0, None)
+    assert (said.done, said.cells, said.epochs, said.hours_left) == (0, 113, 0, None)
     # 24 tuning runs of 3 epochs; a run of 100 epochs and two of 50 an arm, with their branches
-    # each; and three of 12 that check a rate
+    # each; and nine of 12 that check rates
     arm = 100 + 2 * 50 + 0.1 * (87 + 2 * 37)
-    assert said.planned == pytest.approx(24 * 3 + 8 * arm + 3 * 12)
-    assert str(said) == "0 of 107 done, 0 failures."
+    assert said.planned == pytest.approx(24 * 3 + 8 * arm + 9 * 12)
+    assert str(said) == "0 of 113 done, 0 failures."
 
 
 @pytest.mark.parametrize("data", [[], ["--data", "nowhere"]])
