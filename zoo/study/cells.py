@@ -84,21 +84,24 @@ Cell = Trial | Training
 def cells(plan: Plan) -> Iterator[Cell]:
     """All of a plan's work, the most telling first.
 
-    Wave by wave, in a wave the tuning of its arms, then budget by budget with all of its seeds: a
-    contrast without several trainings decides nothing. Budgets that not every seed has come last.
+    Budget by budget with all of its seeds, since a contrast without several trainings decides
+    nothing; at each wave by wave, the tuning of its arms before their first budget. Budgets that
+    not every seed has come last.
     """
     waves = sorted({arm.wave for arm in plan.arms})
+    tuned: set[int] = set()
     for whole in (True, False):
-        for wave in waves:
-            arms = [arm for arm in plan.arms if arm.wave == wave]
-            if whole:
-                yield from (
-                    Trial(arm, rate) for arm in arms if arm.rate is None
-                    for rate in plan.tuning.rates
-                )  # fmt: skip
-            for budget in plan.budgets:
-                if (set(budget.seeds) == set(plan.seeds)) is not whole:
-                    continue
+        for budget in plan.budgets:
+            if (set(budget.seeds) == set(plan.seeds)) is not whole:
+                continue
+            for wave in waves:
+                arms = [arm for arm in plan.arms if arm.wave == wave]
+                if wave not in tuned:
+                    tuned.add(wave)
+                    yield from (
+                        Trial(arm, rate) for arm in arms if arm.rate is None
+                        for rate in plan.tuning.rates
+                    )  # fmt: skip
                 for seed in budget.seeds:
                     for arm in arms:
                         if arm.has(budget):

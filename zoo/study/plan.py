@@ -35,7 +35,7 @@ class Arm(_Section):
 
     name: Name
     objective: str
-    wave: int = Field(default=1, ge=1)  # arms of an earlier wave are trained first, all seeds
+    wave: int = Field(default=1, ge=1)  # at each budget arms of an earlier wave are trained first
     rate: Annotated[float, Field(gt=0)] | None = None  # for 256 images; None: tuned
     epochs: tuple[Epochs, ...] = ()  # of which budgets; none: of all
 
