@@ -118,10 +118,11 @@ def build_parser() -> Parser:
 
     study = command("study")
     study.add_argument(
-        "action", choices=("run", "status", "collect", "rescore"),
+        "action", choices=("run", "status", "collect", "restore", "rescore"),
         help="run: do what is open, as many processes side by side as are started; status: say "
         "what is done; collect: write what was found into two Parquet files (`transfer-eval study` "
-        "reads them); rescore: score checkpoints again whose results are of an earlier version",
+        "reads them); restore: in a new folder, take what these files hold as done; rescore: score "
+        "checkpoints again whose results are of an earlier version",
     )  # fmt: skip
     study.add_argument("--plan", required=True, metavar="PLAN", help="shipped, or a TOML file")
     study.add_argument(
@@ -134,6 +135,10 @@ def build_parser() -> Parser:
     study.add_argument(
         "--to", type=Path, default=Path("model_cards"), metavar="DIR", help="collect: where to"
     )
+    study.add_argument(
+        "--from", dest="tables", type=Path, default=Path("model_cards"), metavar="DIR",
+        help="restore: where the two files are",
+    )  # fmt: skip
     study.add_argument("--device", metavar="D", help="cpu, cuda or mps; default: the best there is")
     study.add_argument("--cache", type=Path, metavar="DIR", help="default: TRANSFERZOO_CACHE")
     study.add_argument("--json", action="store_true", help="status: as JSON")
@@ -288,6 +293,15 @@ def study_command(args: argparse.Namespace) -> int:
             raise BadInput(f"--out {str(args.out)!r} is not a directory; nothing to collect")
         done, of = collect(plan, args.out, args.to)
         print(f"{done} of {of} checkpoints: {args.to / plan.name}.results.parquet, .log.parquet")
+        return 0
+    if args.action == "restore":
+        from zoo.study.restore import restore
+
+        trained, tuned = restore(plan, args.tables, args.out)
+        print(
+            f"{counted(trained, 'checkpoint')} and {counted(tuned, 'tuning run')} are done in "
+            f"{args.out}; `study run` goes on from there"
+        )
         return 0
     if args.data is None or not args.data.is_dir():
         raise BadInput(

@@ -21,6 +21,7 @@ from zoo.train.export import RECIPE
 
 FAILED = "failed.json"  # a training whose loss was no number any more, and why
 SCORED = "scored.json"  # beside a checkpoint: what it was scored on, and what could not be
+RESTORED = "restored.json"  # in place of a tuning run that is known from committed tables
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,19 @@ class Trial:
         return (self.folder(out) / FAILED).is_file()
 
     def done(self, out: Path) -> bool:
-        return (self.folder(out) / RECIPE).is_file() or self.failed(out)
+        names = RECIPE, RESTORED, FAILED
+        return any((self.folder(out) / name).is_file() for name in names)
+
+    def validation_knn(self, out: Path) -> float:
+        """%, at the end; -1 where it diverged."""
+        folder = self.folder(out)
+        if self.failed(out):
+            return -1.0
+        if (folder / RECIPE).is_file():
+            facts = tomllib.loads((folder / RECIPE).read_text(encoding="utf-8"))["run"]
+        else:
+            facts = json.loads((folder / RESTORED).read_bytes())
+        return float(facts["validation_knn_top1"])
 
 
 @dataclass(frozen=True)
@@ -111,15 +124,8 @@ def cells(plan: Plan) -> Iterator[Cell]:
 
 def trials(plan: Plan, out: Path, arm: Arm) -> dict[float, float]:
     """{rate: validation kNN, %} of an arm's finished tuning runs; -1 where one diverged."""
-    found = {}
-    for rate in plan.tuning.rates:
-        trial = Trial(arm, rate)
-        if trial.failed(out):
-            found[rate] = -1.0
-        elif trial.done(out):
-            run = tomllib.loads((trial.folder(out) / RECIPE).read_text(encoding="utf-8"))["run"]
-            found[rate] = float(run["validation_knn_top1"])
-    return found
+    tuning = (Trial(arm, rate) for rate in plan.tuning.rates)
+    return {trial.rate: trial.validation_knn(out) for trial in tuning if trial.done(out)}
 
 
 def chosen_rate(plan: Plan, out: Path, arm: Arm) -> float | None:

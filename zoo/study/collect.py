@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,18 @@ from eval.common.files import atomic_file
 from eval.study.table import row, write
 from zoo.study.cells import FAILED, SCORED, Cell, Training, Trial, cells, chosen_rate
 from zoo.study.plan import Plan
+from zoo.study.restore import (
+    LogKey,
+    goes_further,
+    is_error,
+    is_restored,
+    log_lines,
+    result_rows,
+    run_key,
+    step,
+    table,
+    tuning_key,
+)
 
 if TYPE_CHECKING:
     import pyarrow
@@ -43,15 +56,20 @@ def collect(plan: Plan, out: Path, to: Path) -> tuple[int, int]:
     """Write both files into ``to``. Returns how many checkpoints they hold, of how many."""
     trainings = [cell for cell in cells(plan) if isinstance(cell, Training)]
     scored = [cell for cell in trainings if (cell.folder(out) / SCORED).is_file()]
-    write(to / f"{plan.name}.results.parquet", _results(plan, out, scored), plan.model_dump_json())
-    _write(to / f"{plan.name}.log.parquet", LOG, list(_log(plan, out)))
+    write(table(plan, to, "results"), _results(plan, out, scored), plan.model_dump_json())
+    _write(table(plan, to, "log"), LOG, list(_log(plan, out)))
     return len(scored), len(trainings)
 
 
 def _results(plan: Plan, out: Path, scored: list[Training]) -> Iterator[dict[str, Any]]:
     from eval.results.store import read_result
 
+    restored = result_rows(plan, out)
     for cell in scored:
+        if is_restored(cell, out):
+            known = cell.arm.name, cell.seed, cell.epochs
+            yield from (r for r in restored if (r["arm"], r["seed"], r["epochs"]) == known)
+            continue
         facts = json.loads((cell.folder(out) / SCORED).read_bytes())
         for path in facts["results"]:
             result = read_result(out / path)
@@ -78,17 +96,42 @@ class RunLog:
 
 
 def run_logs(plan: Plan, out: Path) -> Iterator[RunLog]:
-    """Every log there is, each line in one of them only."""
+    """Every log there is, each line in one of them only; of a log that was restored and one that
+    was begun anew, the one that goes further."""
     seen: set[Path] = set()
+    restored = log_lines(plan, out)
     for cell in cells(plan):
         for folder, kind in _folders(cell, out):
-            if folder in seen:
-                continue
-            seen.add(folder)
-            lines = _lines(folder / "log.jsonl")
-            trunk = _lines(folder.parent / "log.jsonl") if kind == "budget" else ()
-            at = sum(1 for _ in itertools.takewhile(_equal, zip(lines, trunk, strict=False)))
-            yield RunLog(cell, kind, folder, lines[:at], lines[at:])
+            if folder not in seen:
+                seen.add(folder)
+                known = restored.get(_key(plan, out, cell, kind), ())
+                before, own = _parts(folder, kind)
+                if goes_further(known, own):
+                    trunk = restored.get(_key(plan, out, cell, "run"), ())
+                    before, own = (_before(known, trunk) if kind == "budget" else ()), known
+                yield RunLog(cell, kind, folder, before, own)
+
+
+def _parts(folder: Path, kind: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(of a branch: the lines that it has from its run, its own lines)."""
+    lines = _lines(folder / "log.jsonl")
+    trunk = _lines(folder.parent / "log.jsonl") if kind == "budget" else ()
+    at = sum(1 for _ in itertools.takewhile(_equal, zip(lines, trunk, strict=False)))
+    return lines[:at], lines[at:]
+
+
+def _before(branch: tuple[str, ...], trunk: tuple[str, ...]) -> tuple[str, ...]:
+    """The lines of a run up to where a branch leaves it."""
+    first = min(map(step, branch))
+    return tuple(line for line in trunk if step(line) < first)
+
+
+def _key(plan: Plan, out: Path, cell: Cell, kind: str) -> LogKey:
+    """Under which the table of logs has a log."""
+    if isinstance(cell, Trial):
+        return tuning_key(plan, cell)
+    rate = chosen_rate(plan, out, cell.arm)
+    return run_key(plan, cell, kind, math.nan if rate is None else rate)
 
 
 def _equal(pair: tuple[str, str]) -> bool:
@@ -98,17 +141,12 @@ def _equal(pair: tuple[str, str]) -> bool:
 def _log(plan: Plan, out: Path) -> Iterator[dict[str, Any]]:
     for log in run_logs(plan, out):
         cell, lines = log.cell, list(log.lines)
-        if (failed := log.folder / FAILED).is_file():
+        if (failed := log.folder / FAILED).is_file() and not (lines and is_error(lines[-1])):
             lines.append(json.dumps(json.loads(failed.read_bytes())))
         for line in lines:
-            yield {
-                "arm": cell.arm.name,
-                "kind": log.kind,
-                "seed": plan.tuning.seed if isinstance(cell, Trial) else cell.seed,
-                "epochs": _epochs(plan, cell, log.kind),
-                "rate": cell.rate if isinstance(cell, Trial) else chosen_rate(plan, out, cell.arm),
-                "line": line,
-            }
+            arm, kind, seed, epochs, rate = _key(plan, out, cell, log.kind)
+            facts = {"arm": arm, "kind": kind, "seed": seed, "epochs": epochs, "rate": rate}
+            yield facts | {"line": line}
 
 
 def _folders(cell: Cell, out: Path) -> Iterator[tuple[Path, str]]:
@@ -118,12 +156,6 @@ def _folders(cell: Cell, out: Path) -> Iterator[tuple[Path, str]]:
     yield cell.run(out), "run"
     if not cell.last:
         yield cell.folder(out), "budget"
-
-
-def _epochs(plan: Plan, cell: Cell, kind: str) -> int:
-    if isinstance(cell, Trial):
-        return plan.tuning.epochs
-    return cell.epochs if kind == "budget" else plan.budgets_of(cell.arm, cell.seed)[-1]
 
 
 def _lines(path: Path) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from eval.results.store import read_result
 from zoo.study.cells import FAILED, SCORED, Cell, Training, Trial, cells, chosen_rate, is_ready
 from zoo.study.collect import score_names
 from zoo.study.plan import Plan
+from zoo.study.restore import is_restored
 from zoo.train.pixels import PretrainingData, open_data
 from zoo.train.pretrain import Diverged, pretrain
 from zoo.train.recipe import Recipe
@@ -85,6 +86,9 @@ def rescore(
     done = busy = 0
     for cell in cells(plan):
         if not isinstance(cell, Training) or not (cell.folder(out) / SCORED).is_file():
+            continue
+        if is_restored(cell, out):
+            say(f"{cell.title}: known from the tables alone; there are no weights to score")
             continue
         outdated, missing = _to_score_again(plan, cell, out)
         if not outdated and not missing:

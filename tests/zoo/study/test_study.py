@@ -21,6 +21,10 @@ from zoo.study.cells import Training, Trial, cells, chosen_rate, status
 from zoo.study.collect import collect
 from zoo.study.plan import Plan, load_plan, plan_names
 from zoo.study.progress import Progress, progress
+from zoo.study.restore import restore
+from zoo.study.runner import rescore
+
+MODEL_CARDS = Path(__file__).parents[3] / "model_cards"
 
 
 def check_progress(cut: Progress, whole: Progress) -> None:
@@ -178,6 +182,7 @@ def test_a_killed_study_ends_in_the_same_weights(tmp_path: Path) -> None:
         assert all((tmp_path / "cut" / path).is_file() for path in scored["results"])
     check_collected(loaded, tmp_path / "cut", tmp_path / "found")
     check_rescored(plan, data, tmp_path / "cut")
+    check_restored(plan, data, tmp_path / "found", tmp_path / "restored")
 
 
 def check_rescored(plan: Path, data: Path, out: Path) -> None:
@@ -209,6 +214,44 @@ def check_rescored(plan: Path, data: Path, out: Path) -> None:
     assert [json.loads(p.read_bytes()) for p in kept] == [old]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert ran.stdout.startswith("0 checkpoints scored again")
+
+
+def check_restored(plan: Path, data: Path, found: Path, out: Path) -> None:
+    """A folder made of the tables alone: nothing is left to train, and it gives them again. One
+    checkpoint more is planned: its run begins anew, the others stay as they are."""
+    loaded = load_plan(str(plan))
+    assert restore(loaded, found, out) == (6, 4)
+    ran = started(plan, data, out)
+    said, _ = ran.communicate(timeout=300)
+    assert said == f"all of toy is done. Results: {out / 'results'}\n"
+    assert weights(out) == {}
+    assert collect(loaded, out, out / "to") == (6, 6)
+    assert tables(found) == tables(out / "to")
+    one = progress(loaded, out)
+    assert (one.done, one.cells, one.hours_left) == (10, 10, pytest.approx(0, abs=0.01))
+
+    longer = written(out, budgets=[*TREE["budgets"], {"epochs": 3, "seeds": [1]}])
+    assert restore(load_plan(str(longer)), found, out / "longer") == (6, 4)
+    ran = started(longer, data, out / "longer")
+    _, said = ran.communicate(timeout=300)
+    assert ran.returncode == 0, said
+    assert collect(load_plan(str(longer)), out / "longer", out / "to") == (8, 8)
+    results, log = tables(out / "to")
+    assert sorted(map(repr, (r for r in results if r["epochs"] < 3))) == sorted(
+        map(repr, tables(found)[0])
+    )
+    # Begun anew, and branched off where it was: the tables have the longer log.
+    run = [r for r in log if (r["arm"], r["kind"], r["seed"]) == ("a", "run", 1)]
+    assert json.loads(run[-1]["line"])["epoch"] == 3
+    assert {r["epochs"] for r in run} == {3}
+
+
+def tables(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    results, log = (
+        pq.read_table(path).to_pylist()
+        for path in (next(folder.glob("*.results.parquet")), next(folder.glob("*.log.parquet")))
+    )
+    return results, log
 
 
 def check_collected(plan: Plan, out: Path, to: Path) -> None:
@@ -259,6 +302,84 @@ def test_a_rate_that_diverges_is_noted_and_not_chosen(tmp_path: Path) -> None:
     (failure,) = progress(loaded, tmp_path / "out").failed
     assert failure.startswith("a, tuning at rate 1e+30: the loss is not a number")
     assert failure in str(progress(loaded, tmp_path / "out"))
+
+
+# ---------------------------------------------------------------- a folder that was lost
+
+
+def test_the_shipped_tables_make_a_folder_that_gives_them_again(tmp_path: Path) -> None:
+    plan = load_plan("budget-projector")
+    known = tables(MODEL_CARDS)
+    checkpoints = {(r["arm"], r["seed"], r["epochs"]) for r in known[0]}
+    tuned = {(r["arm"], r["rate"]) for r in known[1] if r["kind"] == "tuning"}
+    assert restore(plan, MODEL_CARDS, tmp_path) == (len(checkpoints), len(tuned))
+    assert restore(plan, MODEL_CARDS, tmp_path) == (0, 0)
+    assert collect(plan, tmp_path, tmp_path / "to")[0] == len(checkpoints)
+    again = tables(tmp_path / "to")
+    for before, after in zip(known, again, strict=True):
+        assert sorted(map(repr, before)) == sorted(map(repr, after))
+    for arm in plan.arms:  # as it was chosen
+        rates = {r["rate"] for r in known[0] if r["arm"] == arm.name}
+        if rates:
+            assert rates == {chosen_rate(plan, tmp_path, arm)}
+    far = progress(plan, tmp_path)
+    assert far.done == len(checkpoints) + len(tuned)
+    assert far.images == pytest.approx(far.epochs * 30_000, rel=0.01)
+
+
+def test_a_checkpoint_without_weights_is_not_scored_again(tmp_path: Path) -> None:
+    plan = load_plan("budget-projector")
+    restore(plan, MODEL_CARDS, tmp_path)
+    before = files(tmp_path)
+    said: list[str] = []
+    assert rescore(plan, tmp_path, tmp_path, tmp_path, "cpu", said.append) == (0, 0)
+    assert files(tmp_path) == before
+    assert "ce-mlp, seed 2, 25 epochs: known from the tables alone" in " ".join(said)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, "toy.results.parquet' is not a file; `transfer-zoo study collect` writes it"),
+        ({"settings": ["train.batch_size=8"]}, "is of a plan with another 'settings'"),
+        ({"evaluation": {"tasks": ["digits"], "shots": [5]}}, "with another 'evaluation'"),
+        (
+            {"arms": [{**TREE["arms"][0], "rate": 0.2}, TREE["arms"][1]]},
+            "has another arm 'a' than the plan",
+        ),
+    ],
+)
+def test_tables_of_another_plan_are_refused(
+    changes: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
+    plan = load_plan(str(written(tmp_path)))
+    collect(plan, tmp_path / "out", tmp_path)
+    if not changes:
+        (tmp_path / "toy.results.parquet").unlink()
+    other = load_plan(str(written(tmp_path, **changes)))
+    assert reason in refusal(restore, other, tmp_path, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_holds_no_plan_is_refused(tmp_path: Path) -> None:
+    plan = load_plan(str(written(tmp_path)))
+    collect(plan, tmp_path / "out", tmp_path)
+    (tmp_path / "toy.results.parquet").write_bytes(b"no table")
+    assert "holds no plan of a study" in refusal(restore, plan, tmp_path, tmp_path / "new")
+
+
+def test_a_failed_tuning_run_is_restored_as_failed(tmp_path: Path) -> None:
+    plan = load_plan(str(written(tmp_path)))
+    trial = Trial(plan.arms[0], 0.3)
+    trial.folder(tmp_path / "out").mkdir(parents=True)
+    (trial.folder(tmp_path / "out") / "failed.json").write_text('{"error": "no number"}')
+    collect(plan, tmp_path / "out", tmp_path)
+    assert restore(plan, tmp_path, tmp_path / "new") == (0, 1)
+    assert trial.failed(tmp_path / "new")
+    (reason,) = progress(plan, tmp_path / "new").failed
+    assert reason == "a, tuning at rate 0.3: no number"
+    collect(plan, tmp_path / "new", tmp_path / "to")
+    assert tables(tmp_path / "to") == tables(tmp_path)
 
 
 def test_a_study_that_has_not_begun(tmp_path: Path) -> None:
