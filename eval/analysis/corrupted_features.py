@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from tqdm import tqdm
 from eval.analysis.measures.corruptions import VERSION, corrupt
 from eval.analysis.study import Study
 from eval.common.errors import BadInput, UserError
-from eval.common.files import locked
+from eval.common.files import clear_left, locked
 from eval.common.text import counted
 from eval.data.task_data import TaskData
 from eval.features.bank import FeatureKey, bank_path, open_bank, write_bank
@@ -129,12 +130,14 @@ class Corrupted:
         name = hashlib.sha256(facts.encode()).hexdigest()[:40]
         lock = self.cache / "locks" / f"corrupted-{name}.lock"
         # The main process holds the lock for all: a second run waits, then finds the banks done.
-        with locked(lock) if self.workers.main else contextlib.nullcontext():
+        with locked(lock) if self.workers.main else contextlib.nullcontext(False) as held:
             # The main process looks for all: a bank that another has just written is not a
             # surprise.
             todo = self.workers.broadcast(self._missing() if self.workers.main else [])
             if not todo:
                 return 0.0
+            for path in self._paths(todo) if held else ():
+                clear_left(path)
             mine = todo[self.workers.rank :: self.workers.count]
             self.workers.together(lambda: self._fill(mine))
         return time.perf_counter() - start
@@ -150,6 +153,12 @@ class Corrupted:
                 if models := tuple(missing):
                     found.append(_Work(number, condition, models))
         return found
+
+    def _paths(self, todo: Sequence[_Work]) -> Iterator[Path]:
+        for work in todo:
+            for model in work.models:
+                key = self._key(*self.models[model], work.condition, self.chunks[work.chunk])
+                yield bank_path(self.cache, key)
 
     def _fill(self, todo: Sequence[_Work]) -> None:
         """Encode and write; a chunk's clean pixels are made once for all its conditions."""
@@ -231,8 +240,6 @@ class Corrupted:
             )
         key = self._key(backbone, precision, work.condition, chunk)
         path = bank_path(self.cache, key)
-        for left in path.parent.glob(f".{path.name}.*.tmp"):  # of a killed run: the lock is ours
-            left.unlink()
         write_bank(
             path,
             key,

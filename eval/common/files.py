@@ -6,21 +6,30 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import secrets
 import shutil
 import stat
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from eval.common.errors import BadInput, UserError, one_line
 
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
 # A list of bare numbers spread over lines by json; strings cannot match, they are quoted.
 _NUMBER_LIST = re.compile(r"(?<=[ \n])\[\n([-+.\deE,\s]+)\]")
+
+SILENCE = 300.0  # seconds without a sign of life after which a lock's holder is not waited for
+_BEAT = 15.0  # seconds between signs
 
 MOST_JSON = 1 << 28  # bytes of a file of ours that is read; the largest that ships has 72 kB
 
@@ -45,28 +54,68 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
+def clear_left(path: Path) -> None:
+    """Remove what killed writers of the file have left beside it, which may be as large as it is.
+    Only who has its lock can know that they are not at work."""
+    for left in path.parent.glob(f".{path.name}.*.tmp"):
+        left.unlink()
+
+
 @contextmanager
-def locked(path: Path, patience: float = -1) -> Iterator[None]:
+def locked(path: Path, patience: float = math.inf) -> Iterator[bool]:
     """One process at a time is in this block, of all that name the same file: on this machine, or
     on others where the file system has locks (NFS has, of version 4 or with its lock daemon).
 
-    The system frees the lock of a process that ends, however it ends; the file stays. Where no lock
-    is to be had, in a folder that may only be read, say, or where a stopped process holds it for
-    more than ``patience`` seconds, the block is entered without: it must be right then, too.
+    The system frees the lock of a process that ends, however it ends; the file stays. The block is
+    entered without it, and is told False, where no lock is to be had, in a folder that may only be
+    read, say; after ``patience`` seconds; and where its holder gave no sign of life for `SILENCE`,
+    as one that was stopped or whose machine is gone. It must be right then, too: another may be in
+    it, or come back.
     """
-    from filelock import FileLock, Timeout
+    from filelock import FileLock
 
     lock = None
-    # No lock is to be had, or not in time: without, as said above.
-    with contextlib.suppress(OSError, Timeout, NotImplementedError):
+    with contextlib.suppress(OSError, NotImplementedError):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path)
-        lock.acquire(timeout=patience, poll_interval=0.02)
+        _acquire(lock, path, patience)
+    ours = lock is not None and lock.is_locked
+    over = threading.Event()
+    thread = threading.Thread(target=_beat, args=(path, over), daemon=True)
     try:
-        yield
+        if ours:
+            thread.start()
+        yield ours
     finally:
+        over.set()
         if lock is not None:
             lock.release()
+
+
+def _acquire(lock: BaseFileLock, path: Path, patience: float) -> None:
+    """Wait for the lock as long as its holder lives and ``patience`` lasts."""
+    from filelock import Timeout
+
+    end = time.monotonic() + patience
+    seen, sign = time.monotonic(), 0
+    while True:
+        with contextlib.suppress(Timeout):
+            wait = min(_BEAT, SILENCE, end - time.monotonic())
+            lock.acquire(timeout=max(wait, 0), poll_interval=0.02)
+            return
+        now, last = time.monotonic(), path.stat().st_atime_ns
+        if last != sign:
+            seen, sign = now, last
+        if now >= end or now - seen > SILENCE:
+            return
+
+
+def _beat(path: Path, over: threading.Event) -> None:
+    """Signs of life of a lock's holder. Whoever waits reads the time of access, since opening a
+    lock may set that of the last change."""
+    while not over.wait(_BEAT):
+        with contextlib.suppress(OSError):
+            os.utime(path)
 
 
 def read_plain(path: Path, most: int | None = None) -> bytes:

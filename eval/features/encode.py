@@ -33,7 +33,7 @@ from tqdm import tqdm
 
 from eval.common.distributed import Workers
 from eval.common.errors import BadInput, Unreadable, UserError
-from eval.common.files import atomic_file, cache_errors, locked, say_damaged
+from eval.common.files import atomic_file, cache_errors, clear_left, locked, say_damaged
 from eval.common.images import decode, why_unreadable
 from eval.data.task_data import Split, TaskData
 from eval.features.bank import (
@@ -89,22 +89,27 @@ def encode(
         precision = precision.other_layout
     key = bank_key(backbone, task, precision)
     path = bank_path(cache, key)
-    with _locked(cache / "locks" / f"{key.digest}.lock", workers):
-        absent = workers.main and not path.exists()  # another machine may have encoded it
-        workers.together(lambda: fetch_large(cache, path) if absent else False)
-        have = workers.broadcast(open_bank(path, key) is not None if workers.main else False)
-        if not have:
-            if workers.main and path.exists():
-                say_damaged(path)
-            job = _Job(backbone, task, cache, workers, precision, batch_size, key, half)
-            workers.together(lambda: job.fetch_shards() if workers.main else None)
-            workers.together(job.encode_shards)
-            workers.together(job.merge)
-            workers.together(lambda: give_large(cache, path) if workers.main else None)
-            workers.together(lambda: job.clear_store() if workers.main else None)
-        if workers.main:  # also the shards of a run that was killed when the bank was just there
-            for shards in (cache / "partial").glob(f"{key.digest}-*"):
-                shutil.rmtree(shards, ignore_errors=True)
+    shards = cache / "partial"
+    # A whole bank needs no lock. Shards are left where a run was killed when it was just there.
+    whole = workers.main and open_bank(path, key) and not any(shards.glob(f"{key.digest}-*"))
+    have = workers.broadcast(bool(whole))
+    if not have:
+        with _locked(cache / "locks" / f"{key.digest}.lock", workers) as ours:
+            absent = workers.main and not path.exists()  # another machine may have encoded it
+            workers.together(lambda: fetch_large(cache, path) if absent else False)
+            have = workers.broadcast(open_bank(path, key) is not None if workers.main else False)
+            if not have:
+                if workers.main and path.exists():
+                    say_damaged(path)
+                job = _Job(backbone, task, cache, workers, precision, batch_size, key, half)
+                workers.together(lambda: job.fetch_shards() if workers.main else None)
+                workers.together(job.encode_shards)
+                workers.together(lambda: job.merge(ours) if workers.main else None)
+                workers.together(lambda: give_large(cache, path) if workers.main else None)
+                workers.together(lambda: job.clear_store() if workers.main else None)
+            if ours:
+                for left in shards.glob(f"{key.digest}-*"):
+                    shutil.rmtree(left, ignore_errors=True)
     bank = open_bank(path, key)
     if bank is None:
         raise UserError(f"feature bank {path} is damaged; remove it and run again")
@@ -139,13 +144,13 @@ def encode_share(
 
 
 @contextlib.contextmanager
-def _locked(path: Path, workers: Workers) -> Iterator[None]:
+def _locked(path: Path, workers: Workers) -> Iterator[bool]:
     """The main process holds the lock for all: a second run waits, then finds the bank done."""
     if not workers.main:
-        yield
+        yield False
         return
-    with locked(path):
-        yield
+    with locked(path) as ours:
+        yield ours
 
 
 def bank_key(backbone: Backbone, task: TaskData, precision: Precision) -> FeatureKey:
@@ -373,10 +378,8 @@ class _Job:
         if self.gives:
             give_large(self.cache, self._file(shard))
 
-    def merge(self) -> None:
-        """Put all shards in canonical order into the bank."""
-        if not self.workers.main:
-            return
+    def merge(self, ours: bool) -> None:
+        """Put all shards in canonical order into the bank; whether its lock is ours."""
         low = high = None
         for shard in self.shards:
             features = _load_shard(self._file(shard))
@@ -392,8 +395,8 @@ class _Job:
             )
         labels = np.concatenate([self.task.train.labels, self.task.test.labels])
         path = bank_path(self.cache, self.key)
-        for left in path.parent.glob(f".{path.name}.*.tmp"):  # as large as the bank, of a killed
-            left.unlink()  # run; the lock is ours, so nobody is writing it now
+        if ours:
+            clear_left(path)
         with cache_errors(self.cache, "features"):
             write_bank(
                 path,

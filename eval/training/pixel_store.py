@@ -102,20 +102,21 @@ def whole_store(
         if (built := opened(folder)) is not None:
             return built
         lock = cache / "locks" / f"pixels-{folder.name}.lock"
-        with locked(lock):  # a second process waits here, then finds the store done
+        with locked(lock) as ours:  # a second process waits here, then finds the store done
             if (built := opened(folder)) is not None:
                 return built
-            _replaced(folder, build)
+            _replaced(folder, build, ours)
         built = opened(folder)
     if built is None:
         raise BadInput(f"pixel store {folder} cannot be read; remove it and run again")
     return built
 
 
-def _replaced(folder: Path, build: Callable[[Path], None]) -> None:
+def _replaced(folder: Path, build: Callable[[Path], None], ours: bool) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    for left in folder.parent.glob(f".{folder.name}.*.tmp"):  # of a killed run; the lock is ours
-        shutil.rmtree(left, ignore_errors=True)
+    if ours:  # the lock, so that what is left is of a killed run
+        for left in folder.parent.glob(f".{folder.name}.*.tmp"):
+            shutil.rmtree(left, ignore_errors=True)
     if folder.exists():
         say_damaged(folder)  # or it would have been opened
         shutil.rmtree(folder)

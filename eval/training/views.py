@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eval.common.errors import BadInput, UserError
-from eval.common.files import cache_errors, locked
+from eval.common.files import cache_errors, clear_left, locked
 from eval.features.bank import FeatureKey, bank_path, open_bank, write_bank
 from eval.features.encode import default_batch_size
 from eval.features.precision import forward, prepared
@@ -168,21 +168,23 @@ class Views:
             layer=f"view{view}:scale{low:g}-{high:g}:seed{setup.seed}:version{version}{read}",
         )
         path = bank_path(setup.cache, key)
-        with _locked(setup.cache / "locks" / f"{key.digest}.lock", workers.main):
+        with _locked(setup.cache / "locks" / f"{key.digest}.lock", workers.main) as ours:
             bank = workers.together(lambda: open_bank(path, key) if workers.main else None)
             if not workers.broadcast(bank is not None):
                 features = self._encode(view, np.arange(len(setup.task.train)))
-                workers.together(lambda: self._write(path, key, features) if workers.main else None)
+                workers.together(
+                    lambda: self._write(path, key, features, ours) if workers.main else None
+                )
                 bank = workers.together(lambda: open_bank(path, key) if workers.main else None)
             have = workers.broadcast(bank is not None)
         if not have:
             raise UserError(f"feature bank {path} is damaged; remove it and run again")
         return bank.features if bank else torch.empty(0, setup.backbone.dim)
 
-    def _write(self, path: Path, key: FeatureKey, features: Tensor) -> None:
+    def _write(self, path: Path, key: FeatureKey, features: Tensor, ours: bool) -> None:
         train = self._setup.task.train
-        for left in path.parent.glob(f".{path.name}.*.tmp"):  # of a killed run; the lock is ours
-            left.unlink()
+        if ours:
+            clear_left(path)
         pieces = (range(at, min(at + _PIECE, len(train))) for at in range(0, len(train), _PIECE))
         with cache_errors(self._setup.cache, f"views of {len(train):,} images"):
             write_bank(
@@ -207,10 +209,10 @@ def _joined(batches: list[NDArray[np.int64]]) -> NDArray[np.int64]:
 
 
 @contextlib.contextmanager
-def _locked(path: Path, main: bool) -> Iterator[None]:
+def _locked(path: Path, main: bool) -> Iterator[bool]:
     """The main process holds the lock for all: a second run waits, then finds the views done."""
     if not main:
-        yield
+        yield False
         return
-    with locked(path):
-        yield
+    with locked(path) as ours:
+        yield ours

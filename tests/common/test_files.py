@@ -5,8 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import stat
+import subprocess
+import sys
 import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,7 +20,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.common.files import atomic_file, default_cache, sha256_file, write_json
+from eval.common import files
+from eval.common.files import (
+    atomic_file,
+    clear_left,
+    default_cache,
+    locked,
+    sha256_file,
+    write_json,
+)
 
 
 class Interrupted(Exception):
@@ -193,3 +206,73 @@ def test_where_the_cache_lies(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert default_cache() == Path(expected)
+
+
+# ---------------------------------------------------------------- locks
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from eval.common import files
+files._BEAT = 0.05
+with files.locked(Path(sys.argv[1])) as ours:
+    print(ours, flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that has the lock until it is told a line."""
+    command = [sys.executable, "-c", HOLDER, str(tmp_path / "lock")]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "True\n"
+        yield process
+        process.kill()
+
+
+def test_a_living_holder_is_waited_for(
+    holder: subprocess.Popen[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Much longer than a silent one would be."""
+    monkeypatch.setattr(files, "SILENCE", 1.0)
+    monkeypatch.setattr(files, "_BEAT", 0.05)
+    assert holder.stdin is not None
+    timer = threading.Timer(3, holder.communicate, ["go\n"])
+    begin = time.monotonic()
+    timer.start()
+    with locked(tmp_path / "lock") as ours:
+        assert ours
+        assert time.monotonic() - begin > 2.9
+    timer.join()
+
+
+def test_a_stopped_holder_is_not_waited_for(
+    holder: subprocess.Popen[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by Ctrl-Z, or a node that counts as dead: who replaces it would wait for ever."""
+    monkeypatch.setattr(files, "SILENCE", 0.5)
+    monkeypatch.setattr(files, "_BEAT", 0.05)
+    os.kill(holder.pid, signal.SIGSTOP)
+    with locked(tmp_path / "lock") as ours:
+        assert not ours
+    os.kill(holder.pid, signal.SIGCONT)
+    holder.communicate("go\n")
+    with locked(tmp_path / "lock") as ours:  # it is free again
+        assert ours
+
+
+def test_no_lock_is_to_be_had(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with locked(tmp_path / "file" / "lock") as ours:
+        assert not ours
+
+
+def test_what_a_killed_writer_left_is_cleared(tmp_path: Path) -> None:
+    for name in ("a.bin", ".a.bin.12ab.tmp", ".b.bin.12ab.tmp"):
+        (tmp_path / name).write_text("")
+    clear_left(tmp_path / "a.bin")
+    assert names(tmp_path) == [".b.bin.12ab.tmp", "a.bin"]

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import timm
 import torch
+from filelock import FileLock
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from timm.data import create_transform, resolve_data_config
@@ -318,6 +319,16 @@ def test_shards_of_a_finished_bank_are_cleared_away(
     other.mkdir()
     assert encode(backbone, task, cache, workers, FP32).images == 0
     assert list((cache / "partial").iterdir()) == [other]
+
+
+def test_a_whole_bank_is_read_while_another_has_its_lock(
+    backbone: Backbone, task: TaskData, cache: Path, workers: Workers
+) -> None:
+    """Who was stopped with the lock in its hands holds nobody up who needs nothing of it."""
+    encode(backbone, task, cache, workers, FP32)
+    (path,) = banks(cache)
+    with FileLock(cache / "locks" / f"{path.stem}.lock", is_singleton=False, timeout=0):
+        assert encode(backbone, task, cache, workers, FP32).images == 0
 
 
 def test_half_a_bank_is_cleared_away(
