@@ -346,6 +346,18 @@ def test_the_study_s_tables_are_what_its_results_say(page: Path, cli: Cli) -> No
         assert len(shown) > 1
 
 
+@pytest.mark.parametrize("page", [README, ROOT / "model_cards" / "README.md"], ids=str)
+def test_the_study_s_differences_in_words_are_in_its_table(page: Path, cli: Cli) -> None:
+    """Each "+1.4 ±0.4" of a page with the study is a contrast's, at some budget in some score."""
+    said = cli("study", ROOT / "model_cards" / "budget-projector.results.parquet").out
+    text = page.read_text(encoding="utf-8")
+    shown = set(re.findall(r"[+-]\d+\.\d ±\d+\.\d", text))
+    assert len(shown) > 5
+    assert shown <= set(re.findall(r"[+-]\d+\.\d ±\d+\.\d", said))
+    (count,) = re.findall(r"a score's (\d+)\s+tests|the (\d+)\s+tests of a score", text)
+    assert re.findall(r"over the (\d+) tests of a score", said) == [one for one in count if one]
+
+
 def rows_of(text: str) -> list[list[str]]:
     """The cells of the first table of a text, without its header."""
     lines = text[text.index("|") :].splitlines()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eval.study.verdict import Level, Verdict
+from eval.study.verdict import ArmAt, Verdict
 
 FEWEST = 3  # arms: two always lie on a line
 
@@ -32,15 +32,15 @@ def associations(found: Verdict) -> Iterator[Association]:
     """Of every content with every transfer score at every budget that has arms enough, and where
     neither is the same for all arms."""
     plan = found.table.plan
-    levels: dict[tuple[str, int], dict[str, Level]] = {}
-    for one in found.levels:
+    means: dict[tuple[str, int], dict[str, ArmAt]] = {}
+    for one in found.arms:
         if one.found is not None:
-            levels.setdefault((one.score, one.epochs), {})[one.arm] = one
+            means.setdefault((one.score, one.epochs), {})[one.arm] = one
     for content in plan.content:
         for transfer in plan.transfer:
             for budget in plan.budgets:
-                x = levels.get((content.title, budget.epochs), {})
-                y = levels.get((transfer.title, budget.epochs), {})
+                x = means.get((content.title, budget.epochs), {})
+                y = means.get((transfer.title, budget.epochs), {})
                 arms = tuple(arm for arm in x if arm in y)
                 pairs = np.array([[_mean(side[arm]) for arm in arms] for side in (x, y)])
                 if len(arms) < FEWEST or not np.ptp(pairs, axis=1).all():
@@ -49,6 +49,6 @@ def associations(found: Verdict) -> Iterator[Association]:
                 yield Association(content.title, transfer.title, budget.epochs, arms, r)
 
 
-def _mean(one: Level) -> float:
+def _mean(one: ArmAt) -> float:
     assert one.found is not None
     return one.found.value

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from eval.analysis.plots import legend_below, panels, saved, style
 from eval.common.errors import NotFound
 from eval.metrics.intervals import Interval
-from eval.study.verdict import Level, Verdict
+from eval.study.verdict import ArmAt, Verdict
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def draw(found: Verdict, path: Path) -> Path:
     """Write a PNG or SVG. Raises UserError for another kind of file, and before anything is
     scored."""
-    if not any(one.found for one in found.levels):
+    if not any(one.found for one in found.arms):
         raise NotFound(f"no checkpoint of {found.table.plan.name} is scored yet: nothing to draw")
     return saved(partial(figure, found), path)
 
@@ -26,7 +26,7 @@ def draw(found: Verdict, path: Path) -> Path:
 def figure(found: Verdict) -> Figure:
     """Bands are 95 % over other samples of the data sets and other trainings; where there was one
     training the marker is hollow and has none, as nothing is known of others."""
-    known = [one for one in found.levels if one.found]
+    known = [one for one in found.arms if one.found]
     budgets = sorted({one.epochs for one in known})
     arms = list(dict.fromkeys(one.arm for one in known))
     scores = list(dict.fromkeys(one.score for one in known))
@@ -58,6 +58,6 @@ def figure(found: Verdict) -> Figure:
     return drawn
 
 
-def _interval(one: Level) -> Interval:
+def _interval(one: ArmAt) -> Interval:
     assert one.found is not None
     return one.found.interval

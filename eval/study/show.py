@@ -11,7 +11,7 @@ from eval.common.text import counted, visible
 from eval.metrics.contrasts import MOST_TRAININGS, Repeated
 from eval.metrics.intervals import Interval
 from eval.study.content import Association, associations
-from eval.study.verdict import LEVEL, OPEN, ContrastAt, Level, Verdict
+from eval.study.verdict import LEVEL, OPEN, ArmAt, ContrastAt, Verdict
 
 NOT_YET = "-"
 _HEADER = (
@@ -32,9 +32,9 @@ LEGEND = (
 )
 _GLANCE = (
     "Every contrast at a glance, points ±95 % over other samples of the data sets and other "
-    "trainings. *: told from 0 (p below 0.05) after the correction over all tests of the score, by "
-    "how much the trainings of all arms differ; **: also by how much its own do. One training (no "
-    "±) says nothing of others."
+    "trainings. *: told from 0 (p below 0.05) after the correction over the {tests} tests of a "
+    "score, by how much the trainings of all arms differ; **: also by how much its own do. One "
+    "training (no ±) says nothing of others."
 )
 _CONTENT = (
     "Correlation over the arms of a budget of content with transfer. It is described, not tested: "
@@ -50,19 +50,20 @@ def render(found: Verdict, width: int | None) -> str:
         _text(" ".join(plan.question.split()), width),
     ]
     if glance := _glance(found, width):
-        parts += [_text(_GLANCE, width), glance]
+        tests = len(found.tested) // len(plan.questions)  # as many of each score
+        parts += [_text(_GLANCE.format(tests=tests), width), glance]
     if beside := _content(found, width):
         parts += [_text(_CONTENT, width), beside]
     waiting: dict[str, list[str]] = {}  # {what is not trained yet: for which questions}
     for asked in plan.questions:
-        levels = [one for one in found.levels if one.score == asked.title and one.found]
+        arms = [one for one in found.arms if one.score == asked.title and one.found]
         tested = [one for one in found.tested if one.score == asked.title]
         waiting.setdefault(_waiting(tested), []).append(asked.title)
-        if levels:
-            over = f"{_sets(levels)} of {counted(len(asked.tasks), 'data set')}"
+        if arms:
+            over = f"{_sets(arms)} of {counted(len(asked.tasks), 'data set')}"
             parts += [
                 _text(f"{asked.title}, mean over {over}, %", width),
-                _levels(levels, found.table.rates, width),
+                _arms(arms, found.table.rates, width),
             ]
         if lines := [_line(one, one.found) for one in tested if one.found]:
             shown = shown_table(_HEADER, lines, width, "contrast")
@@ -89,13 +90,13 @@ def as_json(found: Verdict) -> dict[str, Any]:
         "study": plan.name,
         "checkpoints": {"scored": found.table.scored, "planned": plan.trainings},
         "scores_without_answers": found.table.without_answers,
-        "levels": [
+        "arms": [
             {
                 "score": one.score, "arm": one.arm, "epochs": one.epochs, "tasks": one.tasks,
                 "rate": found.table.rates.get(one.arm),
                 **_numbers(one.found),
             }
-            for one in found.levels
+            for one in found.arms
         ],
         "contrasts": [
             {
@@ -144,9 +145,9 @@ def _progress(found: Verdict) -> str:
     return said
 
 
-def _sets(levels: list[Level]) -> str:
+def _sets(arms: list[ArmAt]) -> str:
     """``11``; ``9 to 11`` where not all checkpoints were scored on the same."""
-    return _range([len(one.tasks) for one in levels])
+    return _range([len(one.tasks) for one in arms])
 
 
 def _range(counts: list[int]) -> str:
@@ -161,7 +162,7 @@ def _vary(found: Verdict, title: str) -> str:
         if score != title:
             continue
         own = [
-            100 * one.found.spread.variance**0.5 for one in found.levels
+            100 * one.found.spread.variance**0.5 for one in found.arms
             if (one.score, one.epochs) == (title, epochs) and one.found and one.found.spread
         ]  # fmt: skip
         arms = f" (arms {min(own):.1f} to {max(own):.1f})" if own else ""
@@ -228,18 +229,18 @@ def _points(share: float) -> str:
     return f"{round(100 * share, 1) + 0.0:+.1f}"
 
 
-def _levels(levels: list[Level], rates: Mapping[str, float], width: int | None) -> str:
-    epochs = sorted({one.epochs for one in levels})
-    cells = {(one.arm, one.epochs): one for one in levels}
-    arms = list(dict.fromkeys(one.arm for one in levels))
+def _arms(found: list[ArmAt], rates: Mapping[str, float], width: int | None) -> str:
+    epochs = sorted({one.epochs for one in found})
+    cells = {(one.arm, one.epochs): one for one in found}
+    arms = list(dict.fromkeys(one.arm for one in found))
     lines = [
-        [arm, f"{rates[arm]:g}", *(_level(cells.get((arm, e))) for e in epochs)] for arm in arms
+        [arm, f"{rates[arm]:g}", *(_mean(cells.get((arm, e))) for e in epochs)] for arm in arms
     ]
     header = ["arm", "rate", *(f"{e} epochs" for e in epochs)]
     return shown_table(header, lines, width, "epochs")
 
 
-def _level(one: Level | None) -> str:
+def _mean(one: ArmAt | None) -> str:
     if one is None or one.found is None:
         return NOT_YET
     both = one.found.over_both()

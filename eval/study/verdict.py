@@ -78,7 +78,7 @@ class ContrastAt:
 
 
 @dataclass(frozen=True)
-class Level:
+class ArmAt:
     """An arm at one budget by one score: the mean over data sets and trainings."""
 
     score: str
@@ -94,7 +94,7 @@ class Verdict:
 
     table: StudyTable
     tested: tuple[ContrastAt, ...]
-    levels: tuple[Level, ...]
+    arms: tuple[ArmAt, ...]
     # {(score, epochs): how much one training of an arm differs from another}, where that is known
     spreads: Mapping[tuple[str, int], Spread]
 
@@ -103,7 +103,7 @@ def verdict(table: StudyTable) -> Verdict:
     """Test every contrast of the plan at every budget by every score."""
     plan = table.plan
     tested: list[ContrastAt] = []
-    levels: list[Level] = []
+    arms: list[ArmAt] = []
     spreads: dict[tuple[str, int], Spread] = {}
     for asked in plan.questions:
         boards = {b: _boards(asked, b, table.scores.get(asked.score, {})) for b in plan.budgets}
@@ -122,8 +122,8 @@ def verdict(table: StudyTable) -> Verdict:
         for arm in plan.arms:
             for budget in plan.budgets:
                 tasks, repeated = _repeated([arm.name], np.ones(1), budget, common[budget])
-                levels.append(Level(asked.title, arm.name, budget.epochs, tasks, repeated))
-    return Verdict(table, tuple(tested), tuple(levels), spreads)
+                arms.append(ArmAt(asked.title, arm.name, budget.epochs, tasks, repeated))
+    return Verdict(table, tuple(tested), tuple(arms), spreads)
 
 
 # {task: (row of each checkpoint, the estimates of all that were asked the same)}

@@ -52,7 +52,7 @@ def curves(found: Verdict, score: str) -> pd.DataFrame:
     which chance that speaks."""
     objectives = {arm.name: arm.objective for arm in found.table.plan.arms}
     lines = []
-    for one in found.levels:
+    for one in found.arms:
         if one.score != score or one.found is None:
             continue
         interval = one.found.interval

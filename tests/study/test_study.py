@@ -143,7 +143,7 @@ def test_levels_are_means_over_sets_and_seeds(tmp_path: Path) -> None:
     values = {(r["arm"], r["seed"], r["task"]): r["value"]
               for r in pq.read_table(tmp_path / "x.parquet").to_pylist()}  # fmt: skip
     level = next(
-        one for one in found.levels if (one.score, one.arm, one.epochs) == ("linear top-1", "a", 12)
+        one for one in found.arms if (one.score, one.arm, one.epochs) == ("linear top-1", "a", 12)
     )
     assert level.found is not None
     expected = [np.mean([values["a", s, t] for t in ("one", "two")]) for s in range(3)]
@@ -206,7 +206,7 @@ def test_content_is_set_beside_transfer(tmp_path: Path) -> None:
     found = verdict(read(path))
     (one,) = associations(found)
     assert (one.content, one.score, one.epochs) == ("low-level content", "linear top-1", 12)
-    means = {(x.score, x.arm): x.found.value for x in found.levels if x.found}
+    means = {(x.score, x.arm): x.found.value for x in found.arms if x.found}
     pairs = [[means[score, arm] for arm in "abc"] for score in (one.score, one.content)]
     assert one.arms == ("a", "b", "c")
     assert one.correlation == pytest.approx(stats.pearsonr(*pairs).statistic)
@@ -220,7 +220,7 @@ def test_arms_stand_beside_each_other_on_the_same_sets(tmp_path: Path) -> None:
     rows = pq.read_table(path).to_pylist()
     write(path, [r for r in rows if (r["arm"], r["task"]) != ("b", "two")], json.dumps(PLAN))
     found = verdict(read(path))
-    assert {one.tasks for one in found.levels if one.found} == {("one",)}
+    assert {one.tasks for one in found.arms if one.found} == {("one",)}
     # seed 2 of each arm was scored on one set, and not the same
     gap = {("a", 2, "two"), ("b", 2, "one")}
     kept = [r for r in rows if (r["arm"], r["seed"], r["task"]) not in gap]

@@ -35,7 +35,7 @@ def test_curves_are_the_command_s_levels(tmp_path: Path) -> None:
     found = verdict(read(study_file(tmp_path / "toy.results.parquet", better=0.8)))
     frame = budgets.curves(found, SCORE)
     assert list(frame["arm"]) == ["a", "b"]
-    known = [one.found for one in found.levels if one.score == SCORE and one.found]
+    known = [one.found for one in found.arms if one.score == SCORE and one.found]
     for row, one in zip(frame.itertuples(), known, strict=True):
         both = one.over_both()
         assert both is not None
