@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eval.common.errors import Conflict
 from eval.common.files import atomic_file
+from eval.common.text import counted
 from eval.study.table import row, write
 from zoo.study.cells import FAILED, SCORED, Cell, Training, Trial, cells, chosen_rate
 from zoo.study.plan import Plan
@@ -53,12 +55,37 @@ def score_names(plan: Plan, protocol: str) -> tuple[str, ...]:
 
 
 def collect(plan: Plan, out: Path, to: Path) -> tuple[int, int]:
-    """Write both files into ``to``. Returns how many checkpoints they hold, of how many."""
+    """Write both files into ``to``. Returns how many checkpoints they hold, of how many.
+
+    Raises Conflict where those that are there hold a checkpoint that ``out`` does not.
+    """
     trainings = [cell for cell in cells(plan) if isinstance(cell, Training)]
     scored = [cell for cell in trainings if (cell.folder(out) / SCORED).is_file()]
+    _check_all_kept(table(plan, to, "results"), scored, out)
     write(table(plan, to, "results"), _results(plan, out, scored), plan.model_dump_json())
     _write(table(plan, to, "log"), LOG, list(_log(plan, out)))
     return len(scored), len(trainings)
+
+
+def _check_all_kept(path: Path, scored: list[Training], out: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not path.is_file():
+        return
+    try:
+        rows = pq.read_table(path, columns=["arm", "seed", "epochs"]).to_pylist()
+    except (pa.ArrowException, OSError):  # no table: nothing is lost
+        return
+    known = {(r["arm"], r["seed"], r["epochs"]) for r in rows}
+    lost = known - {(cell.arm.name, cell.seed, cell.epochs) for cell in scored}
+    if lost:
+        arm, seed, epochs = min(lost)
+        raise Conflict(
+            f"{path} holds {counted(len(lost), 'checkpoint')} that {out} does not, such as {arm}, "
+            f"seed {seed}, {epochs} epochs; `transfer-zoo study restore` them first, or give "
+            "another --to"
+        )
 
 
 def _results(plan: Plan, out: Path, scored: list[Training]) -> Iterator[dict[str, Any]]:

@@ -338,6 +338,20 @@ def test_a_checkpoint_without_weights_is_not_scored_again(tmp_path: Path) -> Non
     assert "ce-mlp, seed 2, 25 epochs: known from the tables alone" in " ".join(said)
 
 
+def test_what_was_collected_is_not_lost(tmp_path: Path) -> None:
+    """By collecting from a new folder over the tables of another."""
+    plan = load_plan("budget-projector")
+    restore(plan, MODEL_CARDS, tmp_path / "old")
+    count, _ = collect(plan, tmp_path / "old", tmp_path)
+    before = files(tmp_path)
+    said = refusal(collect, plan, tmp_path / "new", tmp_path)
+    assert f"holds {count} checkpoints that {tmp_path / 'new'} does not, such as ce-mlp, " in said
+    assert said.endswith("`transfer-zoo study restore` them first, or give another --to")
+    assert files(tmp_path) == before
+    assert restore(plan, tmp_path, tmp_path / "new")[0] == count
+    assert collect(plan, tmp_path / "new", tmp_path)[0] == count
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
