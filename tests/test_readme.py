@@ -41,6 +41,7 @@ from eval.prepare.layouts.masks import MASK_LAYOUTS
 from eval.protocols import PROTOCOLS
 from eval.results.store import read_result
 from eval.settings.assign import with_assignments
+from eval.study.table import read
 from eval.tasks.declaration import read_declaration
 from eval.tasks.names import SHIFT, parse_task, shift_parts
 from eval.tasks.registry import SUITES, TASKS
@@ -332,24 +333,49 @@ def test_the_zoo_s_tables_are_those_of_its_receipts(
     assert len(shown) >= 12
 
 
-@pytest.mark.parametrize("page", [README, ROOT / "model_cards" / "README.md"], ids=str)
-def test_the_study_s_tables_are_what_its_results_say(page: Path, cli: Cli) -> None:
+STUDY = ROOT / "model_cards" / "budget-projector.results.parquet"
+
+
+def test_the_study_s_tables_are_what_its_results_say(cli: Cli) -> None:
     """A table behind a mark `<!-- study: NAME -->` is the command's first one whose first column is
     NAME: every row, as many columns as the page has."""
-    said = cli("study", ROOT / "model_cards" / "budget-projector.results.parquet").out
+    said = cli("study", STUDY).out
+    page = ROOT / "model_cards" / "README.md"
     marked = re.split(r"<!-- study: (\w+) -->", page.read_text(encoding="utf-8"))
     assert len(marked) > 1
     for name, text in zip(marked[1::2], marked[2::2], strict=True):
-        known = rows_of(said[said.index(f"| {name} ") :])
-        shown = rows_of(text)
+        _, known = table_of(said[said.index(f"| {name} ") :])
+        _, shown = table_of(text)
         assert shown == [row[: len(shown[0])] for row in known]
         assert len(shown) > 1
+
+
+def test_the_readme_has_every_contrast_at_every_budget_so_far(cli: Cli) -> None:
+    """A row a contrast, a column a score and budget; checks at one budget alone are elsewhere."""
+    said = cli("study", STUDY).out
+    header, rows = table_of(said[said.index("| contrast ") :])
+    known = {(row[0], score): cell for row in rows for score, cell in zip(header, row, strict=True)}
+    plan = read(STUDY).plan
+    (_, text) = README.read_text(encoding="utf-8").split("<!-- study -->")
+    header, rows = table_of(text)
+    assert [row[0] for row in rows] == [
+        c.name for c in plan.contrasts
+        if plan.budgets_of(c) == plan.budgets and any(r.startswith(c.name) for r, _ in known)
+    ]  # fmt: skip
+    budgets = [str(b.epochs) for b in plan.budgets if any(f" at {b.epochs}" in r for r, _ in known)]
+    assert header == ["contrast", *(f"{s} at {b}" for s in ("linear", "5-shot") for b in budgets)]
+    for contrast, *cells in rows:
+        for title, cell in zip(header[1:], cells, strict=True):
+            score, _, budget = title.partition(" at ")
+            at = f"{contrast} at {budget}"
+            assert cell == known.get((at, f"{score} top-1"), "-")
+            assert known.get((at, "trainings"), "3") == "3"  # as the page says
 
 
 @pytest.mark.parametrize("page", [README, ROOT / "model_cards" / "README.md"], ids=str)
 def test_the_study_s_differences_in_words_are_in_its_table(page: Path, cli: Cli) -> None:
     """Each "+1.4 ±0.4" of a page with the study is a contrast's, at some budget in some score."""
-    said = cli("study", ROOT / "model_cards" / "budget-projector.results.parquet").out
+    said = cli("study", STUDY).out
     text = page.read_text(encoding="utf-8")
     shown = set(re.findall(r"[+-]\d+\.\d ±\d+\.\d", text))
     assert len(shown) > 5
@@ -358,11 +384,12 @@ def test_the_study_s_differences_in_words_are_in_its_table(page: Path, cli: Cli)
     assert re.findall(r"over the (\d+) tests of a score", said) == [one for one in count if one]
 
 
-def rows_of(text: str) -> list[list[str]]:
-    """The cells of the first table of a text, without its header."""
+def table_of(text: str) -> tuple[list[str], list[list[str]]]:
+    """The header and the rows of the first table of a text."""
     lines = text[text.index("|") :].splitlines()
     table = itertools.takewhile(lambda line: line.startswith("|"), lines)
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table][2:]
+    header, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in table)
+    return header, rows
 
 
 # --------------------------------------------------------------------------- CONTRIBUTING.md
