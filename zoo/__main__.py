@@ -137,7 +137,7 @@ def build_parser() -> Parser:
     )
     study.add_argument(
         "--from", dest="tables", type=Path, default=Path("model_cards"), metavar="DIR",
-        help="restore: where the two files are",
+        help="restore, run: where the two files are",
     )  # fmt: skip
     study.add_argument("--device", metavar="D", help="cpu, cuda or mps; default: the best there is")
     study.add_argument("--cache", type=Path, metavar="DIR", help="default: TRANSFERZOO_CACHE")
@@ -271,7 +271,7 @@ def _published(one: Mirrored) -> str:
 
 
 def study_command(args: argparse.Namespace) -> int:
-    from zoo.study.cells import status
+    from zoo.study.cells import cells, status
     from zoo.study.plan import load_plan
 
     plan = load_plan(args.plan)
@@ -309,6 +309,7 @@ def study_command(args: argparse.Namespace) -> int:
         )
 
     from zoo.study import runner
+    from zoo.study.restore import table
     from zoo.train.pretrain import Interrupted
 
     def say(text: str) -> None:
@@ -320,6 +321,12 @@ def study_command(args: argparse.Namespace) -> int:
         )
         print(f"{counted(done, 'checkpoint')} scored again, {busy} left: {args.out / 'results'}")
         return 0
+    known = table(plan, args.tables, "results")
+    if known.is_file() and not any(cell.done(args.out) for cell in cells(plan)):
+        say(
+            f"{known} holds finished checkpoints of this plan; `transfer-zoo study restore` would "
+            f"take them as done in {args.out}, where nothing is"
+        )
     try:
         runner.run(plan, args.data, args.out, args.cache or default_cache(), args.device, say)
     except Interrupted as stopped:

@@ -412,6 +412,21 @@ def test_a_study_that_has_not_begun(tmp_path: Path) -> None:
     assert str(said) == "0 of 113 done, 0 failures."
 
 
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_run_in_a_new_folder_says_what_is_known(
+    begun: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from zoo.__main__ import main
+
+    monkeypatch.setattr("zoo.study.runner.run", lambda *args: None)
+    if begun:
+        restore(load_plan("budget-projector"), MODEL_CARDS, tmp_path)
+    command = ["study", "run", "--plan", "budget-projector", "--data", str(tmp_path)]
+    assert main([*command, "--out", str(tmp_path), "--from", str(MODEL_CARDS)]) == 0
+    said = capsys.readouterr().err
+    assert ("`transfer-zoo study restore` would take them as done" in said) is not begun
+
+
 @pytest.mark.parametrize("data", [[], ["--data", "nowhere"]])
 def test_a_run_needs_its_data(
     data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
