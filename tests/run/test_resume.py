@@ -19,7 +19,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.context import ForkServerProcess
@@ -28,9 +27,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from filelock import FileLock
+from filelock import BaseFileLock, FileLock
 
 from eval.__main__ import main
+from eval.common import files as file_locks
 from eval.common.distributed import Workers
 from eval.common.errors import UserError
 from eval.common.files import locked
@@ -390,25 +390,31 @@ def test_two_runs_of_other_shots_lose_none(
         return [*argv, "--protocol", "fewshot"]
 
     with FileLock(results / LOCK):
-        both = [start(run(few), tmp_path / f"log{few}") for few in shots]
-        waiting: set[int] = set()
+        signs = [tmp_path / f"waits{few}" for few in shots]
+        both = [
+            start(run(few), tmp_path / f"log{few}", first=partial(tell_of_waiting, sign))
+            for few, sign in zip(shots, signs, strict=True)
+        ]
         deadline = time.monotonic() + PATIENCE
-        while len(waiting) < 2 and time.monotonic() < deadline:
-            waiting |= {i for i, child in enumerate(both) if holds(child, results / LOCK)}
-        assert len(waiting) == 2, [child.log.read_text() for child in both]
+        while not all(sign.exists() for sign in signs) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert all(sign.exists() for sign in signs), [child.log.read_text() for child in both]
     assert [c.wait() for c in both] == [0, 0], [c.log.read_text() for c in both]
     wanted = {k: v for k, v in reference.files().items() if ".fewshot" in k}
     assert len(wanted) == 2
     assert results_of(results) == wanted
 
 
-def holds(child: Child, path: Path) -> bool:
-    """Whether the file is open in the child."""
-    for handle in Path(f"/proc/{child.process.pid}/fd").iterdir():
-        with suppress(OSError):
-            if handle.readlink() == path:
-                return True
-    return False
+def tell_of_waiting(sign: Path) -> None:
+    """In a child: make a file when it comes to ask for the lock of the results."""
+    acquire = file_locks._acquire
+
+    def told(lock: BaseFileLock, path: Path, patience: float) -> None:
+        if path.name == LOCK:
+            sign.touch()
+        acquire(lock, path, patience)
+
+    file_locks._acquire = told
 
 
 def test_a_dead_or_stopped_process_holds_no_run_up(reference: Reference, tmp_path: Path) -> None:
