@@ -349,7 +349,7 @@ def test_what_was_collected_is_not_lost(tmp_path: Path) -> None:
     count, _ = collect(plan, tmp_path / "old", tmp_path)
     before = files(tmp_path)
     said = refusal(collect, plan, tmp_path / "new", tmp_path)
-    assert f"holds {count} checkpoints that {tmp_path / 'new'} does not, such as ce-mlp, " in said
+    assert f"holds {count} checkpoints that {tmp_path / 'new'} does not, such as " in said
     assert said.endswith("`transfer-zoo study restore` them first, or give another --to")
     assert files(tmp_path) == before
     assert restore(plan, tmp_path, tmp_path / "new")[0] == count
