@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+ASIDE = 1.012  # times as many epochs, from arm to arm: else their bars hide each other
+
+
 def draw(found: Verdict, path: Path) -> Path:
     """Write a PNG or SVG. Raises UserError for another kind of file, and before anything is
     scored."""
@@ -35,17 +38,24 @@ def figure(found: Verdict) -> Figure:
         for i, arm in enumerate(arms):
             points = [one for one in known if (one.score, one.arm) == (score, arm)]
             values = {one.epochs: 100 * _interval(one).value for one in points}
-            axis.plot([*values], [*values.values()], ms=4, lw=1.4, **style(i))
+            aside = ASIDE ** (i - (len(arms) - 1) / 2)
+            axis.plot(
+                [aside * e for e in values], [*values.values()], ms=4, lw=1.4, **style(i)
+            )  # fmt: skip
             bands = {
                 one.epochs: (100 * _interval(one).low, 100 * _interval(one).high)
                 for one in points if one.found and one.found.spread
             }  # fmt: skip
             low, high = ([band[end] for band in bands.values()] for end in (0, 1))
-            axis.fill_between([*bands], low, high, color=style(i)["color"], alpha=0.15, lw=0)
+            x = [aside * e for e in bands]
+            axis.fill_between(x, low, high, color=style(i)["color"], alpha=0.15, lw=0)
             if len(bands) == 1:  # an area of no width is not seen
-                axis.vlines([*bands], low, high, color=style(i)["color"], alpha=0.4)
+                axis.vlines(x, low, high, color=style(i)["color"], alpha=0.4)
             once = {epochs: value for epochs, value in values.items() if epochs not in bands}
-            axis.plot([*once], [*once.values()], ms=4, lw=0, markerfacecolor="white", **style(i))
+            axis.plot(
+                [aside * e for e in once], [*once.values()],
+                ms=4, lw=0, markerfacecolor="white", **style(i),
+            )  # fmt: skip
         axis.set_xscale("log")
         axis.set_xlim(0.9 * budgets[0], 1.1 * budgets[-1])
         axis.set_xticks(budgets, [str(e) for e in budgets])
