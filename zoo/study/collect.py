@@ -170,10 +170,9 @@ def _log(plan: Plan, out: Path) -> Iterator[dict[str, Any]]:
         cell, lines = log.cell, list(log.lines)
         if (failed := log.folder / FAILED).is_file() and not (lines and is_error(lines[-1])):
             lines.append(json.dumps(json.loads(failed.read_bytes())))
-        for line in lines:
-            arm, kind, seed, epochs, rate = _key(plan, out, cell, log.kind)
-            facts = {"arm": arm, "kind": kind, "seed": seed, "epochs": epochs, "rate": rate}
-            yield facts | {"line": line}
+        arm, kind, seed, epochs, rate = _key(plan, out, cell, log.kind)
+        facts = {"arm": arm, "kind": kind, "seed": seed, "epochs": epochs, "rate": rate}
+        yield from (facts | {"line": line} for line in lines)
 
 
 def _folders(cell: Cell, out: Path) -> Iterator[tuple[Path, str]]:
