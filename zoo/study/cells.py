@@ -15,6 +15,7 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from zoo.study.plan import Arm, Plan
 from zoo.train.export import RECIPE
@@ -82,13 +83,24 @@ class Training:
         return self.run(out) / ("" if self.last else f"epochs-{self.epochs}")
 
     def trained(self, out: Path) -> bool:
-        return (self.folder(out) / RECIPE).is_file()
+        """Whether it is exported: by a plan with other budgets the same folder may hold another."""
+        path = self.folder(out) / RECIPE
+        if not path.is_file():
+            return False
+        epochs = tomllib.loads(path.read_text(encoding="utf-8"))["train"]["epochs"]
+        return bool(epochs == self.epochs)
 
     def failed(self, out: Path) -> bool:
         return (self.folder(out) / FAILED).is_file()
 
+    def scored(self, out: Path) -> dict[str, Any] | None:
+        """The note of what it was scored on; None where there is none, or another budget's."""
+        path = self.folder(out) / SCORED
+        facts = json.loads(path.read_bytes()) if path.is_file() else {}
+        return facts if facts.get("epochs") == self.epochs else None
+
     def done(self, out: Path) -> bool:
-        return (self.folder(out) / SCORED).is_file() or self.failed(out)
+        return self.scored(out) is not None or self.failed(out)
 
 
 Cell = Trial | Training

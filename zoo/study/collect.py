@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from eval.common.errors import Conflict
 from eval.common.files import atomic_file
 from eval.common.text import counted
 from eval.study.table import row, write
-from zoo.study.cells import FAILED, SCORED, Cell, Training, Trial, cells, chosen_rate
+from zoo.study.cells import FAILED, Cell, Training, Trial, cells, chosen_rate
 from zoo.study.plan import Plan
 from zoo.study.restore import (
     LogKey,
@@ -60,14 +60,14 @@ def collect(plan: Plan, out: Path, to: Path) -> tuple[int, int]:
     Raises Conflict where those that are there hold a checkpoint that ``out`` does not.
     """
     trainings = [cell for cell in cells(plan) if isinstance(cell, Training)]
-    scored = [cell for cell in trainings if (cell.folder(out) / SCORED).is_file()]
+    scored = {cell: facts for cell in trainings if (facts := cell.scored(out)) is not None}
     _check_all_kept(table(plan, to, "results"), scored, out)
     write(table(plan, to, "results"), _results(plan, out, scored), plan.model_dump_json())
     _write(table(plan, to, "log"), LOG, list(_log(plan, out)))
     return len(scored), len(trainings)
 
 
-def _check_all_kept(path: Path, scored: list[Training], out: Path) -> None:
+def _check_all_kept(path: Path, scored: Iterable[Training], out: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -88,25 +88,26 @@ def _check_all_kept(path: Path, scored: list[Training], out: Path) -> None:
         )
 
 
-def _results(plan: Plan, out: Path, scored: list[Training]) -> Iterator[dict[str, Any]]:
+def _results(
+    plan: Plan, out: Path, scored: Mapping[Training, Mapping[str, Any]]
+) -> Iterator[dict[str, Any]]:
     from eval.results.store import read_result
 
     restored = result_rows(plan, out)
-    for cell in scored:
-        if is_restored(cell, out):
+    for cell, note in scored.items():
+        if is_restored(note):
             known = cell.arm.name, cell.seed, cell.epochs
             yield from (r for r in restored if (r["arm"], r["seed"], r["epochs"]) == known)
             continue
-        facts = json.loads((cell.folder(out) / SCORED).read_bytes())
-        for path in facts["results"]:
+        facts = {
+            "arm": cell.arm.name,
+            "objective": cell.arm.objective,
+            "seed": cell.seed,
+            "epochs": cell.epochs,
+            "rate": chosen_rate(plan, out, cell.arm),
+        }
+        for path in note["results"]:
             result = read_result(out / path)
-            facts = {
-                "arm": cell.arm.name,
-                "objective": cell.arm.objective,
-                "seed": cell.seed,
-                "epochs": cell.epochs,
-                "rate": chosen_rate(plan, out, cell.arm),
-            }
             for name in score_names(plan, result.protocol.name):
                 yield row(result, name, facts)
 

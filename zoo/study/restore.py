@@ -10,6 +10,7 @@ States and weights are not in the tables: a run that goes on to a further budget
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -110,9 +111,9 @@ def _check_plan(plan: Plan, path: Path) -> None:
             )
 
 
-def is_restored(cell: Training, out: Path) -> bool:
-    """Whether a scored checkpoint is known from the tables alone."""
-    return bool(json.loads((cell.folder(out) / SCORED).read_bytes()).get("restored"))
+def is_restored(scored: Mapping[str, Any]) -> bool:
+    """Whether a scored checkpoint, by its note, is known from the tables alone."""
+    return bool(scored.get("restored"))
 
 
 def result_rows(plan: Plan, out: Path) -> list[dict[str, Any]]:

@@ -9,11 +9,11 @@ Any number of processes may work on one folder; a file lock keeps two from the s
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -85,12 +85,12 @@ def rescore(
     their run)."""
     done = busy = 0
     for cell in cells(plan):
-        if not isinstance(cell, Training) or not (cell.folder(out) / SCORED).is_file():
+        if not isinstance(cell, Training) or (facts := cell.scored(out)) is None:
             continue
-        if is_restored(cell, out):
+        if is_restored(facts):
             say(f"{cell.title}: known from the tables alone; there are no weights to score")
             continue
-        outdated, missing = _to_score_again(plan, cell, out)
+        outdated, missing = _to_score_again(plan, facts, out)
         if not outdated and not missing:
             continue
         try:
@@ -110,10 +110,10 @@ def rescore(
     return done, busy
 
 
-def _to_score_again(plan: Plan, cell: Training, out: Path) -> tuple[list[Path], int]:
+def _to_score_again(plan: Plan, facts: dict[str, Any], out: Path) -> tuple[list[Path], int]:
     """(results that say too little, how many tasks of content have none)."""
     outdated, missing = [], set(plan.evaluation.content_tasks)
-    for place in json.loads((cell.folder(out) / SCORED).read_bytes())["results"]:
+    for place in facts["results"]:
         result = read_result(out / place)
         missing.discard(result.task.name)
         for name in score_names(plan, result.protocol.name):

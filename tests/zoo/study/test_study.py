@@ -184,6 +184,7 @@ def test_a_killed_study_ends_in_the_same_weights(tmp_path: Path) -> None:
     check_collected(loaded, tmp_path / "cut", tmp_path / "found")
     check_rescored(plan, data, tmp_path / "cut")
     check_restored(plan, data, tmp_path / "found", tmp_path / "restored")
+    check_not_taken_for_longer(data, tmp_path / "cut")
 
 
 def check_rescored(plan: Path, data: Path, out: Path) -> None:
@@ -219,7 +220,8 @@ def check_rescored(plan: Path, data: Path, out: Path) -> None:
 
 def check_restored(plan: Path, data: Path, found: Path, out: Path) -> None:
     """A folder made of the tables alone: nothing is left to train, and it gives them again. One
-    checkpoint more is planned: its run begins anew, the others stay as they are."""
+    budget more is planned, longer than a run's last one: the run begins anew, and its checkpoint
+    that is known has a place of its own now; the others stay as they are."""
     loaded = load_plan(str(plan))
     assert restore(loaded, found, out) == (6, 4)
     ran = started(plan, data, out)
@@ -231,12 +233,12 @@ def check_restored(plan: Path, data: Path, found: Path, out: Path) -> None:
     one = progress(loaded, out)
     assert (one.done, one.cells, one.hours_left) == (10, 10, pytest.approx(0, abs=0.01))
 
-    longer = written(out, budgets=[*TREE["budgets"], {"epochs": 3, "seeds": [1]}])
-    assert restore(load_plan(str(longer)), found, out / "longer") == (6, 4)
-    ran = started(longer, data, out / "longer")
+    longer = longer_plan(out)
+    assert restore(load_plan(str(longer)), found, out) == (2, 0)
+    ran = started(longer, data, out)
     _, said = ran.communicate(timeout=300)
     assert ran.returncode == 0, said
-    assert collect(load_plan(str(longer)), out / "longer", out / "to") == (8, 8)
+    assert collect(load_plan(str(longer)), out, out / "to") == (8, 8)
     results, log = tables(out / "to")
     assert sorted(map(repr, (r for r in results if r["epochs"] < 3))) == sorted(
         map(repr, tables(found)[0])
@@ -245,6 +247,24 @@ def check_restored(plan: Path, data: Path, found: Path, out: Path) -> None:
     run = [r for r in log if (r["arm"], r["kind"], r["seed"]) == ("a", "run", 1)]
     assert json.loads(run[-1]["line"])["epoch"] == 3
     assert {r["epochs"] for r in run} == {3}
+
+
+def longer_plan(folder: Path) -> Path:
+    return written(folder, budgets=[*TREE["budgets"], {"epochs": 3, "seeds": [1]}])
+
+
+def check_not_taken_for_longer(data: Path, out: Path) -> None:
+    """A run that ended, where a longer one of a changed plan would lie: told, not taken for it."""
+    before = files(out)
+    longer = longer_plan(data)
+    rows = status(load_plan(str(longer)), out)
+    waiting = {row["work"] for row in rows if row["state"] != "done"}
+    assert waiting == {f"{arm}, seed 1, {n} epochs" for arm in ("a", "late") for n in (1, 3)}
+    ran = started(longer, data, out)
+    _, said = ran.communicate(timeout=300)
+    assert ran.returncode == 2, said
+    assert f"{out / 'runs' / 'a' / 'seed-1'} holds a run of another recipe: recipe.train" in said
+    assert files(out) == before
 
 
 def tables(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
