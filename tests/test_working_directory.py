@@ -42,18 +42,16 @@ def scripts(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture(params=["files", "packages", "folders"])
-def own(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+def users(folder: Path, *kinds: str) -> Path:
     """A working directory with an eval, a zoo and a space of the user's own, which say so."""
-    folder = tmp_path / "own"
     folder.mkdir()
-    for name in NAMES:
+    for name, kind in zip(NAMES, kinds, strict=True):
         code = f"open('{name}-was-run', 'w'); print('of the user')\n"
-        if request.param == "files":
+        if kind == "file":
             (folder / f"{name}.py").write_text(code)
         else:
             (folder / name).mkdir()
-            file = "__init__.py" if request.param == "packages" else "notes.txt"
+            file = "__init__.py" if kind == "package" else "notes.txt"
             (folder / name / file).write_text(code)
     return folder
 
@@ -71,7 +69,9 @@ def ran(own: Path, scripts: Path, *argv: str, path: str = ".") -> Ran:
     return Ran(done.returncode, done.stdout, done.stderr)
 
 
-def test_every_command_is_ours(own: Path, scripts: Path) -> None:
+@pytest.mark.parametrize("kind", ["file", "package", "folder"])
+def test_every_command_is_ours(kind: str, scripts: Path, tmp_path: Path) -> None:
+    own = users(tmp_path / "own", kind, kind, kind)
     for argv, said in (
         (("transfer-eval", "list", "protocols"), "linear-sgd"),
         (("transfer-zoo", "list", "objectives"), "selfsupcon"),
@@ -91,7 +91,8 @@ def test_python_dash_m_runs_the_users_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_on_two_processes_is_ours(own: Path, scripts: Path) -> None:
+def test_a_run_on_two_processes_is_ours(scripts: Path, tmp_path: Path) -> None:
+    own = users(tmp_path / "own", "file", "package", "folder")
     done = ran(
         own, scripts, "torchrun", "--standalone", "--nproc_per_node", "2", "--no-python",
         "transfer-eval", *SMALL,

@@ -15,8 +15,9 @@ from tests.campaign.outcome import Campaign, Outcome, Place, open_to_ada
 from tests.children import FORKS
 from tests.hub import LoopbackHub
 
-LEAST = {  # tries of a kind in this part
-    "kills": 7, "uploads": 1, "signals": 2, "hub": 1, "forgeries": 2, "engines": 9, "hostile": 4,
+# Tries of a kind in this part. Of engines the driver's kill on each: tests/engines kills the rest.
+LEAST = {
+    "kills": 7, "uploads": 1, "signals": 2, "hub": 1, "forgeries": 2, "engines": 3, "hostile": 4,
     "inputs": 12,
 }  # fmt: skip
 

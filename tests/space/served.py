@@ -141,6 +141,15 @@ def many_shelf(folder: Path, models: int) -> Path:
     return folder
 
 
+# Half a second without anything that waits for the server: pale, or empty so far.
+SETTLED = """() => {
+  const waits = document.querySelector('.pending') ||
+    [...document.querySelectorAll('[aria-label="Empty value"]')].some((e) => e.checkVisibility());
+  window.quietSince = waits ? undefined : window.quietSince ?? performance.now();
+  return performance.now() - window.quietSince >= 500;
+}"""
+
+
 @dataclass
 class Visit:
     """One browser tab and everything that went wrong in it."""
@@ -168,6 +177,11 @@ class Visit:
 
     def tab(self, name: str) -> None:
         self.page.get_by_role("tab", name=name).click()
+
+    def settle(self) -> None:
+        """Wait until all of an open page is there, as it stays."""
+        self.page.evaluate("window.quietSince = undefined")
+        self.page.wait_for_function(SETTLED)
 
     def pick(self, label: str, option: str) -> None:
         """Choose in a dropdown, as a visitor does; option is the beginning of its text."""

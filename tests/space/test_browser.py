@@ -160,7 +160,7 @@ def test_a_download_is_of_the_view_on_the_page(app: App, visit: Any) -> None:
     downloaded(seen, "Download JSON")
     seen.pick("Protocol", "Linear")
     address_has(seen, "board=linear")
-    seen.page.wait_for_timeout(500)
+    seen.settle()
     _, content = downloaded(seen, "Download JSON")
     assert json.loads(content)["protocol"] == "linear"
 
@@ -820,8 +820,7 @@ def test_axe_finds_nothing_serious(app: App, visit: Any, dark: bool) -> None:
     for name in (*TABS, "Analyses"):
         seen.tab(name)
         page.locator(DRAWN.get(name, "body")).first.wait_for()
-        page.wait_for_timeout(500)
-        page.wait_for_function("!document.querySelector('.pending')")  # pale while it waits
+        seen.settle()
         wrong += [f"{name}: {line}" for line in page.evaluate(AXE)]
     assert wrong == []
 
