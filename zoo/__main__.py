@@ -18,6 +18,7 @@ from zoo.convert.convert import SOURCES
 
 if TYPE_CHECKING:
     from eval.hub.mirror import Mirrored
+    from zoo.study.plan import Plan
 
 COMMANDS = {
     "pretrain": "train one backbone with one objective",
@@ -118,11 +119,12 @@ def build_parser() -> Parser:
 
     study = command("study")
     study.add_argument(
-        "action", choices=("run", "status", "collect", "restore", "rescore"),
+        "action", choices=("run", "status", "collect", "restore", "rescore", "ship"),
         help="run: do what is open, as many processes side by side as are started; status: say "
         "what is done; collect: write what was found into two Parquet files (`transfer-eval study` "
         "reads them); restore: in a new folder, take what these files hold as done; rescore: score "
-        "checkpoints again whose results are of an earlier version",
+        "checkpoints again whose results are of an earlier version; ship: copy the checkpoint of "
+        "each objective's best budget, as its Hub repository has it",
     )  # fmt: skip
     study.add_argument("--plan", required=True, metavar="PLAN", help="shipped, or a TOML file")
     study.add_argument(
@@ -133,7 +135,11 @@ def build_parser() -> Parser:
     )
     study.add_argument("--out", required=True, type=Path, metavar="DIR", help="the study's folder")
     study.add_argument(
-        "--to", type=Path, default=Path("model_cards"), metavar="DIR", help="collect: where to"
+        "--to",
+        type=Path,
+        default=Path("model_cards"),
+        metavar="DIR",
+        help="collect, ship: where",
     )
     study.add_argument(
         "--from", dest="tables", type=Path, default=Path("model_cards"), metavar="DIR",
@@ -294,6 +300,8 @@ def study_command(args: argparse.Namespace) -> int:
         done, of = collect(plan, args.out, args.to)
         print(f"{done} of {of} checkpoints: {args.to / plan.name}.results.parquet, .log.parquet")
         return 0
+    if args.action == "ship":
+        return _ship(plan, args.out, args.to)
     if args.action == "restore":
         from zoo.study.restore import restore
 
@@ -333,6 +341,27 @@ def study_command(args: argparse.Namespace) -> int:
         print(f"{stopped.how}: {stopped}; the same command goes on", file=sys.stderr)
         return stopped.exit_code
     print(f"all of {plan.name} is done. Results: {args.out / 'results'}")
+    return 0
+
+
+def _ship(plan: Plan, out: Path, to: Path) -> int:
+    from zoo.listing import render
+    from zoo.study.ship import ship
+
+    shipped, without = ship(plan, out, to)
+    rows = [
+        {
+            "checkpoint": one.name, "arm": one.cell.arm.name, "epochs": str(one.cell.epochs),
+            "validation kNN, %": f"{one.validation_knn:.1f}", "MB": f"{one.bytes / 1e6:.2f}",
+        }
+        for one in shipped
+    ]  # fmt: skip
+    print(render(rows, markdown=not sys.stdout.isatty()))
+    total = sum(one.bytes for one in shipped) / 1e6
+    print(f"\n{counted(len(shipped), 'checkpoint')}, {total:.1f} MB of weights: {to}")
+    if without:
+        print(f"no weights in {out} of: {', '.join(without)}")
+    print(f"`transfer-zoo card DIR --results {out / 'results'}` writes the card of each")
     return 0
 
 

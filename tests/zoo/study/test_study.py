@@ -13,16 +13,19 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from eval.common.files import sha256_file
 from eval.results.store import read_result
 from tests.factories import refusal
 from tests.run.scored import files
 from tests.zoo.study.made import TREE, pictures, weights, written
+from zoo.checkpoint import read_checkpoint
 from zoo.study.cells import Training, Trial, cells, chosen_rate, status
 from zoo.study.collect import collect
 from zoo.study.plan import Plan, load_plan, plan_names
 from zoo.study.progress import Progress, progress
 from zoo.study.restore import restore
 from zoo.study.runner import rescore
+from zoo.study.ship import ship
 
 MODEL_CARDS = Path(__file__).parents[3] / "model_cards"
 
@@ -185,6 +188,7 @@ def test_a_killed_study_ends_in_the_same_weights(tmp_path: Path) -> None:
     check_rescored(plan, data, tmp_path / "cut")
     check_restored(plan, data, tmp_path / "found", tmp_path / "restored")
     check_not_taken_for_longer(data, tmp_path / "cut")
+    check_shipped(plan, tmp_path / "cut", tmp_path / "shipped")
 
 
 def check_rescored(plan: Path, data: Path, out: Path) -> None:
@@ -265,6 +269,47 @@ def check_not_taken_for_longer(data: Path, out: Path) -> None:
     assert ran.returncode == 2, said
     assert f"{out / 'runs' / 'a' / 'seed-1'} holds a run of another recipe: recipe.train" in said
     assert files(out) == before
+
+
+def check_shipped(plan: Path, out: Path, to: Path) -> None:
+    """Of both budgets of seed 0 the one that its own log ends best; as a checkpoint's folder is,
+    and never over another."""
+    expected = {}
+    for arm, name in (("a", "ce-mlp"), ("late", "selfsupcon")):
+        folders = (out / "runs" / arm / "seed-0" / part for part in ("epochs-1", ""))
+        expected[f"resnet18_narrow.{name}_tin100"] = max(
+            folders, key=last_knn
+        )  # the first of equals
+    command = [sys.executable, "-m", "zoo", "study", "ship", "--plan", str(plan)]
+    command += ["--out", str(out), "--to", str(to)]
+    for _ in range(2):  # again: nothing else
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert (ran.returncode, ran.stderr) == (0, "")
+        assert f"2 checkpoints, 0.1 MB of weights: {to}" in ran.stdout
+        assert {path.name for path in to.iterdir()} == set(expected)
+    for name, source in expected.items():
+        held = {path.name: path.read_bytes() for path in (to / name).iterdir()}
+        assert held == {file: (source / file).read_bytes() for file in held}
+        assert read_checkpoint(to / name).weights_sha256 == sha256_file(
+            source / "model.safetensors"
+        )
+        epochs = "1" if source.name == "epochs-1" else "2"
+        assert [epochs, f"{last_knn(source):.1f}"] in [
+            [cell.strip() for cell in line.split("|")[3:5]]
+            for line in ran.stdout.splitlines() if name in line
+        ]  # fmt: skip
+    (to / name / "model.safetensors").write_bytes(b"of somebody else")
+    before = {path: path.read_bytes() for path in to.rglob("*") if path.is_file()}
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert f"{to / name} holds other weights; move it away" in ran.stderr
+    assert {path: path.read_bytes() for path in to.rglob("*") if path.is_file()} == before
+
+
+def last_knn(folder: Path) -> float:
+    """%, of a run's log."""
+    lines = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
+    return [line["knn_top1"] for line in lines if "knn_top1" in line][-1]
 
 
 def tables(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -360,6 +405,13 @@ def test_a_checkpoint_without_weights_is_not_scored_again(tmp_path: Path) -> Non
     assert rescore(plan, tmp_path, tmp_path, tmp_path, "cpu", said.append) == (0, 0)
     assert files(tmp_path) == before
     assert "ce-mlp, seed 2, 25 epochs: known from the tables alone" in " ".join(said)
+
+
+def test_without_weights_nothing_ships(tmp_path: Path) -> None:
+    plan = load_plan("budget-projector")
+    restore(plan, MODEL_CARDS, tmp_path / "out")
+    assert "has no weights of seed 0" in refusal(ship, plan, tmp_path / "out", tmp_path / "to")
+    assert not (tmp_path / "to").exists()
 
 
 def test_what_was_collected_is_not_lost(tmp_path: Path) -> None:
