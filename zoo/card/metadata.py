@@ -6,9 +6,11 @@ from typing import Any
 
 from eval.common.text import slug
 from eval.metrics import estimates
+from eval.metrics.scores import Score
 from eval.models.names import ZOO_ORG
 from eval.protocols import PROTOCOLS
 from eval.results.estimates import stated
+from eval.results.evidence import LOSSES
 from eval.results.leaderboard import main_scores, setting_label
 from eval.results.schema import Result
 from eval.tasks.declaration import Task
@@ -28,6 +30,15 @@ def training_data(checkpoint: Checkpoint) -> Task | None:
 
 def _boxes(result: Result) -> bool:
     return result.protocol.name in PROTOCOLS and PROTOCOLS[result.protocol.name].kind == "detection"
+
+
+def _unit(score: Score) -> str:
+    return "nats" if score.name in LOSSES else "%"
+
+
+def _shown(score: Score, value: float) -> float:
+    """A value of a score in its unit."""
+    return round(value, 4) if score.name in LOSSES else round(100 * value, 2)
 
 
 def metadata(checkpoint: Checkpoint, repo: str) -> dict[str, Any]:
@@ -52,10 +63,10 @@ def metadata(checkpoint: Checkpoint, repo: str) -> dict[str, Any]:
             dataset_split="test" if result.protocol.name != "fewshot" else "train+test",
             dataset_args=dict(result.task.counts),
             metric_type="accuracy" if score.name.startswith(("top1", "mean_per")) else score.name,
-            metric_name=f"{result.protocol.name} {score.name}, %",
-            metric_value=round(100 * score.value, 2),
+            metric_name=f"{result.protocol.name} {score.name}, {_unit(score)}",
+            metric_value=_shown(score, score.value),
             metric_args={
-                "ci95": [round(100 * score.ci_low, 2), round(100 * score.ci_high, 2)],
+                "ci95": [_shown(score, score.ci_low), _shown(score, score.ci_high)],
                 "ci95_over": estimates.KINDS.get(score.kind, score.kind),
                 "n": score.n,
             },
