@@ -336,10 +336,8 @@ def test_a_stopped_worker_gives_its_request_back(
     until((tmp_path / "reached").exists)
     assert queue.tickets()[0].state == "running"
     os.kill(process.pid, kind)
-    began = time.monotonic()
-    process.join(PATIENCE)
+    process.join(PATIENCE)  # less than it would stay
     assert process.exitcode == 0
-    assert time.monotonic() - began < 10
     assert queue.tickets() == [ticket] or states(queue) == [("pending", "")]
     log = (tmp_path / "log").read_text()
     assert "back in the queue\nended after 0" in log

@@ -117,7 +117,7 @@ def excused(wrong: Sequence[str]) -> list[str]:
     aborted = [line for line in wrong if line.startswith("console: AbortError: signal is aborted")]
     left = [line for line in wrong if line not in aborted]
     for _ in aborted:
-        ended = [i for i, line in enumerate(left) if line.startswith("console: Connection errored")]
+        ended = [i for i, line in enumerate(left) if "Connection errored out" in line]
         if ended:
             del left[ended[0]]
     return left

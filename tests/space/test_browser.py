@@ -801,7 +801,10 @@ def test_what_is_new_since_the_last_visit_is_marked(app: App, visit: Any) -> Non
     for last, new in (("2020-01-01T00:00:00.000Z", 6), ("2999-01-01T00:00:00.000Z", 0)):
         page.evaluate("sessionStorage.clear()")
         page.evaluate("last => localStorage.setItem('transferzoo-last-visit', last)", last)
+        seen.settle()
         seen.open()
+        if new:
+            page.locator("#board .badge.fresh").nth(new - 1).wait_for()
         page.wait_for_timeout(600)
         assert page.locator("#board .badge.fresh").count() == new
     assert page.evaluate("localStorage.getItem('transferzoo-last-visit')") < "2999"

@@ -204,15 +204,22 @@ def test_one_load_for_all_who_ask(cache: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_a_load_holds_up_nobody_else(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shelf = Shelf(cache)
     slow, fast = "hf-hub:a/slow", "hf-hub:a/fast"
-    faked(monkeypatch, shelf, lambda text: 1.0 if text == slow else 0.0)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def seconds(text: str) -> float:
+        if text == slow:
+            begun.set()
+            assert go_on.wait(60)
+        return 0.0
+
+    faked(monkeypatch, shelf, seconds)
     thread = threading.Thread(target=shelf.get, args=(slow,))
     thread.start()
-    time.sleep(0.05)
-    start = time.perf_counter()
+    assert begun.wait(60)
     shelf.encode(fast, photos(2))
     shelf.get(fast)
-    assert time.perf_counter() - start < 0.7
     assert shelf.loaded() == [fast]
+    go_on.set()
     thread.join()
     assert shelf.loaded() == [fast, slow]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import struct
-import time
 import tracemalloc
 import zipfile
 import zlib
@@ -41,15 +40,13 @@ def sentence_of(path: Path) -> str:
 
 
 def refused(path: Path | str, root: Path | None = None) -> str:
-    """The sentence; it names no folder and took neither long nor much memory."""
+    """The sentence; it names no folder and took not much memory."""
     tracemalloc.start()
-    start = time.perf_counter()
     try:
         text = refusal(lambda: read_pictures([path], subject="queries", most=1, allowed_root=root))
         assert tracemalloc.get_traced_memory()[1] < 40e6
     finally:
         tracemalloc.stop()
-    assert time.perf_counter() - start < 2
     folder = str(Path(str(path).replace("\0", "")).parent)
     assert folder == "." or folder not in text
     assert "/" not in text.replace(", ", "")
@@ -147,15 +144,17 @@ def test_sides_stay_in_bounds_and_keep_their_ratio(width: int, height: int) -> N
         assert abs(size[1] - height * scale) <= 1
 
 
-def test_the_first_of_many_frames(tmp_path: Path) -> None:
+def test_the_first_of_many_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others are not even looked for."""
     frames = [Image.new("RGB", (300, 300), (i % 256, 255 - i % 256, 0)) for i in range(400)]
     for kind in ("GIF", "TIFF", "WEBP"):
         path = tmp_path / f"many.{kind.lower()}"
         some = frames if kind == "GIF" else frames[:30]
         some[0].save(path, kind, save_all=True, append_images=some[1:])
-        start = time.perf_counter()
-        assert read_one(path).image.getpixel((5, 5)) == pytest.approx((0, 255, 0), abs=6)
-        assert time.perf_counter() - start < 1
+        with Image.open(path) as image, monkeypatch.context() as patch:
+            assert image.n_frames > 1
+            patch.setattr(type(image), "seek", lambda *_: pytest.fail("looked on"))
+            assert read_one(path).image.getpixel((5, 5)) == pytest.approx((0, 255, 0), abs=6)
 
 
 # --------------------------------------------------------------------------- hostile files
