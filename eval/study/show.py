@@ -14,6 +14,7 @@ from eval.study.content import Association, associations
 from eval.study.verdict import LEVEL, OPEN, ArmAt, ContrastAt, Verdict
 
 NOT_YET = "-"
+FEWER = "†"
 _HEADER = (
     "contrast at epochs", "trainings", "sets", "difference", "images", "seeds", "both", "p",
     "p own", "verdict",
@@ -27,8 +28,9 @@ LEGEND = (
     "for the score; p own: the same by the contrast's own trainings. Helps or hurts: p below 0.05 "
     "(pooled only: p own is not); equal: the corrected interval is within half a point of 0; else "
     "undecided, and in brackets about how many trainings would decide 4 times in 5 if the true "
-    "difference is the one found (>1000: their images alone leave it open). Budgets are branches "
-    "of the same runs, so one is no repeat of another. Nothing is said of other data sets."
+    "difference is the one found, a rough guess (>1000: more, or no number would). A contrast is "
+    "tested once all its planned trainings are there. Budgets are branches of the same runs, so "
+    "one is no repeat of another. Nothing is said of other data sets."
 )
 _GLANCE = (
     "Every contrast at a glance, points ±95 % over other samples of the data sets and other "
@@ -36,6 +38,7 @@ _GLANCE = (
     "score, by how much the trainings of all arms differ; **: also by how much its own do. One "
     "training (no ±) says nothing of others."
 )
+_FEWER = "†: over fewer data sets than others, since not all its checkpoints have a score on all."
 _CONTENT = (
     "Correlation over the arms of a budget of content with transfer. It is described, not tested: "
     "arms share their terms, so there are fewer of them than it looks."
@@ -51,7 +54,8 @@ def render(found: Verdict, width: int | None) -> str:
     ]
     if glance := _glance(found, width):
         tests = len(found.tested) // len(plan.questions)  # as many of each score
-        parts += [_text(_GLANCE.format(tests=tests), width), glance]
+        fewer = f" {_FEWER}" if FEWER in glance else ""
+        parts += [_text(_GLANCE.format(tests=tests) + fewer, width), glance]
     if beside := _content(found, width):
         parts += [_text(_CONTENT, width), beside]
     waiting: dict[str, list[str]] = {}  # {what is not trained yet: for which questions}
@@ -88,7 +92,7 @@ def as_json(found: Verdict) -> dict[str, Any]:
     plan = found.table.plan
     return {
         "study": plan.name,
-        "checkpoints": {"scored": found.table.scored, "planned": plan.trainings},
+        "checkpoints": {"scored": found.table.scored, "planned": len(plan.checkpoints)},
         "scores_without_answers": found.table.without_answers,
         "arms": [
             {
@@ -136,7 +140,9 @@ def _numbers(found: Repeated | None) -> dict[str, Any]:
 
 def _progress(found: Verdict) -> str:
     table = found.table
-    said = f"{table.scored} of {counted(table.plan.trainings, 'checkpoint')} trained and scored"
+    said = (
+        f"{table.scored} of {counted(len(table.plan.checkpoints), 'checkpoint')} trained and scored"
+    )
     if table.without_answers:
         said += (
             f"; {counted(table.without_answers, 'score')} left out, whose files have no single "
@@ -174,7 +180,9 @@ def _glance(found: Verdict, width: int | None) -> str:
     """A row a contrast and budget, a column a score; empty where nothing is trained."""
     titles = [asked.title for asked in found.table.plan.questions]
     rows: dict[tuple[str, int], dict[str, ContrastAt]] = {}
+    most: dict[str, int] = {}  # data sets of a score
     for one in found.tested:
+        most[one.score] = max(most.get(one.score, 0), len(one.tasks))
         if one.found is not None:
             rows.setdefault((one.contrast, one.epochs), {})[one.score] = one
     if not rows:
@@ -182,7 +190,7 @@ def _glance(found: Verdict, width: int | None) -> str:
     lines = []
     for (contrast, epochs), by_score in rows.items():
         counts = [one.trainings for one in by_score.values()]
-        cells = [_brief(by_score.get(title)) for title in titles]
+        cells = [_brief(by_score.get(title), most.get(title, 0)) for title in titles]
         lines.append([_at(contrast, epochs), _range(counts), *cells])
     header = [
         "contrast at epochs",
@@ -192,14 +200,15 @@ def _glance(found: Verdict, width: int | None) -> str:
     return shown_table(header, lines, width, "contrast")
 
 
-def _brief(one: ContrastAt | None) -> str:
+def _brief(one: ContrastAt | None, most: int) -> str:
     if one is None or one.found is None:
         return NOT_YET
+    fewer = f" {FEWER}" if len(one.tasks) < most else ""
     both = one.found.over_both()
     if both is None:
-        return _points(one.found.value)
+        return _points(one.found.value) + fewer
     mark = "" if one.p >= LEVEL else " *" if one.by_pooling_alone else " **"
-    return f"{_points(one.found.value)} ±{100 * (both.high - both.value):.1f}{mark}"
+    return f"{_points(one.found.value)} ±{100 * (both.high - both.value):.1f}{mark}{fewer}"
 
 
 def _content(found: Verdict, width: int | None) -> str:
@@ -262,8 +271,12 @@ def _line(one: ContrastAt, found: Repeated) -> list[str]:
     return [
         _at(one.contrast, one.epochs), f"{one.trainings} of {one.planned}", str(len(one.tasks)),
         _points(found.value), *map(_half, ranges),
-        *(f"{p:.2g}" if one.trainings > 1 else NOT_YET for p in (one.p, one.p_alone)), _word(one),
+        *(f"{p:.2g}" if _has_p(one) else NOT_YET for p in (one.p, one.p_alone)), _word(one),
     ]  # fmt: skip
+
+
+def _has_p(one: ContrastAt) -> bool:
+    return one.is_tested and one.trainings > 1
 
 
 def _half(found: Interval | None) -> str:

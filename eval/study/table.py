@@ -10,6 +10,7 @@ import dataclasses
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -156,10 +157,14 @@ class StudyPlan(_Part):
         """All that is asked of every checkpoint."""
         return self.transfer + self.content
 
-    @property
-    def trainings(self) -> int:
-        """How many checkpoints there are to be."""
-        return sum(len(b.seeds) for b in self.budgets for arm in self.arms if arm.has(b))
+    @cached_property
+    def checkpoints(self) -> frozenset[Checkpoint]:
+        """Those that there are to be."""
+        return frozenset(
+            Checkpoint(arm.name, seed, budget.epochs)
+            for budget in self.budgets for arm in self.arms if arm.has(budget)
+            for seed in budget.seeds
+        )  # fmt: skip
 
     def budgets_of(self, contrast: PlannedContrast) -> tuple[Budget, ...]:
         """Those that all of its arms are trained for."""
@@ -284,6 +289,8 @@ def _table(plan: StudyPlan, rows: Iterable[Mapping[str, Any]]) -> StudyTable:
         if rates.setdefault(r["arm"], r["rate"]) != r["rate"]:
             raise ValueError(f"checkpoints of {r['arm']} were trained at two rates")
         checkpoint = Checkpoint(r["arm"], r["seed"], r["epochs"])
+        if checkpoint not in plan.checkpoints:
+            raise ValueError(f"its plan has no {r['arm']}, seed {r['seed']}, {r['epochs']} epochs")
         by_task = scores.setdefault(r["score"], {}).setdefault(checkpoint, {})
         draw = _draw(r["draw"])
         if r["unit"] == "episode" and draw is None:

@@ -2,9 +2,10 @@
 
 Two chances count: other samples of the test images and other trainings (`eval.metrics.contrasts`).
 How much trainings differ is pooled over the arms of a budget; what the few trainings of a contrast
-say of it alone is tested beside it. Holm's correction runs over all contrasts and budgets that the
-plan has for a score, those that are not trained yet among them, so that an early look is not judged
-more mildly than the last one.
+say of it alone is tested beside it. A contrast is tested at a budget once all trainings that the
+plan has for it are there, and not before: a look after every training would find something sooner
+or later. Holm's correction runs over all contrasts and budgets that the plan has for a score, those
+that are not trained yet among them.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ LEVEL = 0.05
 EQUAL = 0.005  # within half a point of 0, as plans have it
 HELPS, HURTS, SAME, OPEN = "helps", "hurts", "equal", "undecided"
 APART = "not trained yet"  # no seed and data set that all arms have
+EARLY = "not tested yet"  # some of its trainings are not there
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,18 @@ class ContrastAt:
         return len(self.found.by_training) if self.found else 0
 
     @property
+    def is_tested(self) -> bool:
+        """Whether all trainings that the plan has for it are there."""
+        return self.trainings == self.planned
+
+    @property
     def word(self) -> str:
         """'helps' or 'hurts' where 0 is excluded after the correction; 'equal' where the interval
         over both chances at the corrected level lies within half a point of 0."""
         if self.found is None:
             return APART
+        if not self.is_tested:
+            return EARLY
         if self.p < LEVEL:
             return HELPS if self.found.value > 0 else HURTS
         wide = self.found.over_both(self.level)
@@ -108,8 +117,9 @@ def verdict(table: StudyTable) -> Verdict:
     for asked in plan.questions:
         boards = {b: _boards(asked, b, table.scores.get(asked.score, {})) for b in plan.budgets}
         some = [_tested(asked, c, b, boards[b]) for c in plan.contrasts for b in plan.budgets_of(c)]
-        corrected = holm([one.found.p() if one.found else 1.0 for one in some])
-        alone = holm([one.found.alone.p() if one.found else 1.0 for one in some])
+        whole = [one.found if one.is_tested else None for one in some]
+        corrected = holm([found.p() if found else 1.0 for found in whole])
+        alone = holm([found.alone.p() if found else 1.0 for found in whole])
         level = LEVEL / max(1, len(some))
         tested += [
             replace(one, p=p, p_alone=own, level=level)

@@ -93,8 +93,9 @@ def said(found: Verdict, score: str) -> str:
         if one.score == score and one.word in (HELPS, HURTS, SAME)
     ]
     return (
-        f"{table.plan.name}: {table.scored} of {table.plan.trainings} checkpoints are trained and "
-        f"scored. Decided by {score}, after the correction for all contrasts and budgets of its "
-        f"plan: {'; '.join(decided) or 'nothing yet'}. One training decides nothing. Pooled only: "
+        f"{table.plan.name}: {table.scored} of {len(table.plan.checkpoints)} checkpoints are "
+        f"trained and scored. Decided by {score}, after the correction for all contrasts and "
+        f"budgets of its plan: {'; '.join(decided) or 'nothing yet'}. Each is tested once all its "
+        "trainings are there. Pooled only: "
         "by how much the trainings of all arms differ, not by those of the contrast alone."
     )

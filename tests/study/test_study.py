@@ -103,7 +103,39 @@ def test_one_training_decides_nothing(tmp_path: Path) -> None:
     )
     assert one.found is not None
     assert one.found.over_images().low > 0
-    assert (one.word, one.p, one.needed) == ("undecided", 1.0, None)
+    assert (one.word, one.p, one.needed) == ("not tested yet", 1.0, None)
+
+
+def test_a_contrast_is_tested_when_all_its_trainings_are_there(tmp_path: Path) -> None:
+    """Not at a look before, whatever that would find; the others' correction is the same."""
+    path = study_file(tmp_path / "x.parquet", better=0.8, arms="acb")
+    whole = verdict(read(path))
+    rows = [r for r in pq.read_table(path).to_pylist() if (r["arm"], r["seed"]) != ("b", 1)]
+    write(path, rows, json.dumps(PLAN))
+    found = verdict(read(path))
+    early, other = contrast_of(found, "b - a"), contrast_of(found, "c - a")
+    assert contrast_of(whole, "b - a").word == "helps"
+    assert (early.word, early.trainings, early.p) == ("not tested yet", 2, 1.0)
+    assert early.found is not None
+    assert early.found.p() < 0.05 / 4
+    assert other.word == contrast_of(whole, "c - a").word
+    row = next(r for r in show.render(found, None).splitlines() if r.startswith("| b - a at 12 "))
+    assert "±" in row
+    assert "*" not in row
+    line = next(r for r in show.render(found, None).splitlines() if "2 of 3" in r)
+    assert [cell.strip() for cell in line.split("|")[-4:-1]] == ["-", "-", "not tested yet"]
+
+
+def test_fewer_data_sets_are_marked_at_a_glance(tmp_path: Path) -> None:
+    path = study_file(tmp_path / "x.parquet", better=0.8, arms="acb")
+    assert show.FEWER not in show.render(verdict(read(path)), None)
+    rows = pq.read_table(path).to_pylist()
+    kept = [r for r in rows if (r["arm"], r["seed"], r["task"]) != ("b", 1, "two")]
+    write(path, kept, json.dumps(PLAN))
+    shown = show.render(verdict(read(path)), None).splitlines()
+    assert next(r for r in shown if r.startswith("| b - a at 12 ")).count(show.FEWER) == 1
+    assert show.FEWER not in next(r for r in shown if r.startswith("| c - a at 12 "))
+    assert any(f"{show.FEWER}: over fewer data sets" in line for line in shown)
 
 
 def test_an_open_difference_says_how_many_trainings_would_do(tmp_path: Path) -> None:
@@ -257,7 +289,7 @@ def test_an_arm_of_one_budget_is_tested_there_alone(tmp_path: Path) -> None:
     found = verdict(read(path))
     linear = [(t.contrast, t.epochs) for t in found.tested if t.score == "linear top-1"]
     assert linear == [("b - a", 12), ("c - a", 12), ("c - a", 50)]
-    assert found.table.plan.trainings == 3 * 3 + 2
+    assert len(found.table.plan.checkpoints) == 3 * 3 + 2
     one = contrast_of(found, "b - a")
     assert one.found is not None
     assert one.p == pytest.approx(3 * one.found.p())
@@ -328,7 +360,7 @@ def test_the_shipped_study_is_read(cli: Cli) -> None:
     shipped = Path(__file__).parents[2] / "model_cards" / "budget-projector.results.parquet"
     found = read(shipped)
     assert found.plan.name == "budget-projector"
-    assert found.plan.trainings == 89
+    assert len(found.plan.checkpoints) == 89
     assert found.scored >= 4
     for by_checkpoint in found.scores.values():
         for by_task in by_checkpoint.values():
@@ -378,6 +410,12 @@ def test_the_shipped_study_is_read(cli: Cli) -> None:
                 json.dumps(PLAN),
             ),
             "checkpoints of a were trained at two rates",
+        ),
+        (
+            lambda p: write(
+                p, [answer_row(Checkpoint("a", 3, 12), "one", np.ones(8, bool))], json.dumps(PLAN)
+            ),
+            "its plan has no a, seed 3, 12 epochs",
         ),
     ],
 )  # fmt: skip

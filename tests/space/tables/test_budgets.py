@@ -55,7 +55,7 @@ def test_one_training_says_that_it_speaks_of_images_alone(tmp_path: Path) -> Non
     (line,) = budgets.contrasts(found, SCORE).itertuples(index=False)
     assert line.trainings == "1 of 3"
     assert line.difference.endswith(f"({budgets.IMAGES})")
-    assert line.verdict == "undecided"
+    assert line.verdict == "not tested yet"
     assert "Decided by linear top-1" in budgets.said(found, SCORE)
     assert "nothing yet" in budgets.said(found, SCORE)
 
