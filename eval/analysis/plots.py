@@ -97,7 +97,8 @@ def depth_figure(
 
 def style(i: int) -> dict[str, Any]:
     """Colour and mark of the i-th model, the same in all pictures of a finding."""
-    return {"color": f"C{i % 10}", "marker": MARKS[i % len(MARKS)]}
+    # From the eleventh on the colours come again, each with another mark.
+    return {"color": f"C{i % 10}", "marker": MARKS[(i + i // 10) % len(MARKS)]}
 
 
 def legend_below(figure: Figure, axis: Axes, names: Sequence[str]) -> None:

@@ -15,7 +15,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-ASIDE = 1.012  # times as many epochs, from arm to arm: else their bars hide each other
+ASIDE = 1.012  # times as many epochs, from arm to arm
+
+
+def aside(i: int, arms: int) -> float:
+    """By what to multiply the epochs of the i-th of so many arms in a picture, for else their bars
+    hide each other."""
+    return ASIDE ** (i - (arms - 1) / 2)
 
 
 def draw(found: Verdict, path: Path) -> Path:
@@ -38,22 +44,20 @@ def figure(found: Verdict) -> Figure:
         for i, arm in enumerate(arms):
             points = [one for one in known if (one.score, one.arm) == (score, arm)]
             values = {one.epochs: 100 * _interval(one).value for one in points}
-            aside = ASIDE ** (i - (len(arms) - 1) / 2)
-            axis.plot(
-                [aside * e for e in values], [*values.values()], ms=4, lw=1.4, **style(i)
-            )  # fmt: skip
+            near = aside(i, len(arms))
+            axis.plot([near * e for e in values], [*values.values()], ms=4, lw=1.4, **style(i))
             bands = {
                 one.epochs: (100 * _interval(one).low, 100 * _interval(one).high)
                 for one in points if one.found and one.found.spread
             }  # fmt: skip
             low, high = ([band[end] for band in bands.values()] for end in (0, 1))
-            x = [aside * e for e in bands]
+            x = [near * e for e in bands]
             axis.fill_between(x, low, high, color=style(i)["color"], alpha=0.15, lw=0)
             if len(bands) == 1:  # an area of no width is not seen
                 axis.vlines(x, low, high, color=style(i)["color"], alpha=0.4)
             once = {epochs: value for epochs, value in values.items() if epochs not in bands}
             axis.plot(
-                [aside * e for e in once], [*once.values()],
+                [near * e for e in once], [*once.values()],
                 ms=4, lw=0, markerfacecolor="white", **style(i),
             )  # fmt: skip
         axis.set_xscale("log")

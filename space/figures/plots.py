@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from eval.study.figure import aside
 from space.figures.style import (
     AXIS,
     CSS,
@@ -121,10 +122,12 @@ def budgets(frame: pd.DataFrame, score: str) -> go.Figure:
         return empty(
             "No checkpoint of a study is scored here. `transfer-zoo study run` makes them."
         )
-    figure = bare_figure(400 + 20 * frame["arm"].nunique())
+    count = frame["arm"].nunique()
+    figure = bare_figure(400 + 20 * count)
     named = frame.assign(model=frame["arm"])
-    for (_, mine), name, style in by_model(named, ["arm"]):
-        _banded(figure, mine, mine["epochs"], name, style, [
+    for i, ((_, mine), _, style) in enumerate(by_model(named, ["arm"])):
+        name = text(mine["arm"].iloc[0], 34)  # as the plan and its contrasts have it
+        _banded(figure, mine, aside(i, count) * mine["epochs"], name, style, [
             told(r.arm, f"{r.epochs} epochs: {_percent(r.value, r.half)}, mean of {r.tasks}",
                  f"{r.trainings} trainings; 95 % over other {r.over}")
             for r in mine.itertuples()

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from scipy import stats
 
+from eval.analysis.plots import style
 from eval.metrics.contrasts import combined
 from eval.metrics.ranks import holm
 from eval.results.estimates import measured
@@ -353,6 +354,11 @@ def test_the_curves_end_where_training_did(tmp_path: Path) -> None:
     (axis,) = drawn.axes
     assert axis.get_xticks().tolist() == [12]
     assert [text.get_text() for text in drawn.legends[0].texts] == ["a", "b"]
+
+
+def test_many_arms_are_told_apart() -> None:
+    looks = [tuple(style(i).values()) for i in range(40)]
+    assert len(set(looks)) == 40
 
 
 def test_the_shipped_study_is_read(cli: Cli) -> None:

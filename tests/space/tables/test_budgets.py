@@ -46,6 +46,9 @@ def test_curves_are_the_command_s_levels(tmp_path: Path) -> None:
     assert [trace.name for trace in figure.data if trace.name] == ["a", "b"]
     assert np.isclose(figure.data[1].y[0], 100 * frame["value"][0])
     assert figure.data[1].error_y.array is not None  # one budget: no band to be seen
+    x = [trace.x[0] for trace in figure.data if trace.name]
+    assert x == pytest.approx([12, 12], rel=0.01)
+    assert x[0] < x[1]  # beside each other
 
 
 def test_one_training_says_that_it_speaks_of_images_alone(tmp_path: Path) -> None:
