@@ -17,17 +17,20 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
 from eval.metrics import intervals
-from eval.metrics.contrasts import combined, pooled_spread
+from eval.metrics.contrasts import Repeated, combined, pooled_spread
 from eval.metrics.estimates import Estimates, mean, of_answers, of_episodes, of_items
 from eval.metrics.jackknife import delete_group_covariance
 from eval.metrics.ranks import holm
 from eval.metrics.ties import ties
+from eval.study.table import StudyPlan, read
+from eval.study.verdict import verdict
 from tests.metrics.pools import Features, World, drawn, nearest_mean
 from tests.metrics.trainings import Trainings
 
@@ -417,6 +420,70 @@ def _study(world: Trainings, trials: int, only: int | None = None) -> tuple[floa
     return together, alone
 
 
+SHIPPED = Path(__file__).parents[2] / "model_cards" / "budget-projector.results.parquet"
+
+
+def shipped(quick: bool) -> Iterator[Row]:
+    """The study that ships, budget by budget, as if all its arms were equal: trainings of each vary
+    as its own three do, images as they are. ``error`` and ``before`` as of `studies`."""
+    trials = 500 if quick else 4000
+    found = verdict(read(SHIPPED))
+    plan = found.table.plan
+    for asked in plan.transfer:
+        planned = sum(one.score == asked.title for one in found.tested)
+        for budget in plan.budgets:
+            arms = {
+                one.arm: one.found.spread.variance**0.5
+                for one in found.arms
+                if (one.score, one.epochs) == (asked.title, budget.epochs)
+                and one.found and one.found.spread
+            }  # fmt: skip
+            tested = [
+                (one.found, _factors(plan, one.contrast, [*arms]))
+                for one in found.tested
+                if (one.score, one.epochs) == (asked.title, budget.epochs)
+                and one.found and one.is_tested
+            ]  # fmt: skip
+            if len(budget.seeds) > 1 and tested:
+                told = _again(list(arms.values()), tested, len(budget.seeds), planned, trials)
+                where = f"{len(arms)} arms as they vary at {budget.epochs} epochs, {asked.title}"
+                yield Row("study that ships", where, trials, told[0], before=told[1])
+
+
+def _factors(plan: StudyPlan, contrast: str, arms: list[str]) -> Floats:
+    (planned,) = (c for c in plan.contrasts if c.name == contrast)
+    return np.array([planned.arms.get(arm, 0.0) for arm in arms])
+
+
+def _again(
+    spreads: list[float],
+    tested: list[tuple[Repeated, Floats]],
+    seeds: int,
+    planned: int,
+    trials: int,
+) -> tuple[float, float]:
+    """In how many studies, in percent, any contrast of equal arms is told from 0: by the pooled
+    spread, and by that of its own trainings."""
+    random = np.random.default_rng(0)
+    told = np.zeros(2)
+    for _ in range(trials):
+        scores = random.normal(0, np.array(spreads)[:, None], (len(spreads), seeds))
+        spread = pooled_spread(scores)
+        assert spread is not None
+        tests = []
+        for found, factors in tested:
+            # What images do to all trainings alike, too.
+            values = factors @ scores + random.normal(0, found.images**0.5)
+            again = replace(
+                found, by_training=tuple(values), pooled=spread.times(float(factors @ factors))
+            )
+            tests.append((again.p(), again.alone.p()))
+        for i, values in enumerate(zip(*tests, strict=True)):
+            told[i] += min(holm([*values, *(1.0,) * (planned - len(tests))])) < 0.05
+    together, alone = 100 * told / trials
+    return together, alone
+
+
 def _tested(sets: Sequence[Estimates], world: Trainings) -> Iterator[tuple[float, float]]:
     scores = np.mean([one.values for one in sets], axis=0)
     spread = pooled_spread(scores.reshape(world.trainings, world.ways).T)
@@ -448,6 +515,7 @@ PARTS: dict[str, Callable[[bool], Iterator[Row]]] = {
     "ties": boards,
     "trainings": trainings,
     "studies": studies,
+    "study-that-ships": shipped,
     "arms": arms,
     "few-shot": few_shot,
     "few-shot-power": lambda quick: few_shot(quick, better=0.13),
