@@ -277,9 +277,8 @@ def check_shipped(plan: Path, out: Path, to: Path) -> None:
     expected = {}
     for arm, name in (("a", "ce-mlp"), ("late", "selfsupcon")):
         folders = (out / "runs" / arm / "seed-0" / part for part in ("epochs-1", ""))
-        expected[f"resnet18_narrow.{name}_tin100"] = max(
-            folders, key=last_knn
-        )  # the first of equals
+        # Of equals the first, which is the shorter.
+        expected[f"resnet18_narrow.{name}_tin100"] = max(folders, key=last_knn)
     command = [sys.executable, "-m", "zoo", "study", "ship", "--plan", str(plan)]
     command += ["--out", str(out), "--to", str(to)]
     for _ in range(2):  # again: nothing else
