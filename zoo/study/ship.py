@@ -39,8 +39,8 @@ def ship(plan: Plan, out: Path, to: Path) -> tuple[list[Candidate], list[str]]:
     weights.
 
     Of two equally good budgets the shorter ships. Raises NotFound where no arm has weights,
-    BadInput where one was not probed, and Conflict where ``to/NAME`` holds other weights; nothing is
-    written then.
+    BadInput where one was not probed, and Conflict where ``to/NAME`` holds other weights; nothing
+    is written then.
     """
     seed = plan.seeds[0]
     asked = [c for c in cells(plan) if isinstance(c, Training) and c.seed == seed]
