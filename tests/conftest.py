@@ -51,11 +51,12 @@ hypothesis.settings.load_profile("transferzoo")
 
 # Files that take longest, first: with several workers none is left alone with one at the end.
 LONG = (
-    "campaign/test_campaign", "engines/test_ray", "engines/test_slurm",
-    "space/test_browser", "space/test_visits", "run/test_resume", "run/test_round_trip",
-    "zoo/train/test_learning",
-    "finetune/test_finetune", "zoo/test_checkpoints", "detection/test_overfit",
-    "zoo/train/test_pretrain",
+    "space/test_browser", "engines/test_drive", "campaign/test_campaign", "zoo/study/test_study",
+    "space/test_visits", "zoo/train/test_pretrain", "run/test_resume", "run/test_round_trip",
+    "engines/test_slurm", "detection/test_overfit", "zoo/train/test_learning",
+    "finetune/test_finetune", "test_readme", "zoo/test_checkpoints", "queue/test_worker",
+    "test_working_directory", "sharing/test_sharing", "queue/test_reviewer",
+    "common/test_extras", "engines/test_ray",
 )  # fmt: skip
 
 
