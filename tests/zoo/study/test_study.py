@@ -82,11 +82,14 @@ def test_the_most_telling_work_comes_first() -> None:
         ["supcon", "supcon-selfsupcon"],
     )
     # at 12 epochs alone, at a rate that is not tuned
-    checks = ["ce-mlp-rate-0.3", "ce-strong-rate-0.1", "ce-selfsupcon-rate-0.1"]
+    checks = (
+        ["ce-mlp-rate-0.3", "ce-strong-rate-0.1", "ce-selfsupcon-rate-0.1"], [],
+        ["supcon-rate-0.1"],
+    )  # fmt: skip
     expected: list[tuple[str, float | int, int]] = []
     # One seed decides nothing: 100 epochs, which have one, wait for all that has three.
     for epochs, seeds in ((12, (0, 1, 2)), (25, (0, 1, 2)), (50, (0, 1, 2)), (100, (0,))):
-        for arms, more in zip(waves, (checks, [], []), strict=True):
+        for arms, more in zip(waves, checks, strict=True):
             if epochs == 12:  # rates are tuned before they are needed
                 expected += [(name, rate, 0) for name in arms for rate in plan.tuning.rates]
             names = [*arms, *more] if epochs == 12 else arms
@@ -95,7 +98,7 @@ def test_the_most_telling_work_comes_first() -> None:
         (c.arm.name, c.rate, 0) if isinstance(c, Trial) else (c.arm.name, c.seed, c.epochs)
         for c in order
     ] == expected
-    (arm,) = (arm for arm in plan.arms if arm.name == checks[0])
+    (arm,) = (arm for arm in plan.arms if arm.name == checks[0][0])
     assert plan.budgets_of(arm, 0) == (12,)
     assert all(c.last for c in order if isinstance(c, Training) and c.arm == arm)
     recipe = plan.training(arm, 0, 0.3)
@@ -475,12 +478,12 @@ def test_a_failed_tuning_run_is_restored_as_failed(tmp_path: Path) -> None:
 def test_a_study_that_has_not_begun(tmp_path: Path) -> None:
     plan = load_plan("budget-projector")
     said = progress(plan, tmp_path)
-    assert (said.done, said.cells, said.epochs, said.hours_left) == (0, 113, 0, None)
+    assert (said.done, said.cells, said.epochs, said.hours_left) == (0, 116, 0, None)
     # 24 tuning runs of 3 epochs; a run of 100 epochs and two of 50 an arm, with their branches
-    # each; and nine of 12 that check rates
+    # each; and twelve of 12 that check rates
     arm = 100 + 2 * 50 + 0.1 * (87 + 2 * 37)
-    assert said.planned == pytest.approx(24 * 3 + 8 * arm + 9 * 12)
-    assert str(said) == "0 of 113 done, 0 failures."
+    assert said.planned == pytest.approx(24 * 3 + 8 * arm + 12 * 12)
+    assert str(said) == "0 of 116 done, 0 failures."
 
 
 @pytest.mark.parametrize("begun", [False, True])
