@@ -21,7 +21,7 @@ from eval.models.resolve import folder_revision
 from eval.results.names import number_format, portable, shelf_path
 from eval.results.schema import Result
 from eval.results.store import NotAResult, read_result, read_shelf, write_result
-from zoo.train.recipe import Recipe, completed, validate
+from zoo.train.recipe import Recipe, completed, decisive, validate
 
 CURVE = "learning_curve.png"
 _ALONE = ("README.md", "config.json", "model.safetensors", "recipe.toml", "source.toml",
@@ -334,17 +334,17 @@ def _file_name(result: Result, *, by_hash: bool) -> str:
 
 def siblings(checkpoint: Checkpoint) -> list[Checkpoint]:
     """The checkpoints beside it that differ in the objective alone, itself among them: same
-    recipe, same data. In the order of the study."""
+    recipe (but for how often it was probed and saved), same data. In the order of the study."""
     if checkpoint.recipe is None:
         return [checkpoint]
     assert checkpoint.run is not None
-    mine = json.loads(checkpoint.recipe.model_dump_json())
+    mine = decisive(json.loads(checkpoint.recipe.model_dump_json()))
     data = (checkpoint.run.data_fingerprint, checkpoint.run.images_seen)
     found = {checkpoint.folder: checkpoint}
     for path in checkpoint.folder.parent.glob("*/recipe.toml"):
         folder, tree = path.parent.resolve(), _toml(path)  # a link may name one twice
         run = tree.pop("run", {})
-        same = completed(tree) == mine and isinstance(run, dict)
+        same = decisive(completed(tree)) == mine and isinstance(run, dict)
         same = same and (run.get("data_fingerprint"), run.get("images_seen")) == data
         if same and folder not in found:
             found[folder] = read_checkpoint(folder)

@@ -393,7 +393,10 @@ def test_adopt_leaves_results_of_another_config(tmp_path: Path) -> None:
 def test_siblings_differ_in_the_objective_alone(tmp_path: Path) -> None:
     joint = make_trained(tmp_path / "tiny.ce_selfsupcon_tin100", "ce+selfsupcon", 1)
     make_trained(tmp_path / "tiny.supcon_tin100", "supcon", 2)
-    make_trained(tmp_path / "tiny.ce_tin100", "ce", 3)
+    often = make_trained(tmp_path / "tiny.ce_tin100", "ce", 3)
+    probed = recipe_of("ce")
+    probed["probe"]["every_epochs"] = 1  # no weight hangs on it
+    write_toml(often / "recipe.toml", probed)
     make_trained(tmp_path / "tiny.selfsupcon_other", "selfsupcon", 4, data_fingerprint="e0" * 32)
     make_trained(tmp_path / "tiny.selfsupcon_short", "selfsupcon", 5, images_seen=128)
     longer = make_trained(tmp_path / "tiny.selfsupcon_long", "selfsupcon", 6)

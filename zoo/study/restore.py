@@ -20,6 +20,7 @@ from eval.common.errors import BadInput, NotFound, one_line
 from eval.common.files import atomic_file, write_json
 from zoo.study.cells import FAILED, RESTORED, SCORED, Cell, Training, Trial, cells
 from zoo.study.plan import Plan
+from zoo.train.recipe import decisive, load_recipe
 
 TABLES = "restored"
 KINDS = ("results", "log")
@@ -96,12 +97,15 @@ def _check_plan(plan: Plan, path: Path) -> None:
         theirs = Plan.model_validate_json(text)
     except (pa.ArrowException, OSError, ValidationError) as error:
         raise BadInput(f"{path} holds no plan of a study: {one_line(error)}") from None
-    for name in ("recipe", "settings", "tuning", "evaluation"):
-        if getattr(theirs, name) != getattr(plan, name):
-            raise BadInput(
-                f"{path} is of a plan with another {name!r}; restore under the plan that it was "
-                "made with"
-            )
+    parts = "recipe", "tuning", "evaluation"
+    changed = [name for name in parts if getattr(theirs, name) != getattr(plan, name)]
+    if not changed and _weights_hang_on(theirs) != _weights_hang_on(plan):
+        changed = ["settings"]
+    if changed:
+        raise BadInput(
+            f"{path} is of a plan with another {changed[0]!r}; restore under the plan that it was "
+            "made with"
+        )
     ours = {arm.name: (arm.objective, arm.rate) for arm in plan.arms}
     for arm in theirs.arms:
         if ours.get(arm.name, (arm.objective, arm.rate)) != (arm.objective, arm.rate):
@@ -109,6 +113,10 @@ def _check_plan(plan: Plan, path: Path) -> None:
                 f"{path} has another arm {arm.name!r} than the plan; restore under the plan that "
                 "it was made with"
             )
+
+
+def _weights_hang_on(plan: Plan) -> dict[str, Any]:
+    return decisive(load_recipe(plan.recipe, plan.settings).model_dump(mode="json"))
 
 
 def is_restored(scored: Mapping[str, Any]) -> bool:

@@ -43,7 +43,7 @@ from zoo.train.meter import Meter
 from zoo.train.momentum import processes, rank
 from zoo.train.pixels import PixelStore, PretrainingData
 from zoo.train.probe import knn_top1
-from zoo.train.recipe import ImageRecipe, Recipe, completed, differences
+from zoo.train.recipe import ImageRecipe, Recipe, completed, decisive, differences
 from zoo.train.state import last_state, load_state, save_state, states
 
 T = TypeVar("T")
@@ -214,12 +214,13 @@ class Trainer:
     def resume(self) -> bool:
         """Go on from the last saved state; False where there is none.
 
-        Raises UserError for a state of another recipe.
+        Raises UserError for a state of another recipe; it may be probed and saved at other times.
         """
         if (saved := last_state(self.states)) is None:
             return False
         if changed := differences(
-            {**saved.asked, "recipe": completed(saved.asked["recipe"])}, self.asked
+            {**saved.asked, "recipe": decisive(completed(saved.asked["recipe"]))},
+            {**self.asked, "recipe": decisive(self.asked["recipe"])},
         ):
             raise Conflict(
                 f"{self.out} holds a run of another recipe: {'; '.join(changed[:6])}"

@@ -266,6 +266,15 @@ def completed(tree: dict[str, Any]) -> dict[str, Any]:
         return tree
 
 
+def decisive(tree: dict[str, Any]) -> dict[str, Any]:
+    """Plain values of a recipe without those that no weight hangs on: how often a run is probed,
+    and how often its state is saved. A run may go on with others."""
+    kept = {section: values for section, values in tree.items() if section != "probe"}
+    if isinstance(save := kept.get("save"), dict):  # as read, a file may hold anything
+        kept["save"] = {k: v for k, v in save.items() if not k.startswith("every_")}
+    return kept
+
+
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
     """``train.epochs was 10, is 12`` for every value that differs, in sorted order."""
     found: list[str] = []

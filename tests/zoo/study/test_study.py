@@ -454,6 +454,16 @@ def test_tables_of_another_plan_are_refused(
     assert not (tmp_path / "new").exists()
 
 
+def test_tables_of_a_plan_that_was_probed_and_saved_at_other_times(tmp_path: Path) -> None:
+    plan = load_plan(str(written(tmp_path)))
+    collect(plan, tmp_path / "out", tmp_path)
+    seldom = [*TREE["settings"], "probe.every_epochs=7", "save.every_minutes=5"]
+    other = load_plan(str(written(tmp_path, settings=seldom)))
+    assert other.settings != plan.settings
+    assert restore(other, tmp_path, tmp_path / "new") == (0, 0)
+    assert (tmp_path / "new" / "restored" / "toy.results.parquet").is_file()
+
+
 def test_what_holds_no_plan_is_refused(tmp_path: Path) -> None:
     plan = load_plan(str(written(tmp_path)))
     collect(plan, tmp_path / "out", tmp_path)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +115,39 @@ def test_resume_names_what_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     text = refusal(lambda: train(tmp_path / "run", resume=True, data=data_of(80)))
     assert "data was 'made-up-70-3-0', is 'made-up-80-3-0'" in text
     assert [p.name for p in states(tmp_path / "run" / "state")] == ["step-00000004.safetensors"]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    ["probe.every_epochs=1", "probe.k=3", "save.every_epochs=2", "save.every_minutes=0.001"],
+)
+def test_a_resumed_run_may_be_looked_at_and_saved_more_or_less_often(
+    changed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No weight hangs on it."""
+    before = "probe.every_epochs=2"
+    train(tmp_path / "whole", "ce", before)
+    with monkeypatch.context() as patch:
+        stop_at(patch, 3)
+        with pytest.raises(Interrupted):
+            train(tmp_path / "cut", "ce", before)
+    train(tmp_path / "cut", "ce", before, changed, resume=True)
+    whole, cut = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "cut"))
+    assert whole == cut
+    section, key = changed.split("=")[0].split(".")
+    recipe = tomllib.loads((tmp_path / "cut" / "recipe.toml").read_text())
+    assert str(recipe[section][key]) == changed.split("=")[1]  # what the end of it had
+
+
+def test_a_resumed_run_stores_its_weights_as_it_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        stop_at(patch, 3)
+        with pytest.raises(Interrupted):
+            train(tmp_path / "run")
+    text = refusal(lambda: train(tmp_path / "run", "ce", "save.dtype=float16", resume=True))
+    assert "recipe.save.dtype was 'float32', is 'float16'" in text
 
 
 def test_a_run_is_never_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
