@@ -366,7 +366,7 @@ def test_the_shipped_study_is_read(cli: Cli) -> None:
     shipped = Path(__file__).parents[2] / "model_cards" / "budget-projector.results.parquet"
     found = read(shipped)
     assert found.plan.name == "budget-projector"
-    assert len(found.plan.checkpoints) == 89
+    assert len(found.plan.checkpoints) == 92
     assert found.scored >= 4
     for by_checkpoint in found.scores.values():
         for by_task in by_checkpoint.values():
