@@ -1,7 +1,8 @@
 """A head fitted on one set, scored on another with the same classes: ``shift:TRAIN=>TEST``.
 
-The task has the first set's training images and the second's test images, so that every protocol
-for sets with one label an image, or with several, scores it as any other task. Classes are matched
+The task has the first set's training images and the second's test images, so that a protocol for
+sets with one label an image, or with several, scores it as any other task; but for few-shot
+episodes, which would draw from both parts together. Classes are matched
 by name, in any case; names that differ are told apart by a mapping file, ``&map=FILE.csv`` with the
 columns ``test`` and ``train``.
 """
@@ -19,6 +20,7 @@ import numpy as np
 from eval.common.errors import BadInput, NotFound
 from eval.common.files import read_plain
 from eval.common.text import some
+from eval.data.inventory.facts import Inventory
 from eval.data.labels.label_data import LabelSplit
 from eval.data.task_data import Split, TaskData, canonical_order, check_split, take
 from eval.tasks.names import SHIFT, shift_parts
@@ -51,18 +53,37 @@ def load_shifted(text: str, load: Load) -> TaskData:
     place = _places(train.classes, test.classes, renamed, subject)
     asked = _renumbered(test.test, place, len(train.classes), subject)
     name = f"{train.name}-on-{test.name}"
-    named = [f"head fitted on {train.name}, scored on {test.name}"]
+    named = [
+        f"head fitted on {train.name}, scored on {test.name}; no few-shot, whose episodes would "
+        "mix both"
+    ]
     if unasked := [c for c, n in enumerate(train.classes) if c not in set(place.tolist())]:
         names = some([train.classes[c] for c in unasked])
         named.append(f"classes of {train.name} that {test.name} has not: {names}")
     notes = (*train.notes, *test.notes, *named)
+    inventory = _together(train, test)
     where = f"{SHIFT}{_where(train, first)}=>{_where(test, second)}" + (
         f"&map={Path(mapping).expanduser().resolve()}" if mapping else ""
     )
     return dataclasses.replace(
         train, name=name, where=where, revision="", test=asked, declared=None, notes=notes,
         split="", partial=train.subset or test.subset, own=train.own or test.own,
-        limit=train.limit or test.limit,
+        limit=train.limit or test.limit, inventory=inventory,
+    )  # fmt: skip
+
+
+def _together(train: TaskData, test: TaskData) -> Inventory:
+    """What both sources hold, each with its set's name."""
+    parts = [(task.name, task.inventory) for task in (train, test)]
+    return Inventory(
+        unit=" and ".join(dict.fromkeys(one.unit for _, one in parts if one.unit)),
+        found=sum(one.found for _, one in parts),
+        taken=sum(one.taken for _, one in parts),
+        left_out=tuple(
+            dataclasses.replace(left, why=f"{left.why} of {name}")
+            for name, one in parts for left in one.left_out
+        ),
+        said=tuple(f"{name}: {text}" for name, one in parts for text in one.said),
     )  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from eval.data.sources import Source, as_keys
 from eval.data.values import values_of
 from eval.settings.protocols import Kind
 from eval.tasks.declaration import Task
+from eval.tasks.names import SHIFT
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,11 @@ class TaskData:
     @property
     def kind(self) -> Kind:
         return "classification"
+
+    @property
+    def shifted(self) -> bool:
+        """Whether train and test are of two sets, which no protocol may mix."""
+        return self.where.startswith(SHIFT)
 
     @cached_property
     def split_hash(self) -> str:

@@ -63,6 +63,7 @@ class Protocol:
     keeps: bool = (
         False  # context.keep names the folder for what it trained, where that is asked for
     )
+    mixes: bool = False  # images of train and test in one episode: no task of two sets
     features: bool = True  # context.bank holds the features of train and test
     # what --pool and --layer decide: the vector of an image, which layer's tokens, or nothing
     reads: Literal["vector", "tokens", "own"] = "vector"
@@ -78,6 +79,10 @@ class Protocol:
     def able(self, kind: Kind) -> bool:
         """Whether it scores tasks of that kind."""
         return kind == self.kind or kind in self.also
+
+    def scores(self, task: TaskData) -> bool:
+        """Whether it scores that task."""
+        return self.able(task.kind) and not (self.mixes and task.shifted)
 
     def load(self) -> Callable[[Context[Any], Any], Outcome]:
         """``score(context, settings)``."""
@@ -132,6 +137,7 @@ PROTOCOLS: dict[str, Protocol] = {
             "nearest centroid and cosine beside it",
             refuse="eval.protocols.episodes:refuse",
             merge="eval.protocols.episodes:merge",
+            mixes=True,
         ),
         Protocol("knn", Knn, ("top1",), "cosine k nearest neighbours, k chosen on part of train"),
         Protocol(

@@ -145,13 +145,12 @@ def plan(request: Request, known: Known | None = None) -> list[Cell]:
         if request.strict and (wrong := warnings_of(task)):
             raise BadInput(f"task {task.name!r}: {'; '.join(wrong)} (--strict)")
     # One that scores none of the tasks is no fault: detection is part of a run that names none.
-    kinds = {task.kind for task in tasks}
-    able = [name for name in request.protocols if any(map(PROTOCOLS[name].able, kinds))]
+    able = [name for name in request.protocols if any(map(PROTOCOLS[name].scores, tasks))]
     _check_readouts(request, able)
     _check_networks(request, models, able)
     for name, settings in request.protocols.items():
         protocol = PROTOCOLS[name]
-        protocol.check(settings, [t for t in tasks if protocol.able(t.kind)])
+        protocol.check(settings, [t for t in tasks if protocol.scores(t)])
     cells = [
         dataclasses.replace(
             _cell(
@@ -169,7 +168,7 @@ def plan(request: Request, known: Known | None = None) -> list[Cell]:
         for task in tasks
         for readout in request.readouts
         for name, settings in request.protocols.items()
-        if PROTOCOLS[name].able(task.kind)
+        if PROTOCOLS[name].scores(task)
     ]
     once: dict[Path, Cell] = {}
     for cell in cells:  # a data set that is named in two ways has one result
@@ -252,9 +251,9 @@ def _check_readouts(request: Request, protocols: Sequence[str]) -> None:
 def _check_kind(request: Request, task: TaskData) -> None:
     """Raises UserError where none of the protocols can score the task."""
     own_first = sorted(PROTOCOLS.items(), key=lambda named: named[1].kind != task.kind)
-    able = [n for n, p in own_first if p.able(task.kind)]
+    able = [n for n, p in own_first if p.scores(task)]
     if not set(able) & set(request.protocols):
-        what = _ANSWERS[task.kind]
+        what = "images of two sets" if task.shifted else _ANSWERS[task.kind]
         raise BadInput(
             f"task {task.name!r} has {what}; protocol {', '.join(request.protocols)} cannot score "
             f"it, {', '.join(able)} can"

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from eval.common.distributed import Workers
+from eval.data.concerns import concerns
 from eval.data.labels.label_data import MultiLabelData
 from eval.data.load import load_task
 from eval.features.encode import encode
@@ -52,7 +53,8 @@ def test_test_images_get_train_s_numbers(first: Path, second: Path, cache: Path)
              zip(other.test.hashes, other.test.labels, strict=True)}  # fmt: skip
     assert [known[h.tobytes()] for h in task.test.hashes] == task.test.labels.tolist()
     assert task.notes[-2:] == (
-        f"head fitted on {own.name}, scored on {other.name}",
+        f"head fitted on {own.name}, scored on {other.name}; no few-shot, whose episodes would "
+        "mix both",
         f"classes of {own.name} that {other.name} has not: 'kind 0', 'kind 2', 'kind 3', 'kind 5'",
     )
     again = load_task(task.where, cache)
@@ -120,12 +122,27 @@ def test_what_is_no_shift(first: Path, second: Path, real_data: Path, cache: Pat
         assert words in refusal(load_task, text, cache, real_data)
 
 
+def test_what_either_source_left_out_is_told(first: Path, second: Path, cache: Path) -> None:
+    """The set that is scored is looked at as closely as the one that is fitted."""
+    for folder, name in ((first, "other"), (second, "more")):
+        (test,) = folder.glob("test-*")
+        (folder / f"{name}-0.parquet").write_bytes(test.read_bytes())
+    task = load_task(f"shift:parquet:{first}=>parquet:{second}", cache)
+    one, two = (load_task(f"parquet:{folder}", cache) for folder in (first, second))
+    said = concerns(task)
+    assert f"left out: of part other of {one.name} (1: other-0.parquet)" in said
+    assert f"left out: of part more of {two.name} (1: more-0.parquet)" in said
+    assert task.inventory.found == one.inventory.found + two.inventory.found
+    left = sum(one.count for one in task.inventory.left_out)
+    assert task.inventory.found == task.inventory.taken + left
+
+
 def test_from_the_command_line(cli: Cli, first: Path, second: Path, tmp_path: Path) -> None:
     results = tmp_path / "results"
     line = (
         "run", "random:test_resnet", "--task", f"parquet:{first}", "--test-on",
         f"parquet:{second}", "--img-size", "32", "--cache", tmp_path / "cache",
-        "--results", results, "--protocol", "knn", "linear", "retrieval",
+        "--results", results, "--protocol", "knn", "linear", "retrieval", "fewshot",
     )  # fmt: skip
     done = cli(*line, "--json").json
     assert (done["scored"], done["failures"]) == (3, [])
@@ -135,7 +152,12 @@ def test_from_the_command_line(cli: Cli, first: Path, second: Path, tmp_path: Pa
     shared = portable(result).task.source
     assert shared == "shift:local:first=>local:second"
     assert cli("verify", done["files"][0]).out.startswith("equal")
-    assert cli(*line, "--json").json["reused"] == 3
+    again = cli(*line)
+    assert "3 already there" in again.out
+    assert "no few-shot, whose episodes would mix both" in again.out
+    alone = cli(*line[:-4], "fewshot")
+    assert alone.code == 2
+    assert "has images of two sets; protocol fewshot cannot score it, knn, linear, " in alone.err
     path = next((second).glob("test-*"))
     pq.write_table(pq.read_table(path).slice(0, 10), path)
     ran = cli(*line)
