@@ -31,7 +31,7 @@ from eval.common.files import clear_left, locked
 from eval.common.text import counted
 from eval.data.task_data import TaskData
 from eval.features.bank import FeatureKey, bank_path, open_bank, write_bank
-from eval.features.encode import default_batch_size, normalised, pixels_of
+from eval.features.encode import bank_key, default_batch_size, normalised, pixels_of
 from eval.features.precision import Precision, forward, prepared
 from eval.models.backbone import Backbone
 
@@ -115,13 +115,7 @@ class Corrupted:
         layer = f"{backbone.layer}/{condition.name}-{condition.severity}-v{VERSION}"
         if len(self.chunks) > 1:
             layer += f"/{chunk.start}-{chunk.stop}"
-        return FeatureKey(
-            backbone.weights_sha256,
-            json.dumps(backbone.input_config, sort_keys=True),
-            self.task.split_hash,
-            str(precision),
-            layer,
-        )
+        return bank_key(backbone, self.task, precision, layer)
 
     def encode(self) -> float:
         """Encode what is missing, by all processes together; the seconds that it took."""

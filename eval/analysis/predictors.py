@@ -89,8 +89,9 @@ def measured_scores(
 
 
 def identity(model: ModelInfo) -> str:
-    """What makes the same features: the weights, and how an image comes in."""
-    return model.weights_sha256 + json.dumps(model.input, sort_keys=True)
+    """What makes the same features: the weights, what makes a network of them, which the revision
+    tells, and how an image comes in."""
+    return model.weights_sha256 + model.revision + json.dumps(model.input, sort_keys=True)
 
 
 def held_against(

@@ -28,11 +28,13 @@ class FeatureKey:
     """What the features depend on."""
 
     weights_sha256: str
+    construction: str  # what makes a network of the weights, a digest
     transform: str  # timm's data config as JSON
     split_hash: str
     precision: str
     layer: str = "pooled"
-    format: int = 1
+    versions: str = ""  # of what computes and prepares images, as JSON
+    format: int = 2
 
     @property
     def digest(self) -> str:

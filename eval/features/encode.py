@@ -21,6 +21,8 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -153,15 +155,31 @@ def _locked(path: Path, workers: Workers) -> Iterator[bool]:
         yield ours
 
 
-def bank_key(backbone: Backbone, task: TaskData, precision: Precision) -> FeatureKey:
-    """What the task's features of that network in that precision are called."""
+def bank_key(
+    backbone: Backbone, task: TaskData, precision: Precision, layer: str | None = None
+) -> FeatureKey:
+    """What the task's features of that network in that precision are called. ``layer`` stands for
+    other features than the network's own of the images as they are."""
     return FeatureKey(
         backbone.weights_sha256,
+        backbone.construction,
         json.dumps(backbone.input_config, sort_keys=True),
         task.split_hash,
         str(precision),
-        backbone.layer,
+        backbone.layer if layer is None else layer,
+        computing_versions(),
     )
+
+
+@lru_cache(maxsize=1)
+def computing_versions() -> str:
+    """Of the libraries whose other version may give other features, as JSON: a receipt states those
+    that are here, so a bank of others does not answer."""
+    found = {}
+    for name in ("torch", "torchvision", "timm", "pillow", "transformers", "open-clip-torch"):
+        with contextlib.suppress(PackageNotFoundError):  # an extra that is not installed
+            found[name] = version(name).partition("+")[0]
+    return json.dumps(found, sort_keys=True)
 
 
 def is_cached(backbone: Backbone, task: TaskData, cache: Path, precision: Precision) -> bool:

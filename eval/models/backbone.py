@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,10 @@ class Backbone:
     dim: int
     params: int
     weights_sha256: str
-    layer: str = "pooled"  # which features ``net`` gives: part of a bank's key
+    # What makes a network of the tensors: activations, strides, epsilons and pooling are in no
+    # tensor. A digest, part of a bank's key as ``layer`` is: which features ``net`` gives.
+    construction: str
+    layer: str = "pooled"
     notes: tuple[str, ...] = ()  # what was converted or dropped to load it: stands in results
     multiply_adds: int | None = None  # of one image of the input's size; None: not counted
 
@@ -52,6 +56,7 @@ def load(model: ResolvedModel) -> Backbone:
     if model.kind == "random":
         loaded = _untrained(model)
         weights_sha256 = _state_sha256(loaded.net)
+        construction: list[Any] = [model.name]
     else:
         files = model_files(model)
         hashes = {name: sha256_file(files.folder / name) for name in files.weights}
@@ -59,13 +64,19 @@ def load(model: ResolvedModel) -> Backbone:
             check_bytes(model, files.folder, hashes)
         loaded = format_of(files.config, model.id).loader().load(files)
         weights_sha256 = combined(hashes)
-    return assembled(model, loaded, weights_sha256)
+        # timm builds the architecture that is asked for; of a folder its config names it.
+        asked = model.name if model.kind == "timm" else ""
+        construction = [model.format, asked, files.config, files.beside]
+    return assembled(model, loaded, weights_sha256, construction)
 
 
-def assembled(model: ResolvedModel, loaded: Loaded, weights_sha256: str) -> Backbone:
+def assembled(
+    model: ResolvedModel, loaded: Loaded, weights_sha256: str, construction: Sequence[Any]
+) -> Backbone:
     """A backbone of a network with its weights, in eval mode on the CPU and run once.
 
-    Raises UserError where it does not run on an image of its size.
+    ``construction``: plain values that tell it from any other network of the same tensors. Raises
+    UserError where it does not run on an image of its size.
     """
     import torch
     from timm.data import create_transform
@@ -97,9 +108,15 @@ def assembled(model: ResolvedModel, loaded: Loaded, weights_sha256: str) -> Back
         dim=out.shape[1],
         params=sum(p.numel() for p in net.parameters()),
         weights_sha256=weights_sha256,
+        construction=digest_of(construction),
         notes=loaded.notes,
         multiply_adds=cost,
     )
+
+
+def digest_of(construction: Sequence[Any]) -> str:
+    """Of plain values, the same on every machine."""
+    return hashlib.sha256(json.dumps(construction, sort_keys=True).encode()).hexdigest()[:40]
 
 
 def _untrained(model: ResolvedModel) -> Loaded:

@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from eval.common.errors import BadInput, did_you_mean, one_line
-from eval.models.backbone import Backbone
+from eval.models.backbone import Backbone, digest_of
 from eval.models.multiply_adds import counted
 from eval.models.resolve import ResolvedModel
 
@@ -32,6 +32,7 @@ Transform = Callable[[Image.Image], Any]
 
 PREFIX = "python:"  # of the id: no string that can be loaded
 _SIDE = 64  # of the fixed pictures
+_FURTHER = ((360, 540), (500, 300))  # height and width of those that tell transforms apart
 _PICTURES = 3
 # Of a value's largest magnitude. Sums in another order (a batch of one, another processor) change
 # deep networks by up to some 1e-5; statistics of a batch, dropout or noise by far more.
@@ -103,6 +104,7 @@ def backbone(
         dim=found.shape[1],
         params=sum(p.numel() for p in own.parameters()),
         weights_sha256=weights,
+        construction=digest_of([layer]),
         layer=layer,
         multiply_adds=cost,
     )
@@ -320,10 +322,22 @@ def prepared_transform(
             "leave random augmentation out"
         )
     facts: dict[str, Any] = {"input_size": list(found[0].shape), "transform": stated(transform)}
+    facts["pixels"] = _prepared(transform, subject)
     other = CheckedTransform(transform, subject)(pictures[0].resize((_SIDE // 2, _SIDE)))
     if other.shape != found[0].shape:  # then a task's images decide, which must all be of one size
         facts["resizes"] = False
     return CheckedTransform(transform, subject), facts, torch.from_numpy(np.stack(found))
+
+
+def _prepared(transform: Transform, subject: str) -> str:
+    """What a transform makes of a wide and of a tall picture, larger than most networks' images, as
+    hex digits: on the small square ones a squash is a crop, and filters differ little."""
+    told = []
+    for height, width in _FURTHER:
+        picture = _picture(2, height, width, np.random.RandomState(0))
+        pixels = torch.from_numpy(CheckedTransform(transform, subject)(picture))
+        told.append(_fingerprint(pixels.reshape(1, -1).double()))
+    return "-".join(told)
 
 
 class CheckedTransform:
@@ -422,15 +436,16 @@ def _pictures() -> list[Image.Image]:
     [(64, 64), (64, 64), (64, 64)]
     """
     random = np.random.RandomState(0)
-    y, x = np.mgrid[0:_SIDE, 0:_SIDE] / (_SIDE - 1)
-    made = []
-    for number in range(1, _PICTURES + 1):
-        waves = [np.sin(2 * np.pi * number * (x * c + y / c)) for c in (1, 2, 3)]
-        pixels = 0.5 + 0.3 * np.stack(waves, -1) + 0.2 * random.uniform(-1, 1, (_SIDE, _SIDE, 3))
-        pixels[: 8 * number, :8] = 0
-        pixels[:8, -8 * number :] = 1
-        made.append(Image.fromarray((255 * np.clip(pixels, 0, 1)).astype(np.uint8)))
-    return made
+    return [_picture(number, _SIDE, _SIDE, random) for number in range(1, _PICTURES + 1)]
+
+
+def _picture(number: int, height: int, width: int, random: np.random.RandomState) -> Image.Image:
+    y, x = np.mgrid[0:height, 0:width] / np.array([height - 1, width - 1]).reshape(2, 1, 1)
+    waves = [np.sin(2 * np.pi * number * (x * c + y / c)) for c in (1, 2, 3)]
+    pixels = 0.5 + 0.3 * np.stack(waves, -1) + 0.2 * random.uniform(-1, 1, (height, width, 3))
+    pixels[: 8 * number, :8] = 0
+    pixels[:8, -8 * number :] = 1
+    return Image.fromarray((255 * np.clip(pixels, 0, 1)).astype(np.uint8))
 
 
 def _shape(tensor: Tensor) -> str:

@@ -123,7 +123,7 @@ class TrainingProbe:
         prepare, said, _ = prepared_transform(transform, self._id)
         self._template = Backbone(
             ResolvedModel("python", name, self._id, self._id, ""), nn.Identity(), prepare, said,
-            0, 0, "",
+            0, 0, "", "",
         )  # fmt: skip
         names = [tasks] if isinstance(tasks, str) else list(tasks)
         if not names:

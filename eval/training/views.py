@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -30,7 +29,7 @@ from torch import Tensor
 from eval.common.errors import BadInput, UserError
 from eval.common.files import cache_errors, clear_left, locked
 from eval.features.bank import FeatureKey, bank_path, open_bank, write_bank
-from eval.features.encode import default_batch_size
+from eval.features.encode import bank_key, default_batch_size
 from eval.features.precision import forward, prepared
 from eval.training.crop_images import TrainCrops
 from eval.training.windows import Drawn
@@ -159,14 +158,10 @@ class Views:
         version = VERSIONS[self._crops_from]
         low, high = self._images.settings.scale
         layer = setup.backbone.layer
-        read = f":{layer}" if "readout" in layer else ""  # older keys stay
-        key = FeatureKey(
-            setup.backbone.weights_sha256,
-            json.dumps(setup.backbone.input_config, sort_keys=True),
-            setup.task.split_hash,
-            str(setup.precision),
-            layer=f"view{view}:scale{low:g}-{high:g}:seed{setup.seed}:version{version}{read}",
-        )
+        key = bank_key(
+            setup.backbone, setup.task, setup.precision,
+            f"{layer}:view{view}:scale{low:g}-{high:g}:seed{setup.seed}:version{version}",
+        )  # fmt: skip
         path = bank_path(setup.cache, key)
         with _locked(setup.cache / "locks" / f"{key.digest}.lock", workers.main) as ours:
             bank = workers.together(lambda: open_bank(path, key) if workers.main else None)

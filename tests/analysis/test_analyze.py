@@ -127,20 +127,24 @@ def test_results_on_other_questions_do_not_count() -> None:
         def score(self, name: str) -> Any:
             return Fake(value=0.5)
 
-    def model(weights: str, px: int = 64) -> Any:
-        return Fake(weights_sha256=weights, input={"input_size": [3, px, px]})
+    def model(weights: str, px: int = 64, revision: str = "r") -> Any:
+        size = {"input_size": [3, px, px]}
+        return Fake(weights_sha256=weights, input=size, revision=revision)
 
     def result(**changed: Any) -> Any:
         facts = {"protocol": "linear", "split_hash": "a", "limit": None, "seed": 0} | changed
         return Fake(
             protocol=Fake(name=facts["protocol"]), task=Fake(split_hash=facts["split_hash"]),
-            model=model("w", facts.pop("px", 64)), limit=facts["limit"], seed=facts["seed"],
-            environment=Fake(dtype="fp32"),
+            model=model("w", facts.pop("px", 64), facts.pop("revision", "r")),
+            limit=facts["limit"], seed=facts["seed"], environment=Fake(dtype="fp32"),
         )  # fmt: skip
 
     models = [model("w"), model("v")]
     assert predictors.measured_scores([result()], "a", models) == [0.5, None]
-    for other in ({"protocol": "knn"}, {"split_hash": "b"}, {"limit": 4}, {"seed": 1}, {"px": 32}):
+    for other in (
+        {"protocol": "knn"}, {"split_hash": "b"}, {"limit": 4}, {"seed": 1}, {"px": 32},
+        {"revision": "of another network of these weights"},
+    ):  # fmt: skip
         assert predictors.measured_scores([result(**other)], "a", models) == [None, None]
 
 

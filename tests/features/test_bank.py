@@ -22,7 +22,7 @@ from eval.features.bank import (
 )
 
 ROWS, DIM, TRAIN = 7, 5, 4
-KEY = FeatureKey("ab" * 32, '{"input_size": [3, 8, 8]}', "cd" * 32, "fp32-channels_last")
+KEY = FeatureKey("ab" * 32, "12" * 20, '{"input_size": [3, 8, 8]}', "cd" * 32, "fp32-channels_last")
 
 
 def made_up() -> tuple[Tensor, Tensor]:
@@ -116,9 +116,11 @@ def test_longer_than_it_should_be(path: Path) -> None:
         replace(KEY, split_hash="ef" * 32),
         replace(KEY, precision="bf16"),
         replace(KEY, layer="layer3"),
-        replace(KEY, format=2),
+        replace(KEY, format=1),
+        replace(KEY, construction="34" * 20),
+        replace(KEY, versions='{"torch": "2.16"}'),
     ],
-    ids=["weights", "transform", "split", "precision", "layer", "format"],
+    ids=["weights", "transform", "split", "precision", "layer", "format", "network", "versions"],
 )
 def test_another_key(path: Path, tmp_path: Path, other: FeatureKey) -> None:
     assert other.digest != KEY.digest

@@ -24,7 +24,7 @@ def make(cache: Path) -> Make:
     """Writes a bank of 10 x 3 zeros for a model and a task; ``made`` orders them in time."""
 
     def make(model: str, task: str, made: int) -> Path:
-        key = FeatureKey(model, "{}", task, "bf16")
+        key = FeatureKey(model, "made", "{}", task, "bf16")
         path = bank_path(cache, key)
         write_bank(
             path, key, 10, 3, 6, bytes(80), [(range(10), bytes(120))],
@@ -134,7 +134,7 @@ def test_remove_everything_takes_what_broken_runs_left(cache: Path, three: list[
 
 def test_a_removed_bank_stays_readable_for_who_holds_it(cache: Path, make: Make) -> None:
     path = make("random:a", "dtd", 0)
-    bank = open_bank(path, FeatureKey("random:a", "{}", "dtd", "bf16"))
+    bank = open_bank(path, FeatureKey("random:a", "made", "{}", "dtd", "bf16"))
     assert bank is not None
     remove(cache, [], "random:a", None, everything=False)
     assert bank.features.sum() == 0

@@ -223,6 +223,10 @@ def test_what_differs_has_another_revision() -> None:
             (vectors(), lambda image: OWN(image), None),
             (vectors(), lambda image: 0.5 * OWN(image), None),
             (vectors(), lambda image: OWN(image).flip(2), None),
+            # which a small square picture does not tell apart
+            (vectors(), lambda image: OWN(image.resize((64, 64))), None),
+            (vectors(), lambda image: OWN(image.resize((64, 64), Image.Resampling.NEAREST)), None),
+            (vectors(), lambda image: OWN(image.resize((64, 64), reducing_gap=1.0)), None),
         )
     ]
     assert len(set(revisions)) == len(revisions)

@@ -95,7 +95,8 @@ def load(model: ResolvedModel) -> Backbone:
     whys = sorted(set(found.account.drops.values()))
     if whys:
         notes.append(f"{len(found.account.drops)} tensors are dropped: {'; '.join(whys)}")
-    return assembled(model, Loaded(net, data, notes=tuple(notes)), sha256_file(file))
+    loaded = Loaded(net, data, notes=tuple(notes))
+    return assembled(model, loaded, sha256_file(file), ["timm", found.architecture])
 
 
 def _parts(text: str) -> tuple[str, str | None]:

@@ -69,7 +69,8 @@ def load(model: ResolvedModel) -> Backbone:
         data["input_size"] = (3, model.img_size, model.img_size)
         data["crop_pct"] = crop_share(model.img_size, resized)
     data.pop("resized", None)
-    return assembled(model, Loaded(net, data, notes=tuple(notes)), sha256_file(file))
+    loaded = Loaded(net, data, notes=tuple(notes))
+    return assembled(model, loaded, sha256_file(file), ["torchvision", name, wanted])
 
 
 def _facts(name: str, wanted: str | None, cache: Path) -> dict[str, str]:
