@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from eval.common.errors import BadInput, one_line
 from eval.common.files import sha256_file
 from eval.models.formats import Loaded, format_of
 from eval.models.hub_weights import check_bytes
+from eval.models.names import under_architecture
 from eval.models.plugs import source
 from eval.models.resolve import ResolvedModel, model_files
 from eval.models.weight_files import combined
@@ -34,7 +35,7 @@ class Backbone:
     input_config: dict[str, Any]  # timm's data config: input_size, mean, std, crop, interpolation
     dim: int
     params: int
-    weights_sha256: str
+    weights_sha256: str  # with `ResolvedModel.architecture` a hash of both
     layer: str = "pooled"  # which features ``net`` gives: part of a bank's key
     notes: tuple[str, ...] = ()  # what was converted or dropped to load it: stands in results
     multiply_adds: int | None = None  # of one image of the input's size; None: not counted
@@ -58,7 +59,8 @@ def load(model: ResolvedModel) -> Backbone:
         if model.folder is None:
             check_bytes(model, files.folder, hashes)
         loaded = format_of(files.config, model.id).loader().load(files)
-        weights_sha256 = combined(hashes)
+        loaded = replace(loaded, notes=(*files.notes, *loaded.notes))
+        weights_sha256 = under_architecture(combined(hashes), model.architecture)
     return assembled(model, loaded, weights_sha256)
 
 

@@ -43,6 +43,7 @@ class ModelFiles:
     who: str
     img_size: int | None = None
     beside: Mapping[str, dict[str, Any]] = field(default_factory=dict)  # `Format.beside`, as read
+    notes: tuple[str, ...] = ()  # what is to be said of how the files are read
 
 
 @dataclass(frozen=True)
