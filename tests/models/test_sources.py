@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from PIL import Image
 from torchvision import models
 
 from eval.models import plugs
-from eval.models.backbone import load
+from eval.models.backbone import Backbone, load
 from eval.models.names import parse_model
 from eval.models.resolve import resolve
 from tests.factories import refusal
@@ -73,6 +74,65 @@ def test_published_weights_from_torchs_cache(
     (tmp_path / "hub/checkpoints").mkdir(parents=True)
     saved(tmp_path, "resnet18").rename(tmp_path / "hub/checkpoints" / file)
     assert load(model).dim == 512
+
+
+def published(folder: Path, name: str, weights: str, state: dict[str, Any]) -> None:
+    """Puts the tensors where torch keeps that file of torchvision's once it is downloaded."""
+    file = models.get_model_weights(name)[weights].url.rpartition("/")[2]
+    (folder / "hub/checkpoints").mkdir(parents=True)
+    torch.save(state, folder / "hub/checkpoints" / file)
+
+
+def check_against_torchvision(folder: Path, name: str, weights: str, last: str) -> list[str]:
+    """Holds our features, through the last layer, against what torchvision's own builder makes of
+    the same file; the notes of ours."""
+    ours = load(resolve(f"torchvision:{name}@{weights}", folder / "cache"))
+    theirs = models.get_model(name, weights=weights).eval()
+    preset = models.get_model_weights(name)[weights].transforms()
+    with torch.inference_mode():
+        logits = theirs(torch.stack([preset(p) for p in PICTURES]))
+        features = ours.net(exact_pixels(ours, preset))
+        torch.testing.assert_close(
+            theirs.get_submodule(last)(features), logits, rtol=1e-4, atol=1e-4
+        )
+    return list(ours.notes)
+
+
+def exact_pixels(ours: Backbone, preset: Any) -> torch.Tensor:
+    """The preset's images, which are not rounded to levels, with our mean and std."""
+    images = torch.stack([preset(p) for p in PICTURES])
+    unit = images * torch.tensor(preset.std).view(3, 1, 1) + torch.tensor(preset.mean).view(3, 1, 1)
+    mean, std = (torch.tensor(ours.input_config[k]).view(3, 1, 1) for k in ("mean", "std"))
+    return (unit - mean) / std
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_networks_whose_published_weights_want_other_inputs(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        net = models.get_model(name, weights=None, init_weights=False)
+    published(tmp_path, name, "IMAGENET1K_V1", net.state_dict())
+    notes = check_against_torchvision(tmp_path, name, "IMAGENET1K_V1", "fc")
+    assert any("not part of the backbone" in note and "ux" in note for note in notes)
+
+    file = tmp_path / "mine.pth"  # trained without auxiliary classifiers
+    torch.save({k: v for k, v in net.state_dict().items() if "ux" not in k.partition(".")[0]}, file)
+    mine = load(resolve(f"torchvision:{name}?file={file}", tmp_path / "cache"))
+    assert mine.input_config["mean"] == mine.input_config["std"] == [0.5] * 3
+    assert [note for note in mine.notes if "transform_input=False" in note]
+
+
+@pytest.mark.slow
+def test_weights_of_a_larger_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    weights = "IMAGENET1K_SWAG_E2E_V1"
+    net = models.vit_b_16(weights=None, image_size=384)
+    torch.nn.init.normal_(net.heads.head.weight)  # torchvision begins with zeros
+    published(tmp_path, "vit_b_16", weights, net.state_dict())
+    assert check_against_torchvision(tmp_path, "vit_b_16", weights, "heads.head") == []
 
 
 def test_another_size_keeps_the_share_of_the_crop(tmp_path: Path) -> None:
