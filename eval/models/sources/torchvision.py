@@ -12,6 +12,7 @@ import hashlib
 import importlib.metadata
 import json
 import re
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
 
 FORM = "torchvision:NAME[@WEIGHTS][?file=PATH]"
 _NAME = re.compile(r"torchvision:(\w+)(?:@(\w+))?(?:\?file=(.+))?")
+# Names in older files, published ones among them, and in the networks of today.
+_RENAMED = (
+    (re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)"), r"\1\2"),
+    (re.compile(r"(\.mlp)\.linear_1\."), r"\1.0."),
+    (re.compile(r"(\.mlp)\.linear_2\."), r"\1.3."),
+)
 # With published weights these undo the preset's mean and std, and go on with 0.5 and 0.5.
 _HALVES = ("inception_v3", "googlenet")
 
@@ -175,8 +182,36 @@ def _filled(name: str, wanted: str, file: Path, who: str) -> tuple[Any, list[str
     def drop() -> None:
         setattr(net.get_submodule(parent), attribute, nn.Identity())
 
-    notes = weights.load_backbone(net, state, lambda found: found, drop, who)
+    notes = weights.load_backbone(
+        net, _renamed(state), lambda found: _as_first_version(net, found), drop, who
+    )
     return net, notes
+
+
+def _renamed(state: dict[str, Any]) -> dict[str, Any]:
+    """The tensors under today's names, as torchvision renames them itself while it loads."""
+    found = {}
+    for name, tensor in state.items():
+        for old, new in _RENAMED:
+            name = old.sub(new, name)
+        found[name] = tensor
+    return found
+
+
+def _as_first_version(net: Any, state: dict[str, Any]) -> dict[str, Any]:
+    """Gives a MNASNet the wide stem of torchvision 0.4, as torchvision does where a file says that
+    it is so old: here the stem's own shape says it, as wrappers and safetensors keep no versions.
+    """
+    import torch
+    from torchvision.models import MNASNet
+
+    stem = state.get("layers.0.weight")
+    if isinstance(net, MNASNet) and stem is not None and stem.shape != net.layers[0].weight.shape:
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that the file is old
+            net._load_from_state_dict({}, "", {"version": 1}, False, [], [], [])
+        net._version = MNASNet._version  # its stem is there: not to be made again while it loads
+    return state
 
 
 def _preset(name: str, wanted: str) -> dict[str, Any]:
