@@ -83,6 +83,7 @@ def rows(what: str, data: Data | None = None) -> list[dict[str, Any]]:
         ("zoo:all", "every checkpoint that ships, each a row of the board"),
         ("random:ARCH[@SEED]", "any timm architecture, untrained: the floor of a board"),
         ("hf-hub:org/name[@rev]", "any timm model on the Hub with safetensors weights"),
+        ("hf-hub:org/name[@rev]?arch=NAME", "its weights in another network of timm's"),
         ("local-dir:PATH", "a folder with timm's config.json and model.safetensors"),
         ("TIMM NAME", "a pretrained model of timm, e.g. resnet50.a1_in1k"),
     ]

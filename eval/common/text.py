@@ -53,6 +53,16 @@ def escaped(text: object) -> str:
     return _MARKS.sub(lambda m: f"&#{ord(m[0])};", line)
 
 
+def p_value(p: float, level: float = 0.05) -> str:
+    """Two digits of a p-value, and ``<0.0001`` of smaller ones; as many more as it takes to show on
+    which side of ``level`` it lies, so that it never speaks against the verdict beside it.
+    """
+    if p < 1e-4:
+        return "<0.0001"
+    shown = (f"{p:.{digits}g}" for digits in range(2, 18))
+    return next(text for text in shown if float(text) != level or p == level)
+
+
 def percent(value: float, half: float) -> str:
     """``71.8 ±0.7`` of fractions: half the width of an interval behind the value; - for none."""
     return "-" if math.isnan(value) else f"{100 * value:.1f} ±{100 * half:.1f}"

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from eval.common.errors import BadInput, one_line
 from eval.common.files import sha256_file
 from eval.models.formats import Loaded, format_of
 from eval.models.hub_weights import check_bytes
+from eval.models.names import under_architecture
 from eval.models.plugs import source
 from eval.models.resolve import ResolvedModel, model_files
 from eval.models.weight_files import combined
@@ -35,7 +36,7 @@ class Backbone:
     input_config: dict[str, Any]  # timm's data config: input_size, mean, std, crop, interpolation
     dim: int
     params: int
-    weights_sha256: str
+    weights_sha256: str  # with `ResolvedModel.architecture` a hash of both
     # What makes a network of the tensors: activations, strides, epsilons and pooling are in no
     # tensor. A digest, part of a bank's key as ``layer`` is: which features ``net`` gives.
     construction: str
@@ -63,10 +64,9 @@ def load(model: ResolvedModel) -> Backbone:
         if model.folder is None:
             check_bytes(model, files.folder, hashes)
         loaded = format_of(files.config, model.id).loader().load(files)
-        weights_sha256 = combined(hashes)
-        # timm builds the architecture that is asked for; of a folder its config names it.
-        asked = model.name if model.kind == "timm" else ""
-        construction = [model.format, asked, files.config, files.beside]
+        loaded = replace(loaded, notes=(*files.notes, *loaded.notes))
+        weights_sha256 = under_architecture(combined(hashes), model.architecture)
+        construction = [model.format, files.config, files.beside]
     return assembled(model, loaded, weights_sha256, construction)
 
 

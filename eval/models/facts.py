@@ -183,7 +183,7 @@ def _beside(model: ResolvedModel, name: str) -> str:
     if model.folder is not None:
         return _read(model.folder / name)
     try:
-        folder = client.fetch(str(model.repo), model.revision, (name,), f"model {model.id!r}")
+        folder = client.fetch(str(model.repo), str(model.commit), (name,), f"model {model.id!r}")
     except UserError:
         return ""
     return _read(folder / name)

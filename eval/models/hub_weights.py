@@ -22,7 +22,7 @@ def check_bytes(model: ResolvedModel, folder: Path, computed: dict[str, str]) ->
     file was downloaded: the Hub's client names its bytes by that hash. Only where neither is known
     is it asked again. Raises UserError for a difference.
     """
-    repo = str(model.repo)
+    repo, commit = str(model.repo), str(model.commit)
     said = dict(model.hub_sha256)
     for name in computed:
         if name not in said and (link := folder / name).is_symlink():
@@ -30,10 +30,10 @@ def check_bytes(model: ResolvedModel, folder: Path, computed: dict[str, str]) ->
             if _SHA256.fullmatch(blob):
                 said[name] = blob
     if not said.keys() >= computed.keys():
-        said = client.lfs_sha256(repo, model.revision) | said
+        said = client.lfs_sha256(repo, commit) | said
     for name, digest in computed.items():
         if said.get(name, digest) != digest:
             raise BadInput(
-                f"{name} of {repo!r} at commit {model.revision[:12]} is not the Hub's: sha256 "
+                f"{name} of {repo!r} at commit {commit[:12]} is not the Hub's: sha256 "
                 f"{digest[:12]} in {folder}, {said[name][:12]} there; remove it there and run again"
             )

@@ -6,6 +6,7 @@ What is neither a folder nor a repository is a source of its own, with a prefix 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from dataclasses import dataclass
@@ -38,11 +39,13 @@ _FORMS = (
 
 @dataclass(frozen=True)
 class ModelName:
-    """A parsed model string. ``revision`` is what stood behind ``@``, not yet resolved."""
+    """A parsed model string. ``revision`` is what stood behind ``@``, not yet resolved, and
+    ``architecture`` what stood behind ``?arch=``."""
 
     kind: Kind
     name: str
     revision: str | None = None
+    architecture: str | None = None
 
 
 def parse_model(text: str) -> ModelName:
@@ -77,6 +80,14 @@ def parse_model(text: str) -> ModelName:
         raise BadInput(f"model {text!r} has nothing behind the prefix; use {_FORMS}")
     if kind == "local":
         return ModelName(kind, rest)  # a path may hold '@'
+    architecture = None
+    if kind == "hub":
+        rest, architecture = split_architecture(rest)
+        if architecture is not None and not re.fullmatch(r"\w+", architecture, re.ASCII):
+            raise BadInput(
+                f"model {text!r} names no architecture behind '?arch='; use one of timm's without "
+                "a tag, as ?arch=resnet50"
+            )
     name, at, revision = rest.partition("@")
     if at and not revision:
         raise BadInput(f"model {text!r} ends in '@' without a revision")
@@ -93,7 +104,21 @@ def parse_model(text: str) -> ModelName:
             f"model {text!r}: the seed behind '@' must be a number of at most 18 digits, "
             f"got {revision!r}"
         )
-    return ModelName(kind, name, revision or None)
+    return ModelName(kind, name, revision or None, architecture)
+
+
+def split_architecture(text: str) -> tuple[str, str | None]:
+    """What stands before ``?arch=`` and what behind it; None where there is none."""
+    before, asked, architecture = text.partition("?arch=")
+    return before, architecture if asked else None
+
+
+def under_architecture(digest: str, architecture: str | None) -> str:
+    """A commit, or a hash of weights, of the network that ``architecture`` makes of them: equal
+    weights in two networks are two models. ``digest`` itself where the files name the network."""
+    if architecture is None:
+        return digest
+    return hashlib.sha256(f"{digest} {architecture}".encode()).hexdigest()[: len(digest)]
 
 
 def zoo_names() -> list[str]:

@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from eval.common.errors import NotFound, UserError, did_you_mean
+from eval.common.errors import BadInput, NotFound, UserError, did_you_mean
 from eval.common.files import write_json
 from eval.hub import client
 from eval.models.formats import FROM_PYTHON, ModelFiles, format_of
@@ -27,6 +27,7 @@ from eval.models.names import (
     ModelName,
     parse_model,
     step_of,
+    under_architecture,
     zoo_folder,
     zoo_names,
 )
@@ -50,8 +51,8 @@ from eval.models.weight_files import (
 class ResolvedModel:
     """A model string that now means one thing: the same weights tomorrow and on another machine.
 
-    ``spec`` reproduces it, ``id`` names it on the board, ``revision`` is a commit sha (Hub), a
-    content hash (folder) or the seed (random).
+    ``spec`` reproduces it, ``id`` names it on the board, ``revision`` is a commit sha (Hub; with
+    ``architecture`` a hash of both), a content hash (folder) or the seed (random).
     """
 
     kind: Kind
@@ -61,6 +62,8 @@ class ResolvedModel:
     revision: str
     folder: Path | None = None  # where config.json and model.safetensors lie, for local and zoo
     repo: str | None = None  # the Hub repository, for hub and timm
+    commit: str | None = None  # of that repository
+    architecture: str | None = None  # timm's name of the network, where config.json has another
     img_size: int | None = None
     weights: tuple[str, ...] = (WEIGHTS,)  # names of the safetensors files
     config: str = CONFIG
@@ -101,9 +104,14 @@ def resolve(text: str, cache: Path, img_size: int | None = None) -> ResolvedMode
         return replace(found, id=f"local-dir:{whole.parent.name}@{step}", step=step)
     if parsed.kind == "timm":
         repo = _timm_facts(parsed.name, cache, weights=True)["repo"]
-        pinned = _resolve_repo(repo, None, f"timm name {parsed.name!r}", img_size)
+        architecture = parsed.name.partition(".")[0]
+        pinned = _resolve_repo(repo, None, f"timm name {parsed.name!r}", img_size, architecture)
         return replace(pinned, kind="timm", name=parsed.name, id=parsed.name)
-    return _resolve_repo(parsed.name, parsed.revision, f"model {text!r}", img_size)
+    if parsed.architecture is not None:
+        _timm_facts(parsed.architecture, cache, weights=False)
+    return _resolve_repo(
+        parsed.name, parsed.revision, f"model {text!r}", img_size, parsed.architecture
+    )
 
 
 def _resolve_zoo_on_hub(parsed: ModelName, img_size: int | None) -> ResolvedModel:
@@ -145,6 +153,7 @@ class _Names:
     weights: tuple[str, ...]
     beside: tuple[str, ...] = ()
     format: str = "timm"
+    architecture: str = ""  # as config.json of timm's has it
 
 
 def folder_revision(folder: Path) -> str:
@@ -186,19 +195,28 @@ def _check_files(
             f"{where} has no {kind.beside[0]}, so how its images are prepared is unknown; save its "
             "AutoImageProcessor into the folder"
         )
-    return _Names(name, weights, tuple(sorted(beside)), kind.name)
+    architecture = config["architecture"] if kind.name == "timm" else ""
+    return _Names(name, weights, tuple(sorted(beside)), kind.name, architecture)
 
 
 def _read(model: ResolvedModel, *more: str) -> ModelFiles:
     folder = model.folder or client.fetch(
-        str(model.repo), model.revision, (model.config, *model.beside, *more), f"model {model.id!r}"
-    )
+        str(model.repo), str(model.commit), (model.config, *model.beside, *more),
+        f"model {model.id!r}",
+    )  # fmt: skip
     config, *beside = (
         read_json((folder / name).read_bytes(), model.id) for name in (model.config, *model.beside)
     )
+    notes: tuple[str, ...] = ()
+    if model.architecture is not None:
+        notes = (
+            f"the network is timm's {model.architecture}, as was asked for; config.json of "
+            f"{model.repo} names {config['architecture']!r}",
+        )
+        config |= {"architecture": model.architecture}
     return ModelFiles(
         folder, config, model.weights, model.id, model.img_size,
-        dict(zip(model.beside, beside, strict=True)),
+        dict(zip(model.beside, beside, strict=True)), notes,
     )  # fmt: skip
 
 
@@ -213,9 +231,14 @@ def model_config(model: ResolvedModel) -> ModelFiles:
 
 
 def _resolve_repo(
-    repo: str, revision: str | None, subject: str, img_size: int | None
+    repo: str,
+    revision: str | None,
+    subject: str,
+    img_size: int | None,
+    architecture: str | None = None,
 ) -> ResolvedModel:
-    """Pin a Hub repository to a commit and check that it can be loaded safely."""
+    """Pin a Hub repository to a commit and check that it can be loaded safely. ``architecture`` is
+    the timm network that its weights are wanted in; None: as config.json has it."""
     pinned = client.pin(
         repo, revision, "model", subject, (CONFIG, WEIGHTS), (CONFIG, INDEX), OPEN_CLIP
     )
@@ -230,11 +253,22 @@ def _resolve_repo(
     names = _check_files(files, where, path, complete=pinned.files is not None)
     client.remember(now, revision, pinned.sha)
     said = tuple((name, pinned.sha256[name]) for name in names.weights if name in pinned.sha256)
-    return ResolvedModel(
+    found = ResolvedModel(
         "hub", now, f"hf-hub:{now}@{pinned.sha}", f"hf-hub:{now}", pinned.sha, repo=now,
-        img_size=img_size, weights=names.weights, config=names.config, beside=names.beside,
-        format=names.format,
-        hub_sha256=said,
+        commit=pinned.sha, img_size=img_size, weights=names.weights, config=names.config,
+        beside=names.beside, format=names.format, hub_sha256=said,
+    )  # fmt: skip
+    if architecture in (None, names.architecture):
+        return found
+    if names.format != "timm":
+        raise BadInput(
+            f"{subject}: {where} holds a network of {names.format}'s, which is not timm's "
+            f"{architecture!r}; use 'hf-hub:{now}' for the one that it holds"
+        )
+    asked = f"?arch={architecture}"
+    return replace(
+        found, spec=found.spec + asked, id=found.id + asked, architecture=architecture,
+        revision=under_architecture(pinned.sha, architecture),
     )  # fmt: skip
 
 
@@ -256,9 +290,10 @@ def _timm_facts(name: str, cache: Path, *, weights: bool) -> dict[str, str]:
         with contextlib.suppress(OSError):
             write_json(memo_file, memo)
     if weights and not memo[name]["repo"]:
+        tags = memo[name]["tags"].split()
         raise NotFound(
             f"timm has no Hub weights for {name!r}; use 'random:{name}' for the untrained one"
-            + did_you_mean(name, memo[name]["tags"].split())
+            + did_you_mean(name, tags, f"timm also has {tags[0]!r}" if tags else "")
         )
     return memo[name]
 
@@ -292,6 +327,8 @@ def _ask_timm(name: str) -> dict[str, str]:
             + did_you_mean(arch, timm.list_models(), "see timm.list_models(), or use " + _FORMS)
         )
     tags = timm.list_pretrained(f"{arch}.*")
+    if renamed := timm.models.get_deprecated_models().get(name):
+        tags = [renamed]
     if "." in name and name not in tags:
         raise NotFound(f"timm knows {arch!r} but not {name!r}" + did_you_mean(name, tags))
     config = timm.get_pretrained_cfg(name)

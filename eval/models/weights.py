@@ -9,6 +9,7 @@ it.
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -165,8 +166,16 @@ def load_backbone(
         raise BadInput(f"the weights of {who} do not load into its architecture: {fault}")
     head = {name: shape for name, shape in whole.items() if name not in wanted}
     notes += _dropped(state, wanted, head, who)
-    used = {name: state[name] for name in wanted if name in state}
-    net.load_state_dict(used, strict=False)
+    used = OrderedDict((name, state[name]) for name in wanted if name in state)
+    # Every tensor was compared with the network as it is: they are of its versions of its layers,
+    # and a layer that reads older ones has nothing to change.
+    used._metadata = net.state_dict()._metadata  # type: ignore[attr-defined]  # as torch's own
+    try:
+        net.load_state_dict(used, strict=False)
+    except Exception as error:  # layers may load as they please
+        raise BadInput(
+            f"the weights of {who} do not load into its architecture: {one_line(error)}"
+        ) from None
     check_finite(net, who)
     return notes
 

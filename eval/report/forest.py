@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from eval.common.text import p_value
 from eval.report.blocks import Sheet, sheet
 from eval.report.pairs import Pair, Row, mean_difference
 from eval.results.compare import SIGNIFICANT, Comparison, TaskDifference
@@ -184,5 +185,5 @@ def numbers(pair: Pair) -> tuple[Sheet, ...]:
 
 def _cell(task: TaskDifference) -> str:
     d = task.difference
-    p = f"{task.p_holm:.2g}" if task.p_holm >= 1e-3 else "<0.001"
+    p = p_value(task.p_holm)
     return f"{100 * d.value:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}], {p}"

@@ -10,7 +10,7 @@ import numpy as np
 
 from eval.common.errors import BadInput, NotFound, did_you_mean
 from eval.common.fitted_table import shown_table, wrapped
-from eval.common.text import counted
+from eval.common.text import counted, p_value
 from eval.metrics.estimates import KINDS
 from eval.metrics.intervals import Interval, runs_interval
 from eval.metrics.ranks import holm
@@ -252,7 +252,7 @@ def render(comparisons: Sequence[Comparison], width: int | None = None) -> str:
                 f"{100 * t.b:.1f}",
                 _shown(t),
                 f"{t.wins} / {t.losses} {t.unit}s",
-                "-" if not t.kind else f"{t.p_holm:.2g}" if t.p_holm >= 1e-4 else "<0.0001",
+                "-" if not t.kind else p_value(t.p_holm),
             ]
             for t in (*c.tasks, *c.apart)
         ]

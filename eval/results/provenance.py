@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from eval.models.names import split_architecture, under_architecture
 from eval.results.evidence import against_numbers
 from eval.results.leaderboard import main_scores
 from eval.results.schema import ModelInfo, Result, TaskInfo
@@ -25,7 +26,7 @@ _SHA256, _COMMIT = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")
 # A folder of one's own is called as one likes.
 _NAME = r"[A-Za-z0-9_](?:[\w.+-]*[\w+])?"
 _IDS = {
-    "hf-hub": rf"hf-hub:{_NAME}/{_NAME}|{_NAME}",
+    "hf-hub": rf"hf-hub:{_NAME}/{_NAME}(?:\?arch=\w+)?|{_NAME}",
     "zoo": rf"zoo:{_NAME}",
     "random": rf"random:{_NAME}(?:@\d{{1,10}})?",
     "python": r"python:[\w.+-]{1,80}(?:@\d{1,12})?",
@@ -99,14 +100,25 @@ def _model(model: ModelInfo) -> Iterator[str]:
         yield f"revision {model.revision[:80]!r} of {model.id!r} is not 40 hexadecimal digits"
         return
     repo, _, at = rest.partition("@")
+    if kind == "hf-hub":
+        yield from _of_hub(model, repo, *split_architecture(at))
+        return
     named = {
-        "hf-hub": model.id == f"hf-hub:{repo}" or ":" not in model.id,  # the latter are timm names
         "zoo": model.id == model.spec,
         "python": model.id.partition("@")[0] == model.spec.partition("@")[0],  # a step
     }
     if not named.get(kind, True):
         yield f"its weights are of {model.spec!r}, but it is called {model.id!r}"
-    elif kind == "hf-hub" and at != model.revision:
+
+
+def _of_hub(model: ModelInfo, repo: str, sha: str, architecture: str | None) -> Iterator[str]:
+    asked = f"?arch={architecture}" if architecture else ""
+    timm = model.id.partition(".")[0] if ":" not in model.id else None  # the latter are timm names
+    if timm is None and model.id != f"hf-hub:{repo}{asked}":
+        yield f"its weights are of {model.spec!r}, but it is called {model.id!r}"
+    elif timm is not None and architecture not in (None, timm):
+        yield f"its network is {architecture!r}, but it is called {model.id!r}"
+    elif under_architecture(sha, architecture) != model.revision:
         yield f"its weights are of {model.spec!r}, but its revision is {model.revision!r}"
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from eval.data.task_data import TaskData
 from eval.models.facts import declared
+from eval.models.formats import packages_of
 from eval.results.facts import stated
 from eval.results.schema import Environment, ModelInfo, TaskInfo
 
@@ -48,12 +50,14 @@ def task_info(task: TaskData) -> TaskInfo:
     )
 
 
-def environment(workers: Workers, precision: Precision) -> Environment:
-    """What the numbers were computed with."""
+def environment(
+    workers: Workers, precision: Precision, backbone: Backbone | None = None
+) -> Environment:
+    """What the numbers were computed with, that of ``backbone`` among them."""
     import torch
 
     return Environment(
-        versions=versions(),
+        versions=versions(packages_of(backbone.resolved.format) if backbone else ()),
         device=str(workers.device.type),
         dtype=str(precision),
         threads=torch.get_num_threads(),
@@ -62,11 +66,11 @@ def environment(workers: Workers, precision: Precision) -> Environment:
     )
 
 
-def versions() -> dict[str, str]:
-    """What the numbers were computed with."""
+def versions(more: Sequence[str] = ()) -> dict[str, str]:
+    """Of the packages that every result depends on, and of those that this one does."""
     packages = (
         "transferzoo", "torch", "torchvision", "timm", "numpy", "scipy", "pillow",
-        "datasets", "huggingface-hub", "safetensors", "accelerate", "faster-coco-eval",
+        "datasets", "huggingface-hub", "safetensors", "accelerate", "faster-coco-eval", *more,
     )  # fmt: skip
     found = {"python": platform.python_version()}
     for name in packages:

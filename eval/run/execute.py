@@ -369,7 +369,7 @@ def score_cell(
         ),
         scores=outcome.scores,
         samples=outcome.samples,
-        environment=environment(workers, precision),
+        environment=environment(workers, precision, backbone),
         seed=request.seed,
         seconds={
             "load": round(load_seconds, 3),

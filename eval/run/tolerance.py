@@ -10,11 +10,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from eval.models.formats import FORMATS
 from eval.results.schema import SAME_CONFIDENCE, Environment
 
 # what computes; the others fetch, store and distribute
 COMPUTING = (
     "transferzoo", "torch", "torchvision", "timm", "numpy", "scipy", "pillow", "faster-coco-eval",
+    *(package for known in FORMATS for package in known.packages),
 )  # fmt: skip
 
 

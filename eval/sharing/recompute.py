@@ -15,6 +15,7 @@ from eval.common.errors import Refused, UserError
 from eval.common.text import counted
 from eval.data.locations import Data
 from eval.models.arguments import MOST_PX
+from eval.models.names import split_architecture
 from eval.models.resolve import resolve
 from eval.models.untrained import check_untrained
 from eval.results.schema import Result
@@ -95,7 +96,7 @@ def _admit(result: Result, cache: Path, admit: Callable[[str], object]) -> None:
             f"its images are of {result.model.img_size:,} px, at most {MOST_PX:,} are encoded"
         )
     if spec.startswith("hf-hub:"):
-        admit(spec)
+        admit(split_architecture(spec)[0])
     elif spec.startswith("random:"):
         check_untrained(resolve(spec, cache, result.model.img_size))
     elif not spec.startswith("zoo:"):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from eval.common.fitted_table import shown_table, wrapped
-from eval.common.text import counted, visible
+from eval.common.text import counted, p_value, visible
 from eval.metrics.contrasts import MOST_TRAININGS, Repeated
 from eval.metrics.intervals import Interval
 from eval.study.content import Association, associations
@@ -271,7 +271,7 @@ def _line(one: ContrastAt, found: Repeated) -> list[str]:
     return [
         _at(one.contrast, one.epochs), f"{one.trainings} of {one.planned}", str(len(one.tasks)),
         _points(found.value), *map(_half, ranges),
-        *(f"{p:.2g}" if _has_p(one) else NOT_YET for p in (one.p, one.p_alone)), _word(one),
+        *(p_value(p) if _has_p(one) else NOT_YET for p in (one.p, one.p_alone)), _word(one),
     ]  # fmt: skip
 
 

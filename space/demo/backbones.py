@@ -155,7 +155,7 @@ class Shelf:
             held = None
             if model.repo:
                 names = (model.config, *model.weights)
-                held = self._check_hub(model.repo, model.revision, text, names, sure=True)
+                held = self._check_hub(model.repo, model.commit, text, names, sure=True)
             if held is None:  # they lie here
                 held = self._check_files(model, text)
             # before anything but config.json is downloaded

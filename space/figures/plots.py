@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from eval.common.text import p_value
 from eval.study.figure import aside
 from space.figures.style import (
     AXIS,
@@ -195,7 +196,8 @@ def _bars(frame: pd.DataFrame, colour: str) -> dict[str, Any]:
 
 
 def _pair(row: Any, a: str, b: str) -> str:
-    p = f"= {row.p_holm:.2g}" if row.p_holm >= 1e-4 else "< 0.0001"
+    p = p_value(row.p_holm)
+    p = p.replace("<", "< ") if p.startswith("<") else f"= {p}"
     return told(
         f"{row.title} ({row.domain})" + (", a subset" if row.subset else ""),
         f"{a}: {100 * row.a:.1f} %",

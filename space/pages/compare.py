@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from eval.common.errors import BadInput, UserError
-from eval.common.text import escaped
+from eval.common.text import escaped, p_value
 from eval.models.facts import UNTRAINED
 from eval.protocols import PROTOCOLS
 from eval.results.transfer import SIGN
@@ -211,7 +211,7 @@ def _table(match: Match) -> Any:
             row.task + sign, f"{100 * row.a:.1f}", f"{100 * row.b:.1f}",
             f"{100 * row.difference:+.1f} [{100 * row.low:+.1f}, {100 * row.high:+.1f}]",
             f"{row.wins} / {row.losses} of {row.n} {row.unit}s",
-            f"{row.p_holm:.2g}" if row.p_holm >= 1e-4 else "<0.0001",
+            p_value(row.p_holm),
             "apart" if sign else row.verdict,
         ]
         for row, sign in found

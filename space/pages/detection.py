@@ -8,7 +8,7 @@ import gradio as gr
 import pandas as pd
 
 from eval.common.errors import BadInput, UserError
-from eval.common.text import escaped
+from eval.common.text import escaped, p_value
 from eval.results.leaderboard import score_title
 from eval.results.schema import Result
 from space.examples_detection import Album
@@ -230,5 +230,5 @@ def _verdict(row: pd.Series) -> str:
         return "not tested"
     points = (-100 * row[name] for name in ("difference", "d_high", "d_low"))
     behind = "{:+.1f} [{:+.1f}, {:+.1f}]".format(*points)
-    p = f"{row['p']:.2g}" if row["p"] >= 1e-4 else "<0.0001"
+    p = p_value(row["p"])
     return f"{'not told apart' if row['verdict'] == 'tied' else 'behind'}: {behind}, p = {p}"

@@ -9,11 +9,17 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from huggingface_hub import HfApi
 from safetensors.torch import save
 
 from eval.models.backbone import load
+from eval.models.facts import declared
 from eval.models.resolve import resolve
-from tests.factories import refusal
+from eval.results.names import shelf_folder
+from eval.results.provenance import objections
+from eval.results.receipt import model_info
+from eval.sharing.models import unlike_weights
+from tests.factories import make_result, refusal
 from tests.hub import LoopbackHub
 from tests.models.checkpoints import Files
 
@@ -122,6 +128,111 @@ def test_timm_names_are_repositories_of_timm(
         assert model.spec == f"hf-hub:timm/test_resnet.r160_in1k@{sha}"
         local = load(resolve(f"local-dir:{model_dir}", cache))
         assert load(model).weights_sha256 == local.weights_sha256
+
+
+def small_clip(files: Files, name: str) -> Files:
+    """A repository of CLIP's ViT, much narrowed, whose config.json calls it ``name``."""
+    args = {"embed_dim": 32, "depth": 2, "num_heads": 2}
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        net = timm.create_model(name, num_classes=5, **args)
+    about = {"input_size": [3, 224, 224], "fixed_input_size": True, "num_classes": 5}
+    config = {"architecture": name, "model_args": args, "pretrained_cfg": about}
+    return files | {
+        "config.json": json.dumps(config),
+        "model.safetensors": save(net.state_dict()),
+    }
+
+
+CLIP = "vit_base_patch32_clip_224"
+QUICK = "vit_base_patch32_clip_quickgelu_224"
+
+
+@pytest.fixture
+def clip(hub: LoopbackHub, files: Files) -> str:
+    """The commit of the one repository that timm has for two of its networks."""
+    return hub.add_model(f"timm/{CLIP}.openai", small_clip(files, CLIP))
+
+
+def test_two_timm_names_of_one_repository_are_two_networks(clip: str, cache: Path) -> None:
+    plain, quick = (load(resolve(f"{name}.openai", cache)) for name in (CLIP, QUICK))
+    images = torch.rand(2, 3, 224, 224)
+    for backbone, name in ((plain, CLIP), (quick, QUICK)):
+        args = {"embed_dim": 32, "depth": 2, "num_heads": 2}
+        theirs = timm.create_model(name, num_classes=0, **args).eval()
+        theirs.load_state_dict(backbone.net.net.state_dict())  # type: ignore[union-attr]
+        with torch.inference_mode():
+            assert torch.equal(backbone.net(images), theirs(images))
+    assert not torch.equal(plain.net(images), quick.net(images))
+    assert plain.notes == ()
+    assert quick.notes == (
+        f"the network is timm's {QUICK}, as was asked for; config.json of timm/{CLIP}.openai "
+        f"names {CLIP!r}",
+    )
+
+
+def test_equal_weights_in_two_networks_are_two_models(clip: str, cache: Path) -> None:
+    plain, quick = (resolve(f"{name}.openai", cache) for name in (CLIP, QUICK))
+    assert plain.revision == clip != quick.revision
+    assert re.fullmatch("[0-9a-f]{40}", quick.revision)
+    assert (plain.commit, quick.commit) == (clip, clip)
+    assert plain.spec == f"hf-hub:timm/{CLIP}.openai@{clip}"
+    assert quick.spec == f"{plain.spec}?arch={QUICK}"
+    assert shelf_folder(plain) != shelf_folder(quick)
+    one, other = load(plain), load(quick)
+    assert one.weights_sha256 != other.weights_sha256  # by which features are cached
+    assert declared(quick).architecture == QUICK
+
+
+def test_what_a_timm_name_was_resolved_to_can_be_had_again(clip: str, cache: Path) -> None:
+    quick = resolve(f"{QUICK}.openai", cache)
+    again = resolve(quick.spec, cache)
+    assert (again.kind, again.id) == ("hub", f"hf-hub:timm/{CLIP}.openai?arch={QUICK}")
+    assert (again.spec, again.revision) == (quick.spec, quick.revision)
+    images = torch.rand(1, 3, 224, 224)
+    one, other = load(quick), load(again)
+    assert torch.equal(one.net(images), other.net(images))
+    assert one.weights_sha256 == other.weights_sha256
+    for number, backbone in enumerate((one, other)):
+        result = make_result(task=f"t{number}").model_copy(update={"model": model_info(backbone)})
+        assert not list(objections(result))
+        assert unlike_weights(HfApi(), {"a.json": result}) == ""
+        for lie in ({"revision": clip}, {"id": f"{CLIP}.openai"}):
+            false = result.model.model_copy(update=lie)
+            assert list(objections(result.model_copy(update={"model": false})))
+
+
+def test_an_architecture_that_config_json_names_anyway_changes_nothing(
+    hub: LoopbackHub, repo: str, files: Files, cache: Path
+) -> None:
+    hub.add_model(repo, files)
+    assert resolve(f"hf-hub:{repo}?arch=test_resnet", cache) == resolve(f"hf-hub:{repo}", cache)
+    said = refusal(lambda: resolve(f"hf-hub:{repo}?arch=test_resnett", cache))
+    assert "unknown model 'test_resnett'; did you mean 'test_resnet" in said
+    other = resolve(f"hf-hub:{repo}?arch=test_vit", cache)
+    assert "do not load into its architecture" in refusal(lambda: load(other))
+
+
+def test_a_timm_name_whose_repository_holds_another_library_s_network(
+    hub: LoopbackHub, files: Files, cache: Path
+) -> None:
+    config = {"model_cfg": {"embed_dim": 8, "vision_cfg": {"timm_model_name": "vitamin_small_224"}}}
+    held: Files = {
+        "open_clip_config.json": json.dumps(config | {"preprocess_cfg": {}}),
+        "open_clip_model.safetensors": files["model.safetensors"],
+    }
+    hub.add_model("jienengchen/ViTamin-S", held)
+    said = refusal(lambda: resolve("vitamin_small_224.datacomp1b_clip", cache))
+    assert "holds a network of open_clip's, which is not timm's 'vitamin_small_224'" in said
+    assert said.endswith("use 'hf-hub:jienengchen/ViTamin-S' for the one that it holds")
+
+
+def test_an_older_name_of_timm_s_is_told_the_new_one(cache: Path) -> None:
+    for old, now in (
+        ("tv_densenet121", "densenet121.tv_in1k"),
+        ("tv_resnet50", "resnet50.tv_in1k"),
+    ):
+        assert repr(now) in refusal(lambda: resolve(old, cache))  # noqa: B023
 
 
 def test_a_zoo_model_that_did_not_ship_is_sought_on_the_hub(

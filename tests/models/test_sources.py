@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib.metadata
+import re
 import sys
+from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +16,10 @@ from PIL import Image
 from torchvision import models
 
 from eval.models import plugs
-from eval.models.backbone import load
+from eval.models.backbone import Backbone, load
 from eval.models.names import parse_model
 from eval.models.resolve import resolve
+from eval.models.weights import load_backbone
 from tests.factories import refusal
 from tests.models.pictures import pixels
 
@@ -73,6 +77,128 @@ def test_published_weights_from_torchs_cache(
     (tmp_path / "hub/checkpoints").mkdir(parents=True)
     saved(tmp_path, "resnet18").rename(tmp_path / "hub/checkpoints" / file)
     assert load(model).dim == 512
+
+
+def published(folder: Path, name: str, weights: str, state: dict[str, Any]) -> None:
+    """Puts the tensors where torch keeps that file of torchvision's once it is downloaded."""
+    file = models.get_model_weights(name)[weights].url.rpartition("/")[2]
+    (folder / "hub/checkpoints").mkdir(parents=True)
+    torch.save(state, folder / "hub/checkpoints" / file)
+
+
+def check_against_torchvision(folder: Path, name: str, weights: str, last: str) -> list[str]:
+    """Holds our features, through the last layer, against what torchvision's own builder makes of
+    the same file; the notes of ours."""
+    ours = load(resolve(f"torchvision:{name}@{weights}", folder / "cache"))
+    theirs = models.get_model(name, weights=weights).eval()
+    preset = models.get_model_weights(name)[weights].transforms()
+    with torch.inference_mode():
+        logits = theirs(torch.stack([preset(p) for p in PICTURES]))
+        features = ours.net(exact_pixels(ours, preset))
+        torch.testing.assert_close(
+            theirs.get_submodule(last)(features), logits, rtol=1e-4, atol=1e-4
+        )
+    return list(ours.notes)
+
+
+def exact_pixels(ours: Backbone, preset: Any) -> torch.Tensor:
+    """The preset's images, which are not rounded to levels, with our mean and std."""
+    images = torch.stack([preset(p) for p in PICTURES])
+    unit = images * torch.tensor(preset.std).view(3, 1, 1) + torch.tensor(preset.mean).view(3, 1, 1)
+    mean, std = (torch.tensor(ours.input_config[k]).view(3, 1, 1) for k in ("mean", "std"))
+    return (unit - mean) / std
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_networks_whose_published_weights_want_other_inputs(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        net = models.get_model(name, weights=None, init_weights=False)
+    published(tmp_path, name, "IMAGENET1K_V1", net.state_dict())
+    notes = check_against_torchvision(tmp_path, name, "IMAGENET1K_V1", "fc")
+    assert any("not part of the backbone" in note and "ux" in note for note in notes)
+
+    file = tmp_path / "mine.pth"  # trained without auxiliary classifiers
+    torch.save({k: v for k, v in net.state_dict().items() if "ux" not in k.partition(".")[0]}, file)
+    mine = load(resolve(f"torchvision:{name}?file={file}", tmp_path / "cache"))
+    assert mine.input_config["mean"] == mine.input_config["std"] == [0.5] * 3
+    assert [note for note in mine.notes if "transform_input=False" in note]
+
+
+def as_published(name: str, state: dict[str, Any]) -> dict[str, Any]:
+    """Under the names of torchvision's published files, which its loaders rename."""
+    if name.startswith("mnasnet"):
+        return state  # the names of today, and a version among what torch keeps beside them
+    if name == "densenet121":  # its files are older than batch norm's counters, too
+        old_names = {re.sub(r"(denselayer\d+\.(?:norm|conv))([12])\.", r"\1.\2.", k): v
+                     for k, v in state.items()}  # fmt: skip
+        return {k: v for k, v in old_names.items() if not k.endswith("num_batches_tracked")}
+    old = {".mlp.0.": ".mlp.linear_1.", ".mlp.3.": ".mlp.linear_2."}
+    return {re.sub(r"\.mlp\.[03]\.", lambda m: old[m[0]], k): v for k, v in state.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "last"),
+    [
+        ("densenet121", "classifier"),
+        ("mnasnet0_5", "classifier.1"),
+        pytest.param("vit_b_32", "heads.head", marks=pytest.mark.slow),
+    ],
+)
+def test_published_files_with_names_of_older_versions(
+    name: str, last: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        net = models.get_model(name, weights=None)
+        torch.nn.init.normal_(net.get_submodule(last).weight)  # ViT begins with zeros
+    published(tmp_path, name, "IMAGENET1K_V1", as_published(name, net.state_dict()))
+    assert check_against_torchvision(tmp_path, name, "IMAGENET1K_V1", last) == []
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_mnasnet_of_the_first_version(wrapped: bool, tmp_path: Path) -> None:
+    net = models.mnasnet0_5(weights=None)
+    with pytest.warns(UserWarning, match="previous version"):  # torchvision's own way to the stem
+        net._load_from_state_dict({}, "", {"version": 1}, False, [], [], [])
+    state = net.eval().state_dict()
+    assert state["layers.0.weight"].shape[0] == 32  # 16 in the second version
+    file = tmp_path / "old.pth"
+    torch.save({f"module.{k}": v for k, v in state.items()} if wrapped else state, file)
+    torch.manual_seed(4)
+    before = torch.random.get_rng_state()
+    ours = load(resolve(f"torchvision:mnasnet0_5?file={file}", tmp_path / "cache"))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    images = torch.rand(2, 3, 64, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(net.classifier[1](ours.net(images)), net(images))
+
+
+def test_a_layer_that_refuses_its_tensors_is_a_sentence(tmp_path: Path) -> None:
+    class Strict(torch.nn.Linear):
+        def _load_from_state_dict(self, *args: Any) -> None:
+            raise ValueError("this layer takes\nnothing")
+
+    net = torch.nn.Sequential(OrderedDict(layer=Strict(2, 2), fc=torch.nn.Linear(2, 2)))
+    state = {k: torch.zeros_like(v) for k, v in net.state_dict().items()}
+    said = refusal(lambda: load_backbone(net, state, dict, lambda: None, "model 'x'"))
+    assert said == (
+        "the weights of model 'x' do not load into its architecture: this layer takes nothing"
+    )
+
+
+@pytest.mark.slow
+def test_weights_of_a_larger_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    weights = "IMAGENET1K_SWAG_E2E_V1"
+    net = models.vit_b_16(weights=None, image_size=384)
+    torch.nn.init.normal_(net.heads.head.weight)  # torchvision begins with zeros
+    published(tmp_path, "vit_b_16", weights, net.state_dict())
+    assert check_against_torchvision(tmp_path, "vit_b_16", weights, "heads.head") == []
 
 
 def test_another_size_keeps_the_share_of_the_crop(tmp_path: Path) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from eval.common.errors import UserError
+from eval.report.forest import _cell
 from eval.results.compare import as_json, compare, find_model, render
 from eval.results.schema import Result
 from tests.factories import make_result
@@ -46,6 +49,17 @@ def test_p_values_are_corrected_within_a_score() -> None:
     results = [r for i in range(10) for r in _pair(f"t{i}", 0.60, 0.57, i)]
     (found,) = compare("a", "b", results)
     assert any(t.p_holm > t.p_value for t in found.tasks)
+
+
+@pytest.mark.parametrize(("p", "verdict"), [(0.0496, "A"), (0.0504, "tie")])
+def test_a_p_value_is_shown_on_the_side_of_its_verdict(p: float, verdict: str) -> None:
+    (found,) = compare("a", "b", _pair("x", 0.8, 0.6))
+    near = replace(found.tasks[0], p_holm=p)
+    assert near.verdict == verdict
+    shown = str(p)
+    cells = render([replace(found, tasks=(near,))]).split("|")
+    assert shown in [cell.strip() for cell in cells]
+    assert _cell(near).endswith(f", {shown}")
 
 
 def test_unlike_results_are_not_compared() -> None:

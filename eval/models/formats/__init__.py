@@ -43,6 +43,7 @@ class ModelFiles:
     who: str
     img_size: int | None = None
     beside: Mapping[str, dict[str, Any]] = field(default_factory=dict)  # `Format.beside`, as read
+    notes: tuple[str, ...] = ()  # what is to be said of how the files are read
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,8 @@ class Format:
     module: str
     # Further JSON files that say what the model is: read where they are there, part of its hash.
     beside: tuple[str, ...] = ()
+    # Packages beside timm that build and compute the network: receipts name their versions.
+    packages: tuple[str, ...] = ()
 
     def loader(self) -> Loader:
         return cast(Loader, importlib.import_module(self.module))
@@ -101,11 +104,13 @@ FORMATS = (
         lambda config: isinstance(config.get("model_type"), str),
         "eval.models.formats.transformers",
         beside=("preprocessor_config.json", "processor_config.json"),
+        packages=("transformers", "tokenizers"),
     ),
     Format(
         "open_clip",
         lambda config: isinstance(config.get("model_cfg"), dict),
         "eval.models.formats.open_clip",
+        packages=("open-clip-torch",),
     ),
 )
 
@@ -119,6 +124,11 @@ def format_of(config: Mapping[str, Any], where: str) -> Format:
         f"config.json of {where} is not timm's (it has no 'architecture' name), nor of "
         f"transformers (no 'model_type'); {FROM_PYTHON}"
     )
+
+
+def packages_of(name: str) -> tuple[str, ...]:
+    """What computes a network of that format beside timm; nothing for a source's own format."""
+    return next((known.packages for known in FORMATS if known.name == name), ())
 
 
 def needs(package: str, extra: str, what: str) -> None:

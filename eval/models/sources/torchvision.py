@@ -1,7 +1,8 @@
 """``torchvision:resnet50[@IMAGENET1K_V2]``: torchvision's classifiers with its published weights.
 
 Weights are files of torch's own cache, downloaded there once; ``?file=PATH`` takes one that lies
-elsewhere, of any training of that architecture. Images are prepared as the weights' own preset.
+elsewhere, of any training of that architecture. Images are prepared as the weights' own preset, and
+the network is built as torchvision builds it for those weights.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hashlib
 import importlib.metadata
 import json
 import re
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +27,14 @@ if TYPE_CHECKING:
 
 FORM = "torchvision:NAME[@WEIGHTS][?file=PATH]"
 _NAME = re.compile(r"torchvision:(\w+)(?:@(\w+))?(?:\?file=(.+))?")
+# Names in older files, published ones among them, and in the networks of today.
+_RENAMED = (
+    (re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)"), r"\1\2"),
+    (re.compile(r"(\.mlp)\.linear_1\."), r"\1.0."),
+    (re.compile(r"(\.mlp)\.linear_2\."), r"\1.3."),
+)
+# With published weights these undo the preset's mean and std, and go on with 0.5 and 0.5.
+_HALVES = ("inception_v3", "googlenet")
 
 
 def resolve(text: str, cache: Path, img_size: int | None) -> ResolvedModel:
@@ -47,6 +57,8 @@ def resolve(text: str, cache: Path, img_size: int | None) -> ResolvedModel:
             raise NotFound(f"model {text!r}: there is no file {own!r}")
         spec += f"?file={file.resolve()}"
         identity, shown = sha256_file(file), f"torchvision:{name}?file={file.name}"
+    if name in _HALVES:  # results of versions that left the preset's numbers are no answer
+        identity += " of 0.5 and 0.5"
     revision = hashlib.sha256(identity.encode()).hexdigest()[:40]
     return ResolvedModel(
         "source", name, spec, shown, revision, img_size=img_size, format="torchvision"
@@ -61,8 +73,13 @@ def load(model: ResolvedModel) -> Backbone:
     assert match is not None
     name, wanted, own = match.groups()
     file = Path(own) if own else _download(name, wanted, model.id)
-    net, notes = _filled(name, file, model.id)
+    net, notes = _filled(name, wanted, file, model.id)
     data = _preset(name, wanted)
+    if own and name in _HALVES:
+        notes.append(
+            f"{model.id} is read as torchvision's own weights are: mean and std of its images are "
+            "0.5, which a network that was built with transform_input=False is not used to"
+        )
     if model.img_size:
         scale = model.img_size / data["input_size"][1]
         resized = round(data.pop("resized") * scale)
@@ -133,10 +150,22 @@ def _download(name: str, wanted: str, who: str) -> Path:
     return place
 
 
-def _filled(name: str, file: Path, who: str) -> tuple[Any, list[str]]:
+def _built(name: str, wanted: str) -> Any:
+    """The network as torchvision's builder makes it for these weights, which are not loaded."""
+    from torchvision import models
+
+    args: dict[str, Any] = {}
+    if name in _HALVES:
+        # Auxiliary classifiers are for training. What their input becomes is in `_preset`.
+        args = {"aux_logits": False, "init_weights": False}
+    elif name.startswith("vit_"):
+        args = {"image_size": _weights(name, wanted).meta["min_size"][0]}
+    return models.get_model(name, weights=None, **args)
+
+
+def _filled(name: str, wanted: str, file: Path, who: str) -> tuple[Any, list[str]]:
     import torch
     from torch import nn
-    from torchvision import models
 
     from eval.models import weights
     from eval.models.safe_reader import load as read
@@ -145,7 +174,7 @@ def _filled(name: str, file: Path, who: str) -> tuple[Any, list[str]]:
     state = state_dict(read(file), file, "state_dict", "model")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        net = models.get_model(name, weights=None)
+        net = _built(name, wanted)
     last = [n for n, module in net.named_modules() if isinstance(module, nn.Linear)]
     if not last:
         raise BadInput(f"torchvision's {name} ends in no linear layer, so it has no features")
@@ -154,19 +183,48 @@ def _filled(name: str, file: Path, who: str) -> tuple[Any, list[str]]:
     def drop() -> None:
         setattr(net.get_submodule(parent), attribute, nn.Identity())
 
-    notes = weights.load_backbone(net, state, lambda found: found, drop, who)
+    notes = weights.load_backbone(
+        net, _renamed(state), lambda found: _as_first_version(net, found), drop, who
+    )
     return net, notes
+
+
+def _renamed(state: dict[str, Any]) -> dict[str, Any]:
+    """The tensors under today's names, as torchvision renames them itself while it loads."""
+    found = {}
+    for name, tensor in state.items():
+        for old, new in _RENAMED:
+            name = old.sub(new, name)
+        found[name] = tensor
+    return found
+
+
+def _as_first_version(net: Any, state: dict[str, Any]) -> dict[str, Any]:
+    """Gives a MNASNet the wide stem of torchvision 0.4, as torchvision does where a file says that
+    it is so old: here the stem's own shape says it, as wrappers and safetensors keep no versions.
+    """
+    import torch
+    from torchvision.models import MNASNet
+
+    stem = state.get("layers.0.weight")
+    if isinstance(net, MNASNet) and stem is not None and stem.shape != net.layers[0].weight.shape:
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that the file is old
+            net._load_from_state_dict({}, "", {"version": 1}, False, [], [], [])
+        net._version = MNASNet._version  # its stem is there: not to be made again while it loads
+    return state
 
 
 def _preset(name: str, wanted: str) -> dict[str, Any]:
     """timm's data config of the weights' preset, and under ``resized`` the side before the crop."""
     preset = _weights(name, wanted).transforms()
     crop, resized = preset.crop_size[0], preset.resize_size[0]
+    mean, std = ((0.5,) * 3,) * 2 if name in _HALVES else (tuple(preset.mean), tuple(preset.std))
     return {
         "input_size": (3, crop, crop),
         "interpolation": preset.interpolation.value,
-        "mean": tuple(preset.mean),
-        "std": tuple(preset.std),
+        "mean": mean,
+        "std": std,
         "crop_pct": crop_share(crop, resized),
         "crop_mode": "center",
         "resized": resized,
