@@ -22,7 +22,7 @@ from eval.data.sources import (
     ParquetSource,
     open_parquet,
 )
-from eval.data.tables import count_twice, own_parts, read_table
+from eval.data.tables import as_named, count_twice, own_parts, read_table
 from eval.data.values import parse_range
 from eval.data.whole_split import AsGiven, Drawn, WholeGroups
 from eval.hub import client
@@ -165,7 +165,7 @@ def _csv(parsed: TaskName, text: str, seed: int) -> Located:
         raise BadInput(f"task {text!r}: train= and test= are values of a column; name it: split=..")
     named = own_labels.options(parsed) or {"label": parsed.label}
     named |= {k: v for k in ("group", "split") if (v := getattr(parsed, k))}
-    where = f"csv:{file.resolve()}{query({'image': parsed.image} | named | given.options())}"
+    where = f"csv:{as_named(file)}{query({'image': parsed.image} | named | given.options())}"
     notes: list[str] = []
     tally = Tally("rows")
     held: tuple[bool, ...] = ()
@@ -194,7 +194,7 @@ def _csv(parsed: TaskName, text: str, seed: int) -> Located:
             inventory=tally.done(),
         )  # fmt: skip
     labels = as_meant(table["label"])
-    source = ListedSource(file.resolve().parent, tuple(table["image"]), tuple(labels))
+    source = ListedSource(as_named(file).parent, tuple(table["image"]), tuple(labels))
     images = Whole(source, rule, validation=held)
     return Located(
         file.stem, where, "", f"task {text!r}", images, kind="csv", notes=tuple(notes),

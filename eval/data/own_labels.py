@@ -14,6 +14,7 @@ from eval.data.labels.columns import Columns
 from eval.data.labels.stored import HubLabels, ListedLabels, ParquetLabels
 from eval.data.located import Located
 from eval.data.sources import HubSource, ListedSource, ParquetSource
+from eval.data.tables import as_named
 from eval.tasks.names import TaskName, query
 
 
@@ -81,7 +82,7 @@ def roles(parsed: TaskName) -> dict[str, str]:
 def listed(file: Path, table: Mapping[str, list[str]], parsed: TaskName, text: str) -> ListedLabels:
     """The rows of a table as a source."""
     columns = dataclasses.replace(columns_of(parsed), paths=False)
-    source = ListedSource(file.resolve().parent, tuple(table["image"]), ())
+    source = ListedSource(as_named(file).parent, tuple(table["image"]), ())
     rows = {name: table[f"labels {name}"] for name in columns.names}
     sets = columns.read(rows, lambda row: f"task {text!r}: image {table['image'][row]!r}")
     return ListedLabels(source, tuple(sets))

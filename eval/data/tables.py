@@ -18,6 +18,13 @@ from eval.data.inventory.split_words import FREE, Given, choose, role_of
 DELIMITERS = ",;\t"
 
 
+def as_named(file: Path) -> Path:
+    """The absolute path under which a file is named: links of its folders are followed, its own is
+    not. Paths inside count from there: a snapshot of the Hub, DVC and git-annex keep a link beside
+    the images, and what it points to elsewhere."""
+    return file.parent.resolve() / file.name
+
+
 def read_table(file: Path, columns: dict[str, str], subject: str) -> dict[str, list[str]]:
     """The named columns of a CSV file, by role, ``label`` among them where each image has one.
     Fields are separated by commas, or, where the
@@ -59,12 +66,13 @@ def read_table(file: Path, columns: dict[str, str], subject: str) -> dict[str, l
     if "label" in table:
         _refuse_unlabelled(table["label"], [line for line, _ in rows], f"{subject}: {name}")
         _refuse_two_labels(table["image"], table["label"], f"{subject}: {name}")
-    table["image"] = [_as_here(file.parent, image) for image in table["image"]]
-    gone = [image for image in table["image"] if not _is_file(file.parent / image)]
+    folder = as_named(file).parent
+    table["image"] = [_as_here(folder, image) for image in table["image"]]
+    gone = [image for image in table["image"] if not _is_file(folder / image)]
     if gone:
         raise NotFound(
             f"{subject}: {len(gone):,} of {len(rows):,} images are missing, the first is "
-            f"{str(file.parent / gone[0])[:300]!r}"
+            f"{str(folder / gone[0])[:300]!r}"
         )
     return table
 

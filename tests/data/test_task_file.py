@@ -555,6 +555,41 @@ def test_paths_of_windows(tmp_path: Path, cache: Path) -> None:
         assert len(task.train) + len(task.test) == 8
 
 
+def as_a_snapshot(folder: Path, blobs: Path) -> Path:
+    """The files of a folder as the Hub's cache, DVC and git-annex keep them: links to blobs."""
+    blobs.mkdir()
+    for number, file in enumerate(sorted(folder.iterdir())):
+        file.rename(blobs / str(number))
+        file.symlink_to(blobs / str(number))
+    return folder
+
+
+@pytest.mark.parametrize("options", ["label=label", "labels=label", "instance=label&role=side"])
+def test_images_lie_beside_the_link_of_a_table(options: str, tmp_path: Path, cache: Path) -> None:
+    sides = ["query", "gallery", "gallery", "query"] * 2
+    rows = write_images(tmp_path / "set", {"dog": 4, "cat": 4})
+    listed = [(*row, side) for row, side in zip(rows, sides, strict=True)]
+    path = write_csv(tmp_path / "set" / "all.csv", ["image", "label", "side"], listed)
+    plain = load_task(f"csv:{path}?{options}", cache)
+    as_a_snapshot(path.parent, tmp_path / "blobs")
+    task = load_task(f"csv:{path}?{options}", cache)
+    assert task.split_hash == plain.split_hash
+    assert task.where.startswith(f"csv:{path}?")
+    assert len(list(task.train.source.images(np.sort(task.train.rows)))) == len(task.train)
+    assert load_task(task.where, cache).split_hash == plain.split_hash
+
+
+def test_paths_of_a_task_file_count_from_its_link(photos: Path, cache: Path) -> None:
+    path = write(photos.parent / "mine.toml", MINIMAL)
+    plain = load_task(str(path), cache)
+    (photos.parent / "kept").mkdir()
+    path.rename(photos.parent / "kept" / "0123")
+    path.symlink_to(photos.parent / "kept" / "0123")
+    task = load_task(str(path), cache)
+    assert (task.split_hash, task.where) == (plain.split_hash, str(path))
+    assert load_task(task.where, cache).split_hash == plain.split_hash
+
+
 def test_a_row_listed_twice_is_said(tmp_path: Path, cache: Path) -> None:
     rows = write_images(tmp_path, {"dog": 4, "cat": 4})
     path = write_csv(tmp_path / "all.csv", ["image", "label"], [*rows, rows[0]])
