@@ -12,7 +12,7 @@ from eval.data import own_boxes, own_instances, own_labels, own_masks
 from eval.data.folders import read_folders
 from eval.data.inventory.facts import Inventory, Tally
 from eval.data.inventory.labels import as_meant
-from eval.data.inventory.split_words import FREE, Chosen, Given, choose
+from eval.data.inventory.split_words import FREE, Chosen, Given, choose, lost
 from eval.data.labels.assemble import LabelParts
 from eval.data.located import Located, Parts, Whole
 from eval.data.shards import read_shards
@@ -231,7 +231,7 @@ def _hub(parsed: TaskName, text: str) -> Located:
     options |= {"validation": chosen.validation[0]} if chosen.validation else {}
     where = f"hub:{parsed.value}{query(options)}"
     name = parsed.value.replace("/", "--")
-    found = Inventory(said=chosen.said)
+    found = Inventory(said=(*chosen.said, *lost(names, chosen, _given(parsed))))
     if parsed.labels:
         parts = own_labels.hub_parts(train, test, parsed)
         return Located(name, where, sha, f"task {text!r}", parts, kind="hub", inventory=found)

@@ -15,7 +15,7 @@ from typing import Any
 from eval.common.errors import BadInput
 from eval.data.instances.assemble import InstanceParts, Side
 from eval.data.inventory.facts import Inventory, Tally
-from eval.data.inventory.split_words import Chosen, Given, choose
+from eval.data.inventory.split_words import Chosen, Given, choose, lost
 from eval.data.located import Located
 from eval.data.shards import every_shard, read_shards
 from eval.data.sources import HubSource, ListedSource, ParquetSource
@@ -101,7 +101,7 @@ def locate_hub(sha: str, parsed: TaskName, text: str) -> Located:
         chosen = choose(splits, f"{subject}: {parsed.value}", given, boxes=True) if splits else None
         chosen = chosen or Chosen(parsed.train or "train", parsed.test or "test")
         parts = InstanceParts(rows_of(chosen.train), rows_of(chosen.test))
-        inventory = Inventory(said=chosen.said)
+        inventory = Inventory(said=(*chosen.said, *lost(splits, chosen, given)))
         named |= {"train": chosen.train, "test": chosen.test}
     options = {"revision": sha} | ({"config": parsed.config} if parsed.config else {}) | named
     name = parsed.value.replace("/", "--")

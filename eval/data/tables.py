@@ -13,7 +13,7 @@ from eval.common.files import read_plain
 from eval.common.text import counted
 from eval.data.inventory.facts import Tally
 from eval.data.inventory.labels import MULTI_LABEL, are_numbers, is_unlabelled, unlabelled
-from eval.data.inventory.split_words import FREE, Given, choose, role_of
+from eval.data.inventory.split_words import FREE, Given, choose, is_told, role_of
 
 DELIMITERS = ",;\t"
 
@@ -150,9 +150,8 @@ def own_parts(
     out["split"] = [sides[plain[i]] for i in kept]
     tally.take(len(kept))
     for value, count in sorted(Counter(v for v in plain if v not in sides).items()):
-        expected = role_of(value) is not None
         tally.leave(f"of {written[value]}", table["image"][plain.index(value)], count=count,
-                    expected=expected)  # fmt: skip
+                    expected=is_told(value, chosen, asked))  # fmt: skip
     both = set()
     if "group" in table:
         rows = list(zip(out["group"], out["split"], strict=True))

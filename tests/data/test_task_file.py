@@ -534,6 +534,19 @@ def test_a_validation_is_scored_where_there_is_no_test(
     assert load_task(own.where, cache).split_hash == own.split_hash
 
 
+def test_a_value_that_could_be_train_is_not_left_out_in_silence(
+    tmp_path: Path, cache: Path
+) -> None:  # fmt: skip
+    rows = write_images(tmp_path, {"dog": 6, "cat": 6})
+    parts = ["train_0", "train_1", "test_0"] * 4
+    listed = [(f, kind, part) for (f, kind), part in zip(rows, parts, strict=True)]
+    path = write_csv(tmp_path / "all.csv", ["image", "label", "part"], listed)
+    task = load_task(f"csv:{path}?split=part", cache)
+    assert task.inventory.warnings() == ("left out: of train_1 (4: 0-1.png, ..)",)
+    own = load_task(f"csv:{path}?split=part&train=train_0&test=test_0", cache)
+    assert (own.split_hash, own.inventory.warnings()) == (task.split_hash, ())
+
+
 def test_a_column_as_typed(tmp_path: Path, cache: Path) -> None:
     """'+' is no space, and a file may have a '?' in its name."""
     rows = write_images(tmp_path, {"dog": 4, "cat": 4})
