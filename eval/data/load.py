@@ -127,10 +127,12 @@ def _as_it_lies(found: Located, cache: Path) -> tuple[TaskData, Keys]:
         return task, masks.deep
     if isinstance(found.images, LabelParts):
         labels = assemble_labels(found.images, cache, found.subject)
+        said = (*found.inventory.said, *labels.said)
         task = MultiLabelData(
             found.name, found.where, found.revision, labels.labels, labels.train, labels.test,
             declared=found.declared, notes=(*labels.notes, *found.notes), split=found.split,
-            partial=found.partial, inventory=found.inventory, validation=labels.validation,
+            partial=found.partial, inventory=dataclasses.replace(found.inventory, said=said),
+            validation=labels.validation,
         )  # fmt: skip
         return task, labels.deep
     if isinstance(found.images, InstanceParts):

@@ -85,4 +85,4 @@ def listed(file: Path, table: Mapping[str, list[str]], parsed: TaskName, text: s
     source = ListedSource(as_named(file).parent, tuple(table["image"]), ())
     rows = {name: table[f"labels {name}"] for name in columns.names}
     sets = columns.read(rows, lambda row: f"task {text!r}: image {table['image'][row]!r}")
-    return ListedLabels(source, tuple(sets))
+    return ListedLabels(source, tuple(sets), columns.said(rows))

@@ -40,6 +40,7 @@ class LabelSplits:
     notes: tuple[str, ...]
     deep: NDArray[np.void]  # hashes of the images of more than 8 bits
     validation: NDArray[np.void] | None
+    said: tuple[str, ...]  # what was decided about values, for the inventory
 
 
 def assemble_labels(images: LabelParts, cache: Path, subject: str) -> LabelSplits:
@@ -84,7 +85,9 @@ def assemble_labels(images: LabelParts, cache: Path, subject: str) -> LabelSplit
                 f"{subject}: no label of {part_.name} is on some images and not on others"
             )
     deep = np.concatenate([as_keys(scan.hashes[scan.deep]) for scan in scans])
-    return LabelSplits(names, train, test, tuple(_notes(train, test, names)), deep, validation)
+    said = tuple(dict.fromkeys(sentence for scan in scans for sentence in scan.said))
+    notes = tuple(_notes(train, test, names))
+    return LabelSplits(names, train, test, notes, deep, validation, said)
 
 
 def _named(scan: LabelScan, labels: tuple[Any, ...], subject: str) -> tuple[str, ...]:

@@ -183,6 +183,63 @@ def test_bad_labels(tmp_path: Path, cache: Path) -> None:
     )
 
 
+CHEXPERT = "{}: column 'dog' holds -1 beside 0, which may be no or 'uncertain'; write 1 or 0 in"
+
+
+def test_minus_one_beside_zero_is_refused(tmp_path: Path, cache: Path) -> None:
+    """CheXpert: 1, 0, and -1 for "uncertain", which is not no."""
+
+    def uncertain(labels: tuple[str, ...], name: str) -> int:
+        return -1 if labels == ("mat",) and name == "dog" else int(name in labels)
+
+    text = parquet(tmp_path / "x", {n: lambda x, n=n: uncertain(x, n) for n in NAMES})
+    sentence = refusal(load_task, f"{text}?labels=cat,dog,mat", cache)
+    assert CHEXPERT.format("row 4 of x/train.parquet") in sentence
+    for number, form in enumerate(("-1", "-1.0")):
+
+        def line(
+            file: str, labels: tuple[str, ...], part: str, form: str = form
+        ) -> str:  # fmt: skip
+            values = [str(uncertain(labels, name)) for name in NAMES]
+            return ",".join([file, *values, part]).replace("-1", form)
+
+        text = csv(tmp_path / str(number), "image,cat,dog,mat,split", line)
+        sentence = refusal(load_task, f"{text}?labels=cat,dog,mat&split=split", cache)
+        assert CHEXPERT.format("image 'train4.png'") in sentence
+
+
+def test_minus_one_and_zero_in_two_files_of_a_part(tmp_path: Path, cache: Path) -> None:
+    text = parquet(tmp_path / "x", {n: lambda x, n=n: int(n in x) for n in NAMES})
+    whole = pq.read_table(tmp_path / "x" / "train.parquet")
+    minus = pa.array([-1 if value == 0 else 1 for value in whole["dog"].to_pylist()])
+    other = whole.set_column(whole.column_names.index("dog"), "dog", minus)
+    (tmp_path / "x" / "train.parquet").unlink()
+    for number, table in enumerate((whole, other)):
+        pq.write_table(table, tmp_path / "x" / f"train-{number}.parquet")
+    sentence = refusal(load_task, f"{text}?labels=cat,dog,mat", cache)
+    assert CHEXPERT.format("row 0 of x/train-1.parquet") in sentence
+
+
+def test_the_notation_of_voc_is_taken_and_said(
+    tmp_path: Path, cache: Path, hub: LoopbackHub
+) -> None:
+    voc: dict[str, Any] = {n: lambda x, n=n: 1 if n in x else -1 for n in NAMES}
+    plain = loaded(parquet(tmp_path / "p", {"tags": list}) + "?labels=tags", cache)
+    text = parquet(tmp_path / "x", voc)
+    files = {f"data/{p.name}": p.read_bytes() for p in (tmp_path / "x").glob("*.parquet")}
+    hub.add_dataset("org/voc", files)
+    listed = csv(tmp_path / "c", "image,cat,dog,mat,split",
+                 lambda f, x, s: ",".join([f, *(str(voc[n](x)) for n in NAMES), s])
+                 )  # fmt: skip
+    said = ("-1 is taken as no, and 1 as yes, in 'cat', 'dog', 'mat'",)
+    for where in (text, "hub:org/voc", f"{listed}?split=split"):
+        mark = "&" if "?" in where else "?"
+        for _ in range(2):  # the second from the memo
+            task = loaded(f"{where}{mark}labels=cat,dog,mat", cache)
+            assert task.split_hash == plain.split_hash
+            assert task.inventory.warnings() == said
+
+
 def test_lists_without_the_option_say_what_would_work(tmp_path: Path, cache: Path) -> None:
     text = parquet(tmp_path / "x", {"label": list})
     assert "where they have several, name the column as labels=COLUMN" in refusal(
