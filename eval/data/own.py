@@ -8,6 +8,7 @@ from pathlib import Path
 
 from eval.common.errors import BadInput, NotFound, UserError
 from eval.common.images import Range
+from eval.common.text import counted
 from eval.data import own_boxes, own_instances, own_labels, own_masks
 from eval.data.folders import read_folders
 from eval.data.inventory.facts import Inventory, Tally
@@ -22,7 +23,7 @@ from eval.data.sources import (
     ParquetSource,
     open_parquet,
 )
-from eval.data.tables import as_named, count_twice, own_parts, read_table
+from eval.data.tables import as_named, count_twice, own_parts, read_table, refuse_apart
 from eval.data.values import parse_range
 from eval.data.whole_split import AsGiven, Drawn, WholeGroups
 from eval.hub import client
@@ -160,6 +161,8 @@ def _csv(parsed: TaskName, text: str, seed: int) -> Located:
     columns |= own_labels.roles(parsed) or {"label": parsed.label}
     columns |= {k: v for k in ("group", "split") if (v := getattr(parsed, k))}
     table = read_table(file, columns, f"task {text!r}")
+    if parsed.labels:
+        refuse_apart(table, f"task {text!r}: {str(file)!r}")
     given = _given(parsed)
     if given != FREE and "split" not in table:
         raise BadInput(f"task {text!r}: train= and test= are values of a column; name it: split=..")
@@ -172,6 +175,17 @@ def _csv(parsed: TaskName, text: str, seed: int) -> Located:
     rule: Drawn | WholeGroups | AsGiven
     if "split" in table:
         table = own_parts(table, tally, text, given)
+    else:
+        tally.take(len(table["image"]))
+    if parsed.labels:
+        table, labelled = own_labels.by_image(table, parsed, text)
+        if labelled.again:  # what a list of images and labels is for; columns of 1 and 0 are not
+            say = tally.say if len(own_labels.roles(parsed)) > 1 else notes.append
+            say(f"{counted(labelled.again, 'image')} listed more than once: the labels of all "
+                "rows of an image are its")  # fmt: skip
+    else:
+        count_twice(table["image"], tally)
+    if "split" in table:
         rule = AsGiven(tuple(side != "test" for side in table["split"]))
         held = tuple(side == "validation" for side in table["split"])
         if left := tally.done().left_out:
@@ -183,11 +197,8 @@ def _csv(parsed: TaskName, text: str, seed: int) -> Located:
     else:
         rule = Drawn(seed)
         notes.append(f"split here: 70 % of each class to train, seed {seed}")
-    if "split" not in table:
-        tally.take(len(table["image"]))
-    count_twice(table["image"], tally)
     if parsed.labels:
-        listed = own_labels.listed(file, table, parsed, text)
+        listed = own_labels.listed(file, table["image"], labelled)
         several = LabelParts(listed, None, rule, held)
         return Located(
             file.stem, where, "", f"task {text!r}", several, kind="csv", notes=tuple(notes),

@@ -4,8 +4,10 @@ or of a data set of the Hub."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from eval.common.errors import BadInput
 from eval.data.inventory.facts import Inventory
@@ -79,10 +81,34 @@ def roles(parsed: TaskName) -> dict[str, str]:
     return {f"labels {name}": name for name in columns_of(parsed).names}
 
 
-def listed(file: Path, table: Mapping[str, list[str]], parsed: TaskName, text: str) -> ListedLabels:
-    """The rows of a table as a source."""
+class Labelled(NamedTuple):
+    """The labels of a table's images, one row each."""
+
+    sets: tuple[tuple[str, ...], ...]
+    again: int  # images that stood in several rows
+    said: tuple[str, ...]  # what was decided about values
+
+
+def by_image(
+    table: Mapping[str, list[str]], parsed: TaskName, text: str
+) -> tuple[dict[str, list[str]], Labelled]:
+    """The table with the first row of each image alone, and the labels that its rows have
+    together. Raises UserError for a value that says no labels."""
     columns = dataclasses.replace(columns_of(parsed), paths=False)
-    source = ListedSource(as_named(file).parent, tuple(table["image"]), ())
     rows = {name: table[f"labels {name}"] for name in columns.names}
     sets = columns.read(rows, lambda row: f"task {text!r}: image {table['image'][row]!r}")
-    return ListedLabels(source, tuple(sets), columns.said(rows))
+    of: dict[str, list[int]] = {}
+    for row, image in enumerate(table["image"]):
+        of.setdefault(os.path.normpath(image), []).append(row)
+    united = tuple(
+        tuple(dict.fromkeys(label for row in these for label in sets[row])) for these in of.values()
+    )
+    once = {role: [values[these[0]] for these in of.values()] for role, values in table.items()}
+    again = sum(len(these) > 1 for these in of.values())
+    return once, Labelled(united, again, columns.said(rows))
+
+
+def listed(file: Path, images: Sequence[str], labelled: Labelled) -> ListedLabels:
+    """Images of a table as a source."""
+    source = ListedSource(as_named(file).parent, tuple(images), ())
+    return ListedLabels(source, labelled.sets, labelled.said)

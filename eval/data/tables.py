@@ -125,6 +125,20 @@ def count_twice(images: list[str], tally: Tally) -> None:
         tally.say(f"{counted(len(twice), 'image')} listed more than once: each row counts")
 
 
+def refuse_apart(table: dict[str, list[str]], place: str) -> None:
+    """Raises UserError where the rows of one image are of two parts or groups."""
+    images = list(map(os.path.normpath, table["image"]))
+    for role, what in (("split", "parts"), ("group", "groups")):
+        first: dict[str, str] = {}
+        for image, value in zip(images, table.get(role, ()), strict=role in table):
+            known = first.setdefault(image, value)
+            if known != value and (role == "group" or _plain(known) != _plain(value)):
+                raise BadInput(
+                    f"{place}: image {image!r} stands in two {what}, {known!r} and {value!r}; "
+                    f"write one {role} in all its rows"
+                )
+
+
 def own_parts(
     table: dict[str, list[str]], tally: Tally, text: str, given: Given = FREE
 ) -> dict[str, list[str]]:

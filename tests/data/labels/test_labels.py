@@ -103,6 +103,68 @@ def test_the_second_load_reads_no_image(
     np.testing.assert_array_equal(loaded(text, cache).train.several, first.train.several)
 
 
+def long_table(folder: Path) -> str:
+    """One row an image and label, as Open Images and others have it."""
+    return csv(folder, "image,tag,split,patient",
+               lambda f, x, s: "\n".join(f"{f},{n},{s},p{f[-5]}" for n in x or ("none",))
+               )  # fmt: skip
+
+
+def test_rows_of_one_image_are_united(tmp_path: Path, cache: Path) -> None:
+    wide = csv(tmp_path / "w", "image,tag,split", lambda f, x, s: f"{f},{'|'.join(x)},{s}")
+    plain = loaded(f"{wide}?labels=tag&split=split", cache)
+    long = long_table(tmp_path / "x")
+    said = refusal(load_task, f"{long}?label=tag&split=split", cache)
+    assert "name the column as labels=COLUMN" in said
+    task = loaded(f"{long}?labels=tag&none=none&split=split", cache)
+    assert task.split_hash == plain.split_hash
+    assert task.notes == (
+        "10 images listed more than once: the labels of all rows of an image are its",
+    )
+    assert (task.inventory.found, task.inventory.warnings()) == (35, ())
+    assert loaded(task.where, cache).split_hash == task.split_hash
+    drawn = loaded(f"{long}?labels=tag&none=none", cache)
+    assert drawn.split_hash == loaded(f"{wide}?labels=tag", cache).split_hash
+    grouped = loaded(f"{long}?labels=tag&none=none&group=patient", cache)
+    assert len(grouped.train) + len(grouped.test) == 25
+    columns = csv(
+        tmp_path / "c",
+        "image,cat,dog,mat,split",
+        lambda f, x, s: "\n".join(
+            ",".join([f, *(str(int(n == name)) for name in NAMES), s]) for n in x or ("none",)
+        ),
+    )
+    several = loaded(f"{columns}?labels=cat,dog,mat&split=split", cache)
+    assert several.split_hash == plain.split_hash
+    assert several.inventory.warnings() == task.notes  # such a table has one row an image
+
+
+@pytest.mark.parametrize(
+    ("column", "other", "said"),
+    [
+        ("split", "test", "image 'a.png' stands in two parts, 'train' and 'test'; write one split"),
+        ("split", "extra", "stands in two parts, 'train' and 'extra'; write one split in all its"),
+        ("split", "Training", ""),
+        ("group", "p2", "image 'a.png' stands in two groups, 'train' and 'p2'; write one group"),
+    ],
+)
+def test_rows_of_one_image_in_two_parts(
+    column: str, other: str, said: str, tmp_path: Path, cache: Path
+) -> None:
+    files = "aabcde"
+    for file, image in zip(sorted({*files}), blobs(0, 5, seed=1), strict=True):
+        (tmp_path / f"{file}.png").write_bytes(image)
+    sides = ["train", other, "train", "test", "test", "train"]
+    lines = [f"./{f}.png,{['cat', 'dog'][i % 2]},{side}"
+             for i, (f, side) in enumerate(zip(files, sides, strict=True))]  # fmt: skip
+    (tmp_path / "all.csv").write_text("\n".join(["image,tag,where", *lines]))
+    text = f"csv:{tmp_path / 'all.csv'}?labels=tag&{column}=where"
+    if said:
+        assert said in refusal(load_task, text, cache)
+        return
+    assert len(loaded(text, cache).train) == 3
+
+
 def test_from_the_hub(tmp_path: Path, cache: Path, hub: LoopbackHub) -> None:
     local = parquet(tmp_path / "x", {"tags": list})
     files = {f"data/{p.name}": p.read_bytes() for p in (tmp_path / "x").glob("*.parquet")}
