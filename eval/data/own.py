@@ -100,8 +100,8 @@ def _parquet(parsed: TaskName, text: str) -> Located:
     if parsed.objects:
         return with_boxes(parsed.objects)
     if parsed.labels:
-        read = read_shards(folder, subject, given, boxes=True).inventory
-        return own_labels.locate_parquet(folder, train, test, parsed, text, read)
+        inventory = found.inventory
+        return own_labels.locate_parquet(folder, train, test, held, parsed, text, inventory)
     own_labels.refuse_lone(parsed, subject)
     if parsed.mask:
         return with_masks(parsed.mask)
@@ -244,7 +244,7 @@ def _hub(parsed: TaskName, text: str) -> Located:
     name = parsed.value.replace("/", "--")
     found = Inventory(said=(*chosen.said, *lost(names, chosen, _given(parsed))))
     if parsed.labels:
-        parts = own_labels.hub_parts(train, test, parsed)
+        parts = own_labels.hub_parts(train, test, held, parsed)
         return Located(name, where, sha, f"task {text!r}", parts, kind="hub", inventory=found)
     return Located(
         name, where, sha, f"task {text!r}", Parts(train, test, validation=tuple(held)), kind="hub",

@@ -48,15 +48,17 @@ def locate_parquet(
     folder: Path,
     train: ParquetSource,
     test: ParquetSource,
+    held: Sequence[ParquetSource],
     parsed: TaskName,
     text: str,
     inventory: Inventory,
 ) -> Located:
     """Parquet files with a column of lists, or one column a label."""
     columns = columns_of(parsed)
-    parts = LabelParts(ParquetLabels(train, columns), ParquetLabels(test, columns))
+    first, scored, *others = (ParquetLabels(source, columns) for source in (train, test, *held))
+    parts = LabelParts(first, scored, validation=others[0] if others else None)
     named = {"image": parsed.image} | options(parsed)
-    named |= {k: v for k in ("train", "test") if (v := getattr(parsed, k))}
+    named |= {k: v for k in ("train", "test", "validation") if (v := getattr(parsed, k))}
     place = folder.resolve()
     return Located(
         place.name, f"parquet:{place}{query(named)}", "", f"task {text!r}", parts, kind="parquet",
@@ -64,14 +66,17 @@ def locate_parquet(
     )  # fmt: skip
 
 
-def hub_parts(train: HubSource, test: HubSource, parsed: TaskName) -> LabelParts:
+def hub_parts(
+    train: HubSource, test: HubSource, held: Sequence[HubSource], parsed: TaskName
+) -> LabelParts:
     """Splits of a data set of the Hub, whose image column alone is read as pixels."""
     columns = columns_of(parsed)
 
-    def labelled(source: HubSource) -> HubLabels:
-        return HubLabels(dataclasses.replace(source, label=columns.top[0]), columns)
-
-    return LabelParts(labelled(train), labelled(test))
+    first, scored, *others = (
+        HubLabels(dataclasses.replace(source, label=columns.top[0]), columns)
+        for source in (train, test, *held)
+    )
+    return LabelParts(first, scored, validation=others[0] if others else None)
 
 
 def roles(parsed: TaskName) -> dict[str, str]:

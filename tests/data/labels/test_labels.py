@@ -212,6 +212,45 @@ def test_a_validation_part_is_chosen_on(tmp_path: Path, cache: Path) -> None:
     assert held.sum() == 4
 
 
+@pytest.mark.parametrize("options", ["", "&train=train&test=test&validation={}"])
+def test_a_validation_part_of_every_source(
+    options: str, tmp_path: Path, cache: Path, hub: LoopbackHub
+) -> None:
+    """Held out to choose on, and trained on with train: the same task from all."""
+
+    def line(file: str, labels: tuple[str, ...], part: str) -> str:
+        side = "val" if part == "train" and int(file[5:-4]) % 3 == 1 else part
+        return f"{file},{'|'.join(labels)},{side}"
+
+    listed = csv(tmp_path / "c", "image,tags,split", line)
+    text = parquet(tmp_path / "x", {"tags": list})
+    whole = pq.read_table(tmp_path / "x" / "train.parquet")
+    inside = np.arange(15) % 3 == 1
+    for part, mask in (("train", ~inside), ("val", inside)):
+        pq.write_table(whole.filter(pa.array(mask)), tmp_path / "x" / f"{part}.parquet")
+    files = {f"data/{p.name}": p.read_bytes() for p in (tmp_path / "x").glob("*.parquet")}
+    hub.add_dataset("org/held", files)
+    tasks = [loaded(f"{where}?labels=tags{options.format(name)}", cache) for where, name in
+             ((text, "val"), ("hub:org/held", "validation"))]  # fmt: skip
+    tasks.append(loaded(f"{listed}?labels=tags&split=split{options.format('val')}", cache))
+    said = " is what settings are chosen on, and trained on with train in the end"
+    for task in tasks:
+        assert (len(task.train), len(task.test)) == (15, 10)
+        assert held_out_labels(task, 0.5, 0).sum() == 5
+        assert task.split_hash == tasks[0].split_hash
+        assert loaded(task.where, cache).split_hash == task.split_hash
+        warnings = task.inventory.warnings()
+        assert [w.partition(" ")[2] for w in warnings] == ([] if options else [said[1:]])
+        order = np.argsort(task.train.rows)
+        known = dict(rows("train", 15))
+        read = task.train.source.images(task.train.rows[order])
+        for (_, image), several in zip(read, task.train.several[order], strict=True):
+            have = tuple(n for n, yes in zip(NAMES, several, strict=True) if yes)
+            assert have == tuple(sorted(known[image]))
+    alone = loaded(f"{text}?labels=tags&train=train&test=test", cache)
+    assert (len(alone.train), alone.validation) == (10, None)
+
+
 def test_one_label_an_image_is_several_too(task_dir: Path, cache: Path) -> None:
     task = load_task(f"parquet:{task_dir}", cache)
     train, test = labels_of(task)
