@@ -193,7 +193,6 @@ def _csv(parsed: TaskName, text: str, seed: int) -> Located:
             notes.append(f"{sum(one.count for one in left):,} rows of {which} are not used")
     elif "group" in table:
         rule = WholeGroups(tuple(table["group"]), seed)
-        notes.append(f"split here: whole groups, 70 % of each class to train, seed {seed}")
     else:
         rule = Drawn(seed)
         notes.append(f"split here: 70 % of each class to train, seed {seed}")

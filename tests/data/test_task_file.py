@@ -396,7 +396,33 @@ def test_no_group_on_both_sides(
     sides = [{group_of[f] for f in names_of(found, part)} for part in ("train", "test")]
     assert not sides[0] & sides[1]
     assert len(found.train) + len(found.test) == 16
-    assert found.notes == (f"split here: whole groups, 70 % of each class to train, seed {seed}",)
+    (note,) = found.notes
+    assert note.startswith("split here: whole groups, 70 % of each class to train as near as they")
+    assert f"seed {seed}; it is {100 * len(found.train) / 16:.0f} % of the images, " in note
+
+
+def test_a_group_that_is_most_of_its_class(tmp_path: Path, cache: Path) -> None:
+    """Its 32 images of 40 are nearer to 70 % than the eight others."""
+    rows = write_images(tmp_path, {"dog": 40, "cat": 40})
+    sizes = ["a"] * 32 + ["b"] * 4 + ["c"] * 4
+    listed = [(f, kind, f"{kind} {g}") for (f, kind), g in zip(rows, [*sizes, *sizes], strict=True)]
+    path = write_csv(tmp_path / "all.csv", ["image", "label", "patient"], listed)
+    for seed in range(3):
+        task = load_task(f"csv:{path}?group=patient", cache, seed=seed)
+        train = np.bincount(task.train.labels)
+        assert set(train.tolist()) <= {32, 36}
+        low, high = 100 * train.min() / 40, 100 * train.max() / 40
+        assert f"it is {100 * train.sum() / 80:.0f} % of the images, {low:.0f} to" in task.notes[0]
+        assert task.notes[0].endswith(f" to {high:.0f} % of a class")
+
+
+def test_classes_of_one_group_alone(tmp_path: Path, cache: Path) -> None:
+    rows = write_images(tmp_path, {"dog": 4, "cat": 4})
+    path = write_csv(
+        tmp_path / "all.csv", ["image", "label", "patient"], [(*r, r[1]) for r in rows]
+    )
+    said = refusal(load_task, f"csv:{path}?group=patient", cache)
+    assert "no image is left to test on: every class has one image, or one group, alone" in said
 
 
 def test_a_table_may_begin_with_a_byte_order_mark(tmp_path: Path, cache: Path) -> None:
