@@ -13,7 +13,7 @@ from eval.data.inventory.facts import Inventory, Tally
 from eval.data.inventory.image_files import kind_of, unread
 from eval.data.inventory.junk import JUNK, NO_IMAGES
 from eval.data.inventory.labels import composed
-from eval.data.inventory.split_words import FREE, HOW, Chosen, Given, choose, role_of
+from eval.data.inventory.split_words import FREE, HOW, Chosen, Given, choose, is_told, role_of
 from eval.data.inventory.walk import Entry, walk
 from eval.data.sources import FolderSource
 
@@ -156,7 +156,7 @@ def _outer(tree: _Tree, tally: Tally, subject: str, given: Given) -> list[Folder
         elif len(entry.parts) == 1 or place:
             _leave_stray(tree, entry, tally, "images beside the parts")
         else:
-            _leave_beside(chosen, entry, entry.parts[0], tally)
+            _leave_beside(chosen, given, entry, entry.parts[0], tally)
     return sources
 
 
@@ -185,7 +185,7 @@ def _take_inner(tree: _Tree, tally: Tally, chosen: Chosen) -> list[FolderSource]
         elif entry.parts[1] in files:
             files[entry.parts[1]] += _kept(tree, entry, tally)
         else:
-            _leave_beside(chosen, entry, entry.parts[1], tally)
+            _leave_beside(chosen, FREE, entry, entry.parts[1], tally)
     return [FolderSource(tree.root, tuple(sorted(part)), names) for part in files.values()]
 
 
@@ -240,10 +240,12 @@ def _kept(tree: _Tree, entry: Entry, tally: Tally) -> list[str]:
     return []
 
 
-def _leave_beside(chosen: Chosen, entry: Entry, folder: str, tally: Tally) -> None:
-    """A file in another folder than those of the parts; of one that could be a part it was said."""
+def _leave_beside(
+    chosen: Chosen, given: Given, entry: Entry, folder: str, tally: Tally
+) -> None:  # fmt: skip
+    """A file in another folder than those of the parts."""
     why = f"files of folders beside {chosen.train} and {chosen.test}"
-    tally.leave(why, entry.path, expected=role_of(folder) is not None)
+    tally.leave(why, entry.path, expected=is_told(folder, chosen, given))
 
 
 def _leave_stray(tree: _Tree, entry: Entry, tally: Tally, why: str) -> None:

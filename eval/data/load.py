@@ -24,7 +24,7 @@ from eval.data.instances.assemble import InstanceParts, assemble_instances
 from eval.data.instances.instance_data import InstanceData
 from eval.data.joined_source import Joined
 from eval.data.labels.assemble import LabelParts, assemble_labels
-from eval.data.labels.label_data import MultiLabelData
+from eval.data.labels.label_data import MultiLabelData, images_by_label
 from eval.data.limit import limited
 from eval.data.located import Located, Parts, Resplit, Whole
 from eval.data.locations import Data
@@ -34,6 +34,7 @@ from eval.data.shifted import is_shift, load_shifted
 from eval.data.sources import Scan, Source, as_keys, remembered_scan
 from eval.data.task_data import Split, TaskData, check_split
 from eval.data.values import Valued, as_given, by_rule, extremes, in_words, memo_of
+from eval.data.whole_split import WholeGroups
 from eval.tasks.names import parse_task
 from eval.tasks.registry import TASKS
 
@@ -92,6 +93,7 @@ def load(found: Located, cache: Path) -> TaskData:
 
 def _load(found: Located, cache: Path) -> TaskData:
     task, deep = _as_it_lies(found, cache)
+    task = dataclasses.replace(task, notes=(*task.notes, *_shares(found, task)))
     for check in found.checks:
         check(task)
     if found.resplit is not None:
@@ -106,6 +108,15 @@ def _load(found: Located, cache: Path) -> TaskData:
         plain = re.sub(r"[^A-Za-z0-9._-]+", "-", task.name)
         task = dataclasses.replace(task, name=f"{found.kind}-{plain}-{task.split_hash[:8]}")
     return task
+
+
+def _shares(found: Located, task: TaskData) -> list[str]:
+    """What a split by whole groups came to."""
+    rule = found.images.rule if isinstance(found.images, (Whole, LabelParts)) else None
+    if not isinstance(rule, WholeGroups):
+        return []
+    train, test = (images_by_label(part, len(task.classes)) for part in (task.train, task.test))
+    return [rule.note(train, test, len(task.train) / (len(task.train) + len(task.test)))]
 
 
 def _as_it_lies(found: Located, cache: Path) -> tuple[TaskData, Keys]:
@@ -127,10 +138,12 @@ def _as_it_lies(found: Located, cache: Path) -> tuple[TaskData, Keys]:
         return task, masks.deep
     if isinstance(found.images, LabelParts):
         labels = assemble_labels(found.images, cache, found.subject)
+        said = (*found.inventory.said, *labels.said)
         task = MultiLabelData(
             found.name, found.where, found.revision, labels.labels, labels.train, labels.test,
             declared=found.declared, notes=(*labels.notes, *found.notes), split=found.split,
-            partial=found.partial, inventory=found.inventory, validation=labels.validation,
+            partial=found.partial, inventory=dataclasses.replace(found.inventory, said=said),
+            validation=labels.validation,
         )  # fmt: skip
         return task, labels.deep
     if isinstance(found.images, InstanceParts):
@@ -213,9 +226,10 @@ def _from_whole(images: Whole, cache: Path, subject: str) -> Divided:
     scan = numbered(scan, names, by_number, "all", subject)
     whole = canonical("all", images.source, scan, order, subject)
     in_train = images.rule.in_train(whole)
-    if in_train.all():
+    if in_train.all() or not in_train.any():
+        what = "test" if in_train.all() else "train"
         raise BadInput(
-            f"{subject}: no image is left to test on: every class has one image, or one group, "
+            f"{subject}: no image is left to {what} on: every class has one image, or one group, "
             "alone; give at least two a class"
         )
     validation = None

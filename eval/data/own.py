@@ -8,11 +8,12 @@ from pathlib import Path
 
 from eval.common.errors import BadInput, NotFound, UserError
 from eval.common.images import Range
+from eval.common.text import counted
 from eval.data import own_boxes, own_instances, own_labels, own_masks
 from eval.data.folders import read_folders
 from eval.data.inventory.facts import Inventory, Tally
 from eval.data.inventory.labels import as_meant
-from eval.data.inventory.split_words import FREE, Chosen, Given, choose
+from eval.data.inventory.split_words import FREE, Chosen, Given, choose, lost
 from eval.data.labels.assemble import LabelParts
 from eval.data.located import Located, Parts, Whole
 from eval.data.shards import read_shards
@@ -22,7 +23,7 @@ from eval.data.sources import (
     ParquetSource,
     open_parquet,
 )
-from eval.data.tables import count_twice, own_parts, read_table
+from eval.data.tables import as_named, count_twice, own_parts, read_table, refuse_apart
 from eval.data.values import parse_range
 from eval.data.whole_split import AsGiven, Drawn, WholeGroups
 from eval.hub import client
@@ -99,8 +100,8 @@ def _parquet(parsed: TaskName, text: str) -> Located:
     if parsed.objects:
         return with_boxes(parsed.objects)
     if parsed.labels:
-        read = read_shards(folder, subject, given, boxes=True).inventory
-        return own_labels.locate_parquet(folder, train, test, parsed, text, read)
+        inventory = found.inventory
+        return own_labels.locate_parquet(folder, train, test, held, parsed, text, inventory)
     own_labels.refuse_lone(parsed, subject)
     if parsed.mask:
         return with_masks(parsed.mask)
@@ -160,18 +161,31 @@ def _csv(parsed: TaskName, text: str, seed: int) -> Located:
     columns |= own_labels.roles(parsed) or {"label": parsed.label}
     columns |= {k: v for k in ("group", "split") if (v := getattr(parsed, k))}
     table = read_table(file, columns, f"task {text!r}")
+    if parsed.labels:
+        refuse_apart(table, f"task {text!r}: {str(file)!r}")
     given = _given(parsed)
     if given != FREE and "split" not in table:
         raise BadInput(f"task {text!r}: train= and test= are values of a column; name it: split=..")
     named = own_labels.options(parsed) or {"label": parsed.label}
     named |= {k: v for k in ("group", "split") if (v := getattr(parsed, k))}
-    where = f"csv:{file.resolve()}{query({'image': parsed.image} | named | given.options())}"
+    where = f"csv:{as_named(file)}{query({'image': parsed.image} | named | given.options())}"
     notes: list[str] = []
     tally = Tally("rows")
     held: tuple[bool, ...] = ()
     rule: Drawn | WholeGroups | AsGiven
     if "split" in table:
         table = own_parts(table, tally, text, given)
+    else:
+        tally.take(len(table["image"]))
+    if parsed.labels:
+        table, labelled = own_labels.by_image(table, parsed, text)
+        if labelled.again:  # what a list of images and labels is for; columns of 1 and 0 are not
+            say = tally.say if len(own_labels.roles(parsed)) > 1 else notes.append
+            say(f"{counted(labelled.again, 'image')} listed more than once: the labels of all "
+                "rows of an image are its")  # fmt: skip
+    else:
+        count_twice(table["image"], tally)
+    if "split" in table:
         rule = AsGiven(tuple(side != "test" for side in table["split"]))
         held = tuple(side == "validation" for side in table["split"])
         if left := tally.done().left_out:
@@ -179,22 +193,18 @@ def _csv(parsed: TaskName, text: str, seed: int) -> Located:
             notes.append(f"{sum(one.count for one in left):,} rows of {which} are not used")
     elif "group" in table:
         rule = WholeGroups(tuple(table["group"]), seed)
-        notes.append(f"split here: whole groups, 70 % of each class to train, seed {seed}")
     else:
         rule = Drawn(seed)
         notes.append(f"split here: 70 % of each class to train, seed {seed}")
-    if "split" not in table:
-        tally.take(len(table["image"]))
-    count_twice(table["image"], tally)
     if parsed.labels:
-        listed = own_labels.listed(file, table, parsed, text)
+        listed = own_labels.listed(file, table["image"], labelled)
         several = LabelParts(listed, None, rule, held)
         return Located(
             file.stem, where, "", f"task {text!r}", several, kind="csv", notes=tuple(notes),
             inventory=tally.done(),
         )  # fmt: skip
     labels = as_meant(table["label"])
-    source = ListedSource(file.resolve().parent, tuple(table["image"]), tuple(labels))
+    source = ListedSource(as_named(file).parent, tuple(table["image"]), tuple(labels))
     images = Whole(source, rule, validation=held)
     return Located(
         file.stem, where, "", f"task {text!r}", images, kind="csv", notes=tuple(notes),
@@ -231,9 +241,9 @@ def _hub(parsed: TaskName, text: str) -> Located:
     options |= {"validation": chosen.validation[0]} if chosen.validation else {}
     where = f"hub:{parsed.value}{query(options)}"
     name = parsed.value.replace("/", "--")
-    found = Inventory(said=chosen.said)
+    found = Inventory(said=(*chosen.said, *lost(names, chosen, _given(parsed))))
     if parsed.labels:
-        parts = own_labels.hub_parts(train, test, parsed)
+        parts = own_labels.hub_parts(train, test, held, parsed)
         return Located(name, where, sha, f"task {text!r}", parts, kind="hub", inventory=found)
     return Located(
         name, where, sha, f"task {text!r}", Parts(train, test, validation=tuple(held)), kind="hub",

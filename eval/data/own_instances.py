@@ -15,11 +15,11 @@ from typing import Any
 from eval.common.errors import BadInput
 from eval.data.instances.assemble import InstanceParts, Side
 from eval.data.inventory.facts import Inventory, Tally
-from eval.data.inventory.split_words import Chosen, Given, choose
+from eval.data.inventory.split_words import Chosen, Given, choose, lost
 from eval.data.located import Located
 from eval.data.shards import every_shard, read_shards
 from eval.data.sources import HubSource, ListedSource, ParquetSource
-from eval.data.tables import read_table
+from eval.data.tables import as_named, read_table
 from eval.hub.dataset import split_names
 from eval.tasks.names import TaskName, query
 
@@ -58,9 +58,9 @@ def locate_csv(file: Path, parsed: TaskName, text: str) -> Located:
     columns = {"image": parsed.image, "instance": parsed.instance, "role": parsed.role}
     table = read_table(file, columns, subject)
     sides, inventory = _sides(table["role"], table["image"], parsed, subject)
-    root = file.resolve().parent
-    source = ListedSource(root, tuple(table["image"]), tuple(table["instance"]))
-    where = f"csv:{file.resolve()}{query(_options(parsed))}"
+    place = as_named(file)
+    source = ListedSource(place.parent, tuple(table["image"]), tuple(table["instance"]))
+    where = f"csv:{place}{query(_options(parsed))}"
     return Located(
         file.stem, where, "", subject, InstanceParts(source, None, sides), kind="csv",
         inventory=inventory,
@@ -101,7 +101,7 @@ def locate_hub(sha: str, parsed: TaskName, text: str) -> Located:
         chosen = choose(splits, f"{subject}: {parsed.value}", given, boxes=True) if splits else None
         chosen = chosen or Chosen(parsed.train or "train", parsed.test or "test")
         parts = InstanceParts(rows_of(chosen.train), rows_of(chosen.test))
-        inventory = Inventory(said=chosen.said)
+        inventory = Inventory(said=(*chosen.said, *lost(splits, chosen, given)))
         named |= {"train": chosen.train, "test": chosen.test}
     options = {"revision": sha} | ({"config": parsed.config} if parsed.config else {}) | named
     name = parsed.value.replace("/", "--")

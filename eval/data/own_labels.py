@@ -4,8 +4,10 @@ or of a data set of the Hub."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from eval.common.errors import BadInput
 from eval.data.inventory.facts import Inventory
@@ -14,6 +16,7 @@ from eval.data.labels.columns import Columns
 from eval.data.labels.stored import HubLabels, ListedLabels, ParquetLabels
 from eval.data.located import Located
 from eval.data.sources import HubSource, ListedSource, ParquetSource
+from eval.data.tables import as_named
 from eval.tasks.names import TaskName, query
 
 
@@ -45,15 +48,17 @@ def locate_parquet(
     folder: Path,
     train: ParquetSource,
     test: ParquetSource,
+    held: Sequence[ParquetSource],
     parsed: TaskName,
     text: str,
     inventory: Inventory,
 ) -> Located:
     """Parquet files with a column of lists, or one column a label."""
     columns = columns_of(parsed)
-    parts = LabelParts(ParquetLabels(train, columns), ParquetLabels(test, columns))
+    first, scored, *others = (ParquetLabels(source, columns) for source in (train, test, *held))
+    parts = LabelParts(first, scored, validation=others[0] if others else None)
     named = {"image": parsed.image} | options(parsed)
-    named |= {k: v for k in ("train", "test") if (v := getattr(parsed, k))}
+    named |= {k: v for k in ("train", "test", "validation") if (v := getattr(parsed, k))}
     place = folder.resolve()
     return Located(
         place.name, f"parquet:{place}{query(named)}", "", f"task {text!r}", parts, kind="parquet",
@@ -61,14 +66,17 @@ def locate_parquet(
     )  # fmt: skip
 
 
-def hub_parts(train: HubSource, test: HubSource, parsed: TaskName) -> LabelParts:
+def hub_parts(
+    train: HubSource, test: HubSource, held: Sequence[HubSource], parsed: TaskName
+) -> LabelParts:
     """Splits of a data set of the Hub, whose image column alone is read as pixels."""
     columns = columns_of(parsed)
 
-    def labelled(source: HubSource) -> HubLabels:
-        return HubLabels(dataclasses.replace(source, label=columns.top[0]), columns)
-
-    return LabelParts(labelled(train), labelled(test))
+    first, scored, *others = (
+        HubLabels(dataclasses.replace(source, label=columns.top[0]), columns)
+        for source in (train, test, *held)
+    )
+    return LabelParts(first, scored, validation=others[0] if others else None)
 
 
 def roles(parsed: TaskName) -> dict[str, str]:
@@ -78,10 +86,34 @@ def roles(parsed: TaskName) -> dict[str, str]:
     return {f"labels {name}": name for name in columns_of(parsed).names}
 
 
-def listed(file: Path, table: Mapping[str, list[str]], parsed: TaskName, text: str) -> ListedLabels:
-    """The rows of a table as a source."""
+class Labelled(NamedTuple):
+    """The labels of a table's images, one row each."""
+
+    sets: tuple[tuple[str, ...], ...]
+    again: int  # images that stood in several rows
+    said: tuple[str, ...]  # what was decided about values
+
+
+def by_image(
+    table: Mapping[str, list[str]], parsed: TaskName, text: str
+) -> tuple[dict[str, list[str]], Labelled]:
+    """The table with the first row of each image alone, and the labels that its rows have
+    together. Raises UserError for a value that says no labels."""
     columns = dataclasses.replace(columns_of(parsed), paths=False)
-    source = ListedSource(file.resolve().parent, tuple(table["image"]), ())
     rows = {name: table[f"labels {name}"] for name in columns.names}
     sets = columns.read(rows, lambda row: f"task {text!r}: image {table['image'][row]!r}")
-    return ListedLabels(source, tuple(sets))
+    of: dict[str, list[int]] = {}
+    for row, image in enumerate(table["image"]):
+        of.setdefault(os.path.normpath(image), []).append(row)
+    united = tuple(
+        tuple(dict.fromkeys(label for row in these for label in sets[row])) for these in of.values()
+    )
+    once = {role: [values[these[0]] for these in of.values()] for role, values in table.items()}
+    again = sum(len(these) > 1 for these in of.values())
+    return once, Labelled(united, again, columns.said(rows))
+
+
+def listed(file: Path, images: Sequence[str], labelled: Labelled) -> ListedLabels:
+    """Images of a table as a source."""
+    source = ListedSource(as_named(file).parent, tuple(images), ())
+    return ListedLabels(source, labelled.sets, labelled.said)

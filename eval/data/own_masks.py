@@ -9,7 +9,7 @@ from pathlib import Path
 from eval.common.errors import BadInput, NotFound, UserError
 from eval.data.boxes.files import images_below, read_text
 from eval.data.inventory.facts import Inventory, Tally
-from eval.data.inventory.split_words import Given, choose
+from eval.data.inventory.split_words import Given, choose, lost
 from eval.data.located import Located
 from eval.data.masks.assemble import MaskParts
 from eval.data.masks.label_map import VOID
@@ -159,7 +159,7 @@ def _masks(
                 "test (or val)"
             )
         return _paired(*both, subject, tally), None
-    for said in chosen.said:
+    for said in (*chosen.said, *lost(names, chosen, given)):
         tally.say(said)
 
     def pairs(part: str) -> FileMasks:

@@ -10,10 +10,11 @@ from pathlib import Path
 from eval.common.errors import BadInput
 from eval.data.inventory.facts import Inventory, Tally
 from eval.data.inventory.junk import is_junk
-from eval.data.inventory.split_words import FREE, Chosen, Given, choose, role_of
+from eval.data.inventory.split_words import FREE, Chosen, Given, choose, is_told, role_of
 from eval.data.sources import ParquetSource
 
 _SHARD = re.compile(r"-(\d+)-of-(\d+)\b")
+_NUMBERED = re.compile(r"(.+)_(\d+)")
 
 
 @dataclass(frozen=True)
@@ -30,25 +31,25 @@ class Shards:
 def read_shards(
     folder: Path, subject: str = "", given: Given = FREE, boxes: bool = False
 ) -> Shards:
-    """Files PART.parquet, PART-*.parquet or PART/*.parquet, in ``folder`` or in its ``data``, as a
-    copy of a data set of the Hub lies.
+    """Files PART.parquet, PART-*.parquet, PART_0.parquet and on, or PART/*.parquet, in ``folder``
+    or in its ``data``, as a copy of a data set of the Hub lies.
 
     ``given`` are the parts that the user names. Opens no file. Raises UserError for
     a part that is missing, for shards that are missing or of two writings, and for parts that
     cannot be told apart.
     """
     head = f"{subject}: " if subject else ""
-    parts = _parts(folder) or _parts(folder / "data")
+    parts = _parts(folder, given) or _parts(folder / "data", given)
     chosen = choose(parts, f"{head}{folder}", given, boxes=boxes) or _none(folder, parts, head)
     taken = (chosen.train, chosen.test, *chosen.validation)
     files = [_whole(folder, name, parts[name], head) for name in taken]
     tally = Tally("Parquet files")
     tally.take(sum(map(len, files)))
-    for said in chosen.said:
+    for said in (*chosen.said, *_united(taken, files, given)):
         tally.say(said)
     for name in sorted(parts.keys() - {*taken}):
         for file in parts[name]:
-            tally.leave(f"of part {name}", file.name, expected=role_of(name) is not None)
+            tally.leave(f"of part {name}", file.name, expected=is_told(name, chosen, given))
     train_files, test_files, *held = files
     return Shards(train_files, test_files, tuple(held), chosen.validation, tally.done())
 
@@ -71,7 +72,7 @@ def parquet_pair(folder: Path) -> tuple[ParquetSource, ParquetSource]:
     return ParquetSource(found.train), ParquetSource(found.test)
 
 
-def _parts(folder: Path) -> dict[str, list[Path]]:
+def _parts(folder: Path, given: Given = FREE) -> dict[str, list[Path]]:
     """Part -> its files: by the beginning of their names, or by the folder that they lie in."""
     found: dict[str, list[Path]] = {}
     for file in sorted(folder.glob("*.parquet")):
@@ -81,7 +82,46 @@ def _parts(folder: Path) -> dict[str, list[Path]]:
         for file in sorted(folder.glob("*/*.parquet")):
             if file.is_file() and not is_junk(file.name) and role_of(file.parent.name):
                 found.setdefault(file.parent.name, []).append(file)
-    return found
+        return found
+    return _joined(found, given)
+
+
+def _joined(found: Mapping[str, list[Path]], given: Given) -> dict[str, list[Path]]:
+    """Files train_0, train_1, .. as shards of train, where those of all parts are numbered from 0
+    or 1 without a gap: other numbers, such as years, tell parts apart. All stay parts of their own
+    where the user names one of them."""
+    runs: dict[str, dict[int, str]] = {}
+    for name in sorted(found):
+        match = _NUMBERED.fullmatch(name)
+        if match and name in given.options().values():
+            return dict(found)
+        if match and role_of(match[1]) and all(file.stem == name for file in found[name]):
+            runs.setdefault(match[1], {})[int(match[2])] = name
+    parts = dict(found)
+    if any(min(run) > 1 or max(run) - min(run) >= len(run) for run in runs.values()):
+        return parts
+    for part, names in runs.items():
+        shards = [file for number in sorted(names) for file in parts.pop(names[number])]
+        parts[part] = [*parts.get(part, []), *shards]
+    return parts
+
+
+def _is_numbered(file: Path, part: str) -> bool:
+    """Whether a file is one of train_0, train_1, .., beside those of other parts."""
+    match = _NUMBERED.fullmatch(file.stem)
+    return match is not None and match[1] == part and file.parent.name != part
+
+
+def _united(
+    taken: Sequence[str], files: Sequence[tuple[Path, ...]], given: Given
+) -> list[str]:  # fmt: skip
+    """What to say of numbered files, which could be parts of their own, folds for instance."""
+    return [
+        f"{these[0].name} to {these[-1].name} are taken as the shards of one part, {name}"
+        for name, these in zip(taken, files, strict=True)
+        if len(these) > 1 and _is_numbered(these[0], name)
+        and name not in given.options().values()
+    ]  # fmt: skip
 
 
 def _none(folder: Path, parts: Mapping[str, Sequence[Path]], head: str) -> Chosen:
@@ -94,12 +134,19 @@ def _none(folder: Path, parts: Mapping[str, Sequence[Path]], head: str) -> Chose
     raise BadInput(f"{head}{folder} has no {lacks}-*.parquet; {holds}")
 
 
+def _writing(file: Path, part: str) -> str:
+    """How a file that does not say how many there are is numbered."""
+    if file.stem == part:
+        return "whole"
+    return "_" if _is_numbered(file, part) else ""
+
+
 def _whole(folder: Path, part: str, files: Sequence[Path], head: str) -> tuple[Path, ...]:
     """The files of one part. Raises UserError where some are missing or belong to another
     writing: half of a set, or one and a half, is another set."""
     numbered = [(file, m) for file in files if (m := _SHARD.search(file.stem))]
     counts = {file: m[2] for file, m in numbered}
-    writing = {file: counts.get(file, "whole" if file.stem == part else "") for file in files}
+    writing = {file: counts.get(file) or _writing(file, part) for file in files}
     numbers = [int(m[1]) for _, m in numbered]
     other = next((f for f in files if writing[f] != writing[files[0]]), None)
     twice = next((f for k, (f, _) in enumerate(numbered) if numbers[k] in numbers[:k]), None)

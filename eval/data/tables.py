@@ -13,9 +13,16 @@ from eval.common.files import read_plain
 from eval.common.text import counted
 from eval.data.inventory.facts import Tally
 from eval.data.inventory.labels import MULTI_LABEL, are_numbers, is_unlabelled, unlabelled
-from eval.data.inventory.split_words import FREE, Given, choose, role_of
+from eval.data.inventory.split_words import FREE, Given, choose, is_told, role_of
 
 DELIMITERS = ",;\t"
+
+
+def as_named(file: Path) -> Path:
+    """The absolute path under which a file is named: links of its folders are followed, its own is
+    not. Paths inside count from there: a snapshot of the Hub, DVC and git-annex keep a link beside
+    the images, and what it points to elsewhere."""
+    return file.parent.resolve() / file.name
 
 
 def read_table(file: Path, columns: dict[str, str], subject: str) -> dict[str, list[str]]:
@@ -59,12 +66,13 @@ def read_table(file: Path, columns: dict[str, str], subject: str) -> dict[str, l
     if "label" in table:
         _refuse_unlabelled(table["label"], [line for line, _ in rows], f"{subject}: {name}")
         _refuse_two_labels(table["image"], table["label"], f"{subject}: {name}")
-    table["image"] = [_as_here(file.parent, image) for image in table["image"]]
-    gone = [image for image in table["image"] if not _is_file(file.parent / image)]
+    folder = as_named(file).parent
+    table["image"] = [_as_here(folder, image) for image in table["image"]]
+    gone = [image for image in table["image"] if not _is_file(folder / image)]
     if gone:
         raise NotFound(
             f"{subject}: {len(gone):,} of {len(rows):,} images are missing, the first is "
-            f"{str(file.parent / gone[0])[:300]!r}"
+            f"{str(folder / gone[0])[:300]!r}"
         )
     return table
 
@@ -117,6 +125,20 @@ def count_twice(images: list[str], tally: Tally) -> None:
         tally.say(f"{counted(len(twice), 'image')} listed more than once: each row counts")
 
 
+def refuse_apart(table: dict[str, list[str]], place: str) -> None:
+    """Raises UserError where the rows of one image are of two parts or groups."""
+    images = list(map(os.path.normpath, table["image"]))
+    for role, what in (("split", "parts"), ("group", "groups")):
+        first: dict[str, str] = {}
+        for image, value in zip(images, table.get(role, ()), strict=role in table):
+            known = first.setdefault(image, value)
+            if known != value and (role == "group" or _plain(known) != _plain(value)):
+                raise BadInput(
+                    f"{place}: image {image!r} stands in two {what}, {known!r} and {value!r}; "
+                    f"write one {role} in all its rows"
+                )
+
+
 def own_parts(
     table: dict[str, list[str]], tally: Tally, text: str, given: Given = FREE
 ) -> dict[str, list[str]]:
@@ -142,9 +164,8 @@ def own_parts(
     out["split"] = [sides[plain[i]] for i in kept]
     tally.take(len(kept))
     for value, count in sorted(Counter(v for v in plain if v not in sides).items()):
-        expected = role_of(value) is not None
         tally.leave(f"of {written[value]}", table["image"][plain.index(value)], count=count,
-                    expected=expected)  # fmt: skip
+                    expected=is_told(value, chosen, asked))  # fmt: skip
     both = set()
     if "group" in table:
         rows = list(zip(out["group"], out["split"], strict=True))

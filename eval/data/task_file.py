@@ -14,6 +14,7 @@ from eval.common.errors import BadInput, Refused, UserError, did_you_mean, one_l
 from eval.common.files import MOST_JSON, read_plain
 from eval.data import own
 from eval.data.located import Located
+from eval.data.tables import as_named
 from eval.data.task_data import TaskData
 from eval.tasks.declaration import METRICS, SplitRule, Task
 from eval.tasks.names import parse_task, split_query
@@ -114,7 +115,7 @@ def _under_its_name(found: Located, facts: TaskFile, text: str, path: Path) -> L
     return dataclasses.replace(
         found,
         name=facts.name,
-        where=str(path.resolve()),
+        where=str(as_named(path)),
         kind="",
         checks=(*found.checks, partial(_as_promised, facts, f"task file {text!r}")),
         describe=partial(_declared, facts),
@@ -129,7 +130,7 @@ def _absolute(source: str, file: Path) -> str:
         return source
     path, options = split_query(rest)
     try:
-        place = file.resolve().parent / Path(path).expanduser()
+        place = as_named(file).parent / Path(path).expanduser()
     except (RuntimeError, ValueError) as error:  # ~nobody, a NUL
         raise BadInput(f"task file {str(file)!r}: source = {source!r}: {error}") from None
     return f"{prefix}:{place}" + (f"?{options}" if options else "")

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.data.split_rules import TRAIN_SHARE, by_groups, per_class
+from eval.data.split_rules import TRAIN_SHARE, by_groups, near_share, per_class
 from eval.data.task_data import Split, stratified_part
 
 
@@ -35,14 +35,25 @@ class Drawn:
 
 @dataclass(frozen=True)
 class WholeGroups:
-    """About 70 % of each class, no group on both sides."""
+    """As near to 70 % of each class as whole groups come, no group on both sides."""
 
     groups: tuple[str, ...]  # by row of the source
     seed: int
 
     def in_train(self, whole: Split) -> NDArray[np.bool_]:
         groups = np.asarray(self.groups)[whole.rows]
-        return by_groups(whole.labels, groups.tolist(), self.seed)
+        return near_share(whole.labels, groups.tolist(), self.seed)
+
+    def note(self, train: NDArray[np.int64], test: NDArray[np.int64], share: float) -> str:
+        """What the split came to, of [C] images a class on each side and the ``share`` of all
+        images that train has: groups seldom add up to 70 %."""
+        both = train + test
+        each = 100 * train[both > 0] / both[both > 0]
+        return (
+            f"split here: whole groups, 70 % of each class to train as near as they come, seed "
+            f"{self.seed}; it is {100 * share:.0f} % of the images, {each.min():.0f} to "
+            f"{each.max():.0f} % of a class"
+        )
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 Per label the images are sorted by score once; a resample is a weight for each of them, and both
 scores are read off weighted cumulative sums. Equal scores are one threshold, as in scikit-learn
-(average_precision_score, roc_auc_score), whose numbers these are. A label that all images have, or
-none, has no score; it is left out of the mean.
+(average_precision_score, roc_auc_score), whose numbers these are, but for a label that all images
+have: any order of them gives an average precision of 1, which says nothing of the model. Such a
+label, or one that no image has, has no score; it is left out of the mean.
 """
 
 from __future__ import annotations
@@ -31,15 +32,16 @@ def _steps(scores: Floats, truth: Bools, weights: Floats) -> tuple[Floats, Float
 
 def average_precision(scores: Floats, truth: Bools, weights: Floats) -> Floats:
     """[B] of scores [n] and whether each image has the label [n], under weights [B, n]; NaN where
-    no image that counts has it."""
+    none of the images that count has it, or all have."""
     right, seen = _steps(scores, truth, weights)
     with np.errstate(invalid="ignore", divide="ignore"):
         precision = np.where(seen > 0, right / seen, 0.0)
-        return (np.diff(right, axis=1, prepend=0) * precision).sum(1) / right[:, -1]
+        found = (np.diff(right, axis=1, prepend=0) * precision).sum(1) / right[:, -1]
+    return np.where(right[:, -1] < seen[:, -1], found, np.nan)
 
 
 def roc_area(scores: Floats, truth: Bools, weights: Floats) -> Floats:
-    """[B], as `average_precision`; NaN also where all images that count have the label."""
+    """[B], as `average_precision`, and NaN where that is."""
     right, seen = _steps(scores, truth, weights)
     wrong = seen - right
     steps = np.diff(wrong, axis=1, prepend=0)

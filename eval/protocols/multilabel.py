@@ -77,7 +77,7 @@ def score(context: Context[TaskData], settings: Multilabel) -> Outcome:
 
 
 def macro_precision(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:
-    """mAP over the labels that some images have; NaN where there is none."""
+    """mAP over the labels that some images have and others have not; NaN where there is none."""
     return float(macro(average_precision, scores, truth, np.ones((1, len(truth))))[0])
 
 

@@ -274,6 +274,23 @@ def test_folders_beside_the_parts_are_named(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("inner", [False, True])
+def test_a_part_beside_the_pair_is_warned_of(inner: bool, tmp_path: Path) -> None:
+    """train_1 beside train_0 and test_0 may be half of train, or another fold."""
+    root = tmp_path / "x"
+    for part in ("train_0", "train_1", "test_0"):
+        for name in ("cat", "dog"):
+            folders = (name, part) if inner else (part, name)
+            class_folders(root / folders[0], [folders[1]])
+    task = loaded(root)
+    assert adds_up(task)
+    first = "cat/train_1/0.png" if inner else "train_1/cat/0.png"
+    (warning,) = (w for w in task.inventory.warnings() if "left out" in w)
+    assert warning.startswith(f"left out: files of folders beside train_0 and test_0 (8: {first}")
+    named = loaded(root, "?train=train_0&test=test_0") if not inner else None
+    assert named is None or named.inventory.warnings() == ()
+
+
 # --------------------------------------------------------------------------- what is in them
 
 

@@ -22,9 +22,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.data.load import load, load_task
+from eval.data.inventory.split_words import Given
+from eval.data.load import load, load_task, locate
 from eval.data.located import Located, Parts
 from eval.data.manifest import MANIFEST
+from eval.data.shards import read_shards
 from eval.data.sources import HASH_BYTES, FolderSource, ParquetSource
 from eval.data.task_data import Split, TaskData, stratified_part
 from eval.tasks.declaration import SUBSET, Subset
@@ -486,6 +488,96 @@ def test_parts_that_are_not_used_are_said(cache: Path, tmp_path: Path) -> None:
         "validation is what settings are chosen on, and trained on with train in the end",
         "left out: of part unsupervised (1: unsupervised-0.parquet)",
     )
+
+
+@pytest.mark.parametrize("form", ["{}_{}", "{}-{}", "{}_{:04d}", "seg_{}_{}"])
+@pytest.mark.parametrize("first", [0, 1])
+def test_numbered_files_are_shards_of_one_part(
+    form: str, first: int, cache: Path, tmp_path: Path
+) -> None:
+    """train_0 to train_3 beside one test_0: not one file in four."""
+    write_column(tmp_path / "x", LABELS)
+    plain = load_task(f"parquet:{tmp_path / 'x'}", cache)
+    (tmp_path / "y").mkdir()
+    halved = [(part, half) for part in ("train", "test") for half in (0, 1)]
+    for part, half in halved:
+        rows = slice(half, None, 2)
+        write_column(tmp_path / "z", LABELS[rows], part=part, images=IMAGES[rows])
+        place = tmp_path / "y" / f"{form.format(part, first + half)}.parquet"
+        (tmp_path / "z" / f"{part}-0.parquet").rename(place)
+    task = load_task(f"parquet:{tmp_path / 'y'}", cache)
+    assert task.split_hash == plain.split_hash
+    assert (task.inventory.found, task.inventory.taken) == (4, 4)
+    said = task.inventory.warnings()
+    assert len(said) == (0 if "-" in form else 2)
+    assert all("are taken as the shards of one part" in one for one in said)
+    one = f"?train={form.format('train', first)}&test={form.format('test', first)}"
+    if "-" not in form:  # named as a part of its own, one file is that
+        alone = load_task(f"parquet:{tmp_path / 'y'}{one}", cache)
+        assert (len(alone.train), len(alone.test)) == (4, 4)
+        assert alone.inventory.warnings() == ()
+        assert load_task(alone.where, cache).split_hash == alone.split_hash
+        half = load_task(f"parquet:{tmp_path / 'y'}{one.partition('&')[0]}", cache)
+        assert half.split_hash == alone.split_hash
+        assert [w[:12] for w in half.inventory.warnings()] == ["left out: of"]
+
+
+def test_ten_shards_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    for name in ("test_0", *(f"train_{number}" for number in range(11))):
+        (tmp_path / f"{name}.parquet").write_bytes(b"")
+    found = read_shards(tmp_path)
+    assert [file.stem for file in found.train] == [f"train_{number}" for number in range(11)]
+    assert found.inventory.said == (
+        "train_0.parquet to train_10.parquet are taken as the shards of one part, train",
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "left"),
+    [
+        (["train_0", "train_2", "test_0"], "train_2"),  # a gap
+        (["train_2014", "train_2017", "test_2017"], "train_2014"),  # years are parts
+        (["train", "test", "extra_train"], "extra_train"),
+        (["train", "test", "test_more"], "test_more"),
+    ],
+)
+def test_what_could_be_train_or_test_is_not_left_out_in_silence(
+    names: list[str], left: str, tmp_path: Path
+) -> None:
+    for name in names:
+        (tmp_path / f"{name}.parquet").write_bytes(b"")
+    (warning,) = read_shards(tmp_path).inventory.warnings()
+    assert warning == f"left out: of part {left} (1: {left}.parquet)"
+    train, test = sorted({*names} - {left}, reverse=True)
+    assert read_shards(tmp_path, "", Given(train, test)).inventory.warnings() == ()
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["train_2014", "train_2017", "val_2014", "val_2017"], "has train_2014 and train_2017"),
+        (["train", "train_0", "test_0"], "train.parquet and train_0.parquet, two writings"),
+        (["train-0", "train_0", "test-0"], "train-0.parquet and train_0.parquet, two writings"),
+    ],
+)
+def test_numbers_that_are_no_shards(names: list[str], said: str, tmp_path: Path) -> None:
+    for name in names:
+        (tmp_path / f"{name}.parquet").write_bytes(b"")
+    assert said in refusal(read_shards, tmp_path)
+
+
+def test_a_split_of_the_hub_that_is_not_used_is_said(
+    hub: LoopbackHub, cache: Path, tmp_path: Path
+) -> None:
+    write_column(tmp_path / "x", LABELS)
+    files = {
+        f"data/{name}-00000-of-00001.parquet": (tmp_path / "x" / f"{part}-0.parquet").read_bytes()
+        for name, part in (("train", "train"), ("extra_train", "train"), ("test", "test"))
+    }
+    hub.add_dataset("org/more", files)
+    found = locate("hub:org/more", cache)
+    assert found.inventory.warnings() == ("not used beside train and test: 'extra_train'",)
+    assert locate("hub:org/more?train=train&test=test", cache).inventory.warnings() == ()
 
 
 def test_an_empty_shard_is_no_harm(cache: Path, tmp_path: Path) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.data.split_rules import by_groups, members, per_class
+from eval.data.split_rules import by_groups, members, near_share, per_class
 from eval.tasks.catalog_page import PAGE, page
 
+Rule = Callable[[list[int], list[str], int], np.ndarray]
 LABELS = st.lists(st.integers(0, 6), min_size=1, max_size=80)
 
 
@@ -54,18 +57,19 @@ def grouped(draw: st.DrawFn) -> tuple[list[int], list[str]]:
     return labels, [f"patient {g}" for g in groups]
 
 
+@pytest.mark.parametrize("rule", [by_groups, near_share])
 @given(grouped(), st.integers(0, 3), st.randoms())
 def test_groups_stay_whole_in_any_order(
-    rows: tuple[list[int], list[str]], seed: int, random: np.random.RandomState
+    rule: Rule, rows: tuple[list[int], list[str]], seed: int, random: np.random.RandomState
 ) -> None:
     labels, groups = rows
-    train = by_groups(labels, groups, seed)
+    train = rule(labels, groups, seed)
     sides = {g: {bool(t) for t, other in zip(train, groups, strict=True) if other == g}
              for g in groups}  # fmt: skip
     assert all(len(side) == 1 for side in sides.values())
     order = list(range(len(labels)))
     random.shuffle(order)  # type: ignore[arg-type]
-    again = by_groups([labels[i] for i in order], [groups[i] for i in order], seed)
+    again = rule([labels[i] for i in order], [groups[i] for i in order], seed)
     assert again.tolist() == train[order].tolist()
 
 
@@ -78,6 +82,52 @@ def test_groups_give_about_the_share_of_each_class(sizes: list[int], seed: int) 
     for label in range(3):
         ours = np.asarray(labels) == label
         assert abs(train[ours].sum() - 0.7 * ours.sum()) <= 4
+
+
+@given(st.lists(st.integers(1, 4), min_size=40, max_size=120), st.integers(0, 5))
+def test_near_the_share_on_both_sides_of_it(sizes: list[int], seed: int) -> None:
+    """Every class is within half a group of 70 %."""
+    labels = [g % 3 for g, n in enumerate(sizes) for _ in range(n)]
+    groups = [f"lesion {g}" for g, n in enumerate(sizes) for _ in range(n)]
+    train = near_share(labels, groups, seed)
+    for label in range(3):
+        ours = np.asarray(labels) == label
+        assert abs(train[ours].sum() - np.rint(0.7 * ours.sum())) <= 2
+
+
+@given(st.integers(0, 99))
+def test_a_group_that_is_most_of_its_class_trains(seed: int) -> None:
+    """by_groups gives 8 of the 40 to train; it stays as it is, declared splits are made by it."""
+    labels, groups = [0] * 40, ["a"] * 32 + ["b"] * 4 + ["c"] * 4
+    assert by_groups(labels, groups, seed).sum() == 8
+    assert near_share(labels, groups, seed).sum() in (32, 36)
+
+
+@given(st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=6), min_size=1, max_size=5),
+       st.integers(0, 9))  # fmt: skip
+def test_a_class_of_two_groups_is_on_both_sides(sizes: list[list[int]], seed: int) -> None:
+    """Whatever their sizes, where a group has one class; a class of one group trains."""
+    rows = [(label, f"{label} {g}") for label, many in enumerate(sizes)
+            for g, n in enumerate(many) for _ in range(n)]  # fmt: skip
+    train = near_share([label for label, _ in rows], [group for _, group in rows], seed)
+    for label, many in enumerate(sizes):
+        sides = {bool(t) for t, (other, _) in zip(train, rows, strict=True) if other == label}
+        assert sides == ({True, False} if len(many) > 1 else {True})
+
+
+def test_a_class_whose_groups_are_those_of_rarer_ones() -> None:
+    """Class 0 is with patients of classes 1 to 3 alone, whose sides those decide."""
+    rows = [(label, f"{label} {g}") for label in (1, 2, 3) for g in "aaaaabbcc"]
+    rows += [(0, f"{label} {g}") for label in (1, 2, 3) for g in "bbbbbccccc"]
+    labels, groups = [label for label, _ in rows], [group for _, group in rows]
+    alone = 0
+    for seed in range(50):
+        plain = by_groups(labels, groups, seed)[-30:]
+        alone += bool(plain.all() or not plain.any())
+        train = near_share(labels, groups, seed)
+        for label in range(4):
+            assert {*train[np.asarray(labels) == label].tolist()} == {True, False}
+    assert alone  # else this says nothing
 
 
 def test_another_seed_is_another_split() -> None:

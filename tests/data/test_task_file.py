@@ -396,7 +396,33 @@ def test_no_group_on_both_sides(
     sides = [{group_of[f] for f in names_of(found, part)} for part in ("train", "test")]
     assert not sides[0] & sides[1]
     assert len(found.train) + len(found.test) == 16
-    assert found.notes == (f"split here: whole groups, 70 % of each class to train, seed {seed}",)
+    (note,) = found.notes
+    assert note.startswith("split here: whole groups, 70 % of each class to train as near as they")
+    assert f"seed {seed}; it is {100 * len(found.train) / 16:.0f} % of the images, " in note
+
+
+def test_a_group_that_is_most_of_its_class(tmp_path: Path, cache: Path) -> None:
+    """Its 32 images of 40 are nearer to 70 % than the eight others."""
+    rows = write_images(tmp_path, {"dog": 40, "cat": 40})
+    sizes = ["a"] * 32 + ["b"] * 4 + ["c"] * 4
+    listed = [(f, kind, f"{kind} {g}") for (f, kind), g in zip(rows, [*sizes, *sizes], strict=True)]
+    path = write_csv(tmp_path / "all.csv", ["image", "label", "patient"], listed)
+    for seed in range(3):
+        task = load_task(f"csv:{path}?group=patient", cache, seed=seed)
+        train = np.bincount(task.train.labels)
+        assert set(train.tolist()) <= {32, 36}
+        low, high = 100 * train.min() / 40, 100 * train.max() / 40
+        assert f"it is {100 * train.sum() / 80:.0f} % of the images, {low:.0f} to" in task.notes[0]
+        assert task.notes[0].endswith(f" to {high:.0f} % of a class")
+
+
+def test_classes_of_one_group_alone(tmp_path: Path, cache: Path) -> None:
+    rows = write_images(tmp_path, {"dog": 4, "cat": 4})
+    path = write_csv(
+        tmp_path / "all.csv", ["image", "label", "patient"], [(*r, r[1]) for r in rows]
+    )
+    said = refusal(load_task, f"csv:{path}?group=patient", cache)
+    assert "no image is left to test on: every class has one image, or one group, alone" in said
 
 
 def test_a_table_may_begin_with_a_byte_order_mark(tmp_path: Path, cache: Path) -> None:
@@ -534,6 +560,19 @@ def test_a_validation_is_scored_where_there_is_no_test(
     assert load_task(own.where, cache).split_hash == own.split_hash
 
 
+def test_a_value_that_could_be_train_is_not_left_out_in_silence(
+    tmp_path: Path, cache: Path
+) -> None:  # fmt: skip
+    rows = write_images(tmp_path, {"dog": 6, "cat": 6})
+    parts = ["train_0", "train_1", "test_0"] * 4
+    listed = [(f, kind, part) for (f, kind), part in zip(rows, parts, strict=True)]
+    path = write_csv(tmp_path / "all.csv", ["image", "label", "part"], listed)
+    task = load_task(f"csv:{path}?split=part", cache)
+    assert task.inventory.warnings() == ("left out: of train_1 (4: 0-1.png, ..)",)
+    own = load_task(f"csv:{path}?split=part&train=train_0&test=test_0", cache)
+    assert (own.split_hash, own.inventory.warnings()) == (task.split_hash, ())
+
+
 def test_a_column_as_typed(tmp_path: Path, cache: Path) -> None:
     """'+' is no space, and a file may have a '?' in its name."""
     rows = write_images(tmp_path, {"dog": 4, "cat": 4})
@@ -553,6 +592,41 @@ def test_paths_of_windows(tmp_path: Path, cache: Path) -> None:
         path = write_csv(tmp_path / "all.csv", ["image", "label"], listed)
         task = load_task(f"csv:{path}", cache)
         assert len(task.train) + len(task.test) == 8
+
+
+def as_a_snapshot(folder: Path, blobs: Path) -> Path:
+    """The files of a folder as the Hub's cache, DVC and git-annex keep them: links to blobs."""
+    blobs.mkdir()
+    for number, file in enumerate(sorted(folder.iterdir())):
+        file.rename(blobs / str(number))
+        file.symlink_to(blobs / str(number))
+    return folder
+
+
+@pytest.mark.parametrize("options", ["label=label", "labels=label", "instance=label&role=side"])
+def test_images_lie_beside_the_link_of_a_table(options: str, tmp_path: Path, cache: Path) -> None:
+    sides = ["query", "gallery", "gallery", "query"] * 2
+    rows = write_images(tmp_path / "set", {"dog": 4, "cat": 4})
+    listed = [(*row, side) for row, side in zip(rows, sides, strict=True)]
+    path = write_csv(tmp_path / "set" / "all.csv", ["image", "label", "side"], listed)
+    plain = load_task(f"csv:{path}?{options}", cache)
+    as_a_snapshot(path.parent, tmp_path / "blobs")
+    task = load_task(f"csv:{path}?{options}", cache)
+    assert task.split_hash == plain.split_hash
+    assert task.where.startswith(f"csv:{path}?")
+    assert len(list(task.train.source.images(np.sort(task.train.rows)))) == len(task.train)
+    assert load_task(task.where, cache).split_hash == plain.split_hash
+
+
+def test_paths_of_a_task_file_count_from_its_link(photos: Path, cache: Path) -> None:
+    path = write(photos.parent / "mine.toml", MINIMAL)
+    plain = load_task(str(path), cache)
+    (photos.parent / "kept").mkdir()
+    path.rename(photos.parent / "kept" / "0123")
+    path.symlink_to(photos.parent / "kept" / "0123")
+    task = load_task(str(path), cache)
+    assert (task.split_hash, task.where) == (plain.split_hash, str(path))
+    assert load_task(task.where, cache).split_hash == plain.split_hash
 
 
 def test_a_row_listed_twice_is_said(tmp_path: Path, cache: Path) -> None:

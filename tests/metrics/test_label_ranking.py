@@ -55,12 +55,26 @@ def test_resamples_are_those_of_drawn_images(
         assert [interval.low, interval.high] == np.quantile(values, [0.025, 0.975]).tolist()
 
 
-def test_a_label_without_a_score_is_left_out_of_the_mean() -> None:
+@pytest.mark.parametrize("every", [False, True])
+def test_a_label_of_all_images_or_none_is_left_out_of_the_mean(every: bool) -> None:
+    """An average precision of 1, whatever the model says, would raise the mean."""
     scores, truth = data(ties=False)
-    scores, truth = np.c_[scores, scores[:, 0]], np.c_[truth, np.zeros(40, bool)]
+    scores, truth = np.c_[scores, scores[:, 0]], np.c_[truth, np.full(40, every)]
     once = np.ones((1, 40))
-    assert np.isnan(by_label(average_precision, scores, truth, once)[0, 3])
-    assert np.isnan(by_label(roc_area, scores, np.ones_like(truth), once)).all()
-    three = resampled(scores[:, :3], truth[:, :3], 0)["map"][0].value
-    assert resampled(scores, truth, 0)["map"][0].value == pytest.approx(three)
+    for of in (average_precision, roc_area):
+        found = by_label(of, scores, truth, once)[0]
+        assert np.isnan(found).tolist() == [False, False, False, True]
+    whole, three = resampled(scores, truth, 0), resampled(scores[:, :3], truth[:, :3], 0)
+    for name in ("map", "auroc"):
+        assert whole[name][0] == three[name][0]
+        np.testing.assert_array_equal(whole[name][1], three[name][1])
     assert DRAWS == 1000
+
+
+def test_a_resample_in_which_all_images_have_the_label_has_no_score_of_it() -> None:
+    scores, truth = np.array([0.3, 0.2, 0.1]), np.array([True, True, False])
+    weights = np.array([[1.0, 1.0, 1.0], [2.0, 1.0, 0.0], [0.0, 0.0, 3.0]])
+    for of in (average_precision, roc_area):
+        found = of(scores, truth, weights)
+        assert found[0] == 1
+        assert np.isnan(found[1:]).all()

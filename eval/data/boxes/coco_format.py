@@ -23,7 +23,7 @@ from eval.data.boxes.files import (
 from eval.data.boxes.notation import without_outline
 from eval.data.boxes.stored import Row, stack
 from eval.data.inventory.facts import Inventory, Tally
-from eval.data.inventory.split_words import choose, role_of
+from eval.data.inventory.split_words import choose, lost, role_of
 
 LISTS = ("images", "annotations", "categories")
 ROBOFLOW = "_annotations.coco.json"
@@ -80,7 +80,7 @@ def _files(root: Path, train: str, test: str, subject: str, tally: Tally) -> tup
             "instances_val*.json nor train/_annotations.coco.json and "
             "valid/_annotations.coco.json; name them with ?train=FILE&test=FILE&images=DIR"
         )
-    for said in chosen.said:
+    for said in (*chosen.said, *lost(found, chosen)):
         tally.say(said)
     return found[chosen.train], found[chosen.test]
 

@@ -12,7 +12,7 @@ from eval.common.text import counted
 from eval.data.boxes.files import FileBoxes, images_below, read_text, refuse_missing
 from eval.data.boxes.stored import Row, stack
 from eval.data.inventory.facts import Inventory, Tally
-from eval.data.inventory.split_words import Given, choose, role_of
+from eval.data.inventory.split_words import Given, choose, is_told, role_of
 
 MOST = 2.0  # a share beyond this is a number of pixels
 BARE = 0.5  # of a part's pictures without a label file; more are labels that were not found
@@ -28,7 +28,8 @@ def read_yolo(
     names = _names(facts, root, subject)
     tally = Tally("files")
     parts, gone = _parts(facts, root, subject, tally)
-    chosen = choose(parts, f"{subject}: {root}", Given(train, test), boxes=True)
+    given = Given(train, test)
+    chosen = choose(parts, f"{subject}: {root}", given, boxes=True)
     told = [f"data.yaml names {name!r} for {key}, which is not there" for key, name in gone.items()]
     if gone and (chosen is None or any(role_of(key) == ("train", ()) for key in gone)):
         raise NotFound(f"{subject}: {told[0]}")
@@ -49,7 +50,7 @@ def read_yolo(
     tally.take(sum(map(len, files)))
     for name in sorted(parts.keys() - {chosen.train, chosen.test}):
         for path in parts[name]:
-            tally.leave(f"of part {name}", path.name, expected=True)
+            tally.leave(f"of part {name}", path.name, expected=is_told(name, chosen, given))
     found = [_part(f, n, names, subject, tally) for n, f in zip(("train", "test"), files,
                                                                 strict=True)]  # fmt: skip
     return found[0], found[1], tally.done()

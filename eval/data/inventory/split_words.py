@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from eval.common.errors import BadInput, NotFound, did_you_mean
+from eval.common.text import some
 
 Role = Literal["train", "validation", "test"]
 _WORDS: dict[str, Role] = {
@@ -61,6 +62,27 @@ def role_of(name: str) -> tuple[Role, tuple[str, ...]] | None:
     if len(found) != 1:
         return None
     return _WORDS[found[0]], tuple(word for word in words if word not in _WORDS)
+
+
+def is_told(name: str, chosen: Chosen, given: Given = FREE) -> bool:
+    """Whether nobody needs a warning that a part is not used: it is validation, of which ``choose``
+    says what becomes; the user named the one of its role; or ``choose`` said that it has no
+    labels. Part of train or of what is scored is never left out without a word."""
+    found = role_of(name)
+    if found is None:
+        return False
+    role, rest = found
+    unlabelled = role == "test" and role_of(chosen.test) == ("validation", rest)
+    return role == "validation" or bool(getattr(given, role)) or unlabelled
+
+
+def lost(names: Iterable[str], chosen: Chosen, given: Given = FREE) -> tuple[str, ...]:
+    """What to say of parts that are not used, where nothing counts what is left out."""
+    taken = {chosen.train, chosen.test, *chosen.validation}
+    beside = [n for n in sorted({*names} - taken) if role_of(n) and not is_told(n, chosen, given)]
+    if not beside:
+        return ()
+    return (f"not used beside {chosen.train} and {chosen.test}: {some(beside)}",)
 
 
 def choose(

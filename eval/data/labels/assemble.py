@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from eval.common.errors import BadInput
 from eval.common.text import some
+from eval.data.joined_source import Joined
 from eval.data.labels.label_data import LabelSplit
 from eval.data.labels.stored import LabelScan, LabelSource, answer, remembered_labels
 from eval.data.sources import as_keys
@@ -22,12 +23,13 @@ from eval.data.whole_split import AsGiven, Drawn, WholeGroups
 @dataclass(frozen=True)
 class LabelParts:
     """Where the images and labels of a multi-label task lie. Without ``test`` a rule splits
-    ``train``."""
+    ``train``, of which ``held`` are then the rows that settings are chosen on."""
 
     train: LabelSource
     test: LabelSource | None = None
     rule: Drawn | WholeGroups | AsGiven | None = None
-    held: tuple[bool, ...] = ()  # by row of a source that is split: settings are chosen on it
+    held: tuple[bool, ...] = ()  # by row of a source that is split
+    validation: LabelSource | None = None  # beside a test: joins train; settings are chosen on it
 
 
 @dataclass(frozen=True)
@@ -40,22 +42,24 @@ class LabelSplits:
     notes: tuple[str, ...]
     deep: NDArray[np.void]  # hashes of the images of more than 8 bits
     validation: NDArray[np.void] | None
+    said: tuple[str, ...]  # what was decided about values, for the inventory
 
 
 def assemble_labels(images: LabelParts, cache: Path, subject: str) -> LabelSplits:
-    """Scan, order and check both parts.
+    """Scan, order and check all parts; a validation joins train.
 
     The labels are those that the source declares, else all that occur. Raises UserError for a part
     without an image, for fewer than two labels, and for a part whose images all have the same.
     """
-    sources = [("train", images.train)] + ([("test", images.test)] if images.test else [])
+    every = (("train", images.train), ("test", images.test), ("validation", images.validation))
+    sources = [(part, source) for part, source in every if source]
     scans = [remembered_labels(source, cache) for _, source in sources]
     for (part, _), scan in zip(sources, scans, strict=True):
         if not scan.sets:
             raise BadInput(f"{subject}: the {part} split is empty")
     declared = [scan.names for scan in scans if scan.names]
     if len(set(declared)) > 1:
-        raise BadInput(f"{subject}: train and test declare different label names")
+        raise BadInput(f"{subject}: its parts declare different label names")
     by_name = [[_named(scan, labels, subject) for labels in scan.sets] for scan in scans]
     names = (
         declared[0] if declared else tuple(sorted({n for sets in by_name for s in sets for n in s}))
@@ -68,7 +72,9 @@ def assemble_labels(images: LabelParts, cache: Path, subject: str) -> LabelSplit
     ]
     validation = None
     if images.rule is None:
-        train, test = parts
+        train, test, *held = parts
+        for part_ in held:
+            train, validation = _joined(train, part_), part_.keys
     else:
         whole = dataclasses.replace(parts[0], labels=np.zeros(len(parts[0]), np.int64))
         in_train = images.rule.in_train(whole)
@@ -84,7 +90,21 @@ def assemble_labels(images: LabelParts, cache: Path, subject: str) -> LabelSplit
                 f"{subject}: no label of {part_.name} is on some images and not on others"
             )
     deep = np.concatenate([as_keys(scan.hashes[scan.deep]) for scan in scans])
-    return LabelSplits(names, train, test, tuple(_notes(train, test, names)), deep, validation)
+    said = tuple(dict.fromkeys(sentence for scan in scans for sentence in scan.said))
+    notes = tuple(_notes(train, test, names))
+    return LabelSplits(names, train, test, notes, deep, validation, said)
+
+
+def _joined(train: LabelSplit, held: LabelSplit) -> LabelSplit:
+    """Train with the part that settings are chosen on, in canonical order."""
+    both = {
+        name: np.concatenate([getattr(train, name), getattr(held, name)])
+        for name in LabelSplit.BY_IMAGE
+    }
+    both["rows"][len(train) :] += len(train)
+    order = canonical_order(both["labels"], both["hashes"])
+    source = Joined(train.source, held.source, len(train))
+    return LabelSplit("train", source, **{name: values[order] for name, values in both.items()})
 
 
 def _named(scan: LabelScan, labels: tuple[Any, ...], subject: str) -> tuple[str, ...]:

@@ -2,7 +2,8 @@
 
 One column holds lists, or text with a separator between (``cat|dog``); a path such as
 ``objects.category`` reads what a struct holds, the labels of boxes for instance. Several columns
-are one label each, 1 or 0.
+are one label each, 1 or 0. -1 is no where it stands beside 1 alone, as PASCAL VOC writes it; beside
+0 it may as well be "uncertain", as CheXpert writes that, and is refused.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from functools import partial
 from typing import Any
 
 from eval.common.errors import BadInput
+from eval.common.text import some
 
-_YES, _NO = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no", "-1", "-1.0")
+_YES, _NO = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no")
+_MINUS = ("-1", "-1.0")
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,8 @@ class Columns:
     ) -> list[tuple[Any, ...]]:
         """The labels of each row of columns, each once, in their order. ``describe`` names a row.
 
-        Raises UserError for a value that says no labels.
+        Raises UserError for a value that says no labels, and for -1 beside 0; to see both, ``rows``
+        are all that a source has.
         """
         if len(self.names) > 1:
             return self._one_each(rows, describe)
@@ -54,6 +58,12 @@ class Columns:
             labels = self._of(_inside(value, inner), partial(describe, row))
             found.append(tuple(dict.fromkeys(labels)))
         return found
+
+    def said(self, rows: Mapping[str, Sequence[Any]]) -> tuple[str, ...]:
+        """What was decided about the values of rows that were read."""
+        several = self.names if len(self.names) > 1 else ()
+        minus = [name for name in several if any(_word(value) in _MINUS for value in rows[name])]
+        return (f"-1 is taken as no, and 1 as yes, in {some(minus)}",) if minus else ()
 
     def _of(self, value: Any, where: Callable[[], str]) -> list[Any]:
         if value is None:
@@ -87,9 +97,15 @@ class Columns:
         count = len(rows[self.names[0]])
         found: list[list[str]] = [[] for _ in range(count)]
         for name in self.names:
-            for row, value in enumerate(rows[name]):
-                word = str(value).strip().lower()
-                if word not in (*_YES, *_NO):
+            words = [_word(value) for value in rows[name]]
+            minus = next((row for row, word in enumerate(words) if word in _MINUS), None)
+            if minus is not None and any(word in _NO for word in words):
+                raise BadInput(
+                    f"{describe(minus)}: column {name!r} holds -1 beside 0, which may be no or "
+                    "'uncertain'; write 1 or 0 in its place, or take such rows out"
+                )
+            for row, (word, value) in enumerate(zip(words, rows[name], strict=True)):
+                if word not in (*_YES, *_NO, *_MINUS):
                     raise BadInput(
                         f"{describe(row)}: column {name!r} holds {str(value)[:80]!r}; of several "
                         "columns each is one label, 1 or 0"
@@ -97,6 +113,10 @@ class Columns:
                 if word in _YES:
                     found[row].append(name)
         return [tuple(labels) for labels in found]
+
+
+def _word(value: Any) -> str:
+    return str(value).strip().lower()
 
 
 def _inside(value: Any, path: Sequence[str]) -> Any:

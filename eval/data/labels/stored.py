@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -36,6 +35,7 @@ class LabelScan(NamedTuple):
     deep: NDArray[np.bool_]  # [N] of more than 8 bits
     sets: list[tuple[Any, ...]]  # [N] names, or numbers of ``names``
     names: tuple[str, ...] | None  # that the source declares
+    said: tuple[str, ...] = ()  # what was decided about its values
 
 
 class LabelSource(Source, Protocol):
@@ -71,12 +71,9 @@ class ParquetLabels(_Labelled):
     def fingerprint(self) -> list[Any]:
         return ["labels", *self.pixels.fingerprint()[:3], self.columns.facts()]
 
-    def _after(self, first: int, row: int) -> str:
-        return self.describe(first + row)
-
     def label_scan(self) -> LabelScan:
         names: tuple[str, ...] | None = None
-        sets: list[tuple[Any, ...]] = []
+        rows: dict[str, list[Any]] = {column: [] for column in self.columns.top}
         for file in self.pixels.files:
             parquet = open_parquet(file)
             have = parquet.schema_arrow.names
@@ -89,13 +86,11 @@ class ParquetLabels(_Labelled):
                         f"{file} has no {role} column {column!r}; its columns are {', '.join(have)}"
                     )
             names = names or declared_labels(parquet.schema_arrow.metadata, self.columns.names[0])
-            first = len(sets)
-            rows: dict[str, list[Any]] = {column: [] for column in self.columns.top}
             for batch in parquet_batches(parquet, file, columns=list(self.columns.top)):
                 for column in rows:
                     rows[column] += batch.column(column).to_pylist()
-            sets += self.columns.read(rows, partial(self._after, first))
-        return _looked_at(self, sets, names)
+        sets = self.columns.read(rows, self.describe)
+        return _looked_at(self, sets, names, self.columns.said(rows))
 
 
 @dataclass(frozen=True)
@@ -110,7 +105,7 @@ class HubLabels(_Labelled):
         rows = {column: self.pixels.column(column) for column in self.columns.top}
         sets = self.columns.read(rows, self.describe)
         names = self.pixels.label_names(self.columns.names[0])
-        return _looked_at(self, sets, names)
+        return _looked_at(self, sets, names, self.columns.said(rows))
 
 
 @dataclass(frozen=True)
@@ -119,22 +114,26 @@ class ListedLabels(_Labelled):
 
     pixels: ListedSource
     sets: tuple[tuple[str, ...], ...]
+    said: tuple[str, ...] = ()
 
     def fingerprint(self) -> list[Any]:
-        return ["labels", *self.pixels.fingerprint()[:3], self.sets]
+        return ["labels", *self.pixels.fingerprint()[:3], self.sets, self.said]
 
     def label_scan(self) -> LabelScan:
-        return _looked_at(self, list(self.sets), None)
+        return _looked_at(self, list(self.sets), None, self.said)
 
 
 def _looked_at(
-    source: LabelSource, sets: list[tuple[Any, ...]], names: tuple[str, ...] | None
+    source: LabelSource,
+    sets: list[tuple[Any, ...]],
+    names: tuple[str, ...] | None,
+    said: tuple[str, ...],
 ) -> LabelScan:
     looks = Looks()
     for _, data in source.images(np.arange(len(sets))):
         looks.add(data)
     found = looks.scan([], names)
-    return LabelScan(found.hashes, found.deep, sets, names)
+    return LabelScan(found.hashes, found.deep, sets, names, said)
 
 
 def answer(labels: tuple[Any, ...]) -> int:
@@ -151,13 +150,14 @@ def remembered_labels(source: LabelSource, cache: Path) -> LabelScan:
     """The source's scan, remembered in the cache."""
 
     def pack(scan: LabelScan) -> memo.Arrays:
-        meta = memo.packed({"names": scan.names, "sets": scan.sets})
+        meta = memo.packed({"names": scan.names, "sets": scan.sets, "said": scan.said})
         return {"hashes": scan.hashes, "deep": scan.deep, "meta": meta}
 
     def unpack(saved: memo.Arrays) -> LabelScan:
         meta = memo.unpacked(saved["meta"])
         sets = [tuple(labels) for labels in meta["sets"]]
-        return LabelScan(saved["hashes"], saved["deep"], sets, memo.names_of(meta["names"]))
+        names, said = memo.names_of(meta["names"]), tuple(meta["said"])
+        return LabelScan(saved["hashes"], saved["deep"], sets, names, said)
 
-    facts = ["labels", 1, HASH_BYTES, source.fingerprint()]
+    facts = ["labels", 2, HASH_BYTES, source.fingerprint()]
     return memo.remembered(cache, facts, source.label_scan, pack=pack, unpack=unpack)

@@ -614,6 +614,33 @@ def test_yolo_takes_val_where_test_is_not_there(test: str, tmp_path: Path, cache
         assert said[0] == "data.yaml names '../test/images' for test, which is not there"
 
 
+def test_coco_part_beside_the_pair_is_said(tmp_path: Path, cache: Path) -> None:
+    root = write_coco(tmp_path / "set", some(), roboflow=True)
+    plain = load(f"coco:{root}", cache)
+    shutil.copytree(root / "train", root / "extra_train")
+    task = load(f"coco:{root}", cache)
+    assert task.split_hash == plain.split_hash
+    new = "not used beside train and valid: 'extra_train'"
+    assert set(task.inventory.said) - set(plain.inventory.said) == {new}
+
+
+def test_yolo_part_beside_the_pair_is_warned_of(tmp_path: Path, cache: Path) -> None:
+    root = write_yolo(tmp_path / "set", some())
+    expected = load(f"yolo:{root}", cache).split_hash
+    for folder in (root / "images", root / "labels"):
+        shutil.copytree(folder / "train", folder / "train_1")
+        (folder / "train").rename(folder / "train_0")
+        (folder / "val").rename(folder / "test_0")
+    (root / "data.yaml").write_text("names: [ant, bee, cow]\n")
+    task = load(f"yolo:{root}", cache)
+    assert task.split_hash == expected
+    (warning,) = (w for w in task.inventory.warnings() if "of part" in w)
+    assert warning.startswith("left out: of part train_1 (")
+    own = load(f"yolo:{root}?train=train_0&test=test_0", cache)
+    assert own.split_hash == task.split_hash
+    assert not any("of part" in w for w in own.inventory.warnings())
+
+
 def test_yolo_both_val_and_test(tmp_path: Path, cache: Path) -> None:
     root = write_yolo(tmp_path / "set", some())
     shutil.copytree(root / "images" / "val", root / "images" / "test")

@@ -103,6 +103,68 @@ def test_the_second_load_reads_no_image(
     np.testing.assert_array_equal(loaded(text, cache).train.several, first.train.several)
 
 
+def long_table(folder: Path) -> str:
+    """One row an image and label, as Open Images and others have it."""
+    return csv(folder, "image,tag,split,patient",
+               lambda f, x, s: "\n".join(f"{f},{n},{s},p{f[-5]}" for n in x or ("none",))
+               )  # fmt: skip
+
+
+def test_rows_of_one_image_are_united(tmp_path: Path, cache: Path) -> None:
+    wide = csv(tmp_path / "w", "image,tag,split", lambda f, x, s: f"{f},{'|'.join(x)},{s}")
+    plain = loaded(f"{wide}?labels=tag&split=split", cache)
+    long = long_table(tmp_path / "x")
+    said = refusal(load_task, f"{long}?label=tag&split=split", cache)
+    assert "name the column as labels=COLUMN" in said
+    task = loaded(f"{long}?labels=tag&none=none&split=split", cache)
+    assert task.split_hash == plain.split_hash
+    assert task.notes == (
+        "10 images listed more than once: the labels of all rows of an image are its",
+    )
+    assert (task.inventory.found, task.inventory.warnings()) == (35, ())
+    assert loaded(task.where, cache).split_hash == task.split_hash
+    drawn = loaded(f"{long}?labels=tag&none=none", cache)
+    assert drawn.split_hash == loaded(f"{wide}?labels=tag", cache).split_hash
+    grouped = loaded(f"{long}?labels=tag&none=none&group=patient", cache)
+    assert len(grouped.train) + len(grouped.test) == 25
+    columns = csv(
+        tmp_path / "c",
+        "image,cat,dog,mat,split",
+        lambda f, x, s: "\n".join(
+            ",".join([f, *(str(int(n == name)) for name in NAMES), s]) for n in x or ("none",)
+        ),
+    )
+    several = loaded(f"{columns}?labels=cat,dog,mat&split=split", cache)
+    assert several.split_hash == plain.split_hash
+    assert several.inventory.warnings() == task.notes  # such a table has one row an image
+
+
+@pytest.mark.parametrize(
+    ("column", "other", "said"),
+    [
+        ("split", "test", "image 'a.png' stands in two parts, 'train' and 'test'; write one split"),
+        ("split", "extra", "stands in two parts, 'train' and 'extra'; write one split in all its"),
+        ("split", "Training", ""),
+        ("group", "p2", "image 'a.png' stands in two groups, 'train' and 'p2'; write one group"),
+    ],
+)
+def test_rows_of_one_image_in_two_parts(
+    column: str, other: str, said: str, tmp_path: Path, cache: Path
+) -> None:
+    files = "aabcde"
+    for file, image in zip(sorted({*files}), blobs(0, 5, seed=1), strict=True):
+        (tmp_path / f"{file}.png").write_bytes(image)
+    sides = ["train", other, "train", "test", "test", "train"]
+    lines = [f"./{f}.png,{['cat', 'dog'][i % 2]},{side}"
+             for i, (f, side) in enumerate(zip(files, sides, strict=True))]  # fmt: skip
+    (tmp_path / "all.csv").write_text("\n".join(["image,tag,where", *lines]))
+    text = f"csv:{tmp_path / 'all.csv'}?labels=tag&{column}=where"
+    if said:
+        assert said in refusal(load_task, text, cache)
+        return
+    assert len(loaded(text, cache).train) == 3
+
+
 def test_from_the_hub(tmp_path: Path, cache: Path, hub: LoopbackHub) -> None:
     local = parquet(tmp_path / "x", {"tags": list})
     files = {f"data/{p.name}": p.read_bytes() for p in (tmp_path / "x").glob("*.parquet")}
@@ -150,6 +212,45 @@ def test_a_validation_part_is_chosen_on(tmp_path: Path, cache: Path) -> None:
     assert held.sum() == 4
 
 
+@pytest.mark.parametrize("options", ["", "&train=train&test=test&validation={}"])
+def test_a_validation_part_of_every_source(
+    options: str, tmp_path: Path, cache: Path, hub: LoopbackHub
+) -> None:
+    """Held out to choose on, and trained on with train: the same task from all."""
+
+    def line(file: str, labels: tuple[str, ...], part: str) -> str:
+        side = "val" if part == "train" and int(file[5:-4]) % 3 == 1 else part
+        return f"{file},{'|'.join(labels)},{side}"
+
+    listed = csv(tmp_path / "c", "image,tags,split", line)
+    text = parquet(tmp_path / "x", {"tags": list})
+    whole = pq.read_table(tmp_path / "x" / "train.parquet")
+    inside = np.arange(15) % 3 == 1
+    for part, mask in (("train", ~inside), ("val", inside)):
+        pq.write_table(whole.filter(pa.array(mask)), tmp_path / "x" / f"{part}.parquet")
+    files = {f"data/{p.name}": p.read_bytes() for p in (tmp_path / "x").glob("*.parquet")}
+    hub.add_dataset("org/held", files)
+    tasks = [loaded(f"{where}?labels=tags{options.format(name)}", cache) for where, name in
+             ((text, "val"), ("hub:org/held", "validation"))]  # fmt: skip
+    tasks.append(loaded(f"{listed}?labels=tags&split=split{options.format('val')}", cache))
+    said = " is what settings are chosen on, and trained on with train in the end"
+    for task in tasks:
+        assert (len(task.train), len(task.test)) == (15, 10)
+        assert held_out_labels(task, 0.5, 0).sum() == 5
+        assert task.split_hash == tasks[0].split_hash
+        assert loaded(task.where, cache).split_hash == task.split_hash
+        warnings = task.inventory.warnings()
+        assert [w.partition(" ")[2] for w in warnings] == ([] if options else [said[1:]])
+        order = np.argsort(task.train.rows)
+        known = dict(rows("train", 15))
+        read = task.train.source.images(task.train.rows[order])
+        for (_, image), several in zip(read, task.train.several[order], strict=True):
+            have = tuple(n for n, yes in zip(NAMES, several, strict=True) if yes)
+            assert have == tuple(sorted(known[image]))
+    alone = loaded(f"{text}?labels=tags&train=train&test=test", cache)
+    assert (len(alone.train), alone.validation) == (10, None)
+
+
 def test_one_label_an_image_is_several_too(task_dir: Path, cache: Path) -> None:
     task = load_task(f"parquet:{task_dir}", cache)
     train, test = labels_of(task)
@@ -181,6 +282,63 @@ def test_bad_labels(tmp_path: Path, cache: Path) -> None:
     assert "label 7 is none of the 3 that the source declares" in refusal(
         load_task, f"{declared}?labels=tags", cache
     )
+
+
+CHEXPERT = "{}: column 'dog' holds -1 beside 0, which may be no or 'uncertain'; write 1 or 0 in"
+
+
+def test_minus_one_beside_zero_is_refused(tmp_path: Path, cache: Path) -> None:
+    """CheXpert: 1, 0, and -1 for "uncertain", which is not no."""
+
+    def uncertain(labels: tuple[str, ...], name: str) -> int:
+        return -1 if labels == ("mat",) and name == "dog" else int(name in labels)
+
+    text = parquet(tmp_path / "x", {n: lambda x, n=n: uncertain(x, n) for n in NAMES})
+    sentence = refusal(load_task, f"{text}?labels=cat,dog,mat", cache)
+    assert CHEXPERT.format("row 4 of x/train.parquet") in sentence
+    for number, form in enumerate(("-1", "-1.0")):
+
+        def line(
+            file: str, labels: tuple[str, ...], part: str, form: str = form
+        ) -> str:  # fmt: skip
+            values = [str(uncertain(labels, name)) for name in NAMES]
+            return ",".join([file, *values, part]).replace("-1", form)
+
+        text = csv(tmp_path / str(number), "image,cat,dog,mat,split", line)
+        sentence = refusal(load_task, f"{text}?labels=cat,dog,mat&split=split", cache)
+        assert CHEXPERT.format("image 'train4.png'") in sentence
+
+
+def test_minus_one_and_zero_in_two_files_of_a_part(tmp_path: Path, cache: Path) -> None:
+    text = parquet(tmp_path / "x", {n: lambda x, n=n: int(n in x) for n in NAMES})
+    whole = pq.read_table(tmp_path / "x" / "train.parquet")
+    minus = pa.array([-1 if value == 0 else 1 for value in whole["dog"].to_pylist()])
+    other = whole.set_column(whole.column_names.index("dog"), "dog", minus)
+    (tmp_path / "x" / "train.parquet").unlink()
+    for number, table in enumerate((whole, other)):
+        pq.write_table(table, tmp_path / "x" / f"train-{number}.parquet")
+    sentence = refusal(load_task, f"{text}?labels=cat,dog,mat", cache)
+    assert CHEXPERT.format("row 0 of x/train-1.parquet") in sentence
+
+
+def test_the_notation_of_voc_is_taken_and_said(
+    tmp_path: Path, cache: Path, hub: LoopbackHub
+) -> None:
+    voc: dict[str, Any] = {n: lambda x, n=n: 1 if n in x else -1 for n in NAMES}
+    plain = loaded(parquet(tmp_path / "p", {"tags": list}) + "?labels=tags", cache)
+    text = parquet(tmp_path / "x", voc)
+    files = {f"data/{p.name}": p.read_bytes() for p in (tmp_path / "x").glob("*.parquet")}
+    hub.add_dataset("org/voc", files)
+    listed = csv(tmp_path / "c", "image,cat,dog,mat,split",
+                 lambda f, x, s: ",".join([f, *(str(voc[n](x)) for n in NAMES), s])
+                 )  # fmt: skip
+    said = ("-1 is taken as no, and 1 as yes, in 'cat', 'dog', 'mat'",)
+    for where in (text, "hub:org/voc", f"{listed}?split=split"):
+        mark = "&" if "?" in where else "?"
+        for _ in range(2):  # the second from the memo
+            task = loaded(f"{where}{mark}labels=cat,dog,mat", cache)
+            assert task.split_hash == plain.split_hash
+            assert task.inventory.warnings() == said
 
 
 def test_lists_without_the_option_say_what_would_work(tmp_path: Path, cache: Path) -> None:

@@ -68,6 +68,18 @@ def test_every_source_has_the_same_masks(tmp_path: Path, cache: Path) -> None:
     assert loaded(named.where, cache).split_hash == named.split_hash
 
 
+def test_a_part_beside_the_pair_is_said(tmp_path: Path, cache: Path) -> None:
+    folders = write_folders(tmp_path / "a", count=5)
+    plain = loaded(f"masks:{folders}", cache)
+    for what in ("images", "masks"):
+        (folders / what / "extra_train").symlink_to(folders / what / "train")
+    task = loaded(f"masks:{folders}", cache)
+    assert task.split_hash == plain.split_hash
+    assert task.inventory.warnings() == ("not used beside train and test: 'extra_train'",)
+    own = loaded(f"masks:{folders}?train=train&test=test", cache)
+    assert own.inventory.warnings() == ()
+
+
 def test_the_second_load_reads_nothing(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
