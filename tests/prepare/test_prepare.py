@@ -302,6 +302,7 @@ def test_a_whole_set_of_other_counts_is_refused(
 def test_the_command(
     cli: Cli, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("TRANSFERZOO_DATA", raising=False)  # with it no --data is proposed
     made = make("isic2018", tmp_path / "in")
     declare("isic2018", made, monkeypatch)
     out = tmp_path / "out"

@@ -38,6 +38,10 @@ class Columns:
     def _path(self, name: str) -> list[str]:
         return name.split(".") if self.paths else [name]
 
+    def _values(self, rows: Mapping[str, Sequence[Any]], name: str) -> list[Any]:
+        column, *inner = self._path(name)
+        return [_inside(value, inner) for value in rows[column]]
+
     def facts(self) -> list[Any]:
         return [self.names, self.separator, self.none]
 
@@ -53,16 +57,15 @@ class Columns:
             return self._one_each(rows, describe)
         name = self.names[0]
         found = []
-        column, *inner = self._path(name)
-        for row, value in enumerate(rows[column]):
-            labels = self._of(_inside(value, inner), partial(describe, row))
+        for row, value in enumerate(self._values(rows, name)):
+            labels = self._of(value, partial(describe, row))
             found.append(tuple(dict.fromkeys(labels)))
         return found
 
     def said(self, rows: Mapping[str, Sequence[Any]]) -> tuple[str, ...]:
         """What was decided about the values of rows that were read."""
         several = self.names if len(self.names) > 1 else ()
-        minus = [name for name in several if any(_word(value) in _MINUS for value in rows[name])]
+        minus = [n for n in several if any(_word(v) in _MINUS for v in self._values(rows, n))]
         return (f"-1 is taken as no, and 1 as yes, in {some(minus)}",) if minus else ()
 
     def _of(self, value: Any, where: Callable[[], str]) -> list[Any]:
@@ -94,17 +97,17 @@ class Columns:
     def _one_each(
         self, rows: Mapping[str, Sequence[Any]], describe: Callable[[int], str]
     ) -> list[tuple[Any, ...]]:
-        count = len(rows[self.names[0]])
-        found: list[list[str]] = [[] for _ in range(count)]
+        found: list[list[str]] = [[] for _ in self._values(rows, self.names[0])]
         for name in self.names:
-            words = [_word(value) for value in rows[name]]
+            values = self._values(rows, name)
+            words = [_word(value) for value in values]
             minus = next((row for row, word in enumerate(words) if word in _MINUS), None)
             if minus is not None and any(word in _NO for word in words):
                 raise BadInput(
                     f"{describe(minus)}: column {name!r} holds -1 beside 0, which may be no or "
                     "'uncertain'; write 1 or 0 in its place, or take such rows out"
                 )
-            for row, (word, value) in enumerate(zip(words, rows[name], strict=True)):
+            for row, (word, value) in enumerate(zip(words, values, strict=True)):
                 if word not in (*_YES, *_NO, *_MINUS):
                     raise BadInput(
                         f"{describe(row)}: column {name!r} holds {str(value)[:80]!r}; of several "

@@ -94,6 +94,15 @@ def test_every_source_has_the_same_labels(tmp_path: Path, cache: Path) -> None:
         assert again.split_hash == task.split_hash
 
 
+def test_one_label_each_inside_a_struct(tmp_path: Path, cache: Path) -> None:
+    each = {"has": lambda x: {name: int(name in x) for name in NAMES}}
+    task = loaded(parquet(tmp_path / "inner", each) + "?labels=has.cat,has.mat", cache)
+    plain = loaded(parquet(tmp_path / "plain", {"tags": list}) + "?labels=tags", cache)
+    assert task.classes == ("has.cat", "has.mat")
+    columns = [plain.classes.index(name) for name in ("cat", "mat")]
+    assert (task.test.several == plain.test.several[:, columns]).all()
+
+
 def test_the_second_load_reads_no_image(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
