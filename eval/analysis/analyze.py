@@ -61,7 +61,7 @@ def analyze(
         config=plain(settings) | {"img_size": img_size, "limit": _limit(tasks)},
         values=values,
         sentence="",
-        environment=environment(study.workers, study.precision),
+        environment=environment(study.workers, study.precision, *study.models),
         seed=seed,
         seconds={
             "encode": round(study.seconds, 3),

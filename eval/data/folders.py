@@ -240,9 +240,7 @@ def _kept(tree: _Tree, entry: Entry, tally: Tally) -> list[str]:
     return []
 
 
-def _leave_beside(
-    chosen: Chosen, given: Given, entry: Entry, folder: str, tally: Tally
-) -> None:  # fmt: skip
+def _leave_beside(chosen: Chosen, given: Given, entry: Entry, folder: str, tally: Tally) -> None:
     """A file in another folder than those of the parts."""
     why = f"files of folders beside {chosen.train} and {chosen.test}"
     tally.leave(why, entry.path, expected=is_told(folder, chosen, given))

@@ -22,7 +22,6 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +36,7 @@ from eval.common.distributed import Workers
 from eval.common.errors import BadInput, Unreadable, UserError
 from eval.common.files import atomic_file, cache_errors, clear_left, locked, say_damaged
 from eval.common.images import decode, why_unreadable
+from eval.common.versions import installed
 from eval.data.task_data import Split, TaskData
 from eval.features.bank import (
     FeatureBank,
@@ -48,12 +48,15 @@ from eval.features.bank import (
 )
 from eval.features.precision import Precision, agrees, forward, preferred, prepared
 from eval.models.backbone import Backbone
+from eval.models.formats import packages_of
 from eval.models.in_memory import BadTransform
 from eval.stores.front import address_of, fetch_large, give_large, store_of
 
 SHARD = 512  # rows a shard: a few seconds of work lost at most, few files
 SHARD_BYTES = 128 << 20  # of one whose rows are large, while it is made
 CHECKED_IMAGES = 16  # whose bf16 features are held against fp32
+
+_COMPUTING = ("torch", "torchvision", "timm", "pillow")  # features, of images that they prepare
 
 Share = tuple[int, int]  # (which of them, how many there are)
 
@@ -167,19 +170,17 @@ def bank_key(
         task.split_hash,
         str(precision),
         backbone.layer if layer is None else layer,
-        computing_versions(),
+        _versions(backbone.resolved.format),
     )
 
 
-@lru_cache(maxsize=1)
-def computing_versions() -> str:
+@lru_cache
+def _versions(model_format: str) -> str:
     """Of the libraries whose other version may give other features, as JSON: a receipt states those
     that are here, so a bank of others does not answer."""
-    found = {}
-    for name in ("torch", "torchvision", "timm", "pillow", "transformers", "open-clip-torch"):
-        with contextlib.suppress(PackageNotFoundError):  # an extra that is not installed
-            found[name] = version(name).partition("+")[0]
-    return json.dumps(found, sort_keys=True)
+    found = installed((*_COMPUTING, *packages_of(model_format)))
+    releases = {name: version.partition("+")[0] for name, version in found.items()}
+    return json.dumps(releases, sort_keys=True)
 
 
 def is_cached(backbone: Backbone, task: TaskData, cache: Path, precision: Precision) -> bool:

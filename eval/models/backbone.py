@@ -8,11 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from eval.common.errors import BadInput, one_line
+from eval.common.errors import BadInput, one_line, ran_out_of_memory
 from eval.common.files import sha256_file
 from eval.models.formats import Loaded, format_of
 from eval.models.hub_weights import check_bytes
-from eval.models.names import under_architecture
 from eval.models.plugs import source
 from eval.models.resolve import ResolvedModel, model_files
 from eval.models.weight_files import combined
@@ -36,7 +35,7 @@ class Backbone:
     input_config: dict[str, Any]  # timm's data config: input_size, mean, std, crop, interpolation
     dim: int
     params: int
-    weights_sha256: str  # with `ResolvedModel.architecture` a hash of both
+    weights_sha256: str
     # What makes a network of the tensors: activations, strides, epsilons and pooling are in no
     # tensor. A digest, part of a bank's key as ``layer`` is: which features ``net`` gives.
     construction: str
@@ -65,7 +64,7 @@ def load(model: ResolvedModel) -> Backbone:
             check_bytes(model, files.folder, hashes)
         loaded = format_of(files.config, model.id).loader().load(files)
         loaded = replace(loaded, notes=(*files.notes, *loaded.notes))
-        weights_sha256 = under_architecture(combined(hashes), model.architecture)
+        weights_sha256 = combined(hashes)
         construction = [model.format, files.config, files.beside]
     return assembled(model, loaded, weights_sha256, construction)
 
@@ -96,6 +95,8 @@ def assembled(
         try:
             out, cost = counted(pooled, torch.zeros(1, *data_config["input_size"]))
         except Exception as error:
+            if ran_out_of_memory(error):  # no fault of the model
+                raise
             raise BadInput(
                 f"{model.id} does not run at {data_config['input_size'][1]} px: {one_line(error)}"
             ) from None

@@ -113,12 +113,12 @@ def split_architecture(text: str) -> tuple[str, str | None]:
     return before, architecture if asked else None
 
 
-def under_architecture(digest: str, architecture: str | None) -> str:
-    """A commit, or a hash of weights, of the network that ``architecture`` makes of them: equal
-    weights in two networks are two models. ``digest`` itself where the files name the network."""
+def under_architecture(commit: str, architecture: str | None) -> str:
+    """The revision of the network that ``architecture`` makes of a commit's weights: equal weights
+    in two networks are two models. The commit itself where its files name the network."""
     if architecture is None:
-        return digest
-    return hashlib.sha256(f"{digest} {architecture}".encode()).hexdigest()[: len(digest)]
+        return commit
+    return hashlib.sha256(f"{commit} {architecture}".encode()).hexdigest()[:40]
 
 
 def zoo_names() -> list[str]:

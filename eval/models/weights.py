@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from eval.common.errors import BadInput, one_line
+from eval.common.errors import BadInput, one_line, ran_out_of_memory
 from eval.common.text import visible
 
 State = dict[str, Tensor]
@@ -58,6 +58,8 @@ def read_tensors(paths: Sequence[Path], who: str) -> State:
         except BadInput:
             raise
         except Exception as error:  # SafetensorError, OSError, a dtype that torch has not
+            if ran_out_of_memory(error):
+                raise
             raise BadInput(f"the weights of {who} cannot be read: {one_line(error)}") from None
         # safetensors.torch.save_model notes in which tensor's memory a name lay.
         for name, kept in shared.items():
@@ -78,6 +80,8 @@ def elements(paths: Iterable[Path], who: str) -> int:
                 for name in file.keys():  # noqa: SIM118  # no mapping
                     count += torch.Size(file.get_slice(name).get_shape()).numel()
         except Exception as error:
+            if ran_out_of_memory(error):
+                raise
             raise BadInput(f"the weights of {who} cannot be read: {one_line(error)}") from None
     return count
 
@@ -173,6 +177,8 @@ def load_backbone(
     try:
         net.load_state_dict(used, strict=False)
     except Exception as error:  # layers may load as they please
+        if ran_out_of_memory(error):
+            raise
         raise BadInput(
             f"the weights of {who} do not load into its architecture: {one_line(error)}"
         ) from None

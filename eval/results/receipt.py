@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
+from eval.common.versions import installed
 from eval.data.task_data import TaskData
 from eval.models.facts import declared
 from eval.models.formats import packages_of
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from eval.common.distributed import Workers
     from eval.features.precision import Precision
     from eval.models.backbone import Backbone
+    from eval.models.resolve import ResolvedModel
 
 
 def model_info(backbone: Backbone) -> ModelInfo:
@@ -50,14 +51,12 @@ def task_info(task: TaskData) -> TaskInfo:
     )
 
 
-def environment(
-    workers: Workers, precision: Precision, backbone: Backbone | None = None
-) -> Environment:
-    """What the numbers were computed with, that of ``backbone`` among them."""
+def environment(workers: Workers, precision: Precision, *models: ResolvedModel) -> Environment:
+    """What the numbers were computed with, the libraries that built the models among it."""
     import torch
 
     return Environment(
-        versions=versions(packages_of(backbone.resolved.format) if backbone else ()),
+        versions=versions([p for model in models for p in packages_of(model.format)]),
         device=str(workers.device.type),
         dtype=str(precision),
         threads=torch.get_num_threads(),
@@ -72,10 +71,4 @@ def versions(more: Sequence[str] = ()) -> dict[str, str]:
         "transferzoo", "torch", "torchvision", "timm", "numpy", "scipy", "pillow",
         "datasets", "huggingface-hub", "safetensors", "accelerate", "faster-coco-eval", *more,
     )  # fmt: skip
-    found = {"python": platform.python_version()}
-    for name in packages:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:  # run from a checkout that was not installed
-            continue
-    return found
+    return {"python": platform.python_version()} | installed(packages)

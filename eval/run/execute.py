@@ -369,7 +369,7 @@ def score_cell(
         ),
         scores=outcome.scores,
         samples=outcome.samples,
-        environment=environment(workers, precision, backbone),
+        environment=environment(workers, precision, backbone.resolved),
         seed=request.seed,
         seconds={
             "load": round(load_seconds, 3),

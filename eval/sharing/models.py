@@ -14,7 +14,7 @@ from eval.common.errors import UserError
 from eval.common.files import sha256_file
 from eval.hub.client import fetch, gated, with_retries
 from eval.hub.commits import refusal
-from eval.models.names import split_architecture, under_architecture, zoo_folder
+from eval.models.names import split_architecture, zoo_folder
 from eval.models.resolve import folder_revision, timm_repo
 from eval.models.weight_files import INDEX, WEIGHTS, combined, weight_names
 from eval.results.schema import ModelInfo, Result
@@ -47,14 +47,12 @@ def _unlike(api: HfApi, model: ModelInfo) -> str:
         return _unlike_zoo(model, name)
     if kind != "hf-hub":
         return ""
-    name, architecture = split_architecture(name)
-    repo, _, sha = name.partition("@")
+    repo, _, sha = split_architecture(name)[0].partition("@")
     there = weights_at(api, repo, sha)
     if there.startswith("has "):
         return f"is of a model that {there}"
     if ":" not in model.id and (why := _unlike_timm(api, model.id, repo)):
         return why
-    there = under_architecture(there, architecture)
     return _compared(model, there, f"{repo!r} at {sha[:7]}")
 
 

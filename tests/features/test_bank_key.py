@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from eval.common.distributed import Workers
 from eval.data.load import load_task
 from eval.data.task_data import TaskData
 from eval.features import encode as module
-from eval.features.bank import FeatureKey
 from eval.features.encode import bank_key, encode
 from eval.features.precision import Precision
 from eval.models.backbone import Backbone, load
@@ -133,24 +132,31 @@ def test_networks_in_memory(task: TaskData) -> None:
         assert len({bank_key(net, task, FP32, layer).digest for net in nets}) == 3
 
 
+@pytest.fixture
+def others(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """{package: the version that it has from now on}."""
+    changed: dict[str, str] = {}
+    monkeypatch.setattr(
+        "eval.common.versions.version", lambda name: changed.get(name) or version(name)
+    )
+    monkeypatch.setattr(module, "_versions", module._versions.__wrapped__)  # asks each time
+    return changed
+
+
 def test_libraries_that_compute_are_part_of_it(
-    task: TaskData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    task: TaskData, tmp_path: Path, others: dict[str, str]
 ) -> None:
     """A receipt states the versions that are here: features of others are none of its."""
     net = local(saved(tmp_path / "one"))
-
-    def key(**other: str) -> FeatureKey:
-        def told(name: str) -> str:
-            return other.get(name, version(name))
-
-        module.computing_versions.cache_clear()
-        with monkeypatch.context() as patch:
-            patch.setattr(module, "version", told)
-            return bank_key(net, task, FP32)
-
-    mine: Callable[..., FeatureKey] = key
-    assert mine() == mine() == mine(torch=version("torch") + "+cu999")  # the same release
+    mine = bank_key(net, task, FP32)
+    others["torch"] = version("torch") + "+cu999"  # the same release
+    others["transformers"] = "99.1"  # which did not build this network
+    assert bank_key(net, task, FP32) == mine
     for name in ("torch", "torchvision", "timm", "pillow"):
-        assert mine(**{name: "99.1"}) != mine()
-        assert json.loads(mine(**{name: "99.1"}).versions)[name] == "99.1"
-    module.computing_versions.cache_clear()
+        others |= {name: "99.1"}
+        assert bank_key(net, task, FP32) != mine
+        others.pop(name)
+    theirs = dataclasses.replace(
+        net, resolved=dataclasses.replace(net.resolved, format="transformers")
+    )
+    assert json.loads(bank_key(theirs, task, FP32).versions)["transformers"] == "99.1"

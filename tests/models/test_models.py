@@ -519,3 +519,16 @@ def test_slugs_are_folder_names(
     checkpoint(tmp_path / "a model")
     folder = shelf_folder(resolve(text.format(tmp_path), cache, img_size))
     assert folder.partition("/")[0] == slug
+
+
+def test_memory_that_runs_out_is_no_fault_of_the_model(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What runs it says what to do; "does not run at 32 px" would be another thing."""
+
+    def full(*args: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9")
+
+    monkeypatch.setattr("eval.models.multiply_adds.counted", full)
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        load(resolve("random:test_resnet", cache, 32))

@@ -29,7 +29,7 @@ def test_the_library_that_built_the_network_is_named_and_excuses_last_bits(
     made: Callable[[Path], Path], packages: set[str], tmp_path: Path
 ) -> None:
     backbone = load(resolve(f"local-dir:{made(tmp_path / 'm')}", tmp_path / "cache"))
-    then = environment(Workers("cpu"), Precision.parse("fp32"), backbone)
+    then = environment(Workers("cpu"), Precision.parse("fp32"), backbone.resolved)
     assert then.versions.keys() - versions().keys() == packages
     for package in packages:
         assert then.versions[package] == version(package)

@@ -267,12 +267,14 @@ def completed(tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def decisive(tree: dict[str, Any]) -> dict[str, Any]:
-    """Plain values of a recipe without those that no weight hangs on: how often a run is probed,
-    and how often its state is saved. A run may go on with others."""
-    kept = {section: values for section, values in tree.items() if section != "probe"}
-    if isinstance(save := kept.get("save"), dict):  # as read, a file may hold anything
-        kept["save"] = {k: v for k, v in save.items() if not k.startswith("every_")}
-    return kept
+    """Plain values of a recipe without how often a run is probed and its state saved, on which no
+    weight and no number hangs: a run may go on with others."""
+    return {
+        section: {k: v for k, v in values.items() if not k.startswith("every_")}
+        if section in ("probe", "save") and isinstance(values, dict)  # a file may hold anything
+        else values
+        for section, values in tree.items()
+    }
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:

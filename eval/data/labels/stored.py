@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +46,7 @@ class LabelSource(Source, Protocol):
         """One pass over all rows. Raises UserError."""
 
 
-class _Labelled:
+class _Labelled(ABC):
     """Images of another source, with labels of their own."""
 
     pixels: Source
@@ -59,8 +60,8 @@ class _Labelled:
     def scan(self) -> Scan:
         return _plain(self.label_scan())
 
-    def label_scan(self) -> LabelScan:
-        raise NotImplementedError
+    @abstractmethod
+    def label_scan(self) -> LabelScan: ...
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from eval.common.errors import BadInput, NotFound, did_you_mean, one_line
+from eval.common.errors import BadInput, NotFound, did_you_mean, one_line, ran_out_of_memory
 from eval.common.files import sha256_file
 from eval.models.backbone import Backbone, assembled
 from eval.models.crop_share import crop_share
@@ -73,6 +73,8 @@ def load(model: ResolvedModel) -> Backbone:
             torch.manual_seed(0)
             net = timm.create_model(found.architecture, num_classes=0, **args)
     except Exception as error:
+        if ran_out_of_memory(error):
+            raise
         raise BadInput(
             f"{found.architecture} cannot be built at {px} px: {one_line(error)}"
         ) from None

@@ -119,7 +119,7 @@ def test_resume_names_what_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize(
     "changed",
-    ["probe.every_epochs=1", "probe.k=3", "save.every_epochs=2", "save.every_minutes=0.001"],
+    ["probe.every_epochs=1", "save.every_epochs=2", "save.every_minutes=0.001"],
 )
 def test_a_resumed_run_may_be_looked_at_and_saved_more_or_less_often(
     changed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -139,15 +139,22 @@ def test_a_resumed_run_may_be_looked_at_and_saved_more_or_less_often(
     assert str(recipe[section][key]) == changed.split("=")[1]  # what the end of it had
 
 
-def test_a_resumed_run_stores_its_weights_as_it_began(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ("save.dtype=float16", "recipe.save.dtype was 'float32', is 'float16'"),
+        ("probe.k=3", "recipe.probe.k was 5, is 3"),  # one log, one measure
+    ],
+)
+def test_what_a_resumed_run_stores_and_measures_is_as_it_began(
+    changed: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
         stop_at(patch, 3)
         with pytest.raises(Interrupted):
             train(tmp_path / "run")
-    text = refusal(lambda: train(tmp_path / "run", "ce", "save.dtype=float16", resume=True))
-    assert "recipe.save.dtype was 'float32', is 'float16'" in text
+    text = refusal(lambda: train(tmp_path / "run", "ce", changed, resume=True))
+    assert told in text
 
 
 def test_a_run_is_never_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
